@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The .f3dgs file, version 1: a model's integers in Morton order, each attribute an LZMA stream.
+
+Sections: `model` (counts and quantisers), one per attribute, and optionally `meta` (JSON text).
+Normative text: docs/format.md.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gaussian_compression.codec.container import Container, pack_container, unpack_container
+from gaussian_compression.codec.errors import CorruptFile
+from gaussian_compression.codec.lzma_streams import compress_symbols, decompress_symbols
+from gaussian_compression.codec.order import morton_order
+from gaussian_compression.codec.quantizers import Quantizer, pack_quantizer, unpack_quantizer
+from gaussian_compression.codec.symbols import (
+    MAX_COUNT,
+    QuantizedAttribute,
+    QuantizedSplats,
+    attribute_channels,
+    same_symbols,
+)
+
+VERSION = 1
+MAX_SH_DEGREE = 3
+MAX_METADATA_BYTES = 2**20
+
+SECTION_NAMES = {
+    "xyz": "xyz",
+    "opacity": "opacity",
+    "scaling": "scaling",
+    "rotation": "rotation",
+    "features_dc": "shdc",
+    "features_rest": "shrest",
+}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a file holds: the model in integers and free-form metadata (JSON values only)."""
+
+    splats: QuantizedSplats
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def in_file_order(splats: QuantizedSplats) -> QuantizedSplats:
+    """The model with its rows sorted as the file stores them (along the Morton curve)."""
+    return splats.reordered(morton_order(splats.attributes["xyz"].values()))
+
+
+def encode(model: ModelFile) -> bytes:
+    """The file's bytes; they depend on the symbols, the quantisers and the metadata only.
+
+    `model.splats` has to be in file order. The bytes are decoded again and compared symbol by
+    symbol before they are handed out: RuntimeError if they differ.
+    """
+    splats = model.splats
+    sections = {"model": _pack_model_section(splats)}
+    for name, attribute in splats.attributes.items():
+        sections[SECTION_NAMES[name]] = compress_symbols(attribute.symbols)
+    if model.metadata:
+        sections["meta"] = json.dumps(model.metadata, sort_keys=True).encode()
+    data = pack_container(Container(VERSION, sections))
+    if not same_symbols(decode(data).splats, splats):
+        raise RuntimeError("the encoder's bytes decode to other symbols: please report this")
+    return data
+
+
+def decode(data: bytes) -> ModelFile:
+    """The model in a file's bytes. Raises CorruptFile with the section's name."""
+    container = unpack_container(data)
+    if container.version != VERSION:
+        raise CorruptFile("header", f"version {container.version}, this program reads {VERSION}")
+    sections = dict(container.sections)
+    count, sh_degree, quantizers = _unpack_model_section(_take_section(sections, "model"))
+    attributes = {
+        name: QuantizedAttribute(
+            decompress_symbols(
+                _take_section(sections, SECTION_NAMES[name]),
+                count,
+                channels,
+                quantizers[name].dtype,
+                SECTION_NAMES[name],
+            ),
+            quantizers[name],
+        )
+        for name, channels in attribute_channels(sh_degree).items()
+    }
+    metadata = _unpack_metadata(sections.pop("meta", b"{}"))
+    if sections:
+        raise CorruptFile(next(iter(sections)), "unknown section")
+    return ModelFile(QuantizedSplats(sh_degree, attributes), metadata)
+
+
+def bytes_per_section(data: bytes) -> dict[str, int]:
+    """Stored bytes of every section, and `container` for the header and the table."""
+    sizes = {name: len(section) for name, section in unpack_container(data).sections.items()}
+    return {**sizes, "container": len(data) - sum(sizes.values())}
+
+
+def _pack_model_section(splats: QuantizedSplats) -> bytes:
+    head = splats.count.to_bytes(4, "little") + bytes([splats.sh_degree])
+    return head + b"".join(pack_quantizer(a.quantizer) for a in splats.attributes.values())
+
+
+def _unpack_model_section(data: bytes) -> tuple[int, int, dict[str, Quantizer]]:
+    position = 0
+
+    def take(length: int) -> bytes:
+        nonlocal position
+        if position + length > len(data):
+            raise CorruptFile("model", f"cut short: {len(data)} bytes")
+        position += length
+        return data[position - length : position]
+
+    count, sh_degree = int.from_bytes(take(4), "little"), take(1)[0]
+    if count > MAX_COUNT:
+        raise CorruptFile("model", f"{count} Gaussians, at most {MAX_COUNT} allowed")
+    if sh_degree > MAX_SH_DEGREE:
+        raise CorruptFile("model", f"SH degree {sh_degree}, at most {MAX_SH_DEGREE} allowed")
+    quantizers = {
+        name: unpack_quantizer(take, channels, "model")
+        for name, channels in attribute_channels(sh_degree).items()
+    }
+    if position != len(data):
+        raise CorruptFile("model", f"{len(data) - position} bytes left over")
+    return count, sh_degree, quantizers
+
+
+def _take_section(sections: dict[str, bytes], name: str) -> bytes:
+    try:
+        return sections.pop(name)
+    except KeyError:
+        raise CorruptFile(name, "missing") from None
+
+
+def _unpack_metadata(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_METADATA_BYTES:
+        raise CorruptFile("meta", f"{len(data)} bytes, at most {MAX_METADATA_BYTES} allowed")
+    try:
+        metadata = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile("meta", f"not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise CorruptFile("meta", "a JSON object is expected")
+    return metadata

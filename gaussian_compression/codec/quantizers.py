@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantisers: how an attribute's float32 values become unsigned integers, and come back.
+
+A quantiser is a value (frozen, comparable) that the file stores. `dequantize` defines the decoded
+model: it uses only IEEE float32 multiplication and addition, each rounded once, so that every
+platform gets the same bits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gaussian_compression.codec.errors import CorruptFile
+
+FloatArray = npt.NDArray[np.float32]
+SymbolArray = npt.NDArray[np.unsignedinteger]
+
+
+@dataclass(frozen=True)
+class Float32:
+    """Symbols are the bits of the float32 values themselves: nothing is lost."""
+
+    dtype = np.dtype("<u4")
+
+    def quantize(self, values: FloatArray) -> SymbolArray:
+        """The bit patterns, uint32, of `values`' shape."""
+        return np.ascontiguousarray(values, dtype="<f4").view(self.dtype)
+
+    def dequantize(self, symbols: SymbolArray) -> FloatArray:
+        """The float32 values, of `symbols`' shape."""
+        return np.ascontiguousarray(symbols, dtype=self.dtype).view("<f4").astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Float16:
+    """Symbols are the bits of the nearest IEEE half-precision values (largest finite: 65504)."""
+
+    dtype = np.dtype("<u2")
+
+    def quantize(self, values: FloatArray) -> SymbolArray:
+        """Bit patterns, uint16, of `values`' shape; values out of range go to +-65504."""
+        limit = np.float32(np.finfo(np.float16).max)
+        half = np.clip(values, -limit, limit).astype("<f2")
+        return half.view(self.dtype)
+
+    def dequantize(self, symbols: SymbolArray) -> FloatArray:
+        """The float32 values, of `symbols`' shape."""
+        return np.ascontiguousarray(symbols, dtype=self.dtype).view("<f2").astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """An even grid: value = minimum + step x symbol, with symbols 0 ... levels - 1.
+
+    `minimum` and `step` hold one entry for all channels or one per channel (float32 values).
+    """
+
+    minimum: tuple[float, ...]
+    step: tuple[float, ...]
+    levels: int
+
+    def __post_init__(self) -> None:
+        numbers = np.array([*self.minimum, *self.step], dtype=np.float32)
+        if len(self.minimum) != len(self.step) or not len(self.step):
+            raise ValueError("Uniform: minimum and step need the same number (>= 1) of channels")
+        if not np.isfinite(numbers).all() or min(self.step) <= 0:
+            raise ValueError(f"Uniform: finite minimum and positive step expected, got {self}")
+        if not 2 <= self.levels <= 2**24:
+            raise ValueError(f"Uniform: 2 to 2^24 levels expected, got {self.levels}")
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger]:
+        """The narrowest unsigned type that holds every symbol."""
+        bits = (self.levels - 1).bit_length()
+        return np.dtype("<u1" if bits <= 8 else "<u2" if bits <= 16 else "<u4")
+
+    def quantize(self, values: FloatArray) -> SymbolArray:
+        """Nearest grid symbols (ties to even) of values (N, C); values off the grid go to its edge."""
+        position = (values - np.float32(self.minimum)) / np.float32(self.step)
+        return np.clip(np.rint(position), 0, self.levels - 1).astype(self.dtype)
+
+    def dequantize(self, symbols: SymbolArray) -> FloatArray:
+        """Float32 values (N, C) of symbols (N, C)."""
+        scaled = symbols.astype(np.float32) * np.float32(self.step)
+        return scaled + np.float32(self.minimum)
+
+
+Quantizer = Float32 | Float16 | Uniform
+
+
+def affine_with_zero(low: float, high: float, levels: int) -> Uniform:
+    """A one-channel grid over [low, high] stretched to contain 0, and on which 0 is exact.
+
+    The usual affine scheme of quantisation-aware training (Jacob et al. 2018, sec. 2.1). SH
+    coefficients gather at zero: a grid that misses it would give every Gaussian a false tint.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = np.float32(max(high - low, 1e-6) / (levels - 1))
+    zero_symbol = np.rint(np.float32(-low) / step)
+    return Uniform(minimum=(float(-(zero_symbol * step)),), step=(float(step),), levels=levels)
+
+
+def grid_over(low: FloatArray, high: FloatArray, bits: int) -> Uniform:
+    """A grid of 2^bits levels per channel whose ends are `low` and `high`, both of shape (C,)."""
+    step = (high.astype(np.float64) - low) / (2**bits - 1)
+    step = np.maximum(step, 1e-9).astype(np.float32)
+    return Uniform(tuple(map(float, np.float32(low))), tuple(map(float, step)), 2**bits)
+
+
+_KINDS: dict[type, int] = {Float32: 0, Float16: 1, Uniform: 2}
+
+
+def pack_quantizer(quantizer: Quantizer) -> bytes:
+    """The quantiser's record in the file (docs/format.md, "Quantiser record")."""
+    head = bytes([_KINDS[type(quantizer)]])
+    if not isinstance(quantizer, Uniform):
+        return head
+    pairs = np.array([quantizer.minimum, quantizer.step], dtype="<f4").T
+    return head + quantizer.levels.to_bytes(4, "little") + bytes([len(pairs)]) + pairs.tobytes()
+
+
+def unpack_quantizer(take: Callable[[int], bytes], channels: int, section: str) -> Quantizer:
+    """The quantiser whose record `take(number of bytes)` yields; CorruptFile where it is none."""
+    kind = take(1)[0]
+    if kind == _KINDS[Float32]:
+        return Float32()
+    if kind == _KINDS[Float16]:
+        return Float16()
+    if kind != _KINDS[Uniform]:
+        raise CorruptFile(section, f"unknown quantiser kind {kind}")
+    levels = int.from_bytes(take(4), "little")
+    entries = take(1)[0]
+    if entries not in (1, channels):
+        raise CorruptFile(section, f"{entries} quantiser entries for {channels} channels")
+    pairs = np.frombuffer(take(8 * entries), dtype="<f4").reshape(entries, 2)
+    try:
+        return Uniform(tuple(map(float, pairs[:, 0])), tuple(map(float, pairs[:, 1])), levels)
+    except ValueError as error:
+        raise CorruptFile(section, str(error)) from error
