@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options that training, rendering and compression share, and the `cfg_args` file.
+
+The names, types and defaults are those of Inria's command lines. Each group is a dataclass of
+values; a `ParamGroup` declares one of them on an argparse parser and reads it back. `cfg_args`
+is written as Inria's code writes it, and parsed, never executed. Standard library only.
+"""
+
+import argparse
+import ast
+import os
+import sys
+import warnings
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+CFG_ARGS_NAME = "cfg_args"
+
+
+@dataclass
+class GroupParams:
+    """The values of one option group, as attributes."""
+
+
+def _option(default: Any, text: str, *spellings: str) -> Any:
+    """A dataclass field that is also an option, with further `spellings` such as "-s"."""
+    return field(default=default, metadata={"help": text, "spellings": spellings})
+
+
+@dataclass
+class ModelOptions(GroupParams):
+    """What to load: the options that `cfg_args` records."""
+
+    sh_degree: int = _option(3, "highest degree of the spherical harmonics, 0 to 3")
+    source_path: str = _option("", "folder of the dataset", "-s")
+    model_path: str = _option("", "folder of the model", "-m")
+    images: str = _option("images", "image folder inside a COLMAP dataset", "-i")
+    depths: str = _option("", "folder of inverse-depth PNGs inside the dataset", "-d")
+    resolution: int = _option(
+        -1, "1, 2, 4, 8: divide by it; -1: at most 1600 wide; or a width", "-r"
+    )
+    white_background: bool = _option(False, "white instead of black background", "-w")
+    train_test_exp: bool = _option(False, "train an exposure correction per image")
+    data_device: str = _option("cuda", "device that holds the photos")
+    eval: bool = _option(False, "hold out every 8th image for testing")
+
+
+@dataclass
+class PipelineOptions(GroupParams):
+    """How to render."""
+
+    convert_SHs_python: bool = _option(False, "evaluate spherical harmonics in PyTorch")
+    compute_cov3D_python: bool = _option(
+        False, "compute 3D covariances in PyTorch", "--convert_cov3D_python"
+    )
+    debug: bool = _option(False, "check the kernels after each call")
+    antialiasing: bool = _option(False, "correct opacities for the screen-space low-pass filter")
+
+
+@dataclass
+class OptimizationOptions(GroupParams):
+    """How to train; learning rates are per iteration, positions' in units of the scene's extent."""
+
+    iterations: int = _option(30_000, "last iteration")
+    position_lr_init: float = _option(0.00016, "learning rate of positions at the start")
+    position_lr_final: float = _option(0.0000016, "learning rate of positions at the end")
+    position_lr_delay_mult: float = _option(0.01, "kept for compatibility, without effect")
+    position_lr_max_steps: int = _option(30_000, "iteration of the final position learning rate")
+    feature_lr: float = _option(0.0025, "learning rate of colours")
+    opacity_lr: float = _option(0.025, "learning rate of opacities")
+    scaling_lr: float = _option(0.005, "learning rate of scales")
+    rotation_lr: float = _option(0.001, "learning rate of rotations")
+    exposure_lr_init: float = _option(0.01, "learning rate of exposures at the start")
+    exposure_lr_final: float = _option(0.001, "learning rate of exposures at the end")
+    exposure_lr_delay_steps: int = _option(0, "iterations of the exposures' warm-up")
+    exposure_lr_delay_mult: float = _option(0.0, "first factor of the exposures' warm-up")
+    percent_dense: float = _option(0.01, "Gaussians larger than this part of the extent are split")
+    lambda_dssim: float = _option(0.2, "weight of D-SSIM against L1 in the loss")
+    densification_interval: int = _option(100, "iterations between densifications")
+    opacity_reset_interval: int = _option(3000, "iterations between opacity resets")
+    densify_from_iter: int = _option(500, "no densification up to this iteration")
+    densify_until_iter: int = _option(15_000, "no densification from this iteration on")
+    densify_grad_threshold: float = _option(0.0002, "screen-space gradient that densifies")
+    depth_l1_weight_init: float = _option(1.0, "weight of the depth loss at the start")
+    depth_l1_weight_final: float = _option(0.01, "weight of the depth loss at the end")
+    random_background: bool = _option(False, "draw a random background for each iteration")
+    optimizer_type: str = _option("default", "'default' or 'sparse_adam'")
+
+
+Options = TypeVar("Options", bound=GroupParams)
+
+
+class ParamGroup(Generic[Options]):
+    """An option group declared on `parser`.
+
+    With `sentinel` every option that is not given is None, so that `get_combined_args` can tell
+    what was given from what was left to `cfg_args`.
+    """
+
+    def __init__(
+        self, parser: ArgumentParser, options: type[Options], title: str, sentinel: bool = False
+    ):
+        self._options = options
+        group = parser.add_argument_group(title)
+        for option in fields(options):
+            _declare(group, option, sentinel)
+
+    def extract(self, args: Namespace) -> Options:
+        """This group's values out of parsed `args`; defaults where absent or None."""
+        given = {
+            option.name: getattr(args, option.name)
+            for option in fields(self._options)
+            if getattr(args, option.name, None) is not None
+        }
+        return self._options(**given)
+
+
+class ModelParams(ParamGroup[ModelOptions]):
+    """The loading options."""
+
+    def __init__(self, parser: ArgumentParser, sentinel: bool = False):
+        super().__init__(parser, ModelOptions, "Loading Parameters", sentinel)
+
+    def extract(self, args: Namespace) -> ModelOptions:
+        """The loading options out of parsed `args`, with an absolute `source_path`."""
+        values = super().extract(args)
+        values.source_path = os.path.abspath(values.source_path)  # noqa: PTH100, keeps symlinks
+        return values
+
+
+class PipelineParams(ParamGroup[PipelineOptions]):
+    """The rendering options."""
+
+    def __init__(self, parser: ArgumentParser):
+        super().__init__(parser, PipelineOptions, "Pipeline Parameters")
+
+
+class OptimizationParams(ParamGroup[OptimizationOptions]):
+    """The training options."""
+
+    def __init__(self, parser: ArgumentParser):
+        super().__init__(parser, OptimizationOptions, "Optimization Parameters")
+
+
+def _declare(group: Any, option: Field[Any], sentinel: bool) -> None:
+    if option.default is MISSING:
+        raise TypeError(f"option {option.name} needs a default")
+    spellings = [f"--{option.name}"]
+    for spelling in option.metadata.get("spellings", ()):
+        # A single letter goes first, as argparse shows the spellings in this order.
+        spellings.insert(0 if len(spelling) == 2 else len(spellings), spelling)
+    default = None if sentinel else option.default
+    common = {"dest": option.name, "default": default, "help": option.metadata.get("help")}
+    if isinstance(option.default, bool):
+        group.add_argument(*spellings, action="store_true", **common)
+    else:
+        group.add_argument(*spellings, type=type(option.default), **common)
+
+
+def get_combined_args(parser: ArgumentParser, argv: Sequence[str] | None = None) -> Namespace:
+    """The command line over the model folder's `cfg_args` over the defaults.
+
+    `argv` defaults to the program's own arguments. Without `--model_path` there is no `cfg_args`
+    to read. A missing file raises `FileNotFoundError`; an unusable one ends the program through
+    `parser.error`.
+    """
+    given = {
+        name: value
+        for name, value in vars(parser.parse_args(sys.argv[1:] if argv is None else argv)).items()
+        if value is not None
+    }
+    recorded: dict[str, Any] = {}
+    if given.get("model_path"):
+        try:
+            recorded = read_cfg_args(given["model_path"])
+        except ValueError as error:
+            parser.error(str(error))
+    return Namespace(**{**asdict(ModelOptions()), **recorded, **given})
+
+
+def read_cfg_args(model_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The loading options recorded in a model folder; unknown ones are left out.
+
+    Raises `FileNotFoundError` without the file and `ValueError` where its text is not of the form
+    `Namespace(name=value, ...)` with the types of `ModelOptions`.
+    """
+    path = Path(model_path) / CFG_ARGS_NAME
+    try:
+        return parse_cfg_args(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse_cfg_args(text: str) -> dict[str, Any]:
+    """The loading options in `text`, which is read as Python source and never executed."""
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"expected Namespace(name=value, ...), got {_excerpt(text)}") from error
+    if (
+        not isinstance(call, ast.Call)
+        or not isinstance(call.func, ast.Name)
+        or call.func.id != "Namespace"
+        or call.args
+    ):
+        raise ValueError(f"expected Namespace(name=value, ...), got {_excerpt(text)}")
+    defaults = asdict(ModelOptions())
+    values = {
+        keyword.arg: _literal(keyword.arg, keyword.value, type(defaults[keyword.arg]))
+        for keyword in call.keywords
+        if keyword.arg in defaults
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _literal(name: str, node: ast.expr, expected: type) -> Any:
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the value of {name} must be a plain constant") from error
+    if value is not None and type(value) is not expected:
+        raise ValueError(f"{name} must be of type {expected.__name__}, got {value!r}")
+    return value
+
+
+def _excerpt(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "...")
+
+
+def format_cfg_args(options: ModelOptions | Mapping[str, Any]) -> str:
+    """The one line that `cfg_args` holds for `options`."""
+    values = asdict(options) if isinstance(options, ModelOptions) else dict(options)
+    return repr(argparse.Namespace(**values))
+
+
+def write_cfg_args(
+    model_path: str | os.PathLike[str], options: ModelOptions | Mapping[str, Any]
+) -> None:
+    """Records `options` in the model folder, whole or not at all."""
+    text = format_cfg_args(options)
+    source_path = str(getattr(options, "source_path", ""))
+    if "," in source_path or ")" in source_path:
+        warnings.warn(
+            f"the SIBR viewers cannot read a source path with ',' or ')': {source_path}",
+            stacklevel=2,
+        )
+    path = Path(model_path) / CFG_ARGS_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{CFG_ARGS_NAME}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every script shares: one-line errors, exit codes, and library messages on the terminal."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from utils.errors import InputError
+
+EXIT_FAILURE = 1
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+
+
+def run(main: Callable[[], None]) -> None:
+    """Calls `main`; a user-facing fault becomes one `error: ...` line and exit status 1.
+
+    Only `InputError` and `OSError` (missing file, full disk) are user-facing: any other exception
+    is a bug of this program and keeps its traceback. Ctrl-C ends with status 130.
+    """
+    try:
+        main()
+    except InputError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(_os_error_text(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def fail(message: str) -> None:
+    """Prints `error: message` on stderr and ends the program with status 1."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(EXIT_FAILURE)
+
+
+def _os_error_text(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error)
+    if error.filename is None:
+        return error.strerror
+    return f"{error.strerror}: {error.filename}"
+
+
+class _TerminalHandler(logging.Handler):
+    """Sends notices to stdout, where scripts parse them, and warnings to stderr.
+
+    `print` looks the streams up at each call, so that a stream replaced later (`safe_state`) is
+    the one that is written to.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one record."""
+        if record.levelno < logging.WARNING:
+            print(record.getMessage(), flush=True)
+        else:
+            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+
+
+def show_messages() -> None:
+    """Lets the library's notices (`Reading camera 97/97`, ...) appear. Scripts call it once."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, _TerminalHandler) for handler in root.handlers):
+        root.addHandler(_TerminalHandler())
+    for package in ("arguments", "gaussian_compression", "gaussian_renderer", "scene", "utils"):
+        logging.getLogger(package).setLevel(logging.INFO)
