@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one loop that scores a model against photographs.
+
+Renders are rounded to 8 bits first, as `render.py` saves them, so the numbers are those that
+`metrics.py` gives for the saved images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gaussian_renderer import render
+from scene.gaussian_model import GaussianModel
+from utils.image_metrics import score_images
+
+
+@dataclass(frozen=True)
+class ViewScore:
+    """How well one view is reproduced."""
+
+    image_name: str
+    psnr: float
+    """dB, over all pixels and channels."""
+    ssim: float
+    l1: float
+    """Mean absolute difference; images in 0..1."""
+
+
+def to_8bit(image: Tensor) -> Tensor:
+    """uint8 of `image` (float, nominally 0..1), rounded half up."""
+    return (image * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+
+
+@torch.no_grad()
+def evaluate(
+    cameras: Iterable[Any], gaussians: GaussianModel, pipe: Any, background: Tensor
+) -> list[ViewScore]:
+    """Scores of every view in `cameras`, in order. Give a progress bar as `cameras` to see it."""
+    scores = []
+    for camera in cameras:
+        image = to_8bit(render(camera, gaussians, pipe, background)["render"]).cpu()
+        truth = camera.image_u8.cpu()
+        psnr, ssim = score_images(image, truth)
+        l1 = (image.float() - truth.float()).abs().mean().item() / 255
+        scores.append(ViewScore(camera.image_name, psnr, ssim, l1))
+    return scores

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adaptive density control: clone small Gaussians, split large ones, prune the faint and the huge.
+
+Kerbl et al. 2023, sec. 5.2, with the effective behaviour of the published code: the rule that
+removes Gaussians large on screen never fires there, because cloning and splitting first reset the
+radii it looks at. The published numbers depend on its absence, so it is left out here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from utils.general_utils import build_rotation
+
+if TYPE_CHECKING:
+    from scene.gaussian_model import GaussianModel
+
+# A split Gaussian's parts are smaller by 0.8 x (number of parts): 1.6 for two.
+SPLIT_SHRINKAGE = 0.8
+# In world space, a Gaussian larger than this part of the scene is pruned.
+LARGEST_PART_OF_SCENE = 0.1
+
+
+def accumulate(model: GaussianModel, screen_gradient: Tensor, visible: Tensor) -> None:
+    """Add the norm of each visible Gaussian's screen gradient (N,>=2), in NDC units.
+
+    `visible` selects rows: booleans (N,), or indices (K,) or (K,1).
+    """
+    rows = visible.squeeze(-1) if visible.dtype == torch.int64 else visible
+    model.xyz_gradient_accum[rows] += screen_gradient[rows, :2].norm(dim=-1, keepdim=True)
+    model.denom[rows] += 1
+
+
+def reset_statistics(model: GaussianModel) -> None:
+    """Zero the gradient sums, visit counts and screen radii, for the present number of rows."""
+    count, device = model.get_xyz.shape[0], model.get_xyz.device
+    model.xyz_gradient_accum = torch.zeros((count, 1), device=device)
+    model.denom = torch.zeros((count, 1), device=device)
+    model.max_radii2D = torch.zeros(count, device=device)
+
+
+def clone(model: GaussianModel, gradients: Tensor, threshold: float, extent: float) -> None:
+    """Append an exact copy of each small Gaussian whose mean gradient (N,1) is large."""
+    small = model.get_scaling.amax(dim=1) <= model.percent_dense * extent
+    chosen = (gradients.norm(dim=-1) >= threshold) & small
+    model.densification_postfix(
+        model._xyz[chosen],
+        model._features_dc[chosen],
+        model._features_rest[chosen],
+        model._opacity[chosen],
+        model._scaling[chosen],
+        model._rotation[chosen],
+        None if model.tmp_radii is None else model.tmp_radii[chosen],
+    )
+
+
+def split(
+    model: GaussianModel, gradients: Tensor, threshold: float, extent: float, parts: int = 2
+) -> None:
+    """Replace each large Gaussian whose mean gradient is large by `parts` samples of itself.
+
+    `gradients` may have fewer rows than the model: the ones cloned since count as zero.
+    """
+    scaling = model.get_scaling
+    added = scaling.shape[0] - gradients.shape[0]
+    padded = functional.pad(gradients.norm(dim=-1), (0, added))
+    chosen = (padded >= threshold) & (scaling.amax(dim=1) > model.percent_dense * extent)
+    deviations = scaling[chosen].repeat(parts, 1)
+    rotations = build_rotation(model._rotation[chosen]).repeat(parts, 1, 1)
+    local = torch.normal(torch.zeros_like(deviations), deviations)
+    offsets = (rotations @ local.unsqueeze(-1)).squeeze(-1)
+    model.densification_postfix(
+        model.get_xyz[chosen].repeat(parts, 1) + offsets,
+        model._features_dc[chosen].repeat(parts, 1, 1),
+        model._features_rest[chosen].repeat(parts, 1, 1),
+        model._opacity[chosen].repeat(parts, 1),
+        model.scaling_inverse_activation(deviations / (SPLIT_SHRINKAGE * parts)),
+        model._rotation[chosen].repeat(parts, 1),
+        None if model.tmp_radii is None else model.tmp_radii[chosen].repeat(parts),
+    )
+    model.prune_points(functional.pad(chosen, (0, deviations.shape[0])))
+
+
+def densify_and_prune(
+    model: GaussianModel,
+    max_gradient: float,
+    min_opacity: float,
+    extent: float,
+    prune_large: bool,
+) -> None:
+    """Clone, split, then remove the faint and, with `prune_large`, the large in world space."""
+    gradients = torch.nan_to_num(model.xyz_gradient_accum / model.denom, nan=0.0)
+    model.densify_and_clone(gradients, max_gradient, extent)
+    model.densify_and_split(gradients, max_gradient, extent)
+    remove = (model.get_opacity < min_opacity).squeeze(-1)
+    if prune_large:
+        remove |= model.get_scaling.amax(dim=1) > LARGEST_PART_OF_SCENE * extent
+    model.prune_points(remove)

@@ -1,0 +1,456 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trainable model: Inria's attribute and method names over small modules that do the work.
+
+Values are stored raw, as in the PLY: logit opacity, log scale, unnormalised wxyz quaternion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from scene import densification
+from scene.device import default_device
+from scene.optimizer import (
+    append_rows,
+    create_optimizer,
+    keep_rows,
+    learning_rates,
+    replace_tensor,
+    restore_optimizer,
+)
+from splat_formats.ply import read_ply, write_ply
+from splat_formats.splats import Splats
+from utils.errors import InputError
+from utils.general_utils import (
+    build_scaling_rotation,
+    get_expon_lr_func,
+    inverse_sigmoid,
+    strip_symmetric,
+)
+from utils.graphics_utils import BasicPointCloud
+from utils.sh_utils import RGB2SH
+
+# Optimiser group -> attribute, in the order of the groups.
+ATTRIBUTES = {
+    "xyz": "_xyz",
+    "f_dc": "_features_dc",
+    "f_rest": "_features_rest",
+    "opacity": "_opacity",
+    "scaling": "_scaling",
+    "rotation": "_rotation",
+}
+INITIAL_OPACITY = 0.1
+RESET_OPACITY = 0.01
+# Squared distance, world units: keeps the logarithm finite where points coincide.
+MIN_SQUARED_SPACING = 1e-7
+
+
+def covariance_from_scaling_rotation(scaling: Tensor, modifier: float, rotation: Tensor) -> Tensor:
+    """World covariances (N,6) as xx, xy, xz, yy, yz, zz."""
+    root = build_scaling_rotation(modifier * scaling, rotation)
+    return strip_symmetric(root @ root.transpose(1, 2))
+
+
+class GaussianModel:
+    """N Gaussians, their optimiser and their densification statistics, on one device."""
+
+    _xyz: Tensor
+    _features_dc: Tensor
+    _features_rest: Tensor
+    _opacity: Tensor
+    _scaling: Tensor
+    _rotation: Tensor
+
+    def __init__(
+        self,
+        sh_degree: int,
+        optimizer_type: str = "default",
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.active_sh_degree = 0
+        self.max_sh_degree = sh_degree
+        self.optimizer_type = optimizer_type
+        self.device = default_device() if device is None else torch.device(device)
+        for name in ATTRIBUTES.values():
+            setattr(self, name, torch.empty(0, device=self.device))
+        self.max_radii2D = torch.empty(0, device=self.device)
+        self.xyz_gradient_accum = torch.empty(0, device=self.device)
+        self.denom = torch.empty(0, device=self.device)
+        self.tmp_radii: Tensor | None = None
+        self.optimizer: Optimizer | None = None
+        self.percent_dense = 0.0
+        self.spatial_lr_scale = 0.0
+        self.setup_functions()
+
+    def setup_functions(self) -> None:
+        """Set the maps between stored and effective values."""
+        self.scaling_activation = torch.exp
+        self.scaling_inverse_activation = torch.log
+        self.covariance_activation = covariance_from_scaling_rotation
+        self.opacity_activation = torch.sigmoid
+        self.inverse_opacity_activation = inverse_sigmoid
+        self.rotation_activation = functional.normalize
+
+    # Effective values
+
+    @property
+    def get_scaling(self) -> Tensor:
+        """Standard deviations (N,3), world units."""
+        return self.scaling_activation(self._scaling)
+
+    @property
+    def get_rotation(self) -> Tensor:
+        """Unit quaternions (N,4), wxyz."""
+        return self.rotation_activation(self._rotation)
+
+    @property
+    def get_xyz(self) -> Tensor:
+        """Centres (N,3), world units."""
+        return self._xyz
+
+    @property
+    def get_features(self) -> Tensor:
+        """All SH coefficients (N,K+1,3). A copy: renderers that can, take the two parts."""
+        return torch.cat((self._features_dc, self._features_rest), dim=1)
+
+    @property
+    def get_features_dc(self) -> Tensor:
+        """SH coefficients of degree 0, (N,1,3)."""
+        return self._features_dc
+
+    @property
+    def get_features_rest(self) -> Tensor:
+        """SH coefficients above degree 0, (N,K,3)."""
+        return self._features_rest
+
+    @property
+    def get_opacity(self) -> Tensor:
+        """Opacities (N,1) in 0..1."""
+        return self.opacity_activation(self._opacity)
+
+    def get_covariance(self, scaling_modifier: float = 1) -> Tensor:
+        """World covariances (N,6) as xx, xy, xz, yy, yz, zz."""
+        return self.covariance_activation(self.get_scaling, scaling_modifier, self._rotation)
+
+    def oneupSHdegree(self) -> None:
+        """Let one more SH band take part, up to the model's degree."""
+        self.active_sh_degree = min(self.active_sh_degree + 1, self.max_sh_degree)
+
+    # Making, loading and saving
+
+    def create_from_pcd(
+        self,
+        pcd: BasicPointCloud,
+        cam_infos: Sequence[Any] | float,
+        spatial_lr_scale: float | None = None,
+    ) -> None:
+        """Start from a coloured cloud: one isotropic Gaussian per point, sized by its neighbours.
+
+        The 2023 form `create_from_pcd(pcd, spatial_lr_scale)` is accepted too.
+        """
+        if spatial_lr_scale is None:
+            if not isinstance(cam_infos, (int, float, np.number)):
+                raise TypeError("create_from_pcd needs spatial_lr_scale, a number")
+            spatial_lr_scale = float(cam_infos)
+        self.spatial_lr_scale = float(spatial_lr_scale)
+        points = torch.tensor(np.asarray(pcd.points), dtype=torch.float32, device=self.device)
+        colors = torch.tensor(np.asarray(pcd.colors), dtype=torch.float32, device=self.device)
+        count, higher = points.shape[0], (self.max_sh_degree + 1) ** 2 - 1
+        rotation = torch.zeros((count, 4), device=self.device)
+        rotation[:, 0] = 1
+        opacity = torch.full((count, 1), INITIAL_OPACITY, device=self.device)
+        self._set_parameters(
+            {
+                "xyz": points,
+                "f_dc": RGB2SH(colors).unsqueeze(1),
+                "f_rest": torch.zeros((count, higher, 3), device=self.device),
+                "opacity": self.inverse_opacity_activation(opacity),
+                "scaling": _initial_log_scaling(points),
+                "rotation": rotation,
+            }
+        )
+        self.active_sh_degree = 0
+
+    @classmethod
+    def from_splats(cls, splats: Splats, device: torch.device | str | None = None) -> GaussianModel:
+        """A model of the splats' own SH degree holding a copy of them."""
+        model = cls(splats.sh_degree, device=device)
+        model.load_splats(splats)
+        return model
+
+    def load_splats(self, splats: Splats) -> None:
+        """Take a copy of `splats`, whose SH degree must be the model's; all bands active."""
+        if splats.sh_degree != self.max_sh_degree:
+            raise InputError(
+                f"expected Gaussians of SH degree {self.max_sh_degree}, but these have degree "
+                f"{splats.sh_degree}: give --sh_degree {splats.sh_degree}"
+            )
+        arrays = {
+            "xyz": splats.xyz,
+            "f_dc": splats.features_dc,
+            "f_rest": splats.features_rest,
+            "opacity": splats.opacity,
+            "scaling": splats.scaling,
+            "rotation": splats.rotation,
+        }
+        self._set_parameters(
+            {name: torch.tensor(array, device=self.device) for name, array in arrays.items()}
+        )
+        self.active_sh_degree = self.max_sh_degree
+
+    def to_splats(self) -> Splats:
+        """The six raw tensors, copied to NumPy."""
+
+        def copied(tensor: Tensor) -> np.ndarray:
+            return tensor.detach().cpu().numpy().copy()
+
+        return Splats(
+            xyz=copied(self._xyz),
+            features_dc=copied(self._features_dc),
+            features_rest=copied(self._features_rest),
+            opacity=copied(self._opacity),
+            scaling=copied(self._scaling),
+            rotation=copied(self._rotation),
+        )
+
+    def load_ply(self, path: str | Path, use_train_test_exp: bool = False) -> None:
+        """Read a point_cloud.ply; all SH bands become active."""
+        if use_train_test_exp:
+            raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+        splats = read_ply(path)
+        try:
+            self.load_splats(splats)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    def save_ply(self, path: str | Path) -> None:
+        """Write a point_cloud.ply, making its folder."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_ply(path, self.to_splats())
+
+    def construct_list_of_attributes(self) -> list[str]:
+        """Names of the PLY's properties, in file order."""
+        higher = self._features_rest.shape[1] * self._features_rest.shape[2]
+        return [
+            *("x", "y", "z", "nx", "ny", "nz"),
+            *(f"f_dc_{i}" for i in range(self._features_dc.shape[1] * self._features_dc.shape[2])),
+            *(f"f_rest_{i}" for i in range(higher)),
+            "opacity",
+            *(f"scale_{i}" for i in range(self._scaling.shape[1])),
+            *(f"rot_{i}" for i in range(self._rotation.shape[1])),
+        ]
+
+    def capture(self) -> tuple:
+        """The twelve values of a checkpoint, in Inria's order."""
+        return (
+            self.active_sh_degree,
+            self._xyz,
+            self._features_dc,
+            self._features_rest,
+            self._scaling,
+            self._rotation,
+            self._opacity,
+            self.max_radii2D,
+            self.xyz_gradient_accum,
+            self.denom,
+            self._trained().state_dict(),
+            float(self.spatial_lr_scale),
+        )
+
+    def restore(self, model_args: tuple, training_args: Any | None = None) -> None:
+        """Take the twelve values of `capture`; with `training_args`, the optimiser too."""
+        (
+            self.active_sh_degree,
+            xyz,
+            features_dc,
+            features_rest,
+            scaling,
+            rotation,
+            opacity,
+            max_radii2D,
+            xyz_gradient_accum,
+            denom,
+            optimizer_state,
+            spatial_lr_scale,
+        ) = model_args
+        degree = round((features_rest.shape[1] + 1) ** 0.5) - 1
+        if degree != self.max_sh_degree:
+            raise InputError(
+                f"expected a checkpoint of SH degree {self.max_sh_degree}, but it has {degree}"
+            )
+        self.spatial_lr_scale = float(spatial_lr_scale)
+        values = (xyz, features_dc, features_rest, opacity, scaling, rotation)
+        self._set_parameters(
+            {
+                name: value.detach().to(self.device)
+                for name, value in zip(ATTRIBUTES, values, strict=True)
+            }
+        )
+        if training_args is None:
+            return
+        self.training_setup(training_args)
+        self.max_radii2D = max_radii2D.to(self.device)
+        self.xyz_gradient_accum = xyz_gradient_accum.to(self.device)
+        self.denom = denom.to(self.device)
+        restore_optimizer(self._trained(), optimizer_state)
+
+    def _set_parameters(self, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            setattr(self, ATTRIBUTES[name], nn.Parameter(tensor.contiguous()))
+        self.max_radii2D = torch.zeros(self._xyz.shape[0], device=self.device)
+        # An optimiser of the replaced tensors would go on training what nobody sees.
+        self.optimizer = None
+
+    def _adopt(self, parameters: dict[str, nn.Parameter]) -> None:
+        for name, parameter in parameters.items():
+            setattr(self, ATTRIBUTES[name], parameter)
+
+    def _trained(self) -> Optimizer:
+        if self.optimizer is None:
+            raise InputError("this model has no optimiser yet: call training_setup first")
+        return self.optimizer
+
+    # Training
+
+    def training_setup(self, training_args: Any) -> None:
+        """Create the optimiser, the position schedule and empty densification statistics."""
+        self.percent_dense = training_args.percent_dense
+        densification.reset_statistics(self)
+        parameters = {name: getattr(self, attribute) for name, attribute in ATTRIBUTES.items()}
+        rates = learning_rates(training_args, self.spatial_lr_scale)
+        self.optimizer = create_optimizer(parameters, rates, self.optimizer_type)
+        self.xyz_scheduler_args = get_expon_lr_func(
+            lr_init=rates["xyz"],
+            lr_final=training_args.position_lr_final * self.spatial_lr_scale,
+            lr_delay_mult=training_args.position_lr_delay_mult,
+            max_steps=training_args.position_lr_max_steps,
+        )
+
+    def update_learning_rate(self, iteration: int) -> float:
+        """Set and return the position learning rate of `iteration` (the first is 1)."""
+        rate = float(self.xyz_scheduler_args(iteration))
+        for group in self._trained().param_groups:
+            if group["name"] == "xyz":
+                group["lr"] = rate
+        return rate
+
+    def reset_opacity(self) -> None:
+        """Lower every opacity to at most 0.01 and forget its moments."""
+        capped = self.get_opacity.detach().clamp_max(RESET_OPACITY)
+        lowered = self.inverse_opacity_activation(capped)
+        self._adopt(self.replace_tensor_to_optimizer(lowered, "opacity"))
+
+    def replace_tensor_to_optimizer(self, tensor: Tensor, name: str) -> dict[str, nn.Parameter]:
+        """The new parameter of the named group, with zero moments, as {name: parameter}."""
+        return replace_tensor(self._trained(), tensor, name)
+
+    def _prune_optimizer(self, mask: Tensor) -> dict[str, nn.Parameter]:
+        return keep_rows(self._trained(), mask)
+
+    @torch.no_grad()
+    def prune_points(self, mask: Tensor) -> None:
+        """Remove the Gaussians where `mask` (N,) is true."""
+        keep = ~mask
+        if self.optimizer is None:
+            self._keep_untrained(keep)
+            return
+        self._adopt(self._prune_optimizer(keep))
+        self.xyz_gradient_accum = self.xyz_gradient_accum[keep]
+        self.denom = self.denom[keep]
+        self.max_radii2D = self.max_radii2D[keep]
+        if self.tmp_radii is not None:
+            self.tmp_radii = self.tmp_radii[keep]
+
+    def _keep_untrained(self, keep: Tensor) -> None:
+        self._set_parameters(
+            {name: getattr(self, attribute)[keep] for name, attribute in ATTRIBUTES.items()}
+        )
+
+    def cat_tensors_to_optimizer(self, tensors_dict: dict[str, Tensor]) -> dict[str, nn.Parameter]:
+        """The six parameters followed by the given rows, whose moments are zero."""
+        return append_rows(self._trained(), tensors_dict)
+
+    @torch.no_grad()
+    def densification_postfix(
+        self,
+        new_xyz: Tensor,
+        new_features_dc: Tensor,
+        new_features_rest: Tensor,
+        new_opacities: Tensor,
+        new_scaling: Tensor,
+        new_rotation: Tensor,
+        new_tmp_radii: Tensor | None = None,
+    ) -> None:
+        """Append Gaussians and restart the statistics."""
+        rows = {
+            "xyz": new_xyz,
+            "f_dc": new_features_dc,
+            "f_rest": new_features_rest,
+            "opacity": new_opacities,
+            "scaling": new_scaling,
+            "rotation": new_rotation,
+        }
+        self._adopt(self.cat_tensors_to_optimizer(rows))
+        if self.tmp_radii is not None and new_tmp_radii is not None:
+            self.tmp_radii = torch.cat((self.tmp_radii, new_tmp_radii))
+        densification.reset_statistics(self)
+
+    @torch.no_grad()
+    def densify_and_clone(self, grads: Tensor, grad_threshold: float, scene_extent: float) -> None:
+        """Copy the small Gaussians whose mean screen gradient (N,1) reaches the threshold."""
+        densification.clone(self, grads, grad_threshold, scene_extent)
+
+    @torch.no_grad()
+    def densify_and_split(
+        self, grads: Tensor, grad_threshold: float, scene_extent: float, N: int = 2
+    ) -> None:
+        """Replace the large Gaussians whose mean screen gradient reaches the threshold by N."""
+        densification.split(self, grads, grad_threshold, scene_extent, N)
+
+    @torch.no_grad()
+    def densify_and_prune(
+        self,
+        max_grad: float,
+        min_opacity: float,
+        extent: float,
+        max_screen_size: float | None,
+        radii: Tensor | None = None,
+    ) -> None:
+        """Clone, split and prune. A `max_screen_size` turns on pruning of large Gaussians.
+
+        `radii` (N,) are carried along in `tmp_radii` for code that overrides these methods.
+        """
+        self.tmp_radii = radii
+        densification.densify_and_prune(
+            self, max_grad, min_opacity, extent, prune_large=bool(max_screen_size)
+        )
+        self.tmp_radii = None
+
+    @torch.no_grad()
+    def add_densification_stats(
+        self, viewspace_point_tensor: Tensor, update_filter: Tensor
+    ) -> None:
+        """Add the screen gradients (`viewspace_point_tensor.grad`) of the visible Gaussians."""
+        if viewspace_point_tensor.grad is None:
+            raise InputError("viewspace_points has no gradient: call backward() on the loss first")
+        densification.accumulate(self, viewspace_point_tensor.grad, update_filter)
+
+
+def _initial_log_scaling(points: Tensor) -> Tensor:
+    """Log of the root mean squared distance to the three nearest neighbours, on all axes."""
+    from simple_knn._C import distCUDA2
+
+    if points.shape[0] < 4:
+        raise InputError(
+            f"the initial point cloud needs at least 4 points, but it has {points.shape[0]}"
+        )
+    spacing = distCUDA2(points).clamp_min(MIN_SQUARED_SPACING).sqrt()
+    return spacing.log().unsqueeze(-1).repeat(1, 3)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimiser of a Gaussian model: six named groups, and surgery on them when rows come or go.
+
+Each group holds one parameter. When the number of Gaussians changes, the parameter is replaced
+and its Adam moments follow. A replaced parameter has no gradient, so the step that comes right
+after densification leaves it alone: published results depend on that.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from utils.errors import InputError
+
+EPSILON = 1e-15
+MOMENTS = ("exp_avg", "exp_avg_sq")
+# Colour that changes with direction is learnt more slowly than the base colour.
+REST_RATE_DIVISOR = 20.0
+
+
+class LearningRates(Protocol):
+    """The optimisation options that set the six constant or initial rates."""
+
+    position_lr_init: float
+    feature_lr: float
+    opacity_lr: float
+    scaling_lr: float
+    rotation_lr: float
+
+
+def learning_rates(options: LearningRates, spatial_lr_scale: float) -> dict[str, float]:
+    """Initial learning rate of each group, by group name, in the order of the groups."""
+    return {
+        "xyz": options.position_lr_init * spatial_lr_scale,
+        "f_dc": options.feature_lr,
+        "f_rest": options.feature_lr / REST_RATE_DIVISOR,
+        "opacity": options.opacity_lr,
+        "scaling": options.scaling_lr,
+        "rotation": options.rotation_lr,
+    }
+
+
+def create_optimizer(
+    parameters: Mapping[str, nn.Parameter], rates: Mapping[str, float], optimizer_type: str
+) -> Optimizer:
+    """Adam over one group per parameter.
+
+    `optimizer_type` is "default" (every row, each step) or "sparse_adam" (rows in view only; needs
+    a rasteriser that exports `SparseGaussianAdam`).
+    """
+    groups = [
+        {"params": [parameter], "lr": rates[name], "name": name}
+        for name, parameter in parameters.items()
+    ]
+    if optimizer_type == "default":
+        return torch.optim.Adam(groups, lr=0.0, eps=EPSILON, fused=True)
+    if optimizer_type == "sparse_adam":
+        return _sparse_adam_class()(groups, lr=0.0, eps=EPSILON)
+    raise InputError(
+        f"--optimizer_type must be 'default' or 'sparse_adam', but {optimizer_type!r} was given"
+    )
+
+
+def sparse_adam_available() -> bool:
+    """Whether the installed rasteriser brings the optimiser that steps visible rows only."""
+    try:
+        _sparse_adam_class()
+    except InputError:
+        return False
+    return True
+
+
+def _sparse_adam_class() -> Callable[..., Optimizer]:
+    try:
+        from diff_gaussian_rasterization import SparseGaussianAdam
+    except ImportError as error:
+        raise InputError(
+            "sparse_adam needs a diff_gaussian_rasterization that exports SparseGaussianAdam, "
+            "but the installed one does not: pip install submodules/diff-gaussian-rasterization"
+        ) from error
+    return SparseGaussianAdam
+
+
+def restore_optimizer(optimizer: Optimizer, state: dict) -> None:
+    """Take moments and rates from `state`, keeping this process's way of computing the step."""
+    fused = [group.get("fused") for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, value in zip(optimizer.param_groups, fused, strict=True):
+        if value is not None:
+            # A checkpoint written elsewhere may ask for a kernel that this device lacks.
+            group["fused"], group["foreach"] = value, None
+
+
+def replace_tensor(optimizer: Optimizer, tensor: Tensor, name: str) -> dict[str, nn.Parameter]:
+    """The new parameter of group `name`, its moments zero, as a one-entry dict."""
+
+    def zeroed(moment: Tensor) -> Tensor:
+        return torch.zeros_like(tensor)
+
+    group = _group(optimizer, name)
+    return {name: _exchange(optimizer, group, tensor, zeroed)}
+
+
+def keep_rows(optimizer: Optimizer, keep: Tensor) -> dict[str, nn.Parameter]:
+    """The six parameters with only the rows where `keep` (N,) is true."""
+    return {
+        group["name"]: _exchange(
+            optimizer, group, group["params"][0].detach()[keep], lambda moment: moment[keep]
+        )
+        for group in optimizer.param_groups
+    }
+
+
+def append_rows(optimizer: Optimizer, rows: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+    """The six parameters followed by the new `rows`, whose moments are zero."""
+    extended = {}
+    for group in optimizer.param_groups:
+        extra = rows[group["name"]]
+
+        def with_zeros(moment: Tensor, extra: Tensor = extra) -> Tensor:
+            return torch.cat((moment, torch.zeros_like(extra)))
+
+        longer = torch.cat((group["params"][0].detach(), extra))
+        extended[group["name"]] = _exchange(optimizer, group, longer, with_zeros)
+    return extended
+
+
+def _group(optimizer: Optimizer, name: str) -> dict:
+    for group in optimizer.param_groups:
+        if group["name"] == name:
+            return group
+    raise KeyError(name)
+
+
+class _MomentChange(Protocol):
+    def __call__(self, moment: Tensor) -> Tensor: ...
+
+
+def _exchange(
+    optimizer: Optimizer, group: dict, tensor: Tensor, change: _MomentChange
+) -> nn.Parameter:
+    """Put `tensor` in the group's place; before the first step there are no moments to change."""
+    old = group["params"][0]
+    new = nn.Parameter(tensor.detach())
+    group["params"][0] = new
+    state = optimizer.state.pop(old, None)
+    if state is not None:
+        for key in MOMENTS:
+            state[key] = change(state[key])
+        optimizer.state[new] = state
+    return new
