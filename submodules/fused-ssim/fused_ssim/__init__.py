@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mean SSIM of images and its gradient, computed on the CPU in one sweep over the image.
+
+`fused_ssim` has the interface of the CUDA package of this name. `fused_l1_ssim` is the loss of 3D
+Gaussian Splatting (Kerbl et al. 2023, eq. 7), and `l1_ssim_value_and_gradient` the same without
+autograd. SSIM is that of Wang et al. 2004: an 11x11 Gaussian window of sigma 1.5, C1 = 0.01^2,
+C2 = 0.03^2, values in [0, 1], zeros around the image.
+
+Results do not depend on the number of threads, which is `torch.get_num_threads()`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ._native import load_library
+
+__all__ = [
+    "allowed_padding",
+    "fused_l1_ssim",
+    "fused_ssim",
+    "instruction_set",
+    "l1_ssim_value_and_gradient",
+    "supported_devices",
+]
+
+supported_devices = ("cpu",)
+allowed_padding = ("same", "valid")
+
+WINDOW = 11
+_MARGINS = {"same": 0, "valid": WINDOW // 2}
+
+_library, instruction_set = load_library()
+_l1_ssim = _library.l1_ssim
+_l1_ssim.restype = ctypes.c_int
+_l1_ssim.argtypes = [
+    *(ctypes.c_void_p,) * 3,  # image, target, target in bytes
+    *(ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32),  # planes ... margin
+    *(ctypes.c_double, ctypes.c_double),  # weights of the two means in the gradient
+    *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32),  # gradient, means, threads
+]
+
+
+def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = True) -> Tensor:
+    """Mean SSIM of two batches of images, as a 0-dimensional tensor.
+
+    Both are float32 (N, C, H, W). With padding "same" every pixel counts, and zeros surround the
+    image; with "valid" only those whose window lies inside. The gradient flows to `img1` only, and
+    with `train=False` nowhere.
+    """
+    _check_image(img1, "img1", dimensions=4)
+    _check_target(img2, "img2", img1, dtypes=(torch.float32,))
+    if padding not in allowed_padding:
+        raise ValueError(f"padding must be one of {allowed_padding}, not {padding!r}.")
+    if padding == "valid" and min(img1.shape[2:]) < WINDOW:
+        raise ValueError(
+            f"padding 'valid' needs images of at least {WINDOW}x{WINDOW} pixels, "
+            f"but img1 has shape {tuple(img1.shape)}."
+        )
+    with_gradient = train and img1.requires_grad and torch.is_grad_enabled()
+    weights = (0.0, 1.0)
+    value: Tensor = _WeightedMeans.apply(
+        img1, img2.detach(), weights, _MARGINS[padding], with_gradient
+    )
+    return value if with_gradient else value.detach()
+
+
+def fused_l1_ssim(image: Tensor, target: Tensor, lambda_dssim: float = 0.2) -> Tensor:
+    """(1 - lambda) mean|image - target| + lambda (1 - SSIM), as a 0-dimensional tensor.
+
+    `image` is float32 (3, H, W), `target` of the same shape in float32, or uint8 meaning value/255.
+    The gradient flows to `image` only.
+    """
+    _check_image(image, "image", dimensions=3)
+    _check_target(target, "target", image, dtypes=(torch.float32, torch.uint8))
+    with_gradient = image.requires_grad and torch.is_grad_enabled()
+    weights = (1.0 - lambda_dssim, -lambda_dssim)
+    value: Tensor = _WeightedMeans.apply(image, target.detach(), weights, 0, with_gradient)
+    return value + lambda_dssim
+
+
+def l1_ssim_value_and_gradient(
+    image: Tensor, target: Tensor, lambda_dssim: float = 0.2, out: Tensor | None = None
+) -> tuple[float, float, Tensor]:
+    """mean|image - target|, SSIM, and the gradient of `fused_l1_ssim`, without autograd.
+
+    `image` and `target` as in `fused_l1_ssim`. The gradient is written into `out` if that is given:
+    a contiguous float32 tensor of the image's shape.
+    """
+    _check_image(image, "image", dimensions=3)
+    _check_target(target, "target", image, dtypes=(torch.float32, torch.uint8))
+    if out is None:
+        out = torch.empty_like(image, memory_format=torch.contiguous_format, requires_grad=False)
+    else:
+        _check_out(out, image)
+    weights = (1.0 - lambda_dssim, -lambda_dssim)
+    l1, ssim = _run(image.detach(), target.detach(), weights, 0, out)
+    return l1, ssim, out
+
+
+class _WeightedMeans(torch.autograd.Function):
+    """weights[0] * mean|image - target| + weights[1] * mean SSIM."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        image: Tensor,
+        target: Tensor,
+        weights: tuple[float, float],
+        margin: int,
+        with_gradient: bool,
+    ) -> Tensor:
+        gradient = None
+        if with_gradient:
+            gradient = torch.empty_like(image, memory_format=torch.contiguous_format)
+            ctx.save_for_backward(gradient)
+        l1, ssim = _run(image, target, weights, margin, gradient)
+        return image.new_tensor(weights[0] * l1 + weights[1] * ssim)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * scale, None, None, None, None
+
+
+def _run(
+    image: Tensor,
+    target: Tensor,
+    weights: tuple[float, float],
+    margin: int,
+    gradient: Tensor | None,
+) -> tuple[float, float]:
+    """Mean absolute difference and mean SSIM; fills `gradient` with that of their weighted sum."""
+    image, target = image.contiguous(), target.contiguous()
+    in_bytes = target.dtype == torch.uint8
+    height, width = image.shape[-2:]
+    means = (ctypes.c_double * 2)()
+    status = _l1_ssim(
+        image.data_ptr(),
+        None if in_bytes else target.data_ptr(),
+        target.data_ptr() if in_bytes else None,
+        image.numel() // (height * width),
+        height,
+        width,
+        margin,
+        *weights,
+        None if gradient is None else gradient.data_ptr(),
+        means,
+        torch.get_num_threads(),
+    )
+    if status != 0:
+        raise MemoryError("not enough memory to compare the images.")
+    return means[0], means[1]
+
+
+def _check_image(image: Tensor, name: str, dimensions: int) -> None:
+    if image.device.type not in supported_devices:
+        raise ValueError(f"{name} must be on the CPU, not on {image.device}.")
+    if image.dtype != torch.float32:
+        raise TypeError(f"{name} must be float32, not {image.dtype}.")
+    if image.ndim != dimensions or image.numel() == 0:
+        expected = ("(3, H, W)", "(N, C, H, W)")[dimensions - 3]
+        raise ValueError(
+            f"{name} must have the shape {expected} and not be empty, "
+            f"but its shape is {tuple(image.shape)}."
+        )
+
+
+def _check_target(
+    target: Tensor, name: str, image: Tensor, dtypes: tuple[torch.dtype, ...]
+) -> None:
+    if target.device != image.device:
+        raise ValueError(f"{name} is on {target.device}, but the image it belongs to on the CPU.")
+    if target.dtype not in dtypes:
+        names = " or ".join(str(dtype) for dtype in dtypes)
+        raise TypeError(f"{name} must be {names}, not {target.dtype}.")
+    if target.shape != image.shape:
+        raise ValueError(
+            f"{name} must have the shape of the image, {tuple(image.shape)}, "
+            f"but its shape is {tuple(target.shape)}."
+        )
+
+
+def _check_out(out: Tensor, image: Tensor) -> None:
+    if out.shape != image.shape or out.dtype != torch.float32 or not out.is_contiguous():
+        raise ValueError(
+            f"out must be a contiguous float32 tensor of shape {tuple(image.shape)}, "
+            f"not {out.dtype} of shape {tuple(out.shape)}."
+        )
+    if out.device != image.device or out.requires_grad:
+        raise ValueError("out must be on the CPU and need no gradient.")
