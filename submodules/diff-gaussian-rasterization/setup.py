@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles native/*.cpp into the package, once per instruction set, with a C++ compiler alone.
 
-The libraries have a plain C interface and know neither Python nor PyTorch, so one build serves every version of both.
-There is one library per instruction set, and not one with all of them: a linker merges equal inline functions, and could
-then keep the copy that an older processor cannot run. `_native.py` of the package picks the library at run time.
+The libraries have a plain C interface and know neither Python nor PyTorch, so one build serves
+every version of both. There is one library per instruction set, and not one with all of them: a
+linker merges equal inline functions, and could then keep the copy that an older processor cannot
+run. `_native.py` of the package picks the library at run time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from setuptools.errors import CompileError
 SOURCES = sorted(path.as_posix() for path in Path("native").glob("*.cpp"))
 HEADERS = sorted(path.as_posix() for path in Path("native").glob("*.h"))
 
-# Fused multiply-adds are welcome, but nothing that reorders sums: results must not depend on the compiler's mood.
+# Fused multiply-adds are welcome, but nothing that reorders sums: results must not depend on the
+# compiler's mood.
 FLAGS = [
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
@@ -59,7 +61,9 @@ def compile_library(
     compiler: list[str], flags: list[str], sources: list[str], target: Path
 ) -> None:
     """Write the shared library `target`, or say in one sentence why it cannot be built."""
-    command = [*compiler, *FLAGS, *flags, *sources, "-o", str(target)]
+    # Renamed when complete: a running program may have the present library mapped into its memory.
+    unfinished = target.with_suffix(".tmp")
+    command = [*compiler, *FLAGS, *flags, *sources, "-o", str(unfinished)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         print(result.stderr)
@@ -67,6 +71,7 @@ def compile_library(
             f"the C++ compiler failed (its words are above; GCC 11 or Clang 12 or newer is "
             f"needed): {shlex.join(command)}"
         )
+    unfinished.replace(target)
 
 
 class BuildLibraries(build_ext):
@@ -88,7 +93,7 @@ class BuildLibraries(build_ext):
         return [str(path) for path in self._targets(self._folder())]
 
     def get_output_mapping(self) -> dict[str, str]:
-        """Built file -> file in the source tree; none, as an editable build writes there directly."""
+        """Built file -> source tree file: none, an editable build writes there directly."""
         return {}
 
     def _folder(self) -> Path:

@@ -25,7 +25,7 @@ def load_library() -> tuple[ctypes.CDLL, str]:
     }
     if not built:
         raise ImportError(
-            f"{__package__} has no compiled library: install it with pip, see README.md."
+            f"{__package__} has no compiled library: install it with pip (see README.md)."
         )
     if "generic" in built:
         return ctypes.CDLL(str(built["generic"])), "generic"
@@ -36,9 +36,7 @@ def load_library() -> tuple[ctypes.CDLL, str]:
 def _level(baseline: Path) -> int:
     supported: int = ctypes.CDLL(str(baseline)).cpu_level()
     if supported < 2:
-        raise ImportError(
-            f"{__package__} needs an x86-64-v2 processor (SSE4.2), made since about 2009."
-        )
+        raise ImportError(f"{__package__} needs an x86-64-v2 processor (SSE4.2, since 2009).")
     wanted = os.environ.get(VARIABLE)
     if wanted is None:
         return supported
