@@ -26,6 +26,7 @@ from scene.optimizer import (
     replace_tensor,
     restore_optimizer,
 )
+from scene.raw_parameters import RawParameters
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import Splats
 from utils.errors import InputError
@@ -38,7 +39,7 @@ from utils.general_utils import (
 from utils.graphics_utils import BasicPointCloud
 from utils.sh_utils import RGB2SH
 
-# Optimiser group -> attribute, in the order of the groups.
+# Optimiser group -> attribute, in the order of the groups, which is that of RawParameters.
 ATTRIBUTES = {
     "xyz": "_xyz",
     "f_dc": "_features_dc",
@@ -168,14 +169,14 @@ class GaussianModel:
         rotation[:, 0] = 1
         opacity = torch.full((count, 1), INITIAL_OPACITY, device=self.device)
         self._set_parameters(
-            {
-                "xyz": points,
-                "f_dc": RGB2SH(colors).unsqueeze(1),
-                "f_rest": torch.zeros((count, higher, 3), device=self.device),
-                "opacity": self.inverse_opacity_activation(opacity),
-                "scaling": _initial_log_scaling(points),
-                "rotation": rotation,
-            }
+            RawParameters(
+                xyz=points,
+                features_dc=RGB2SH(colors).unsqueeze(1),
+                features_rest=torch.zeros((count, higher, 3), device=self.device),
+                opacity=self.inverse_opacity_activation(opacity),
+                scaling=_initial_log_scaling(points),
+                rotation=rotation,
+            )
         )
         self.active_sh_degree = 0
 
@@ -186,6 +187,15 @@ class GaussianModel:
         model.load_splats(splats)
         return model
 
+    @classmethod
+    def from_raw(cls, raw: RawParameters) -> GaussianModel:
+        """A model over these very tensors (no copy, no optimiser); all bands active."""
+        model = cls(raw.sh_degree, device=raw.xyz.device)
+        for attribute, tensor in zip(ATTRIBUTES.values(), raw, strict=True):
+            setattr(model, attribute, tensor)
+        model.active_sh_degree = model.max_sh_degree
+        return model
+
     def load_splats(self, splats: Splats) -> None:
         """Take a copy of `splats`, whose SH degree must be the model's; all bands active."""
         if splats.sh_degree != self.max_sh_degree:
@@ -193,33 +203,16 @@ class GaussianModel:
                 f"expected Gaussians of SH degree {self.max_sh_degree}, but these have degree "
                 f"{splats.sh_degree}: give --sh_degree {splats.sh_degree}"
             )
-        arrays = {
-            "xyz": splats.xyz,
-            "f_dc": splats.features_dc,
-            "f_rest": splats.features_rest,
-            "opacity": splats.opacity,
-            "scaling": splats.scaling,
-            "rotation": splats.rotation,
-        }
-        self._set_parameters(
-            {name: torch.tensor(array, device=self.device) for name, array in arrays.items()}
-        )
+        self._set_parameters(RawParameters.from_splats(splats, self.device))
         self.active_sh_degree = self.max_sh_degree
 
     def to_splats(self) -> Splats:
         """The six raw tensors, copied to NumPy."""
+        return self.raw_parameters().to_splats()
 
-        def copied(tensor: Tensor) -> np.ndarray:
-            return tensor.detach().cpu().numpy().copy()
-
-        return Splats(
-            xyz=copied(self._xyz),
-            features_dc=copied(self._features_dc),
-            features_rest=copied(self._features_rest),
-            opacity=copied(self._opacity),
-            scaling=copied(self._scaling),
-            rotation=copied(self._rotation),
-        )
+    def raw_parameters(self) -> RawParameters:
+        """The six trainable tensors themselves, not copies."""
+        return RawParameters(*(getattr(self, name) for name in ATTRIBUTES.values()))
 
     def load_ply(self, path: str | Path, use_train_test_exp: bool = False) -> None:
         """Read a point_cloud.ply; all SH bands become active."""
@@ -261,7 +254,7 @@ class GaussianModel:
             self.max_radii2D,
             self.xyz_gradient_accum,
             self.denom,
-            self._trained().state_dict(),
+            self.trained_by.state_dict(),
             float(self.spatial_lr_scale),
         )
 
@@ -287,24 +280,19 @@ class GaussianModel:
                 f"expected a checkpoint of SH degree {self.max_sh_degree}, but it has {degree}"
             )
         self.spatial_lr_scale = float(spatial_lr_scale)
-        values = (xyz, features_dc, features_rest, opacity, scaling, rotation)
-        self._set_parameters(
-            {
-                name: value.detach().to(self.device)
-                for name, value in zip(ATTRIBUTES, values, strict=True)
-            }
-        )
+        values = RawParameters(xyz, features_dc, features_rest, opacity, scaling, rotation)
+        self._set_parameters(values.map(lambda tensor: tensor.detach().to(self.device)))
         if training_args is None:
             return
         self.training_setup(training_args)
         self.max_radii2D = max_radii2D.to(self.device)
         self.xyz_gradient_accum = xyz_gradient_accum.to(self.device)
         self.denom = denom.to(self.device)
-        restore_optimizer(self._trained(), optimizer_state)
+        restore_optimizer(self.trained_by, optimizer_state)
 
-    def _set_parameters(self, tensors: dict[str, Tensor]) -> None:
-        for name, tensor in tensors.items():
-            setattr(self, ATTRIBUTES[name], nn.Parameter(tensor.contiguous()))
+    def _set_parameters(self, parameters: RawParameters) -> None:
+        for name, tensor in zip(ATTRIBUTES.values(), parameters, strict=True):
+            setattr(self, name, nn.Parameter(tensor.contiguous()))
         self.max_radii2D = torch.zeros(self._xyz.shape[0], device=self.device)
         # An optimiser of the replaced tensors would go on training what nobody sees.
         self.optimizer = None
@@ -313,7 +301,9 @@ class GaussianModel:
         for name, parameter in parameters.items():
             setattr(self, ATTRIBUTES[name], parameter)
 
-    def _trained(self) -> Optimizer:
+    @property
+    def trained_by(self) -> Optimizer:
+        """The optimiser. Raises `InputError` before `training_setup`."""
         if self.optimizer is None:
             raise InputError("this model has no optimiser yet: call training_setup first")
         return self.optimizer
@@ -324,7 +314,7 @@ class GaussianModel:
         """Create the optimiser, the position schedule and empty densification statistics."""
         self.percent_dense = training_args.percent_dense
         densification.reset_statistics(self)
-        parameters = {name: getattr(self, attribute) for name, attribute in ATTRIBUTES.items()}
+        parameters = dict(zip(ATTRIBUTES, self.raw_parameters(), strict=True))
         rates = learning_rates(training_args, self.spatial_lr_scale)
         self.optimizer = create_optimizer(parameters, rates, self.optimizer_type)
         self.xyz_scheduler_args = get_expon_lr_func(
@@ -337,7 +327,7 @@ class GaussianModel:
     def update_learning_rate(self, iteration: int) -> float:
         """Set and return the position learning rate of `iteration` (the first is 1)."""
         rate = float(self.xyz_scheduler_args(iteration))
-        for group in self._trained().param_groups:
+        for group in self.trained_by.param_groups:
             if group["name"] == "xyz":
                 group["lr"] = rate
         return rate
@@ -350,17 +340,17 @@ class GaussianModel:
 
     def replace_tensor_to_optimizer(self, tensor: Tensor, name: str) -> dict[str, nn.Parameter]:
         """The new parameter of the named group, with zero moments, as {name: parameter}."""
-        return replace_tensor(self._trained(), tensor, name)
+        return replace_tensor(self.trained_by, tensor, name)
 
     def _prune_optimizer(self, mask: Tensor) -> dict[str, nn.Parameter]:
-        return keep_rows(self._trained(), mask)
+        return keep_rows(self.trained_by, mask)
 
     @torch.no_grad()
     def prune_points(self, mask: Tensor) -> None:
         """Remove the Gaussians where `mask` (N,) is true."""
         keep = ~mask
         if self.optimizer is None:
-            self._keep_untrained(keep)
+            self._set_parameters(self.raw_parameters().rows(keep))
             return
         self._adopt(self._prune_optimizer(keep))
         self.xyz_gradient_accum = self.xyz_gradient_accum[keep]
@@ -369,14 +359,9 @@ class GaussianModel:
         if self.tmp_radii is not None:
             self.tmp_radii = self.tmp_radii[keep]
 
-    def _keep_untrained(self, keep: Tensor) -> None:
-        self._set_parameters(
-            {name: getattr(self, attribute)[keep] for name, attribute in ATTRIBUTES.items()}
-        )
-
     def cat_tensors_to_optimizer(self, tensors_dict: dict[str, Tensor]) -> dict[str, nn.Parameter]:
         """The six parameters followed by the given rows, whose moments are zero."""
-        return append_rows(self._trained(), tensors_dict)
+        return append_rows(self.trained_by, tensors_dict)
 
     @torch.no_grad()
     def densification_postfix(

@@ -7,7 +7,7 @@ after densification leaves it alone: published results depend on that.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def learning_rates(options: LearningRates, spatial_lr_scale: float) -> dict[str,
 
 
 def create_optimizer(
-    parameters: Mapping[str, nn.Parameter], rates: Mapping[str, float], optimizer_type: str
+    parameters: Mapping[str, Tensor], rates: Mapping[str, float], optimizer_type: str
 ) -> Optimizer:
     """Adam over one group per parameter.
 
@@ -82,6 +82,19 @@ def _sparse_adam_class() -> Callable[..., Optimizer]:
             "but the installed one does not: pip install submodules/diff-gaussian-rasterization"
         ) from error
     return SparseGaussianAdam
+
+
+def take_step(optimizer: Optimizer, radii: Tensor) -> None:
+    """Step, and drop the gradients. `radii` (N,) are 0 for the Gaussians not in view.
+
+    Parameters replaced since the last backward pass have no gradient and stay as they are.
+    """
+    if isinstance(optimizer, torch.optim.Adam):
+        optimizer.step()
+    else:
+        sparse: Any = optimizer
+        sparse.step(radii > 0, radii.shape[0])
+    optimizer.zero_grad(set_to_none=True)
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict) -> None:

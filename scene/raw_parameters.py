@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The six trainable tensors as one value: what kernels, optimisers and quantisers pass around."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from splat_formats.splats import Splats
+
+
+class RawParameters(NamedTuple):
+    """Float32 tensors of N Gaussians as stored: before exp, sigmoid and normalisation."""
+
+    xyz: Tensor
+    """(N, 3) centres, world units."""
+    features_dc: Tensor
+    """(N, 1, 3) SH coefficients of degree 0, RGB."""
+    features_rest: Tensor
+    """(N, K, 3) higher SH coefficients, RGB."""
+    opacity: Tensor
+    """(N, 1) logits."""
+    scaling: Tensor
+    """(N, 3) natural logarithms of the standard deviations, world units."""
+    rotation: Tensor
+    """(N, 4) quaternions w, x, y, z of any length."""
+
+    @classmethod
+    def from_splats(cls, splats: Splats, device: torch.device | str) -> RawParameters:
+        """A copy of the splats on `device`."""
+        return cls(*(torch.tensor(getattr(splats, name), device=device) for name in cls._fields))
+
+    def to_splats(self) -> Splats:
+        """A copy of the tensors as NumPy arrays."""
+        return Splats(**{name: t.detach().cpu().numpy().copy() for name, t in self.named()})
+
+    def named(self) -> list[tuple[str, Tensor]]:
+        """(field name, tensor) pairs, in order."""
+        return list(zip(self._fields, self, strict=True))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> RawParameters:
+        """`function` of each tensor."""
+        return RawParameters(*map(function, self))
+
+    def rows(self, keep: Tensor) -> RawParameters:
+        """A copy of the rows chosen by a mask or by indices."""
+        return self.map(lambda tensor: tensor[keep].contiguous())
+
+    @property
+    def count(self) -> int:
+        """Number of Gaussians."""
+        return self.xyz.shape[0]
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the spherical harmonics, 0 to 3."""
+        return round((self.features_rest.shape[1] + 1) ** 0.5) - 1
