@@ -2,7 +2,7 @@
 """The codec's one error."""
 
 
-class CorruptFile(ValueError):
+class CorruptFile(ValueError):  # noqa: N818, what happened to the file is the name
     """The bytes are no valid file of this format; names the section and what is wrong with it."""
 
     def __init__(self, section: str, reason: str) -> None:

@@ -27,7 +27,7 @@ def morton_codes(cells: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.uint6
 
 
 def morton_order(positions: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-    """Row order (N,) that sorts finite positions (N, 3) along the Morton curve; ties keep theirs."""
+    """Row order (N,) of finite positions (N, 3) along the Morton curve; ties keep their order."""
     if not len(positions):
         return np.zeros(0, dtype=np.intp)
     exact = positions.astype(np.float64)

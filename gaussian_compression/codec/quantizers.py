@@ -77,7 +77,7 @@ class Uniform:
         return np.dtype("<u1" if bits <= 8 else "<u2" if bits <= 16 else "<u4")
 
     def quantize(self, values: FloatArray) -> SymbolArray:
-        """Nearest grid symbols (ties to even) of values (N, C); values off the grid go to its edge."""
+        """Nearest grid symbols (N, C), ties to even; values off the grid go to its edge."""
         position = (values - np.float32(self.minimum)) / np.float32(self.step)
         return np.clip(np.rint(position), 0, self.levels - 1).astype(self.dtype)
 

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compress a trained Gaussian model: `python compress.py -s SCENE -m MODEL`.
+
+Prunes by gradients, fine-tunes as stored, and writes MODEL/compressed/model.f3dgs, its report, and
+the decoded model as the next iteration of MODEL/point_cloud, for render.py and metrics.py.
+Killed at any moment, the same command goes on from the last finished round.
+"""
+
+import logging
+import shutil
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arguments import (
+    CFG_ARGS_NAME,
+    ModelOptions,
+    ModelParams,
+    PipelineOptions,
+    PipelineParams,
+    get_combined_args,
+    write_cfg_args,
+)
+from gaussian_compression.model_folder import (
+    MEGABYTE,
+    TEST_GUARD_WARNING,
+    StartModel,
+    file_path,
+    rounds_folder,
+    start_from_folder,
+    start_from_ply,
+    write_outputs,
+)
+from gaussian_compression.pipeline import CompressionJob, compress
+from gaussian_compression.settings import (
+    CompressionSettings,
+    FinetuneSettings,
+    QuantizationSettings,
+    StoppingRule,
+    TrajectorySettings,
+    check_settings,
+)
+from gaussian_renderer.rasterizer import default_device
+from gaussian_renderer.view_gradient import RenderOptions
+from scene import Scene
+from scene.gaussian_model import GaussianModel
+from utils.cli import run, show_messages
+from utils.console_progress import ConsoleProgress
+from utils.errors import InputError
+
+logger = logging.getLogger("gaussian_compression")
+
+PRESETS = {"fast3dgs": CompressionSettings()}
+"""Named settings; each is the default of every flag that is not given."""
+
+
+def main() -> None:
+    """Reads the command line, compresses, writes, says what came out."""
+    show_messages()
+    parser, loading, pipeline = build_parser()
+    args = parse(parser)
+    settings = settings_of(args)
+    check_settings(settings)
+    model_path = Path(args.model_path)
+    start = find_start(args, model_path)
+    options = check_options(loading.extract(args), start, args.sh_degree)
+    if settings.trajectory.guard == "test":
+        logger.warning("--guard test: %s", TEST_GUARD_WARNING)
+    job = build_job(options, pipeline.extract(args), start, settings)
+    if args.restart:
+        shutil.rmtree(job.rounds_folder, ignore_errors=True)
+    result = compress(job, ConsoleProgress())
+    if not (model_path / CFG_ARGS_NAME).exists():
+        write_cfg_args(model_path, options)
+    iteration, report = write_outputs(model_path, start, job, result)
+    if not settings.keep_rounds:
+        shutil.rmtree(job.rounds_folder)
+    say_result(model_path, iteration, report)
+
+
+def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
+    """The command line, and the option groups that it shares with train.py and render.py."""
+    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    loading = ModelParams(parser, sentinel=True)
+    pipeline = PipelineParams(parser)
+    start = parser.add_argument_group("Start model (default: the highest iteration in MODEL)")
+    start.add_argument("--pretrained_dir", help="another model folder to start from")
+    start.add_argument("--start_ply", help="a bare PLY, of any trainer, to start from")
+    group = parser.add_argument_group("Compression (defaults: the published method's)")
+    group.add_argument("--preset", choices=sorted(PRESETS), default="fast3dgs")
+    add = group.add_argument
+    add("--prune_fraction", type=float, help="part of the remaining Gaussians a round removes")
+    add("--warmup_iterations", type=int, help="fine-tuning of the unpruned model, without guard")
+    add("--finetune_iterations", type=int, help="fine-tuning in each round")
+    add("--final_iterations", type=int, help="fine-tuning at the end, with all training views")
+    add("--max_psnr_drop", type=float, help="dB that the guard views may lose")
+    add("--max_rounds", type=int, help="at most so many rounds")
+    add("--guard", choices=("train", "test"), help="views that stop the rounds: held out of the "
+        "training views, or the test views as published")  # fmt: skip
+    add("--position_bits", type=int, help="32: float32; fewer: a grid over the bounding box")
+    add("--sh_sparsity", type=float, help="weight of mean |f_rest| in the loss")
+    add("--seed", type=int, help="of every random choice")
+    add("--keep_rounds", action="store_true", help="keep all checkpoints in compressed/rounds")
+    add("--measure_test_every", type=int, help="report test views and bytes every so many rounds")
+    add("--restart", action="store_true", help="discard the rounds of an earlier run")
+    return parser, loading, pipeline
+
+
+def parse(parser: ArgumentParser) -> Namespace:
+    """The command line, completed from the `cfg_args` of the model folder, where there is one."""
+    args = parser.parse_args()
+    if not args.model_path:
+        parser.error("-m/--model_path is required: the folder of the model")
+    if args.pretrained_dir and args.start_ply:
+        parser.error("--pretrained_dir and --start_ply exclude each other")
+    for folder in filter(None, (args.model_path, args.pretrained_dir)):
+        if (Path(folder) / CFG_ARGS_NAME).exists():
+            recorded = get_combined_args(parser, ["-m", folder])
+            defaults = vars(recorded)
+            given = {name: value for name, value in vars(args).items() if value is not None}
+            return Namespace(**{**defaults, **given})
+    return args
+
+
+def settings_of(args: Namespace) -> CompressionSettings:
+    """The preset with the flags that were given."""
+    preset = PRESETS[args.preset]
+    given = {name: value for name, value in vars(args).items() if value is not None}
+
+    def chosen(values: Any) -> dict[str, Any]:
+        return {name: given.get(name, value) for name, value in vars(values).items()}
+
+    trajectory = chosen(preset.trajectory)
+    trajectory["finetune"] = FinetuneSettings(**chosen(preset.trajectory.finetune))
+    trajectory["quantization"] = QuantizationSettings(**chosen(preset.trajectory.quantization))
+    whole = chosen(preset)
+    whole["trajectory"] = TrajectorySettings(**trajectory)
+    whole["stopping"] = StoppingRule(**chosen(preset.stopping))
+    return CompressionSettings(**whole)
+
+
+def find_start(args: Namespace, model_path: Path) -> StartModel:
+    """The model to start from, by the flags."""
+    if args.start_ply:
+        return start_from_ply(Path(args.start_ply))
+    return start_from_folder(Path(args.pretrained_dir) if args.pretrained_dir else model_path)
+
+
+def check_options(options: ModelOptions, start: StartModel, sh_degree: int | None) -> ModelOptions:
+    """The loading options with the start model's SH degree; InputError for what cannot be used."""
+    if not start.splats.count:
+        raise InputError(f"{start.path} holds no Gaussians: nothing to compress")
+    if sh_degree is not None and sh_degree != start.splats.sh_degree:
+        raise InputError(
+            f"{start.path} has SH degree {start.splats.sh_degree}, but --sh_degree or cfg_args "
+            f"say {sh_degree}"
+        )
+    if options.train_test_exp or options.depths:
+        raise InputError("--train_test_exp and --depths are not supported in compression")
+    return replace(options, sh_degree=start.splats.sh_degree)
+
+
+def build_job(
+    options: ModelOptions,
+    pipeline: PipelineOptions,
+    start: StartModel,
+    settings: CompressionSettings,
+) -> CompressionJob:
+    """Loads the scene and ties everything together."""
+    device = default_device()
+    scene = Scene(options, GaussianModel.from_splats(start.splats, device=device), shuffle=False)
+    background = torch.full((3,), float(options.white_background), device=device)
+    return CompressionJob(
+        start=start.splats,
+        training_views=scene.getTrainCameras(),
+        test_views=scene.getTestCameras(),
+        extent=scene.cameras_extent,
+        render_options=RenderOptions(background, **asdict(pipeline)),
+        settings=settings,
+        rounds_folder=rounds_folder(Path(options.model_path)),
+        identity={
+            "source_path": options.source_path,
+            "images": options.images,
+            "resolution": options.resolution,
+            "eval": options.eval,
+        },
+        metadata={
+            "generator": "Fast-3DGS",
+            "white_background": options.white_background,
+            "antialiasing": pipeline.antialiasing,
+        },
+    )
+
+
+def say_result(model_path: Path, iteration: int, report: dict[str, Any]) -> None:
+    """What came out, in a few lines."""
+    start, compressed = report["start"], report["compressed"]
+    print(f"{file_path(model_path)}: {compressed['bytes'] / MEGABYTE:.2f} MB, "
+          f"{compressed['ratio']:.1f} times smaller")  # fmt: skip
+    print(f"Gaussians: {start['gaussians']:,} -> {compressed['gaussians']:,}")
+    for views in ("guard", "test"):
+        if start[views]["psnr"] is not None:
+            print(f"PSNR on {views} views: {start[views]['psnr']:.3f} -> "
+                  f"{compressed[views]['psnr']:.3f} dB")  # fmt: skip
+    print(f"Decoded model: {model_path / 'point_cloud' / f'iteration_{iteration}'}")
+
+
+if __name__ == "__main__":
+    run(main)

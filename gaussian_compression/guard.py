@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guard views: training views that no round trains on, to tell when pruning begins to hurt.
+
+The published method stops by the PSNR of the *test* views, which then measure nothing any more.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from utils.errors import InputError
+
+GUARD_EVERY = 8
+"""One training view in eight, as many as Inria's `--eval` gives to testing."""
+
+
+class _Named(Protocol):
+    image_name: str
+
+
+View = TypeVar("View", bound=_Named)
+
+
+@dataclass(frozen=True)
+class ViewSplit(Generic[View]):
+    """Which views teach and which watch."""
+
+    training: list[View]
+    guard: list[View]
+
+
+def split_off_guard(training_views: Sequence[View]) -> ViewSplit[View]:
+    """Every eighth training view in the order of their names, from the fifth (or last) on.
+
+    The choice depends on names only. At least two views are needed: InputError.
+    """
+    ordered = sorted(training_views, key=lambda view: view.image_name)
+    if len(ordered) < 2:
+        raise InputError(
+            f"compression needs at least 2 training views, one of them to watch over quality; "
+            f"this scene has {len(ordered)}"
+        )
+    first = min(GUARD_EVERY // 2, len(ordered) - 1)
+    guard = ordered[first::GUARD_EVERY]
+    watching = {view.image_name for view in guard}
+    return ViewSplit([v for v in ordered if v.image_name not in watching], guard)

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of the stages from a trained model to a file's bytes. No arithmetic here.
+
+measure -> fine-tune unpruned (sets the guard's zero) -> rounds of {gradients, prune, fine-tune,
+watch the guard} -> the model the stopping rule picks -> final fine-tuning -> integers -> bytes.
+"""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from gaussian_compression.codec.model_file import ModelFile, decode, encode, in_file_order
+from gaussian_compression.decoded import to_splats
+from gaussian_compression.finetune import Finetuner, TrainableModel
+from gaussian_compression.guard import ViewSplit, split_off_guard
+from gaussian_compression.prune import rows_to_keep
+from gaussian_compression.quantize import quantizers_for, to_symbols
+from gaussian_compression.rounds import (
+    Checkpoint,
+    Measurement,
+    Quality,
+    Round,
+    RoundFolder,
+    judge,
+)
+from gaussian_compression.sensitivity import accumulate_gradients, gradient_norm_scores
+from gaussian_compression.settings import CompressionSettings, check_settings
+from gaussian_renderer.evaluation import evaluate
+from gaussian_renderer.view_gradient import RenderOptions, view_gradient
+from scene.cameras import Camera
+from scene.gaussian_model import GaussianModel
+from scene.raw_parameters import RawParameters
+from splat_formats.splats import Splats
+from utils.errors import InputError
+
+Advance = Callable[[float | None], None]
+
+
+class Progress(Protocol):
+    """Where a run tells how far it is."""
+
+    def stage(self, name: str, steps: int) -> AbstractContextManager[Advance]:
+        """A bar of `steps`; what it yields is called after each, with a loss if there is one."""
+        ...
+
+    def note(self, text: str) -> None:
+        """One line that stays."""
+        ...
+
+
+@dataclass(frozen=True)
+class CompressionJob:
+    """A model, its photographs and what to do."""
+
+    start: Splats
+    training_views: Sequence[Camera]
+    test_views: Sequence[Camera]
+    extent: float
+    render_options: RenderOptions
+    settings: CompressionSettings
+    rounds_folder: Path
+    identity: dict[str, Any]
+    """What else decides the outcome (source, resolution, ...): checkpoints are bound to it."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Stored in the file."""
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """What one stage took."""
+
+    stage: str
+    wall_seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class CompressionResult:
+    """The file's bytes, the model they decode to, and how it came about."""
+
+    data: bytes
+    decoded: Splats
+    rounds: list[Round]
+    shipped_round: int
+    stop_reason: str
+    iterations: int
+    """Of fine-tuning behind the shipped model."""
+    guard_views: list[str]
+    start_guard: Quality
+    start_test: Quality
+    final_guard: Quality
+    final_test: Quality
+    dropped_non_finite: int
+    stage_times: list[StageTime]
+
+
+def compress(job: CompressionJob, progress: Progress) -> CompressionResult:
+    """Run all stages, going on from the rounds that an earlier, killed run left."""
+    check_settings(job.settings)
+    return _Run(job, progress).result()
+
+
+class _Run:
+    """One run's context; each method is one step of the module's first lines."""
+
+    def __init__(self, job: CompressionJob, progress: Progress) -> None:
+        self._job, self._progress, self._settings = job, progress, job.settings
+        self._trajectory = job.settings.trajectory
+        self._start = finite_rows(job.start)
+        if not self._start.count:
+            raise InputError("the model holds no Gaussians (with finite parameters) to compress")
+        self._views = self._split_views()
+        self._device = job.render_options.background.device
+        self._view_gradient = view_gradient(
+            job.render_options, self._trajectory.finetune.lambda_dssim
+        )
+        self._finetuner = Finetuner(
+            self._view_gradient,
+            job.extent,
+            self._trajectory.finetune,
+            self._trajectory.quantization,
+        )
+        self._folder = RoundFolder(job.rounds_folder, self._fingerprint(), job.settings.keep_rounds)
+        self._times: list[StageTime] = []
+
+    def result(self) -> CompressionResult:
+        start = RawParameters.from_splats(self._start, self._device)
+        with self._timed("measure the start model"):
+            start_guard = self._quality(self._views.guard, start, "start, guard views")
+            start_test = self._quality(self._job.test_views, start, "start, test views")
+        with self._timed("rounds"):
+            rounds, shipped, reason = self._all_rounds(start)
+        model = self._folder.load(shipped, self._device).model
+        with self._timed("final fine-tuning"):
+            self._final_finetuning(model)
+        with self._timed("encode, decode and compare"):
+            data = self._encode(model)
+        decoded = to_splats(decode(data).splats)
+        with self._timed("measure the decoded model"):
+            final = RawParameters.from_splats(decoded, self._device)
+            final_guard = self._quality(self._views.guard, final, "decoded, guard views")
+            final_test = self._quality(self._job.test_views, final, "decoded, test views")
+        return CompressionResult(
+            data=data,
+            decoded=decoded,
+            rounds=rounds,
+            shipped_round=shipped,
+            stop_reason=reason,
+            iterations=rounds[shipped].iterations + self._settings.final_iterations,
+            guard_views=[view.image_name for view in self._views.guard],
+            start_guard=start_guard,
+            start_test=start_test,
+            final_guard=final_guard,
+            final_test=final_test,
+            dropped_non_finite=self._job.start.count - self._start.count,
+            stage_times=self._times,
+        )
+
+    def _split_views(self) -> ViewSplit[Camera]:
+        if self._trajectory.guard == "train":
+            return split_off_guard(self._job.training_views)
+        if not self._job.test_views:
+            raise InputError("--guard test needs test views: the model was trained without --eval")
+        return ViewSplit(list(self._job.training_views), list(self._job.test_views))
+
+    def _all_rounds(self, start: RawParameters) -> tuple[list[Round], int, str]:
+        checkpoint = self._resumed() or self._round_zero(start)
+        while (verdict := judge(checkpoint.rounds, self._settings.stopping)) is None:
+            self._next_round(checkpoint)
+        if not self._folder.has(verdict.ship):
+            raise InputError(
+                f"this stopping rule ships round {verdict.ship}, whose checkpoint is gone: run "
+                "again with --restart, and with --keep_rounds to try several rules"
+            )
+        self._progress.note(f"ships round {verdict.ship}: {verdict.reason}")
+        return checkpoint.rounds, verdict.ship, verdict.reason
+
+    def _resumed(self) -> Checkpoint | None:
+        number = self._folder.latest()
+        if number is None:
+            return None
+        self._progress.note(f"going on after round {number} in {self._job.rounds_folder}")
+        return self._folder.load(number, self._device)
+
+    def _round_zero(self, start: RawParameters) -> Checkpoint:
+        checkpoint = Checkpoint(TrainableModel.start_from(start), [])
+        began = _Clock()
+        iterations = self._trajectory.warmup_iterations
+        self._finetune(checkpoint.model, self._views.training, iterations, "round 0, unpruned")
+        self._close_round(checkpoint, iterations, began)
+        return checkpoint
+
+    def _next_round(self, checkpoint: Checkpoint) -> None:
+        number = len(checkpoint.rounds)
+        began = _Clock()
+        self._prune(checkpoint.model, f"round {number}, gradients")
+        iterations = self._trajectory.finetune_iterations
+        self._finetune(
+            checkpoint.model, self._views.training, iterations, f"round {number}, fine-tuning"
+        )
+        self._close_round(checkpoint, iterations, began)
+
+    def _prune(self, model: TrainableModel, name: str) -> None:
+        decoded = model.decoded(self._trajectory.quantization)
+        views = self._views.training
+        with self._progress.stage(name, len(views)) as advance:
+            gradients = accumulate_gradients(
+                decoded, views, self._view_gradient, lambda: advance(None)
+            )
+        keep = rows_to_keep(gradient_norm_scores(gradients), self._trajectory.prune_fraction)
+        model.raw = model.raw.rows(keep)
+
+    def _finetune(
+        self, model: TrainableModel, views: Sequence[Camera], iterations: int, name: str
+    ) -> None:
+        order = random.Random(f"{self._trajectory.seed} {name}")
+        with self._progress.stage(name, iterations) as advance:
+            self._finetuner.run(model, views, iterations, order, advance)
+
+    def _final_finetuning(self, model: TrainableModel) -> None:
+        # The guard has done its work: its views are photographs like the others.
+        views = [*self._views.training, *self._views.guard]
+        if self._trajectory.guard == "test":
+            views = self._views.training
+        self._finetune(model, views, self._settings.final_iterations, "final fine-tuning")
+
+    def _close_round(self, checkpoint: Checkpoint, iterations: int, began: "_Clock") -> None:
+        rounds, model = checkpoint.rounds, checkpoint.model
+        number = len(rounds)
+        decoded = model.decoded(self._trajectory.quantization)
+        rounds.append(
+            Round(
+                number=number,
+                gaussians=model.raw.count,
+                iterations=iterations + (rounds[-1].iterations if rounds else 0),
+                guard=self._quality(self._views.guard, decoded, f"round {number}, guard views"),
+                wall_seconds=began.wall_seconds(),
+                cpu_seconds=began.cpu_seconds(),
+                measurement=self._measurement(number, model, decoded),
+            )
+        )
+        self._folder.save(checkpoint)
+        self._progress.note(_round_line(rounds, self._start.count))
+
+    def _measurement(
+        self, number: int, model: TrainableModel, decoded: RawParameters
+    ) -> Measurement | None:
+        every = self._settings.measure_test_every
+        if not every or number % every:
+            return None
+        test = self._quality(self._job.test_views, decoded, f"round {number}, test views")
+        return Measurement(test, len(self._encode(model)))
+
+    def _encode(self, model: TrainableModel) -> bytes:
+        quantizers = quantizers_for(model.raw, model.ranges, self._trajectory.quantization)
+        symbols = in_file_order(to_symbols(model.raw, quantizers))
+        return encode(ModelFile(symbols, self._job.metadata))
+
+    def _quality(self, views: Sequence[Camera], raw: RawParameters, name: str) -> Quality:
+        if not views:
+            return Quality(None, None)
+        options = self._job.render_options
+        model = GaussianModel.from_raw(raw)
+        scores = []
+        with self._progress.stage(name, len(views)) as advance:
+            for view in views:
+                scores += evaluate([view], model, options, options.background)
+                advance(None)
+        return Quality(
+            psnr=float(np.mean([score.psnr for score in scores])),
+            ssim=float(np.mean([score.ssim for score in scores])),
+        )
+
+    def _fingerprint(self) -> dict[str, Any]:
+        settings = self._settings.to_json()["trajectory"]
+        names = [view.image_name for view in self._views.training]
+        return {
+            **self._job.identity,
+            **settings,
+            "start_model": _digest(self._start),
+            "training_views": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
+            "background": self._job.render_options.background.tolist(),
+            "antialiasing": self._job.render_options.antialiasing,
+        }
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        clock = _Clock()
+        yield
+        self._times.append(StageTime(stage, clock.wall_seconds(), clock.cpu_seconds()))
+
+
+class _Clock:
+    """Wall and CPU time since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+    def wall_seconds(self) -> float:
+        return round(time.monotonic() - self._wall, 2)
+
+    def cpu_seconds(self) -> float:
+        return round(time.process_time() - self._cpu, 2)
+
+
+def finite_rows(splats: Splats) -> Splats:
+    """The splats without those that have a parameter that is infinite or no number."""
+    columns = [getattr(splats, name).reshape(splats.count, -1) for name in RawParameters._fields]
+    finite = np.all([np.isfinite(column).all(axis=1) for column in columns], axis=0)
+    return Splats(**{name: getattr(splats, name)[finite] for name in RawParameters._fields})
+
+
+def _digest(splats: Splats) -> str:
+    digest = hashlib.sha256()
+    for name in RawParameters._fields:
+        digest.update(np.ascontiguousarray(getattr(splats, name)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _round_line(rounds: list[Round], start_count: int) -> str:
+    done, zero = rounds[-1], rounds[0].guard.psnr
+    line = (
+        f"round {done.number}: {done.gaussians:,} Gaussians "
+        f"({100 * done.gaussians / start_count:.1f} %)"
+    )
+    if done.guard.psnr is not None and zero is not None:
+        line += f", guard {done.guard.psnr:.3f} dB ({done.guard.psnr - zero:+.3f})"
+    return f"{line}, {done.wall_seconds:.0f} s"

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which Gaussians a round keeps."""
+
+import torch
+from torch import Tensor
+
+
+def rows_to_keep(scores: Tensor, fraction: float) -> Tensor:
+    """Mask (N,): false for the int(fraction x N) lowest scores; of equal scores the first go.
+
+    A score that is no number ranks lowest: such a Gaussian trains nothing.
+    """
+    removed = int(fraction * len(scores))
+    order = torch.argsort(scores.nan_to_num(nan=-1.0), stable=True)
+    keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+    keep[order[:removed]] = False
+    return keep

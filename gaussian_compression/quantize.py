@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fake quantisation: fine-tuning sees exactly the values that the file will hold.
+
+The published code trains one rounding and stores another. Here the quantisers are the codec's own
+frozen values; a tensor goes through the same float32 operations in torch as in the decoder, and a
+test holds the two bit-identical.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gaussian_compression.codec.quantizers import (
+    Float16,
+    Float32,
+    Quantizer,
+    Uniform,
+    affine_with_zero,
+    grid_over,
+)
+from gaussian_compression.codec.symbols import QuantizedAttribute, QuantizedSplats
+from gaussian_compression.settings import QuantizationSettings
+from scene.raw_parameters import RawParameters
+
+HALF_LIMIT = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The interval that a quantiser covers."""
+
+    low: float
+    high: float
+
+    def moved_towards(self, low: float, high: float, momentum: float) -> "Range":
+        """The moving average after one more observation."""
+        return Range(
+            self.low + momentum * (low - self.low), self.high + momentum * (high - self.high)
+        )
+
+
+@dataclass(frozen=True)
+class ShRanges:
+    """Moving-average ranges of the two groups of SH coefficients."""
+
+    dc: Range
+    rest: Range
+
+
+def observed_range(values: Tensor) -> Range:
+    """Least and greatest of `values`; [0, 0] of none."""
+    if not values.numel():
+        return Range(0.0, 0.0)
+    low, high = torch.aminmax(values)
+    return Range(float(low), float(high))
+
+
+def initial_ranges(raw: RawParameters) -> ShRanges:
+    """The ranges of the model as it is."""
+    return ShRanges(observed_range(raw.features_dc), observed_range(raw.features_rest))
+
+
+def moved_ranges(ranges: ShRanges, raw: RawParameters, momentum: float) -> ShRanges:
+    """The ranges after one more iteration has been seen."""
+    seen = initial_ranges(raw)
+    return ShRanges(
+        ranges.dc.moved_towards(seen.dc.low, seen.dc.high, momentum),
+        ranges.rest.moved_towards(seen.rest.low, seen.rest.high, momentum),
+    )
+
+
+def quantizers_for(
+    raw: RawParameters, ranges: ShRanges, settings: QuantizationSettings
+) -> dict[str, Quantizer]:
+    """Each attribute's quantiser in the preset fast3dgs."""
+    levels = 2**settings.sh_bits
+    return {
+        "xyz": _position_quantizer(raw.xyz, settings.position_bits),
+        "opacity": Float16(),
+        "scaling": Float16(),
+        "rotation": Float16(),
+        "features_dc": affine_with_zero(ranges.dc.low, ranges.dc.high, levels),
+        "features_rest": affine_with_zero(ranges.rest.low, ranges.rest.high, levels),
+    }
+
+
+def _position_quantizer(xyz: Tensor, bits: int) -> Quantizer:
+    if bits == 32:
+        return Float32()
+    low, high = (bound.cpu().numpy() for bound in torch.aminmax(xyz, dim=0))
+    return grid_over(low, high, bits)
+
+
+def quantize_into(
+    raw: RawParameters, quantizers: Mapping[str, Quantizer], out: RawParameters
+) -> RawParameters:
+    """The decoded values of `raw`, written into `out`; float32 attributes are handed on."""
+    return RawParameters(
+        *(
+            _quantized(tensor, quantizers[name], target)
+            for (name, tensor), target in zip(raw.named(), out, strict=True)
+        )
+    )
+
+
+def _quantized(values: Tensor, quantizer: Quantizer, out: Tensor) -> Tensor:
+    if isinstance(quantizer, Float32):
+        return values
+    if isinstance(quantizer, Float16):
+        return out.copy_(values.clamp(-HALF_LIMIT, HALF_LIMIT).half())
+    return _on_grid(values, quantizer, out)
+
+
+def _on_grid(values: Tensor, grid: Uniform, out: Tensor) -> Tensor:
+    """Same operations, in the same order and precision, as Uniform.quantize and .dequantize."""
+    minimum, step = values.new_tensor(grid.minimum), values.new_tensor(grid.step)
+    torch.sub(values, minimum, out=out)
+    return out.div_(step).round_().clamp_(0, grid.levels - 1).mul_(step).add_(minimum)
+
+
+def to_symbols(raw: RawParameters, quantizers: Mapping[str, Quantizer]) -> QuantizedSplats:
+    """The model as the integers to store."""
+    attributes = {}
+    for name in quantizers:
+        rows = getattr(raw, name).detach().cpu().flatten(1).numpy()
+        attributes[name] = QuantizedAttribute(quantizers[name].quantize(rows), quantizers[name])
+    return QuantizedSplats(raw.sh_degree, attributes)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much each Gaussian matters: gradients of the photometric loss over the training views."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from gaussian_renderer.view_gradient import ViewGradient
+from scene.cameras import Camera
+from scene.raw_parameters import RawParameters
+
+
+def accumulate_gradients(
+    raw: RawParameters,
+    views: Iterable[Camera],
+    view_gradient: ViewGradient,
+    on_view: Callable[[], None],
+) -> RawParameters:
+    """Signed sum over `views` of the loss gradients, one tensor per raw tensor."""
+    total, gradients = raw.map(torch.zeros_like), raw.map(torch.empty_like)
+    for view in views:
+        view_gradient(view, raw, gradients)
+        for accumulated, gradient in zip(total, gradients, strict=True):
+            accumulated.add_(gradient)
+        on_view()
+    return total
+
+
+def gradient_norm_scores(gradients: RawParameters) -> Tensor:
+    """Scores (N,): the sum of the L2 norms of a Gaussian's six gradients (Fast-3DGS, COGS'25)."""
+    norms = [gradient.flatten(1).norm(dim=1) for gradient in gradients if gradient.numel()]
+    return torch.stack(norms).sum(dim=0)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a compression run is asked to do. The defaults are the published method's numbers."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """The loss and the optimiser of every fine-tuning (Fast-3DGS, COGS'25)."""
+
+    lambda_dssim: float = 0.2
+    sh_sparsity: float = 0.05
+    """Weight of mean |f_rest| in the loss: pulls view dependence to zero, which LZMA packs well."""
+    position_lr: float = 1.6e-6
+    """Times the scene's extent; constant."""
+    feature_lr: float = 2.5e-3
+    feature_rest_lr: float = 1.25e-4
+    opacity_lr: float = 0.025
+    scaling_lr: float = 5e-3
+    rotation_lr: float = 1e-3
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """How the attributes are stored."""
+
+    sh_bits: int = 8
+    range_momentum: float = 0.01
+    """Weight of the newest minimum and maximum in their moving averages."""
+    position_bits: int = 32
+    """32: float32, as the published code stores them; below: a grid over the bounding box."""
+
+
+@dataclass(frozen=True)
+class TrajectorySettings:
+    """All that decides which models a run passes through. A checkpoint is only good for its own."""
+
+    prune_fraction: float = 0.05
+    warmup_iterations: int = 1000
+    finetune_iterations: int = 1000
+    guard: str = "train"
+    seed: int = 0
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """When the rounds end: which of the models passed through is the one to ship."""
+
+    max_psnr_drop: float = 0.1
+    """dB below the unpruned model's guard PSNR."""
+    max_rounds: int = 100
+
+
+@dataclass(frozen=True)
+class CompressionSettings:
+    """One compression run."""
+
+    trajectory: TrajectorySettings = field(default_factory=TrajectorySettings)
+    stopping: StoppingRule = field(default_factory=StoppingRule)
+    final_iterations: int = 5000
+    keep_rounds: bool = False
+    """Keep every round's checkpoint, so that another stopping rule costs only the last stage."""
+    measure_test_every: int = 0
+    """Report test-view quality and file size every so many rounds (0: never). Decides nothing."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain nested dictionaries."""
+        return asdict(self)
+
+
+def check_settings(settings: CompressionSettings) -> None:
+    """Raise InputError for a value that makes no sense, by the name of its flag."""
+    trajectory, stopping = settings.trajectory, settings.stopping
+    bits = trajectory.quantization.position_bits
+    checks = {
+        "--prune_fraction": (trajectory.prune_fraction, 0 < trajectory.prune_fraction < 1),
+        "--warmup_iterations": (trajectory.warmup_iterations, trajectory.warmup_iterations >= 0),
+        "--finetune_iterations": (
+            trajectory.finetune_iterations,
+            trajectory.finetune_iterations >= 0,
+        ),
+        "--final_iterations": (settings.final_iterations, settings.final_iterations >= 0),
+        "--max_rounds": (stopping.max_rounds, stopping.max_rounds >= 0),
+        "--max_psnr_drop": (stopping.max_psnr_drop, stopping.max_psnr_drop >= 0),
+        "--position_bits": (bits, bits == 32 or 8 <= bits <= 24),
+        "--guard": (trajectory.guard, trajectory.guard in ("train", "test")),
+        "--measure_test_every": (settings.measure_test_every, settings.measure_test_every >= 0),
+    }
+    for flag, (value, fits) in checks.items():
+        if not fits:
+            raise InputError(f"{flag} {value}: out of range, see compress.py --help")
