@@ -13,7 +13,7 @@ import sys
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -127,7 +127,8 @@ class ModelParams(ParamGroup[ModelOptions]):
     def extract(self, args: Namespace) -> ModelOptions:
         """The loading options out of parsed `args`, with an absolute `source_path`."""
         values = super().extract(args)
-        values.source_path = os.path.abspath(values.source_path)  # noqa: PTH100, keeps symlinks
+        if values.source_path:
+            values.source_path = os.path.abspath(values.source_path)  # noqa: PTH100, keeps symlinks
         return values
 
 
@@ -146,8 +147,6 @@ class OptimizationParams(ParamGroup[OptimizationOptions]):
 
 
 def _declare(group: Any, option: Field[Any], sentinel: bool) -> None:
-    if option.default is MISSING:
-        raise TypeError(f"option {option.name} needs a default")
     spellings = [f"--{option.name}"]
     for spelling in option.metadata.get("spellings", ()):
         # A single letter goes first, as argparse shows the spellings in this order.

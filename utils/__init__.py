@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaf modules: no part of the project is imported here but `utils` itself."""
+"""Leaf modules: they import nothing of the project but each other (camera_utils excepted)."""

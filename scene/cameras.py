@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras: one per photo, and the bare kind that the viewer sends.
+
+Matrices are stored transposed, for row vectors: a point p is seen at `[p 1] @ M`.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from utils.errors import InputError
+from utils.graphics_utils import getProjectionMatrix, getWorld2View2
+from utils.photos import planar_u8
+
+# A depth scale this far from the scene's median is a failed fit, not a depth map.
+_MIN_SCALE_RATIO = 0.2
+_MAX_SCALE_RATIO = 5.0
+
+
+class Camera(nn.Module):
+    """A photo and the pinhole camera that took it.
+
+    The photo is kept as `image_u8`, uint8 (3, H, W): a quarter of the memory of floats.
+    `alpha_mask` (1, H, W), 1 where a pixel counts, is None where all do. `invdepthmap` (1, H, W)
+    holds inverse depths and is None without depth supervision.
+    """
+
+    alpha_mask: Tensor | None
+    invdepthmap: Tensor | None
+    depth_mask: Tensor | None
+
+    def __init__(
+        self,
+        resolution: tuple[int, int],
+        colmap_id: int,
+        R: npt.NDArray,
+        T: npt.NDArray,
+        FoVx: float,
+        FoVy: float,
+        depth_params: Mapping[str, float] | None,
+        image: Image.Image | None,
+        invdepthmap: npt.NDArray | None,
+        image_name: str,
+        uid: int,
+        trans: npt.NDArray | tuple[float, float, float] = (0.0, 0.0, 0.0),
+        scale: float = 1.0,
+        data_device: str | torch.device = "cpu",
+        train_test_exp: bool = False,
+        is_test_dataset: bool = False,
+        is_test_view: bool = False,
+        *,
+        image_u8: Tensor | None = None,
+        device: str | torch.device | None = None,
+    ):
+        """Takes the photo as `image_u8` (3, H, W), or as `image`, which is resized to `resolution`.
+
+        R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FoVx, FoVy in
+        radians; resolution: (width, height). `device` holds the matrices, `data_device` the pixels.
+        """
+        super().__init__()
+        if image_u8 is None:
+            if image is None:
+                raise InputError(f"camera {image_name}: expected a photo, got none")
+            image_u8 = planar_u8(image, resolution)
+        self.uid = uid
+        self.colmap_id = colmap_id
+        self.R = R
+        self.T = T
+        self.FoVx = FoVx
+        self.FoVy = FoVy
+        self.image_name = image_name
+        self.data_device = torch.device(data_device)
+        self.image_u8 = image_u8.to(self.data_device)
+        self.image_height, self.image_width = image_u8.shape[1:]
+        self.zfar = 100.0
+        self.znear = 0.01
+        self.trans = np.asarray(trans, np.float64)
+        self.scale = scale
+        self.alpha_mask = None
+        if train_test_exp and is_test_view:
+            self.alpha_mask = self._half_mask(left=not is_test_dataset)
+        self._set_inverse_depth(invdepthmap, depth_params)
+        self._set_matrices(self.data_device if device is None else torch.device(device))
+
+    @property
+    def original_image(self) -> Tensor:
+        """(3, H, W) float32 photo in 0..1 on `data_device`, made anew at each access."""
+        return self.image_u8.to(torch.float32) / 255.0
+
+    def _half_mask(self, left: bool) -> Tensor:
+        """1 on one half of the image: exposures are fitted on the left, judged on the right."""
+        mask = torch.zeros((1, self.image_height, self.image_width), device=self.data_device)
+        middle = self.image_width // 2
+        columns = slice(0, middle) if left else slice(middle, None)
+        mask[..., columns] = 1.0
+        return mask
+
+    def _set_inverse_depth(
+        self, inverse_depth: npt.NDArray | None, params: Mapping[str, float] | None
+    ) -> None:
+        self.invdepthmap = self.depth_mask = None
+        self.depth_reliable = False
+        if inverse_depth is None:
+            return
+        # As cv2.resize does it: bilinear at pixel centres, without a low-pass filter.
+        resized = nn.functional.interpolate(
+            torch.from_numpy(np.array(inverse_depth, np.float32))[None, None],
+            size=(self.image_height, self.image_width),
+            mode="bilinear",
+            align_corners=False,
+        )[0].clamp_min(0.0)
+        self.depth_reliable = True
+        if params is not None:
+            scale, median = params["scale"], params["med_scale"]
+            self.depth_reliable = _MIN_SCALE_RATIO * median <= scale <= _MAX_SCALE_RATIO * median
+            if scale > 0:
+                resized = resized * scale + params["offset"]
+        self.invdepthmap = resized.to(self.data_device)
+        self.depth_mask = torch.full_like(self.invdepthmap, float(self.depth_reliable))
+
+    def _set_matrices(self, device: torch.device) -> None:
+        world_to_camera = torch.from_numpy(getWorld2View2(self.R, self.T, self.trans, self.scale))
+        projection = getProjectionMatrix(self.znear, self.zfar, self.FoVx, self.FoVy)
+        view = world_to_camera.T.contiguous()
+        self.world_view_transform = view.to(device)
+        self.projection_matrix = projection.T.contiguous().to(device)
+        self.full_proj_transform = (view @ projection.T).to(device)
+        self.camera_center = view.inverse()[3, :3].contiguous().to(device)
+
+
+class MiniCam:
+    """A camera without a photo, as the network viewer describes it. Matrices for row vectors."""
+
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        fovy: float,
+        fovx: float,
+        znear: float,
+        zfar: float,
+        world_view_transform: Tensor,
+        full_proj_transform: Tensor,
+    ):
+        self.image_width = width
+        self.image_height = height
+        self.FoVy = fovy
+        self.FoVx = fovx
+        self.znear = znear
+        self.zfar = zfar
+        self.world_view_transform = world_view_transform
+        self.full_proj_transform = full_proj_transform
+        self.camera_center: Tensor = torch.inverse(world_view_transform)[3, :3]
