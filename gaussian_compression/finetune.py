@@ -80,15 +80,15 @@ class Finetuner:
             parameter.grad = None
 
     def _optimizer(self, raw: RawParameters) -> torch.optim.Optimizer:
-        rates = RawParameters(
-            xyz=self.loss.position_lr * self.extent,
-            features_dc=self.loss.feature_lr,
-            features_rest=self.loss.feature_rest_lr,
-            opacity=self.loss.opacity_lr,
-            scaling=self.loss.scaling_lr,
-            rotation=self.loss.rotation_lr,
-        )
-        groups = [{"params": [p], "lr": lr} for p, lr in zip(raw, rates, strict=True) if p.numel()]
+        rates = {
+            "xyz": self.loss.position_lr * self.extent,
+            "features_dc": self.loss.feature_lr,
+            "features_rest": self.loss.feature_rest_lr,
+            "opacity": self.loss.opacity_lr,
+            "scaling": self.loss.scaling_lr,
+            "rotation": self.loss.rotation_lr,
+        }
+        groups = [{"params": [p], "lr": rates[name]} for name, p in raw.named() if p.numel()]
         return torch.optim.Adam(groups, eps=ADAM_EPSILON, fused=True)
 
     def _add_sparsity_gradient(self, seen: RawParameters, gradients: RawParameters) -> None:

@@ -238,7 +238,7 @@ class _Run:
         rounds.append(
             Round(
                 number=number,
-                gaussians=model.raw.count,
+                gaussians=model.raw.gaussian_count,
                 iterations=iterations + (rounds[-1].iterations if rounds else 0),
                 guard=self._quality(self._views.guard, decoded, f"round {number}, guard views"),
                 wall_seconds=began.wall_seconds(),

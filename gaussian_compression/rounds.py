@@ -125,7 +125,7 @@ class RoundFolder:
         arrays = {name: tensor.cpu().numpy() for name, tensor in checkpoint.model.raw.named()}
         self._folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path(number)) as path, path.open("wb") as file:
-            np.savez(file, text=np.array(json.dumps(text)), **arrays)
+            np.savez(file, allow_pickle=False, text=np.array(json.dumps(text)), **arrays)
         if not self._keep_all:
             for old in self._numbers():
                 if old < number - 1:

@@ -50,7 +50,7 @@ class RawParameters(NamedTuple):
         return self.map(lambda tensor: tensor[keep].contiguous())
 
     @property
-    def count(self) -> int:
+    def gaussian_count(self) -> int:
         """Number of Gaussians."""
         return self.xyz.shape[0]
 

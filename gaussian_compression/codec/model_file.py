@@ -14,7 +14,12 @@ from gaussian_compression.codec.container import Container, pack_container, unpa
 from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.lzma_streams import compress_symbols, decompress_symbols
 from gaussian_compression.codec.order import morton_order
-from gaussian_compression.codec.quantizers import Quantizer, pack_quantizer, unpack_quantizer
+from gaussian_compression.codec.quantizers import (
+    Quantizer,
+    Uniform,
+    pack_quantizer,
+    unpack_quantizer,
+)
 from gaussian_compression.codec.symbols import (
     MAX_COUNT,
     QuantizedAttribute,
@@ -76,16 +81,7 @@ def decode(data: bytes) -> ModelFile:
     sections = dict(container.sections)
     count, sh_degree, quantizers = _unpack_model_section(_take_section(sections, "model"))
     attributes = {
-        name: QuantizedAttribute(
-            decompress_symbols(
-                _take_section(sections, SECTION_NAMES[name]),
-                count,
-                channels,
-                quantizers[name].dtype,
-                SECTION_NAMES[name],
-            ),
-            quantizers[name],
-        )
+        name: _unpack_attribute(sections, name, (count, channels), quantizers[name])
         for name, channels in attribute_channels(sh_degree).items()
     }
     metadata = _unpack_metadata(sections.pop("meta", b"{}"))
@@ -127,6 +123,17 @@ def _unpack_model_section(data: bytes) -> tuple[int, int, dict[str, Quantizer]]:
     if position != len(data):
         raise CorruptFile("model", f"{len(data) - position} bytes left over")
     return count, sh_degree, quantizers
+
+
+def _unpack_attribute(
+    sections: dict[str, bytes], name: str, shape: tuple[int, int], quantizer: Quantizer
+) -> QuantizedAttribute:
+    section = SECTION_NAMES[name]
+    stream = _take_section(sections, section)
+    symbols = decompress_symbols(stream, *shape, quantizer.dtype, section)
+    if isinstance(quantizer, Uniform) and symbols.size and symbols.max() >= quantizer.levels:
+        raise CorruptFile(section, f"a symbol beyond the {quantizer.levels} levels of its grid")
+    return QuantizedAttribute(symbols, quantizer)
 
 
 def _take_section(sections: dict[str, bytes], name: str) -> bytes:

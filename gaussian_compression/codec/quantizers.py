@@ -78,13 +78,17 @@ class Uniform:
 
     def quantize(self, values: FloatArray) -> SymbolArray:
         """Nearest grid symbols (N, C), ties to even; values off the grid go to its edge."""
-        position = (values - np.float32(self.minimum)) / np.float32(self.step)
+        position = (values - _float32(self.minimum)) / _float32(self.step)
         return np.clip(np.rint(position), 0, self.levels - 1).astype(self.dtype)
 
     def dequantize(self, symbols: SymbolArray) -> FloatArray:
         """Float32 values (N, C) of symbols (N, C)."""
-        scaled = symbols.astype(np.float32) * np.float32(self.step)
-        return scaled + np.float32(self.minimum)
+        scaled = symbols.astype(np.float32) * _float32(self.step)
+        return scaled + _float32(self.minimum)
+
+
+def _float32(numbers: tuple[float, ...]) -> FloatArray:
+    return np.array(numbers, dtype=np.float32)
 
 
 Quantizer = Float32 | Float16 | Uniform
@@ -106,7 +110,7 @@ def grid_over(low: FloatArray, high: FloatArray, bits: int) -> Uniform:
     """A grid of 2^bits levels per channel whose ends are `low` and `high`, both of shape (C,)."""
     step = (high.astype(np.float64) - low) / (2**bits - 1)
     step = np.maximum(step, 1e-9).astype(np.float32)
-    return Uniform(tuple(map(float, np.float32(low))), tuple(map(float, step)), 2**bits)
+    return Uniform(tuple(low.astype(np.float32).tolist()), tuple(step.tolist()), 2**bits)
 
 
 _KINDS: dict[type, int] = {Float32: 0, Float16: 1, Uniform: 2}
