@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+# Fills .venv with all that this project needs; sourced by demo.sh and test.sh, from the root.
+#
+#   PYTHON     the Python to start from (default: the first of python3.13 ... python3 that will do)
+#   WITH_DEV=1 also what the tests need
+#
+# Each part leaves a stamp with the hash of what it was made from, so that a second run is quick.
+
+complain() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    complain "Python 3.11 or newer is needed and was not found (PYTHON=/path/to/python names one)."
+}
+
+check_compiler() {
+    local candidate
+    for candidate in ${CXX:-c++ g++ clang++}; do
+        if command -v "$candidate" >/dev/null; then return; fi
+    done
+    complain "a C++ compiler is needed and was not found: install one (Debian and Ubuntu:" \
+        "apt install g++; macOS: xcode-select --install) or name it in CXX."
+}
+
+make_environment() {
+    if .venv/bin/python -c 'import pip' 2>/dev/null; then return; fi
+    local python
+    python=$(find_python)
+    echo "Making .venv with $python"
+    "$python" -m venv .venv || complain "$python could not make a virtual environment" \
+        "(Debian and Ubuntu: apt install python3-venv; then remove .venv and run this again)."
+}
+
+# fingerprint PATH...: one hash of the contents of the tracked kinds of file below these paths
+fingerprint() {
+    .venv/bin/python - "$@" <<'PYTHON'
+import hashlib, pathlib, sys
+
+total = hashlib.sha256()
+for argument in sys.argv[1:]:
+    path = pathlib.Path(argument)
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    for file in files:
+        built = {"build", "dist", "__pycache__"} & set(file.parts) or "egg-info" in str(file)
+        if file.is_file() and not built and file.suffix not in {".so", ".tmp"}:
+            total.update(f"{file} {file.stat().st_size} ".encode() + file.read_bytes())
+print(total.hexdigest())
+PYTHON
+}
+
+# part NAME INPUTS... -- COMMAND...: run the command unless its inputs are those of last time
+part() {
+    local name=$1 stamp=.venv/stamp-$1 inputs=()
+    shift
+    while [ "$1" != -- ]; do
+        inputs+=("$1")
+        shift
+    done
+    shift
+    local now
+    now=$(fingerprint "${inputs[@]}")
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$now" ]; then return; fi
+    echo "Installing $name"
+    "$@" || complain "installing $name failed; pip's words are above."
+    printf '%s\n' "$now" >"$stamp"
+}
+
+pip_install() {
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+        --constraint tools/constraints.txt "$@"
+}
+
+# requirements SECTION: the list from pyproject.toml, one to a line
+requirements() {
+    .venv/bin/python - "$1" <<'PYTHON'
+import sys, tomllib
+
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)["project"]
+lists = {"run": project["dependencies"], **project["optional-dependencies"]}
+print("\n".join(lists[sys.argv[1]]))
+PYTHON
+}
+
+install_requirements() {
+    requirements "$1" >".venv/requirements-$1.txt"
+    pip_install --requirement ".venv/requirements-$1.txt"
+}
+
+install_libraries() {
+    # PyTorch first and alone: the constraint picks its version before anything else asks for one.
+    pip_install torch
+    install_requirements run
+    pip_install 'setuptools>=70.1' wheel
+}
+
+install_kernels() {
+    check_compiler
+    pip_install --no-build-isolation --no-deps --force-reinstall ./submodules/*/
+}
+
+make_environment
+part libraries pyproject.toml tools/constraints.txt -- install_libraries
+part kernels submodules tools/setup.sh -- install_kernels
+if [ "${WITH_DEV:-0}" = 1 ]; then
+    part tools pyproject.toml tools/constraints.txt -- install_requirements dev
+fi
