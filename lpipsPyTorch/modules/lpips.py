@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The LPIPS distance as a module."""
+
+import torch
+from torch import Tensor, nn
+
+from lpipsPyTorch.modules.networks import TRUNKS, layer_outputs
+from lpipsPyTorch.modules.weights import linear_weights, trunk_weights
+from utils.errors import InputError
+
+# Statistics of ImageNet, for inputs in -1..1.
+_MEAN = (-0.030, -0.088, -0.188)
+_STD = (0.458, 0.448, 0.450)
+_EPSILON = 1e-10
+
+
+class LPIPS(nn.Module):
+    """Perceptual distance of images, (N, 3, H, W) each, to (N, 1, 1, 1); 0 for equal images.
+
+    Zhang et al. 2018 expect inputs in -1..1. Comparisons with 3DGS pass 0..1 as they are, which is
+    the default here; `rescale` maps 0..1 to -1..1 first. Raises `WeightsNotFound` without the
+    weight files, `InputError` for an unknown network or damaged files.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net_type: str = "alex", version: str = "0.1", *, rescale: bool = False):
+        super().__init__()
+        if net_type not in TRUNKS:
+            raise InputError(f"LPIPS networks are {', '.join(TRUNKS)}, not {net_type!r}")
+        if version != "0.1":
+            raise InputError(f"LPIPS exists here in version 0.1, not {version!r}")
+        trunk = TRUNKS[net_type]
+        linear = linear_weights(net_type, version)
+        if [tuple(w.shape) for w in linear] != [(1, c, 1, 1) for c in trunk.channels]:
+            raise InputError(f"{net_type}.pth does not hold LPIPS weights of {net_type}")
+        self.layers = trunk.build()
+        self._load_trunk(trunk_weights(trunk.file_name), trunk.file_name)
+        self.outputs = trunk.outputs
+        self.linear = nn.ParameterList(linear)
+        self.rescale = rescale
+        self.register_buffer("mean", torch.tensor(_MEAN)[None, :, None, None])
+        self.register_buffer("std", torch.tensor(_STD)[None, :, None, None])
+        self.eval().requires_grad_(False)
+
+    def _load_trunk(self, weights: dict[str, Tensor], file_name: str) -> None:
+        needed = self.layers.state_dict().keys()
+        try:
+            self.layers.load_state_dict({name: weights[name] for name in needed})
+        except (KeyError, RuntimeError) as error:
+            raise InputError(f"{file_name} does not hold the expected network: {error}") from error
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, 1, 1, 1) distances between `x` and `y`."""
+        distance = torch.zeros((), device=x.device)
+        for weights, a, b in zip(self.linear, self._features(x), self._features(y), strict=True):
+            difference = (_unit(a) - _unit(b)) ** 2
+            distance = distance + (difference * weights).sum(1, True).mean((2, 3), True)
+        return distance
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        if self.rescale:
+            images = 2 * images - 1
+        return layer_outputs(self.layers, self.outputs, (images - self.mean) / self.std)
+
+
+def _unit(features: Tensor) -> Tensor:
+    """`features` (N, C, h, w) with channel vectors of length 1."""
+    return features / (features.norm(dim=1, keepdim=True) + _EPSILON)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding and reading LPIPS's weight files. Nothing is downloaded, and no file is unpickled."""
+
+import hashlib
+import importlib.util
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.errors import InputError
+
+FOLDER_VARIABLE = "LPIPS_WEIGHTS"
+"""Environment variable with folders to look in first, separated as in PATH."""
+
+
+class WeightsNotFound(InputError):  # noqa: N818, reads as what it says
+    """A weight file is in none of the folders where it was looked for."""
+
+    def __init__(self, name: str, folders: list[Path]):
+        super().__init__(
+            f"LPIPS weights {name} not found; looked in {', '.join(map(str, folders))}. "
+            f"Put the file into one of them, or name its folder in {FOLDER_VARIABLE}"
+        )
+        self.folders = tuple(folders)
+
+
+def trunk_weights(file_name: str) -> dict[str, Tensor]:
+    """The convolutions of a torchvision weight file, named as in its `features` module.
+
+    Raises `WeightsNotFound`, or `InputError` if the file is not the one that its name says.
+    """
+    path = _find(file_name, _folders())
+    expected = path.stem.rpartition("-")[2]
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(expected):
+        raise InputError(f"{path}: damaged: its SHA-256 begins {digest[:8]}, expected {expected}")
+    return {
+        name.removeprefix("features."): tensor
+        for name, tensor in _load(path).items()
+        if name.startswith("features.")
+    }
+
+
+def linear_weights(net_type: str, version: str) -> list[Tensor]:
+    """(1, C, 1, 1) non-negative channel weights, one per compared layer.
+
+    The file is `<net_type>.pth` of the LPIPS authors, also found in their package `lpips`.
+    """
+    path = _find(f"{net_type}.pth", [*_folders(), *_lpips_package_folders(version)])
+    state = _load(path)
+    names = [f"lin{i}.model.1.weight" for i in range(len(state))]
+    if not names or any(name not in state for name in names):
+        raise InputError(f"{path}: expected lin0.model.1.weight, ..., found {sorted(state)}")
+    return [state[name] for name in names]
+
+
+def _folders() -> list[Path]:
+    named = os.environ.get(FOLDER_VARIABLE, "")
+    folders = [Path(folder) for folder in named.split(os.pathsep) if folder]
+    return [*folders, Path(torch.hub.get_dir()) / "checkpoints"]
+
+
+def _lpips_package_folders(version: str) -> list[Path]:
+    spec = importlib.util.find_spec("lpips")
+    if spec is None or spec.origin is None:
+        return []
+    return [Path(spec.origin).parent / "weights" / f"v{version}"]
+
+
+def _find(name: str, folders: list[Path]) -> Path:
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsNotFound(name, folders)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: not a file of PyTorch weights: {error}") from error
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: expected named weights, found {type(state).__name__}")
+    return dict(state)

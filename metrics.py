@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores the test images that render.py has saved: PSNR, SSIM and LPIPS.
+
+    python metrics.py -m <model folder> [<model folder> ...]
+
+Each model folder gets results.json (means) and per_view.json (every image).
+"""
+
+import json
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lpipsPyTorch import LPIPS
+from utils import cli
+from utils.errors import InputError
+from utils.files import write_text
+from utils.image_metrics import score_images
+from utils.image_utils import load_png
+
+Perceptual = Callable[[Tensor, Tensor], float]
+Scores = dict[str, dict[str, float | None]]
+"""Metric -> image name -> value; None where the metric could not be had."""
+
+METRICS = ("SSIM", "PSNR", "LPIPS")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def main() -> None:
+    """Scores every model given; ends with status 1 if one of them could not be scored."""
+    parser = ArgumentParser(description="Score rendered test images: PSNR, SSIM, LPIPS")
+    parser.add_argument(
+        "-m", "--model_paths", required=True, nargs="+", help="one or more model folders"
+    )
+    model_paths = parser.parse_args().model_paths
+    perceptual = load_perceptual()
+    failures = 0
+    for model_path in model_paths:
+        try:
+            score_model(Path(model_path), perceptual)
+        except (InputError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            failures += 1
+    if failures and len(model_paths) > 1:
+        cli.fail(f"{failures} of {len(model_paths)} models could not be scored")
+    if failures:
+        sys.exit(cli.EXIT_FAILURE)
+
+
+def load_perceptual() -> Perceptual | None:
+    """LPIPS of two uint8 images (3, H, W); None, with a line that says why, without weights."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        network = LPIPS("vgg").to(device)
+    except InputError as error:
+        print(f"LPIPS is left out: {error}")
+        return None
+
+    @torch.no_grad()
+    def distance(render: Tensor, truth: Tensor) -> float:
+        pair = [image[None].to(device, torch.float32) / 255.0 for image in (render, truth)]
+        return float(network(*pair))
+
+    return distance
+
+
+def score_model(model_path: Path, perceptual: Perceptual | None) -> None:
+    """Scores all methods (`ours_<iteration>`) under `model_path`/test and writes the two files."""
+    print(f"Scene: {model_path}")
+    test = model_path / "test"
+    methods = sorted(entry.name for entry in test.iterdir()) if test.is_dir() else []
+    if not methods:
+        raise InputError(
+            f"{test}: no rendered test images. Train with --eval to hold out a test set, then run "
+            "render.py"
+        )
+    per_view = {method: score_method(test / method, perceptual) for method in methods}
+    results = {method: means(scores) for method, scores in per_view.items()}
+    for method, values in results.items():
+        print(f"Method: {method}")
+        for metric, value in values.items():
+            print(f"  {metric:<5}: {'   not computed' if value is None else f'{value:>15.7f}'}")
+    write_text(model_path / "results.json", json.dumps(results, indent=1))
+    write_text(model_path / "per_view.json", json.dumps(per_view, indent=1))
+
+
+def score_method(folder: Path, perceptual: Perceptual | None) -> Scores:
+    """Every render in `folder` against its photo; two images in memory at a time."""
+    renders = folder / "renders"
+    entries = renders.iterdir() if renders.is_dir() else ()
+    names = sorted(path.name for path in entries if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not names:
+        raise InputError(f"{renders}: expected rendered images, found none")
+    scores: Scores = {metric: {} for metric in METRICS}
+    for name in tqdm(names, desc=f"Metrics of {folder.name}"):
+        render, truth = load_png(renders / name), load_png(folder / "gt" / name)
+        try:
+            scores["PSNR"][name], scores["SSIM"][name] = score_images(render, truth)
+        except InputError as error:
+            raise InputError(f"{renders / name}: {error}") from error
+        scores["LPIPS"][name] = None if perceptual is None else perceptual(render, truth)
+    return scores
+
+
+def means(scores: Scores) -> Mapping[str, float | None]:
+    """Metric -> arithmetic mean over the images, None where a value is missing."""
+    averages: dict[str, float | None] = {}
+    for metric, by_image in scores.items():
+        values = [value for value in by_image.values() if value is not None]
+        averages[metric] = sum(values) / len(values) if values else None
+    return averages
+
+
+if __name__ == "__main__":
+    cli.run(main)
