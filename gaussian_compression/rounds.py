@@ -134,9 +134,9 @@ class RoundFolder:
     def load(self, number: int, device: torch.device) -> Checkpoint:
         """Round `number` as it was saved."""
         text = self._read_text(number)
-        with np.load(self._path(number), allow_pickle=False) as file:
+        with self._path(number).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             raw = RawParameters(
-                *(torch.tensor(file[name], device=device) for name in RawParameters._fields)
+                *(torch.tensor(arrays[name], device=device) for name in RawParameters._fields)
             )
         ranges = ShRanges(Range(**text["ranges"]["dc"]), Range(**text["ranges"]["rest"]))
         return Checkpoint(TrainableModel(raw, ranges), [_round(done) for done in text["rounds"]])
@@ -157,8 +157,8 @@ class RoundFolder:
 
     def _read_text(self, number: int) -> dict[str, Any]:
         try:
-            with np.load(self._path(number), allow_pickle=False) as file:
-                return json.loads(str(file["text"]))
+            with self._path(number).open("rb") as file, np.load(file, allow_pickle=False) as saved:
+                return json.loads(str(saved["text"]))
         except (BadZipFile, KeyError, ValueError) as error:
             raise InputError(
                 f"{self._path(number)} is no checkpoint of a round ({error}): remove it, or start "

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of compression, each alone: quantisers, guard, pruning, the rule, checkpoints."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gaussian_compression.codec.symbols import same_symbols
+from gaussian_compression.decoded import to_splats
+from gaussian_compression.finetune import TrainableModel
+from gaussian_compression.guard import split_off_guard
+from gaussian_compression.model_folder import MARK, start_from_folder, start_from_ply
+from gaussian_compression.pipeline import finite_rows
+from gaussian_compression.prune import rows_to_keep
+from gaussian_compression.quantize import (
+    Range,
+    ShRanges,
+    initial_ranges,
+    moved_ranges,
+    quantize_into,
+    quantizers_for,
+    to_symbols,
+)
+from gaussian_compression.rounds import (
+    Checkpoint,
+    Measurement,
+    Quality,
+    Round,
+    RoundFolder,
+    judge,
+)
+from gaussian_compression.sensitivity import gradient_norm_scores
+from gaussian_compression.settings import (
+    CompressionSettings,
+    QuantizationSettings,
+    StoppingRule,
+    TrajectorySettings,
+    check_settings,
+)
+from scene.raw_parameters import RawParameters
+from splat_formats.ply import write_ply
+from splat_formats.splats import Splats
+from utils.errors import InputError
+
+
+def random_raw(count: int = 300, sh_degree: int = 3, seed: int = 0) -> RawParameters:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return RawParameters(
+        xyz=4 * normal(count, 3),
+        features_dc=normal(count, 1, 3),
+        features_rest=0.1 * normal(count, (sh_degree + 1) ** 2 - 1, 3),
+        opacity=3 * normal(count, 1),
+        scaling=normal(count, 3) - 4,
+        rotation=normal(count, 4),
+    )
+
+
+# Quantisers
+
+
+@pytest.mark.parametrize("position_bits", [32, 16])
+@pytest.mark.parametrize("sh_degree", [0, 1, 3])
+def test_what_is_trained_is_what_is_stored(position_bits: int, sh_degree: int) -> None:
+    raw = random_raw(sh_degree=sh_degree)
+    settings = QuantizationSettings(position_bits=position_bits)
+    quantizers = quantizers_for(raw, initial_ranges(raw), settings)
+    seen = quantize_into(raw, quantizers, raw.map(torch.empty_like))
+    decoded = to_splats(to_symbols(raw, quantizers))
+    for name, tensor in seen.named():
+        np.testing.assert_array_equal(tensor.numpy(), getattr(decoded, name), err_msg=name)
+
+
+def test_storing_decoded_values_again_gives_the_same_symbols() -> None:
+    raw = random_raw()
+    quantizers = quantizers_for(raw, initial_ranges(raw), QuantizationSettings())
+    seen = quantize_into(raw, quantizers, raw.map(torch.empty_like))
+    assert same_symbols(to_symbols(raw, quantizers), to_symbols(seen, quantizers))
+
+
+def test_values_out_of_range_go_to_the_edge() -> None:
+    raw = random_raw()
+    narrow = ShRanges(Range(-0.5, 0.5), Range(-0.01, 0.01))
+    quantizers = quantizers_for(raw, narrow, QuantizationSettings())
+    decoded = to_splats(to_symbols(raw, quantizers))
+    assert abs(decoded.features_rest).max() < 0.0101
+    assert abs(decoded.features_dc).max() < 0.51
+
+
+def test_quantisation_error_is_small() -> None:
+    raw = random_raw()
+    settings = QuantizationSettings(position_bits=16)
+    quantizers = quantizers_for(raw, initial_ranges(raw), settings)
+    decoded = to_splats(to_symbols(raw, quantizers))
+    extent = float(raw.xyz.amax() - raw.xyz.amin())
+    assert abs(decoded.xyz - raw.xyz.numpy()).max() < extent / 2**16
+    assert abs(decoded.features_rest - raw.features_rest.numpy()).max() < 1.0 / 255
+    np.testing.assert_allclose(decoded.scaling, raw.scaling, rtol=5e-4, atol=1e-4)
+
+
+def test_ranges_move_a_little_towards_what_is_seen() -> None:
+    raw = random_raw()
+    before = ShRanges(Range(0.0, 0.0), Range(-1.0, 1.0))
+    after = moved_ranges(before, raw, momentum=0.01)
+    assert after.dc.high == pytest.approx(0.01 * float(raw.features_dc.max()))
+    assert after.rest.low == pytest.approx(-1 + 0.01 * (1 + float(raw.features_rest.min())))
+
+
+# Guard views
+
+
+@dataclass
+class NamedView:
+    image_name: str
+
+
+def names(views: list[NamedView]) -> list[str]:
+    return [view.image_name for view in views]
+
+
+def test_guard_is_every_eighth_by_name_whatever_the_order() -> None:
+    views = [NamedView(f"{number:03d}.jpg") for number in range(40)]
+    split = split_off_guard(random.Random(1).sample(views, 40))
+    assert names(split.guard) == ["004.jpg", "012.jpg", "020.jpg", "028.jpg", "036.jpg"]
+    assert sorted(names(split.guard) + names(split.training)) == names(views)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8])
+def test_few_views_still_have_one_guard_and_one_teacher(count: int) -> None:
+    split = split_off_guard([NamedView(str(number)) for number in range(count)])
+    assert len(split.guard) == 1
+    assert len(split.training) == count - 1
+
+
+def test_one_view_is_not_enough() -> None:
+    with pytest.raises(InputError, match="at least 2 training views"):
+        split_off_guard([NamedView("only")])
+
+
+# Pruning
+
+
+def test_the_lowest_go() -> None:
+    scores = torch.tensor([5.0, 1.0, 4.0, 0.5, 3.0])
+    assert rows_to_keep(scores, 0.4).tolist() == [True, False, True, False, True]
+
+
+def test_counts_are_rounded_down_and_ties_go_in_order() -> None:
+    assert rows_to_keep(torch.ones(39), 0.05).sum() == 38
+    assert rows_to_keep(torch.ones(4), 0.5).tolist() == [False, False, True, True]
+    assert rows_to_keep(torch.ones(19), 0.05).all()
+    assert rows_to_keep(torch.zeros(0), 0.05).shape == (0,)
+
+
+def test_a_score_that_is_no_number_goes_first() -> None:
+    assert rows_to_keep(torch.tensor([1.0, float("nan"), 0.0]), 0.34).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("sh_degree", [0, 2])
+def test_score_is_the_sum_of_six_norms(sh_degree: int) -> None:
+    gradients = random_raw(7, sh_degree)
+    expected = [sum(float(np.linalg.norm(t[i])) for t in gradients if t.numel()) for i in range(7)]
+    np.testing.assert_allclose(gradient_norm_scores(gradients), expected, rtol=1e-5)
+
+
+# The stopping rule
+
+
+def rounds_with_guard(*psnrs: float) -> list[Round]:
+    return [
+        Round(number, 100 - number, 1000 * (number + 1), Quality(psnr, 0.9), 1.0, 1.0)
+        for number, psnr in enumerate(psnrs)
+    ]
+
+
+def shipped(psnrs: list[float], rule: StoppingRule) -> int | None:
+    verdict = judge(rounds_with_guard(*psnrs), rule)
+    return None if verdict is None else verdict.ship
+
+
+def test_ships_the_last_round_before_the_rule_broke() -> None:
+    rule = StoppingRule(max_psnr_drop=0.1, max_rounds=50)
+    assert shipped([30.0], rule) is None
+    assert shipped([30.0, 30.2, 29.95], rule) is None
+    assert shipped([30.0, 30.2, 29.95, 29.89], rule) == 2
+    assert shipped([30.0, 29.5], rule) == 0
+
+
+def test_exactly_the_rounds_asked_for() -> None:
+    rule = StoppingRule(max_psnr_drop=100, max_rounds=3)
+    assert shipped([30.0, 20.0, 10.0], rule) is None
+    assert shipped([30.0, 20.0, 10.0, 5.0], rule) == 3
+    assert shipped([30.0], StoppingRule(max_rounds=0)) == 0
+
+
+def test_a_longer_history_is_judged_as_if_it_had_stopped() -> None:
+    history = [30.0, 29.95, 29.85, 29.95, 29.5]
+    assert shipped(history, StoppingRule(max_psnr_drop=0.1, max_rounds=100)) == 1
+    assert shipped(history, StoppingRule(max_psnr_drop=0.3, max_rounds=100)) == 3
+    assert shipped(history, StoppingRule(max_psnr_drop=100, max_rounds=2)) == 2
+
+
+# Checkpoints
+
+
+def checkpoint(number: int) -> Checkpoint:
+    model = TrainableModel.start_from(random_raw(20, 2, seed=number))
+    rounds = rounds_with_guard(*[30.0] * (number + 1))
+    measured = Measurement(Quality(29.0, None), 1234)
+    rounds[0] = Round(0, 100, 1000, Quality(30.0, 0.9), 1.0, 1.0, measured)
+    return Checkpoint(model, rounds)
+
+
+def test_a_round_comes_back_as_it_was(tmp_path: Path) -> None:
+    folder = RoundFolder(tmp_path, {"seed": 0}, keep_all=False)
+    assert folder.latest() is None
+    saved = checkpoint(2)
+    folder.save(saved)
+    assert folder.latest() == 2
+    loaded = folder.load(2, torch.device("cpu"))
+    assert loaded.rounds == saved.rounds
+    assert loaded.model.ranges == saved.model.ranges
+    for tensor, expected in zip(loaded.model.raw, saved.model.raw, strict=True):
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("keep_all", "left"), [(False, [2, 3]), (True, [0, 1, 2, 3])])
+def test_only_what_may_be_shipped_stays(tmp_path: Path, keep_all: bool, left: list[int]) -> None:
+    folder = RoundFolder(tmp_path, {"seed": 0}, keep_all)
+    for number in range(4):
+        folder.save(checkpoint(number))
+    assert [number for number in range(4) if folder.has(number)] == left
+
+
+def test_rounds_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
+    RoundFolder(tmp_path, {"seed": 0, "prune": 0.05}, keep_all=False).save(checkpoint(1))
+    with pytest.raises(InputError, match=r"'seed': 0.*'seed': 1"):
+        RoundFolder(tmp_path, {"seed": 1, "prune": 0.05}, keep_all=False).latest()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    folder = RoundFolder(tmp_path, {"seed": 0}, keep_all=False)
+    folder.save(checkpoint(1))
+    path = next(tmp_path.glob("round_*.npz"))
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"round_001\.npz"):
+        folder.latest()
+
+
+# Start models
+
+
+def small_splats(sh_degree: int = 1) -> Splats:
+    return random_raw(9, sh_degree).to_splats()
+
+
+def test_start_is_the_highest_trained_iteration(tmp_path: Path) -> None:
+    for iteration in (7000, 30000, 64000):
+        write_ply(tmp_path / f"point_cloud/iteration_{iteration}/point_cloud.ply", small_splats())
+    (tmp_path / "point_cloud/iteration_64000" / MARK).write_text("{}")
+    start = start_from_folder(tmp_path)
+    assert start.iteration == 30000
+    assert start.splats.count == 9
+
+
+def test_missing_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no trained model"):
+        start_from_folder(tmp_path)
+    with pytest.raises(InputError, match=r"no PLY at .*gone\.ply"):
+        start_from_ply(tmp_path / "gone.ply")
+
+
+def test_rows_that_are_no_numbers_are_dropped() -> None:
+    splats = small_splats()
+    splats.scaling[2, 1] = np.nan
+    splats.features_rest[5, 0, 0] = np.inf
+    clean = finite_rows(splats)
+    assert clean.count == 7
+    np.testing.assert_array_equal(clean.xyz[2], splats.xyz[3])
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"),
+    [
+        (CompressionSettings(TrajectorySettings(prune_fraction=1.0)), "--prune_fraction 1.0"),
+        (CompressionSettings(stopping=StoppingRule(max_psnr_drop=-1)), "--max_psnr_drop"),
+        (CompressionSettings(final_iterations=-5), "--final_iterations"),
+        (
+            CompressionSettings(
+                TrajectorySettings(quantization=QuantizationSettings(position_bits=4))
+            ),
+            "--position_bits 4",
+        ),
+    ],
+)
+def test_senseless_settings_are_named(settings: CompressionSettings, flag: str) -> None:
+    with pytest.raises(InputError, match=flag):
+        check_settings(settings)
