@@ -20,7 +20,7 @@ PINHOLE = 1
 KEYPOINT_NOISE = 0.4  # pixels
 DEPTH_NOISE = 0.002  # of the distance at which a point was found
 SAME_PLACE = 0.01  # metres between a point and what a view sees there
-DETECTED = 0.3  # of the views that see a point, the share that matches it
+MATCHING_VIEWS = 14  # the rest see a point, but from too far aside to match it
 SHORTEST_TRACK = 3  # views; fewer are not kept, as in COLMAP's filters
 MIRRORS = 0.3  # mirrored share above which no feature stays on its surface
 
@@ -48,12 +48,13 @@ def sparse_cloud(
 ) -> Cloud:
     """Return about `count` surface points with the tracks, colours and noise of real ones."""
     rng = np.random.default_rng(seed + 2)
-    attempts = -(-count * 5 // (4 * len(views)))  # a fifth is lost to mirrors and short tracks
+    attempts = 2 * count // len(views)  # up to half are lost to mirrors and short tracks
     found = [_features(lit, v, p, attempts, rng) for v, p in zip(views, photographs, strict=True)]
     truth = np.concatenate([point for point, _ in found], axis=1)
     spread = np.concatenate([depth for _, depth in found]) * np.float32(DEPTH_NOISE)
     measured = truth + rng.normal(size=truth.shape).astype(np.float32) * spread
-    tracks = [_observed(lit, view, truth, rng) for view in views]
+    matched = min(1.0, MATCHING_VIEWS / len(views))
+    tracks = [_observed(lit, view, truth, matched, rng) for view in views]
     length = np.bincount(np.concatenate([t.point for t in tracks]), minlength=truth.shape[1])
     kept = np.sort(rng.permutation(np.flatnonzero(length >= SHORTEST_TRACK))[:count])
     tracks = [_renumbered(t, kept, truth.shape[1]) for t in tracks]
@@ -95,11 +96,13 @@ def _features(
     return view.centre + direction[:, solid] * distance[solid], distance[solid]
 
 
-def _observed(lit: LitRoom, view: View, point: Floats, rng: np.random.Generator) -> Observations:
-    """Return the keypoints of the points that a view sees and matches."""
+def _observed(
+    lit: LitRoom, view: View, point: Floats, matched: float, rng: np.random.Generator
+) -> Observations:
+    """Return the keypoints of a view: of the points that it sees, the share `matched`."""
     x, y, depth = view.project(point)
     inside = (depth > 0) & (x > 1) & (x < view.width - 1) & (y > 1) & (y < view.height - 1)
-    candidates = np.flatnonzero(inside & (rng.random(depth.size) < DETECTED))
+    candidates = np.flatnonzero(inside & (rng.random(depth.size) < matched))
     towards = point[:, candidates] - view.centre
     distance = np.sqrt(dot(towards, towards))
     direction = normalise(towards)
