@@ -12,7 +12,7 @@ Results do not depend on the number of threads, which is `torch.get_num_threads(
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,10 +63,8 @@ def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = 
             f"but img1 has shape {tuple(img1.shape)}."
         )
     with_gradient = train and img1.requires_grad and torch.is_grad_enabled()
-    weights = (0.0, 1.0)
-    value: Tensor = _WeightedMeans.apply(
-        img1, img2.detach(), weights, _MARGINS[padding], with_gradient
-    )
+    combination = _Combination(l1=0.0, ssim=1.0, constant=0.0, margin=_MARGINS[padding])
+    value: Tensor = _WeightedMeans.apply(img1, img2.detach(), combination, with_gradient)
     return value if with_gradient else value.detach()
 
 
@@ -79,9 +77,9 @@ def fused_l1_ssim(image: Tensor, target: Tensor, lambda_dssim: float = 0.2) -> T
     _check_image(image, "image", dimensions=3)
     _check_target(target, "target", image, dtypes=(torch.float32, torch.uint8))
     with_gradient = image.requires_grad and torch.is_grad_enabled()
-    weights = (1.0 - lambda_dssim, -lambda_dssim)
-    value: Tensor = _WeightedMeans.apply(image, target.detach(), weights, 0, with_gradient)
-    return value + lambda_dssim
+    loss = _loss(lambda_dssim)
+    value: Tensor = _WeightedMeans.apply(image, target.detach(), loss, with_gradient)
+    return value
 
 
 def l1_ssim_value_and_gradient(
@@ -98,45 +96,49 @@ def l1_ssim_value_and_gradient(
         out = torch.empty_like(image, memory_format=torch.contiguous_format, requires_grad=False)
     else:
         _check_out(out, image)
-    weights = (1.0 - lambda_dssim, -lambda_dssim)
-    l1, ssim = _run(image.detach(), target.detach(), weights, 0, out)
+    l1, ssim = _run(image.detach(), target.detach(), _loss(lambda_dssim), out)
     return l1, ssim, out
 
 
+class _Combination(NamedTuple):
+    """The value `l1 * mean|image - target| + ssim * mean SSIM + constant`."""
+
+    l1: float
+    ssim: float
+    constant: float
+    margin: int  # pixels at each border whose SSIM does not count
+
+
+def _loss(lambda_dssim: float) -> _Combination:
+    return _Combination(l1=1.0 - lambda_dssim, ssim=-lambda_dssim, constant=lambda_dssim, margin=0)
+
+
 class _WeightedMeans(torch.autograd.Function):
-    """weights[0] * mean|image - target| + weights[1] * mean SSIM."""
+    """The value of a combination, as a 0-dimensional tensor."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        image: Tensor,
-        target: Tensor,
-        weights: tuple[float, float],
-        margin: int,
-        with_gradient: bool,
+        ctx: Any, image: Tensor, target: Tensor, combination: _Combination, with_gradient: bool
     ) -> Tensor:
         gradient = None
         if with_gradient:
             gradient = torch.empty_like(image, memory_format=torch.contiguous_format)
             ctx.save_for_backward(gradient)
-        l1, ssim = _run(image, target, weights, margin, gradient)
-        return image.new_tensor(weights[0] * l1 + weights[1] * ssim)
+        l1, ssim = _run(image, target, combination, gradient)
+        value = combination.l1 * l1 + combination.ssim * ssim + combination.constant
+        return torch.tensor(value, dtype=torch.float32)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * scale, None, None, None, None
+        return gradient * scale, None, None, None
 
 
 def _run(
-    image: Tensor,
-    target: Tensor,
-    weights: tuple[float, float],
-    margin: int,
-    gradient: Tensor | None,
+    image: Tensor, target: Tensor, combination: _Combination, gradient: Tensor | None
 ) -> tuple[float, float]:
-    """Mean absolute difference and mean SSIM; fills `gradient` with that of their weighted sum."""
+    """Mean absolute difference and mean SSIM; fills `gradient` with that of the combination."""
     image, target = image.contiguous(), target.contiguous()
     in_bytes = target.dtype == torch.uint8
     height, width = image.shape[-2:]
@@ -148,8 +150,9 @@ def _run(
         image.numel() // (height * width),
         height,
         width,
-        margin,
-        *weights,
+        combination.margin,
+        combination.l1,
+        combination.ssim,
         None if gradient is None else gradient.data_ptr(),
         means,
         torch.get_num_threads(),

@@ -21,10 +21,6 @@
 // do the results.
 //
 // The loops over columns are written for the compiler's vectoriser.
-#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC target("prefer-vector-width=512")
-#endif
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
