@@ -43,8 +43,8 @@ def evaluate(
     """Scores of every view in `cameras`, in order. Give a progress bar as `cameras` to see it."""
     scores = []
     for camera in cameras:
-        image = to_8bit(render(camera, gaussians, pipe, background)["render"]).cpu()
-        truth = camera.image_u8.cpu()
+        image = to_8bit(render(camera, gaussians, pipe, background)["render"])
+        truth = camera.image_u8.to(image.device)
         psnr, ssim = score_images(image, truth)
         l1 = (image.float() - truth.float()).abs().mean().item() / 255
         scores.append(ViewScore(camera.image_name, psnr, ssim, l1))

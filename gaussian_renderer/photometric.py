@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loss, by the fastest means that is installed for the image's device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+from scene.device import ORIGINAL_DEVICES
+from utils.loss_utils import fast_ssim, l1_loss
+
+
+def photometric_loss(image: Tensor, camera: Any, lambda_dssim: float) -> Tensor:
+    """(1 - lambda) L1 + lambda (1 - SSIM) between `image` (3,H,W), in 0..1, and the photograph."""
+    fused = _fused_l1_ssim(image.device.type)
+    if fused is not None:
+        return fused(image, camera.image_u8.to(image.device), lambda_dssim)
+    truth = camera.original_image.to(image.device)
+    dissimilarity = 1 - fast_ssim(image, truth)
+    return (1 - lambda_dssim) * l1_loss(image, truth) + lambda_dssim * dissimilarity
+
+
+@cache
+def _fused_l1_ssim(device: str) -> Callable[[Tensor, Tensor, float], Tensor] | None:
+    """Both terms and their gradient in one pass, where the installed package has that."""
+    try:
+        import fused_ssim as package
+    except ImportError:
+        return None
+    if device not in getattr(package, "supported_devices", ORIGINAL_DEVICES):
+        return None
+    return getattr(package, "fused_l1_ssim", None)
