@@ -4,18 +4,13 @@
 from __future__ import annotations
 
 import os
-import random
-import signal
-import sys
 import time
 import uuid
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from types import FrameType
 from typing import Any
 
 import torch
@@ -32,14 +27,18 @@ from arguments import (
     write_cfg_args,
 )
 from gaussian_renderer import render
-from gaussian_renderer.evaluation import ViewScore, evaluate
+from gaussian_renderer.evaluation import evaluate
 from gaussian_renderer.photometric import photometric_loss
 from scene import GaussianModel, Scene
-from scene.optimizer import take_step
+from scene.cameras import Camera
 from scene.checkpoint import LoopState, load_checkpoint, save_checkpoint
+from scene.densification import densifies, is_active, prunes_large, resets_opacity
+from scene.optimizer import take_step
+from scene.view_queue import ViewQueue
 from utils import cli
 from utils.errors import InputError
 from utils.general_utils import safe_state
+from utils.interruption import interruption
 from utils.tensorboard_log import VIEWS_SHOWN, TensorBoardLog, open_log
 
 DEFAULT_MILESTONES = [7_000, 30_000]
@@ -51,45 +50,32 @@ TRAIN_VIEWS_REPORTED = range(5, 30, 5)
 
 
 @dataclass(frozen=True)
+class Options:
+    """All option groups of one run."""
+
+    model: ModelOptions
+    optimization: OptimizationOptions
+    pipe: PipelineOptions
+
+
+@dataclass(frozen=True)
 class Milestones:
     """At which iterations something is reported, written or switched on."""
 
     test: frozenset[int]
     save: frozenset[int]
     checkpoint: frozenset[int]
-    debug_from: int = -1
-
-
-@dataclass
-class ViewQueue:
-    """Training views in random order, each once per pass over the data."""
-
-    cameras: Sequence[Any]
-    left: list[Any] = field(default_factory=list)
-
-    def draw(self) -> Any:
-        """The next view."""
-        if not self.left:
-            self.left = list(self.cameras)
-        return self.left.pop(random.randrange(len(self.left)))
-
-    def names_left(self) -> list[str]:
-        """Names of the views that this pass has still to draw."""
-        return [camera.image_name for camera in self.left]
-
-    def resume(self, names: Sequence[str]) -> None:
-        """Go on with a pass of which `names` are left."""
-        by_name = {camera.image_name: camera for camera in self.cameras}
-        self.left = [by_name[name] for name in names if name in by_name]
+    debug_from: int
 
 
 @dataclass(frozen=True)
 class Step:
     """What one view's forward and backward pass leaves besides the gradients."""
 
+    camera: Camera
     loss: float
     image: Tensor
-    """(3,H,W)"""
+    """(3,H,W) in 0..1."""
     screen_points: Tensor
     """(N,3), with its gradient."""
     visible: Tensor
@@ -99,13 +85,18 @@ class Step:
 
 
 def gradient_step(
-    camera: Any, gaussians: GaussianModel, pipe: Any, background: Tensor, lambda_dssim: float
+    camera: Camera,
+    gaussians: GaussianModel,
+    pipe: PipelineOptions,
+    background: Tensor,
+    lambda_dssim: float,
 ) -> Step:
     """Render one view, and leave the loss's gradients in the model's parameters."""
     drawn = render(camera, gaussians, pipe, background)
     loss = photometric_loss(drawn["render"], camera, lambda_dssim)
     loss.backward()
     return Step(
+        camera,
         loss.item(),
         drawn["render"].detach(),
         drawn["viewspace_points"],
@@ -114,36 +105,80 @@ def gradient_step(
     )
 
 
-@dataclass
+class Reporter:
+    """What a run tells: a progress bar, printed scores, and TensorBoard where there is one."""
+
+    def __init__(self, training: Training, log: TensorBoardLog | None, bar: tqdm) -> None:
+        self._training = training
+        self._log = log
+        self._bar = bar
+        self._average_loss = 0.0
+
+    def step(self, iteration: int, step: Step, seconds: float) -> None:
+        """Note one iteration."""
+        self._average_loss = 0.4 * step.loss + 0.6 * self._average_loss
+        if iteration % BAR_INTERVAL == 0:
+            self._bar.set_postfix({"Loss": f"{self._average_loss:.7f}"}, refresh=False)
+            self._bar.update(BAR_INTERVAL)
+        if self._log is not None:
+            truth = step.camera.original_image.to(step.image.device)
+            self._log.step(iteration, (step.image - truth).abs().mean().item(), step.loss, seconds)
+
+    def scores(self, iteration: int) -> None:
+        """Score the test views, and some of the training views."""
+        scene = self._training.scene
+        train = scene.getTrainCameras()
+        splits = {
+            "test": scene.getTestCameras(),
+            "train": [train[index % len(train)] for index in TRAIN_VIEWS_REPORTED],
+        }
+        for name, cameras in splits.items():
+            if cameras:
+                self._split_scores(iteration, name, cameras)
+        if self._log is not None:
+            self._log.model(iteration, scene.gaussians.get_opacity.detach())
+
+    def _split_scores(self, iteration: int, name: str, cameras: Sequence[Camera]) -> None:
+        training = self._training
+        scores = evaluate(cameras, training.gaussians, training.options.pipe, training.background)
+        l1, psnr = fmean(score.l1 for score in scores), fmean(score.psnr for score in scores)
+        print(f"\n[ITER {iteration}] Evaluating {name}: L1 {l1} PSNR {psnr}")
+        if self._log is not None:
+            self._log.scores(iteration, name, l1, psnr)
+            self._log_views(self._log, iteration, name, cameras[:VIEWS_SHOWN])
+
+    @torch.no_grad()
+    def _log_views(
+        self, log: TensorBoardLog, iteration: int, name: str, cameras: Sequence[Camera]
+    ) -> None:
+        training = self._training
+        for camera in cameras:
+            drawn = render(camera, training.gaussians, training.options.pipe, training.background)
+            log.view(iteration, name, camera.image_name, drawn["render"], camera.original_image)
+
+
 class Training:
-    """A run: the data, the model, and the options that steer it."""
+    """A run over one scene."""
 
-    scene: Scene
-    gaussians: GaussianModel
-    model: ModelOptions
-    optimization: OptimizationOptions
-    pipe: PipelineOptions
-    milestones: Milestones
-    log: TensorBoardLog | None
-    first_iteration: int = 0
-    average_loss: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.queue = ViewQueue(self.scene.getTrainCameras())
-        if not self.queue.cameras:
-            raise InputError(f"{self.model.source_path}: the dataset has no training views")
-        white = 1.0 if self.model.white_background else 0.0
-        self.background = torch.full((3,), white, device=self.gaussians.device)
+    def __init__(self, options: Options, milestones: Milestones, scene: Scene) -> None:
+        self.options = options
+        self.milestones = milestones
+        self.scene = scene
+        self.gaussians = scene.gaussians
+        self.first_iteration = 0
+        self.queue = ViewQueue(scene.getTrainCameras())
+        self.background = torch.full(
+            (3,), float(options.model.white_background), device=self.gaussians.device
+        )
 
     def start_from(self, path: str) -> None:
         """Go on from a checkpoint, or start from the Gaussians of a PLY."""
         if path.lower().endswith(".ply"):
             self.gaussians.load_ply(path)
-            self.gaussians.spatial_lr_scale = self.scene.cameras_extent
-            self.gaussians.training_setup(self.optimization)
+            self.gaussians.training_setup(self.options.optimization)
             return
         checkpoint = load_checkpoint(path)
-        self.gaussians.restore(checkpoint.model, self.optimization)
+        self.gaussians.restore(checkpoint.model, self.options.optimization)
         self.first_iteration = checkpoint.iteration
         if checkpoint.loop is not None:
             checkpoint.loop.apply()
@@ -151,123 +186,72 @@ class Training:
 
     def run(self) -> None:
         """Iterate to the end. Ctrl-C saves after the iteration at hand and then interrupts."""
-        iterations = range(self.first_iteration + 1, self.optimization.iterations + 1)
-        with interruption() as interrupted, progress_bar(iterations) as bar:
-            for iteration in iterations:
-                self.iterate(iteration, bar)
-                if interrupted.is_set and iteration < iterations[-1]:
-                    bar.close()
+        last = self.options.optimization.iterations
+        log = open_log(self.scene.model_path)
+        with (
+            interruption() as stop,
+            tqdm(initial=self.first_iteration, total=last, desc="Training progress") as bar,
+        ):
+            reporter = Reporter(self, log, bar)
+            for iteration in range(self.first_iteration + 1, last + 1):
+                self.iterate(iteration, reporter)
+                if stop.requested and iteration < last:
                     self.save(iteration)
                     self.save_checkpoint(iteration)
                     raise KeyboardInterrupt
+        if log is not None:
+            log.close()
 
-    def iterate(self, iteration: int, bar: tqdm) -> None:
-        """One iteration, in the published order: see the tests for what depends on it."""
+    def iterate(self, iteration: int, reporter: Reporter) -> None:
+        """One iteration, in the published order: a saved model lacks its iteration's update."""
         started = time.perf_counter()
+        optimization, pipe = self.options.optimization, self.options.pipe
         self.gaussians.update_learning_rate(iteration)
         if iteration % SH_INTERVAL == 0:
             self.gaussians.oneupSHdegree()
         if iteration - 1 == self.milestones.debug_from:
-            self.pipe.debug = True
-        camera = self.queue.draw()
-        step = gradient_step(
-            camera,
-            self.gaussians,
-            self.pipe,
-            self.draw_background(),
-            self.optimization.lambda_dssim,
-        )
-        self.show(iteration, step, bar)
-        self.report(iteration, step, camera, time.perf_counter() - started)
+            pipe.debug = True
+        camera, background = self.queue.draw(), self.draw_background()
+        step = gradient_step(camera, self.gaussians, pipe, background, optimization.lambda_dssim)
+        reporter.step(iteration, step, time.perf_counter() - started)
+        if iteration in self.milestones.test:
+            reporter.scores(iteration)
         if iteration in self.milestones.save:
             self.save(iteration)
-        if iteration < self.optimization.densify_until_iter:
-            self.densify(iteration, step)
-        if iteration < self.optimization.iterations:
-            self.update(step)
+        if is_active(iteration, optimization):
+            self.control_density(iteration, step)
+        if iteration < optimization.iterations:
+            take_step(self.gaussians.trained_by, step.radii)
         if iteration in self.milestones.checkpoint:
             self.save_checkpoint(iteration)
 
     def draw_background(self) -> Tensor:
         """The colour (3,) behind the Gaussians."""
-        if self.optimization.random_background:
+        if self.options.optimization.random_background:
             return torch.rand(3).to(self.gaussians.device)
         return self.background
 
-    def densify(self, iteration: int, step: Step) -> None:
-        """Keep the statistics; at intervals change the number of Gaussians, or reset opacities."""
-        options, gaussians = self.optimization, self.gaussians
-        torch.maximum(gaussians.max_radii2D, step.radii, out=gaussians.max_radii2D)
+    @torch.no_grad()
+    def control_density(self, iteration: int, step: Step) -> None:
+        """Keep the statistics; when due, change the number of Gaussians or reset opacities."""
+        options, gaussians = self.options.optimization, self.gaussians
+        gaussians.max_radii2D = torch.maximum(gaussians.max_radii2D, step.radii)
         gaussians.add_densification_stats(step.screen_points, step.visible)
-        if (
-            iteration > options.densify_from_iter
-            and iteration % options.densification_interval == 0
-        ):
+        if densifies(iteration, options):
             gaussians.densify_and_prune(
                 options.densify_grad_threshold,
                 MIN_OPACITY,
                 self.scene.cameras_extent,
-                MAX_SCREEN_SIZE if iteration > options.opacity_reset_interval else None,
+                MAX_SCREEN_SIZE if prunes_large(iteration, options) else None,
                 step.radii,
             )
             if gaussians.get_xyz.shape[0] == 0:
                 raise InputError(
-                    f"no Gaussian is left after the densification of iteration {iteration}: "
-                    "check the dataset's poses and background"
+                    f"densification left no Gaussian at iteration {iteration}: check the "
+                    "dataset's poses, its initial points, and the background colour"
                 )
-        if iteration % options.opacity_reset_interval == 0 or (
-            self.model.white_background and iteration == options.densify_from_iter
-        ):
+        if resets_opacity(iteration, options, self.options.model.white_background):
             gaussians.reset_opacity()
-
-    def update(self, step: Step) -> None:
-        """Step the optimiser and drop the gradients."""
-        take_step(self.gaussians.trained_by, step.radii)
-
-    def show(self, iteration: int, step: Step, bar: tqdm) -> None:
-        """Move the progress bar every tenth iteration."""
-        self.average_loss = 0.4 * step.loss + 0.6 * self.average_loss
-        if iteration % BAR_INTERVAL == 0:
-            bar.set_postfix({"Loss": f"{self.average_loss:.7f}"}, refresh=False)
-            bar.update(BAR_INTERVAL)
-        if iteration == self.optimization.iterations:
-            bar.close()
-
-    def report(self, iteration: int, step: Step, camera: Any, seconds: float) -> None:
-        """Log the step, and score test and some train views where that is asked for."""
-        if self.log is not None:
-            l1 = (step.image - camera.original_image.to(step.image.device)).abs().mean().item()
-            self.log.step(iteration, l1, step.loss, seconds)
-        if iteration not in self.milestones.test:
-            return
-        train = self.scene.getTrainCameras()
-        reported = {
-            "test": self.scene.getTestCameras(),
-            "train": [train[index % len(train)] for index in TRAIN_VIEWS_REPORTED],
-        }
-        for name, cameras in reported.items():
-            if cameras:
-                scores = evaluate(cameras, self.gaussians, self.pipe, self.background)
-                self.report_scores(iteration, name, cameras, scores)
-        if self.log is not None:
-            self.log.model(iteration, self.gaussians.get_opacity.detach())
-
-    def report_scores(
-        self, iteration: int, name: str, cameras: Sequence[Any], scores: Sequence[ViewScore]
-    ) -> None:
-        """Print, and log, the means over the views of one split."""
-        l1, psnr = fmean(score.l1 for score in scores), fmean(score.psnr for score in scores)
-        print(f"\n[ITER {iteration}] Evaluating {name}: L1 {l1} PSNR {psnr}")
-        if self.log is not None:
-            self.log.scores(iteration, name, l1, psnr)
-            self.log_views(iteration, name, cameras[:VIEWS_SHOWN])
-
-    @torch.no_grad()
-    def log_views(self, iteration: int, name: str, cameras: Sequence[Any]) -> None:
-        """Log renders beside their photographs."""
-        for camera in cameras:
-            image = render(camera, self.gaussians, self.pipe, self.background)["render"]
-            self.log.view(iteration, name, camera.image_name, image, camera.original_image)
 
     def save(self, iteration: int) -> None:
         """Write the Gaussians."""
@@ -282,78 +266,25 @@ class Training:
         save_checkpoint(path, self.gaussians, iteration, loop)
 
 
-@dataclass
-class Interruption:
-    """Whether Ctrl-C has been pressed."""
-
-    is_set: bool = False
-
-
-@contextmanager
-def interruption() -> Iterator[Interruption]:
-    """Note the first Ctrl-C, so that no half-done iteration is saved; a second stops at once."""
-    noted = Interruption()
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        noted.is_set = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-@contextmanager
-def progress_bar(iterations: range) -> Iterator[tqdm]:
-    """The bar over all iterations."""
-    with tqdm(total=len(iterations), desc="Training progress") as bar:
-        yield bar
-
-
 def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, PipelineParams]:
     """The command line and its three option groups."""
     parser = ArgumentParser(description="Training script parameters")
     model = ModelParams(parser)
     optimization = OptimizationParams(parser)
     pipeline = PipelineParams(parser)
-    parser.add_argument("--ip", default="127.0.0.1", help="viewer server: address (no server yet)")
-    parser.add_argument("--port", type=int, default=6009, help="viewer server: port")
-    parser.add_argument("--disable_viewer", action="store_true", help="open no viewer server")
-    parser.add_argument("--debug_from", type=int, default=-1, help="turn --debug on from there")
-    parser.add_argument("--detect_anomaly", action="store_true", help="find NaNs' origins, slowly")
-    for kind, default in (
-        ("test", DEFAULT_MILESTONES),
-        ("save", DEFAULT_MILESTONES),
-        ("checkpoint", []),
-    ):
-        parser.add_argument(f"--{kind}_iterations", nargs="+", type=int, default=default)
-    parser.add_argument("--start_checkpoint", help="go on from a chkpnt*.pth, or start from a PLY")
-    parser.add_argument("--quiet", action="store_true", help="print nothing on stdout")
+    add = parser.add_argument
+    add("--ip", default="127.0.0.1", help="accepted; there is no viewer server yet")
+    add("--port", type=int, default=6009, help="accepted; there is no viewer server yet")
+    add("--disable_viewer", action="store_true", help="accepted; there is no viewer server yet")
+    add("--debug_from", type=int, default=-1, help="turn --debug on after this iteration")
+    add("--detect_anomaly", action="store_true", help="find where NaNs come from, slowly")
+    several: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N"}
+    add("--test_iterations", **several, default=DEFAULT_MILESTONES, help="score views; -1: never")
+    add("--save_iterations", **several, default=DEFAULT_MILESTONES, help="besides the last")
+    add("--checkpoint_iterations", **several, default=[], help="write chkpnt<N>.pth")
+    add("--start_checkpoint", help="go on from a chkpnt<N>.pth, or start from a PLY's Gaussians")
+    add("--quiet", action="store_true", help="print nothing on stdout")
     return parser, model, optimization, pipeline
-
-
-def default_model_path() -> str:
-    """A fresh folder under ./output, named after the batch job if there is one."""
-    name = os.environ.get("OAR_JOB_ID") or str(uuid.uuid4())
-    return str(Path("./output") / name[:10])
-
-
-def check_supported(options: ModelOptions) -> None:
-    """Refuse what would otherwise be ignored."""
-    if options.depths:
-        raise InputError("depth regularisation (--depths) is not yet supported")
-    if options.train_test_exp:
-        raise InputError("exposure compensation (--train_test_exp) is not yet supported")
-
-
-def prepare_output(options: ModelOptions) -> None:
-    """Create the model folder and record the loading options in it."""
-    options.model_path = options.model_path or default_model_path()
-    print(f"Output folder: {options.model_path}")
-    Path(options.model_path).mkdir(parents=True, exist_ok=True)
-    write_cfg_args(options.model_path, options)
 
 
 def milestones_of(args: Namespace) -> Milestones:
@@ -366,31 +297,45 @@ def milestones_of(args: Namespace) -> Milestones:
     )
 
 
+def default_model_path() -> str:
+    """A fresh folder under ./output, named after the batch job if there is one."""
+    name = os.environ.get("OAR_JOB_ID") or str(uuid.uuid4())
+    return str(Path("./output") / name[:10])
+
+
+def check_supported(options: ModelOptions) -> None:
+    """Refuse what would otherwise be ignored."""
+    if options.depths:
+        raise InputError("depth regularisation (-d/--depths) is not yet supported")
+    if options.train_test_exp:
+        raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+
+
+def prepare_output(options: ModelOptions) -> None:
+    """Create the model folder and record the loading options in it."""
+    print(f"Output folder: {options.model_path}")
+    Path(options.model_path).mkdir(parents=True, exist_ok=True)
+    write_cfg_args(options.model_path, options)
+
+
 def main() -> None:
     """Parse the command line and train."""
     cli.show_messages()
     parser, model_group, optimization_group, pipeline_group = build_parser()
-    args = parser.parse_args(sys.argv[1:])
-    options = model_group.extract(args)
-    check_supported(options)
-    options.model_path = options.model_path or default_model_path()
-    print(f"Optimizing {options.model_path}")
+    args = parser.parse_args()
+    options = Options(
+        model_group.extract(args), optimization_group.extract(args), pipeline_group.extract(args)
+    )
+    check_supported(options.model)
+    options.model.model_path = options.model.model_path or default_model_path()
+    print(f"Optimizing {options.model.model_path}")
     safe_state(args.quiet)
     torch.autograd.set_detect_anomaly(args.detect_anomaly)
-    prepare_output(options)
-    optimization = optimization_group.extract(args)
-    gaussians = GaussianModel(options.sh_degree, optimization.optimizer_type)
-    scene = Scene(options, gaussians)
-    gaussians.training_setup(optimization)
-    training = Training(
-        scene=scene,
-        gaussians=gaussians,
-        model=options,
-        optimization=optimization,
-        pipe=pipeline_group.extract(args),
-        milestones=milestones_of(args),
-        log=open_log(options.model_path),
-    )
+    prepare_output(options.model)
+    gaussians = GaussianModel(options.model.sh_degree, options.optimization.optimizer_type)
+    scene = Scene(options.model, gaussians)
+    gaussians.training_setup(options.optimization)
+    training = Training(options, milestones_of(args), scene)
     if args.start_checkpoint:
         training.start_from(args.start_checkpoint)
     training.run()

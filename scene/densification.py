@@ -8,7 +8,7 @@ radii it looks at. The published numbers depend on its absence, so it is left ou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,42 @@ if TYPE_CHECKING:
 SPLIT_SHRINKAGE = 0.8
 # In world space, a Gaussian larger than this part of the scene is pruned.
 LARGEST_PART_OF_SCENE = 0.1
+
+
+class Schedule(Protocol):
+    """The options that say when density is controlled, in iterations counted from 1."""
+
+    densify_from_iter: int
+    densify_until_iter: int
+    densification_interval: int
+    opacity_reset_interval: int
+
+
+def is_active(iteration: int, schedule: Schedule) -> bool:
+    """Whether statistics are kept at all."""
+    return iteration < schedule.densify_until_iter
+
+
+def densifies(iteration: int, schedule: Schedule) -> bool:
+    """Whether the number of Gaussians changes after this iteration."""
+    return (
+        is_active(iteration, schedule)
+        and iteration > schedule.densify_from_iter
+        and iteration % schedule.densification_interval == 0
+    )
+
+
+def prunes_large(iteration: int, schedule: Schedule) -> bool:
+    """Whether Gaussians large in world space go as well: only after the first opacity reset."""
+    return iteration > schedule.opacity_reset_interval
+
+
+def resets_opacity(iteration: int, schedule: Schedule, white_background: bool) -> bool:
+    """Whether opacities are lowered. White scenes shed their first haze early, too."""
+    return is_active(iteration, schedule) and (
+        iteration % schedule.opacity_reset_interval == 0
+        or (white_background and iteration == schedule.densify_from_iter)
+    )
 
 
 def accumulate(model: GaussianModel, screen_gradient: Tensor, visible: Tensor) -> None:
