@@ -87,13 +87,16 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "padding"),
+    [
+        *((shape, "same") for shape in SHAPES),
+        *((shape, "valid") for shape in SHAPES if min(shape[2:]) >= 11),
+    ],
+)
 def test_value_and_gradient_are_those_of_the_twin(
     shape: tuple[int, int, int, int], padding: str
 ) -> None:
-    if padding == "valid" and min(shape[2:]) < 11:
-        pytest.skip("no window lies inside the image")
     x, y = image_pair(shape)
     value, gradient = gradient_of(lambda image: fused_ssim(image, y, padding), x)
     twin, twin_gradient = gradient_of(

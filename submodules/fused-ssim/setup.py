@@ -61,7 +61,9 @@ def compile_library(
     compiler: list[str], flags: list[str], sources: list[str], target: Path
 ) -> None:
     """Write the shared library `target`, or say in one sentence why it cannot be built."""
-    command = [*compiler, *FLAGS, *flags, *sources, "-o", str(target)]
+    # Renamed when complete: a running program may have the present library mapped into its memory.
+    unfinished = target.with_suffix(".tmp")
+    command = [*compiler, *FLAGS, *flags, *sources, "-o", str(unfinished)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         print(result.stderr)
@@ -69,6 +71,7 @@ def compile_library(
             f"the C++ compiler failed (its words are above; GCC 11 or Clang 12 or newer is "
             f"needed): {shlex.join(command)}"
         )
+    unfinished.replace(target)
 
 
 class BuildLibraries(build_ext):
