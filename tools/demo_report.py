@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Say what compression did to a model, in a table and a picture.
+
+python tools/demo_report.py MODEL DECODED.ply PICTURE.png
+
+MODEL holds a trained iteration and its compressed successor, both rendered and measured;
+DECODED.ply is what decompress.py made of the compressed file.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from splat_formats.ply import read_ply
+from utils.cli import run
+from utils.errors import InputError
+
+VIEWS_SHOWN = 2
+CAPTION_HEIGHT = 28  # pixels
+GAP = 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One state of the model: its test renders, its size and quality."""
+
+    title: str
+    renders: Path
+    gaussians: int
+    size: int
+    psnr: float
+    ssim: float
+
+
+def read_stages(model: Path, decoded: Path) -> tuple[Stage, Stage]:
+    """Return the trained and the compressed stage of a model folder.
+
+    Raises InputError where a file is missing, and where the decoded PLY is not what was measured.
+    """
+    results = json.loads(_present(model / "results.json").read_text())
+    iterations = sorted(int(name.removeprefix("ours_")) for name in results)
+    if len(iterations) < 2:
+        raise InputError(f"expected two measured iterations in {model}/results.json: {iterations}")
+    trained, compressed = iterations[0], iterations[-1]
+    clouds = [
+        _present(model / "point_cloud" / f"iteration_{i}" / "point_cloud.ply")
+        for i in (trained, compressed)
+    ]
+    if clouds[1].read_bytes() != _present(decoded).read_bytes():
+        raise InputError(f"{decoded} differs from {clouds[1]}, which was measured")
+    sizes = (clouds[0], _present(model / "compressed" / "model.f3dgs"))
+    before, after = (
+        Stage(
+            title,
+            model / "test" / f"ours_{iteration}",
+            read_ply(cloud).count,
+            size.stat().st_size,
+            results[f"ours_{iteration}"]["PSNR"],
+            results[f"ours_{iteration}"]["SSIM"],
+        )
+        for title, iteration, cloud, size in zip(
+            ("trained", "compressed"), (trained, compressed), clouds, sizes, strict=True
+        )
+    )
+    return before, after
+
+
+def table(before: Stage, after: Stage) -> str:
+    """Return the figures of both stages as lines of text."""
+    rows = (
+        ("", before.title, after.title),
+        ("Gaussians", f"{before.gaussians:,}", f"{after.gaussians:,}"),
+        ("bytes", f"{before.size:,}", f"{after.size:,}"),
+        ("times smaller", "", f"{before.size / after.size:.1f}"),
+        ("PSNR, dB", f"{before.psnr:.2f}", f"{after.psnr:.2f}"),
+        ("SSIM", f"{before.ssim:.4f}", f"{after.ssim:.4f}"),
+    )
+    return "\n".join(f"  {name:<14}{first:>13}{second:>13}" for name, first, second in rows)
+
+
+def picture(before: Stage, after: Stage) -> Image.Image:
+    """Return rows of photograph, trained and compressed render, with captions."""
+    names = sorted(path.name for path in (before.renders / "gt").iterdir())
+    shown = [names[i * len(names) // VIEWS_SHOWN] for i in range(min(VIEWS_SHOWN, len(names)))]
+    folders = (before.renders / "gt", before.renders / "renders", after.renders / "renders")
+    captions = ("photograph, held out", _caption(before), _caption(after))
+    width, height = Image.open(folders[0] / shown[0]).size
+    size = (3 * (width + GAP) - GAP, len(shown) * (height + GAP) + CAPTION_HEIGHT)
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for column, (folder, caption) in enumerate(zip(folders, captions, strict=True)):
+        left = column * (width + GAP)
+        for row, name in enumerate(shown):
+            sheet.paste(Image.open(_present(folder / name)), (left, row * (height + GAP)))
+        middle = (left + width / 2, size[1] - CAPTION_HEIGHT / 2)
+        pen.text(middle, caption, "black", font, anchor="mm")
+    return sheet
+
+
+def _caption(stage: Stage) -> str:
+    return f"{stage.title}: {stage.size / 1e6:.2f} MB, {stage.psnr:.2f} dB"
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"expected a file at {path}: run demo.sh from its beginning")
+    return path
+
+
+def main() -> None:
+    """Print the table and write the picture."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("decoded", type=Path)
+    parser.add_argument("picture", type=Path)
+    args = parser.parse_args()
+    before, after = read_stages(args.model, args.decoded)
+    picture(before, after).save(args.picture)
+    print(table(before, after))
+    print(f"\nSide by side: {args.picture}")
+
+
+if __name__ == "__main__":
+    run(main)
