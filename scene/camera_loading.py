@@ -65,14 +65,14 @@ def loadCam(
     far as that makes sense. Raises `InputError` naming the photo if it cannot be used.
     """
     device = torch.device("cpu") if device is None else device
-    with open_photo(cam_info.image_path) as photo:
-        size = target_size(photo.size, args.resolution, resolution_scale)
-        if args.resolution == -1 and photo.width > _MAX_DEFAULT_WIDTH:
-            _announce_large_images()
-        try:
-            image_u8 = planar_u8(photo, size, args.white_background)
-        except InputError as error:
-            raise InputError(f"{cam_info.image_path}: {error}") from error
+    photo = open_photo(cam_info.image_path)
+    size = target_size(photo.size, args.resolution, resolution_scale)
+    if args.resolution == -1 and photo.width > _MAX_DEFAULT_WIDTH:
+        _announce_large_images()
+    try:
+        image_u8 = planar_u8(photo, size, args.white_background)
+    except InputError as error:
+        raise InputError(f"{cam_info.image_path}: {error}") from error
     inverse_depth = None
     if cam_info.depth_path:
         units = _BLENDER_DEPTH_UNITS if is_nerf_synthetic else _COLMAP_DEPTH_UNITS
@@ -143,10 +143,10 @@ def read_depth_map(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
     Of a colour image it is the blue channel, which is the first one for OpenCV: the original reads
     depth maps with that.
     """
-    with open_photo(path) as image:
-        if image.mode == "P":
-            raise InputError(f"{Path(path)}: expected grey values in a depth map, got a palette")
-        pixels = np.asarray(image if len(image.getbands()) == 1 else image.convert("RGB"))
+    image = open_photo(path)
+    if image.mode == "P":
+        raise InputError(f"{Path(path)}: expected grey values in a depth map, got a palette")
+    pixels = np.asarray(image if len(image.getbands()) == 1 else image.convert("RGB"))
     return (pixels if pixels.ndim == 2 else pixels[..., 2]).astype(np.float32)
 
 

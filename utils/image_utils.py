@@ -41,6 +41,5 @@ def save_png(path: str | os.PathLike[str], image: Tensor) -> None:
 
 def load_png(path: str | os.PathLike[str]) -> Tensor:
     """(3, H, W) uint8 pixels of an image file; `InputError` where it cannot be read."""
-    with open_photo(path) as image:
-        pixels = np.array(to_rgb(image))
+    pixels = np.array(to_rgb(open_photo(path)))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -2,12 +2,14 @@
 """Photos from files of any common kind as 8-bit RGB tensors."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from utils.errors import InputError
@@ -17,31 +19,31 @@ Size = tuple[int, int]
 
 
 def open_photo(path: str | os.PathLike[str]) -> Image.Image:
-    """The image file at `path`, decoded.
+    """The image file at `path`, decoded, and the file closed.
 
     Raises `InputError` where it is missing, broken, or no image.
     """
-    path = Path(path)
-    try:
-        image = Image.open(path)
+    with _readable(path), Image.open(path) as image:
         image.load()
-    except FileNotFoundError as error:
-        raise InputError(f"image {path.name} is missing in {path.parent}") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        # Pillow's decoders report broken files with all of these.
-        raise InputError(f"image {path.name} in {path.parent} cannot be read: {error}") from error
-    return image
+        return image
 
 
 def photo_size(path: str | os.PathLike[str]) -> Size:
-    """Width and height of the image file at `path`, from its header alone."""
+    """Width and height of the image file at `path`, from its header alone. Errors as above."""
+    with _readable(path), Image.open(path) as image:
+        return image.size
+
+
+@contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what Pillow raises for the file at `path` into an `InputError` that names it."""
     path = Path(path)
     try:
-        with Image.open(path) as image:
-            return image.size
+        yield
     except FileNotFoundError as error:
         raise InputError(f"image {path.name} is missing in {path.parent}") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow's decoders report broken files with all of these.
         raise InputError(f"image {path.name} in {path.parent} cannot be read: {error}") from error
 
 
