@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,17 @@ NUMPY_SCALARS: list[Any] = [
     np.dtypes.Float32DType,
     np.dtypes.Float64DType,
 ]
+# The restricted unpickler meets foreign bytes with all of these.
+DAMAGE = (
+    pickle.UnpicklingError,
+    struct.error,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except DAMAGE as error:
         raise InputError(f"{path}: not a readable checkpoint: {error}") from error
     return _checked(path, content)
 
