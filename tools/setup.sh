@@ -105,10 +105,12 @@ install_libraries() {
 
 install_kernels() {
     check_compiler
+    rm -rf submodules/*/build  # setuptools would pack what an earlier version left there
     pip_install --no-build-isolation --no-deps --force-reinstall ./submodules/*/
 }
 
 make_environment
+if [ ! -f .venv/stamp-kernels ]; then check_compiler; fi  # before the long downloads
 part libraries pyproject.toml tools/constraints.txt -- install_libraries
 part kernels submodules tools/setup.sh -- install_kernels
 if [ "${WITH_DEV:-0}" = 1 ]; then
