@@ -121,6 +121,7 @@ class Payload:
         ((Payload(), 1), "not a readable checkpoint"),
         ((1, 2, 3), "expected a checkpoint"),
         ((tuple(range(11)), 1), "expected a checkpoint"),
+        ((tuple(range(12)), 1), "expected a checkpoint"),
         ({"state_dict": 1}, "expected a checkpoint"),
     ],
 )

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+import sys
+from pathlib import Path
+
+import pytest
+
+from sample_scene import Order, make_scene
+
+
+@pytest.fixture(scope="session")
+def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COLMAP dataset: ten photographs of 48x36 pixels, 300 points. Not to be written to."""
+    folder = tmp_path_factory.mktemp("data") / "still_life"
+    make_scene(folder, Order(views=10, width=48, height=36, points=300, light_samples=2))
+    return folder
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch):
+    """Sets the arguments that a script's `main` will see, and puts stdout back afterwards."""
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+
+    def give(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
+
+    return give
