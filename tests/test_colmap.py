@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from scene import colmap_loader
 from utils.errors import InputError
 
+Reader = Callable[[Path], Any]
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 CAMERAS = struct.pack("<Q", 2)
@@ -54,7 +57,7 @@ def write(path: Path, content: bytes | str) -> Path:
         (CAMERAS_TXT, colmap_loader.read_intrinsics_text),
     ],
 )
-def test_cameras(tmp_path: Path, content: bytes | str, read) -> None:  # type: ignore[no-untyped-def]
+def test_cameras(tmp_path: Path, content: bytes | str, read: Reader) -> None:
     cameras = read(write(tmp_path / "cameras", content))
     assert list(cameras) == [1, 7]
     assert cameras[1][:4] == (1, "PINHOLE", 640, 480)
@@ -71,7 +74,7 @@ def test_cameras(tmp_path: Path, content: bytes | str, read) -> None:  # type: i
         (IMAGES_TXT.rstrip("\n"), colmap_loader.read_extrinsics_text),
     ],
 )
-def test_images(tmp_path: Path, content: bytes | str, read) -> None:  # type: ignore[no-untyped-def]
+def test_images(tmp_path: Path, content: bytes | str, read: Reader) -> None:
     images = read(write(tmp_path / "images", content))
     assert list(images) == [3, 4]
     assert (images[3].name, images[3].camera_id) == ("sub/é 1.png", 7)
@@ -110,7 +113,9 @@ def test_no_points(tmp_path: Path) -> None:
         (POINTS, colmap_loader.read_points3D_binary),
     ],
 )
-def test_every_truncation_names_the_file_and_the_offset(tmp_path: Path, content: bytes, read) -> None:  # type: ignore[no-untyped-def]  # noqa: E501
+def test_every_truncation_names_the_file_and_the_offset(
+    tmp_path: Path, content: bytes, read: Reader
+) -> None:
     path = tmp_path / "model.bin"
     for length in range(len(content)):
         with pytest.raises(InputError, match=r"model\.bin: truncated or corrupt at byte \d+"):
@@ -146,7 +151,7 @@ def test_unknown_camera_models_are_named(tmp_path: Path) -> None:
         ("1 2 3 4 5 6 7 x\n", colmap_loader.read_points3D_text),
     ],
 )
-def test_broken_text_names_the_line(tmp_path: Path, content: str, read) -> None:  # type: ignore[no-untyped-def]
+def test_broken_text_names_the_line(tmp_path: Path, content: str, read: Reader) -> None:
     with pytest.raises(InputError, match=r"model\.txt, line 2: expected"):
         read(write(tmp_path / "model.txt", "# comment\n" + content))
 

@@ -323,8 +323,11 @@ class TestBlender:
 
     @pytest.mark.parametrize(
         "content",
-        ["[]", "{", '{"frames": []}', '{"camera_angle_x": 1, "frames": [{"file_path": "a"}]}']
-        + [
+        [
+            "[]",
+            "{",
+            '{"frames": []}',
+            '{"camera_angle_x": 1, "frames": [{"file_path": "a"}]}',
             '{"camera_angle_x": 1, "frames": [{"file_path": "a", "transform_matrix": [[1, 2]]}]}',
             '{"camera_angle_x": 1, "frames": [{"file_path": "a", "transform_matrix": '
             "[[0,0,0,0],[0,0,0,0],[0,0,0,0],[0,0,0,0]]}]}",
@@ -386,9 +389,7 @@ def test_order_is_kept_by_the_threads(tmp_path: Path) -> None:
     cameras = cameraList_from_camInfos(readSceneInfo(args).train_cameras, 1.0, args)
     assert [camera.uid for camera in cameras] == list(range(30))
     for i, camera in enumerate(cameras):
-        np.testing.assert_array_equal(
-            camera.image_u8.permute(1, 2, 0), np.asarray(random_image(i))
-        )
+        np.testing.assert_array_equal(camera.image_u8.permute(1, 2, 0), np.asarray(random_image(i)))
 
 
 def test_large_photos_are_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

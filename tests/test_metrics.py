@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import metrics
+from utils.errors import InputError
+from utils.image_metrics import score_images
+from utils.image_utils import save_png
+
+ROOT = Path(__file__).parents[1]
+
+
+def make_model(folder: Path, count: int = 3, method: str = "ours_30000") -> Path:
+    generator = torch.Generator().manual_seed(0)
+    for i in range(count):
+        for kind in ("renders", "gt"):
+            image = torch.randint(0, 256, (3, 20, 24), dtype=torch.uint8, generator=generator)
+            save_png(folder / "test" / method / kind / f"{i:05}.png", image)
+    return folder
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # No weights are to be found: what this machine has must not matter.
+    environment = {**os.environ, "TORCH_HOME": str(cwd), "LPIPS_WEIGHTS": ""}
+    return subprocess.run(
+        [sys.executable, ROOT / "metrics.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
+    )
+
+
+def test_the_files_have_the_usual_form(tmp_path: Path) -> None:
+    model = make_model(tmp_path)
+    metrics.score_model(model, lambda render, truth: 0.25)
+    results = json.loads((model / "results.json").read_text())
+    per_view = json.loads((model / "per_view.json").read_text())
+    assert list(results) == list(per_view) == ["ours_30000"]
+    assert list(results["ours_30000"]) == ["SSIM", "PSNR", "LPIPS"]
+    views = per_view["ours_30000"]
+    assert list(views["PSNR"]) == ["00000.png", "00001.png", "00002.png"]
+    for metric, mean in results["ours_30000"].items():
+        assert mean == pytest.approx(sum(views[metric].values()) / 3)
+    assert results["ours_30000"]["LPIPS"] == 0.25
+    folder = model / "test" / "ours_30000"
+    expected = score_images(
+        metrics.load_png(folder / "renders" / "00001.png"),
+        metrics.load_png(folder / "gt" / "00001.png"),
+    )
+    assert (views["PSNR"]["00001.png"], views["SSIM"]["00001.png"]) == expected
+    assert (model / "results.json").read_text().startswith('{\n "ours_30000": {\n  "SSIM": ')
+
+
+def test_every_method_is_scored(tmp_path: Path) -> None:
+    make_model(tmp_path, method="ours_7000")
+    metrics.score_model(make_model(tmp_path), None)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results) == ["ours_30000", "ours_7000"]
+
+
+def test_program_without_weights(tmp_path: Path) -> None:
+    models = [make_model(tmp_path / name) for name in ("a", "b")]
+    end = run("-m", *models, cwd=tmp_path)
+    assert end.returncode == 0, end.stderr
+    lines = end.stdout.splitlines()
+    assert sum("LPIPS is left out: LPIPS weights vgg.pth not found" in line for line in lines) == 1
+    assert [line for line in lines if line.startswith("Scene")] == [f"Scene: {m}" for m in models]
+    for model in models:
+        results = json.loads((model / "results.json").read_text())["ours_30000"]
+        assert results["LPIPS"] is None and results["PSNR"] > 0
+        per_view = json.loads((model / "per_view.json").read_text())["ours_30000"]
+        assert set(per_view["LPIPS"].values()) == {None}
+
+
+def test_a_failing_model_does_not_stop_the_others(tmp_path: Path) -> None:
+    good = make_model(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    end = run("--model_paths", tmp_path / "bad", good, cwd=tmp_path)
+    assert end.returncode == 1
+    assert f"error: {tmp_path / 'bad' / 'test'}: no rendered test images" in end.stderr
+    assert "Traceback" not in end.stderr
+    assert "1 of 2 models could not be scored" in end.stderr
+    assert (good / "results.json").exists() and not (tmp_path / "bad" / "results.json").exists()
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    (tmp_path / "test" / "ours_1" / "renders").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"renders: expected rendered images, found none"):
+        metrics.score_model(tmp_path, None)
+
+
+def test_a_photo_that_is_missing_or_of_another_size(tmp_path: Path) -> None:
+    model = make_model(tmp_path)
+    photo = model / "test" / "ours_30000" / "gt" / "00001.png"
+    save_png(photo, torch.zeros(3, 20, 23, dtype=torch.uint8))
+    with pytest.raises(InputError, match=r"renders/00001\.png: .*24x20 pixels, the photo 23x20"):
+        metrics.score_model(model, None)
+    photo.unlink()
+    with pytest.raises(InputError, match=r"image 00001\.png is missing in .*gt"):
+        metrics.score_model(model, None)
+    assert not (model / "results.json").exists()
+
+
+def test_infinite_scores_stay_readable(tmp_path: Path) -> None:
+    folder = tmp_path / "test" / "ours_1"
+    for kind in ("renders", "gt"):
+        save_png(folder / kind / "00000.png", torch.zeros(3, 16, 16, dtype=torch.uint8))
+    metrics.score_model(tmp_path, None)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["ours_1"]["PSNR"] == float("inf")
