@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sample scene: its files agree with its photographs, its shapes with their charts."""
 
+import ast
 import os
 import struct
 import subprocess
@@ -167,6 +168,15 @@ def test_rays_end_on_the_surface_and_see_its_outer_side(shape: Shape) -> None:
         np.testing.assert_allclose(back, local[:, at], atol=2e-3)
     normal = pose.vector_to_room(shape.normal(local))
     assert ((normal * direction[:, hit]).sum(axis=0) < 0.02).all()
+
+
+def test_the_ray_tracer_needs_numpy_and_pillow_only() -> None:
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "still_life").glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    outside = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+    assert outside == {"numpy", "PIL", "still_life"}
 
 
 def test_quaternions_turn_as_their_matrices() -> None:
