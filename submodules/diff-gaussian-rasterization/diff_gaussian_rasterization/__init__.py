@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Differentiable rasteriser of 3D Gaussians on the CPU, with the interface of the CUDA original.
+
+`FAST3DGS_RASTERIZER_RETURNS=2` in the environment makes it return (color, radii), as code of 2023
+unpacks it, instead of (color, radii, inverse depth).
+
+`diff_gaussian_rasterization.raw` is the way without autograd, for loops.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import _C
+from .adam import SparseGaussianAdam
+from .settings import GaussianRasterizationSettings
+
+__all__ = [
+    "GaussianRasterizationSettings",
+    "GaussianRasterizer",
+    "SparseGaussianAdam",
+    "rasterize_gaussians",
+    "supported_devices",
+]
+
+supported_devices = ("cpu",)
+
+RETURNS_VARIABLE = "FAST3DGS_RASTERIZER_RETURNS"
+
+
+def _returned_values() -> int:
+    value = os.environ.get(RETURNS_VARIABLE, "3")
+    if value not in ("2", "3"):
+        raise ValueError(f"{RETURNS_VARIABLE} must be 2 or 3, not '{value}'.")
+    return int(value)
+
+
+def _present(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    """None for None, and for the empty tensor that callers of the function form pass instead."""
+    if tensor is None or (tensor.numel() == 0 and tensor.dim() <= 1):
+        return None
+    return tensor
+
+
+class _RasterizeGaussians(torch.autograd.Function):
+    """Autograd's view of the two passes."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        means3D: torch.Tensor,
+        means2D: torch.Tensor,
+        sh: torch.Tensor | None,
+        colors_precomp: torch.Tensor | None,
+        opacities: torch.Tensor,
+        scales: torch.Tensor | None,
+        rotations: torch.Tensor | None,
+        cov3Ds_precomp: torch.Tensor | None,
+        raster_settings: GaussianRasterizationSettings,
+        dc: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        given = _C.Parameters(
+            means3D, opacities, scales, rotations, cov3Ds_precomp, colors_precomp, dc, sh
+        )
+        parameters = _C.check_parameters(
+            given._replace(**{name: _present(getattr(given, name)) for name in given._fields[2:]}),
+            raster_settings.sh_degree,
+        )
+        needed = any(ctx.needs_input_grad)
+        result = _C.rasterize_gaussians(parameters, raster_settings, keep=needed)
+        if needed:
+            ctx.frame = result.frame
+            ctx.present = [tensor is not None for tensor in parameters]
+            ctx.opacity_shape = opacities.shape
+            ctx.screen_shape = None if means2D is None else means2D.shape
+            ctx.save_for_backward(*(tensor for tensor in parameters if tensor is not None))
+        ctx.mark_non_differentiable(result.radii)
+        ctx.set_materialize_grads(False)
+        return (result.color, result.radii, result.inverse_depth)[: _returned_values()]
+
+    @staticmethod
+    def backward(ctx: Any, grad_color: Any, _: Any, grad_inverse_depth: Any = None) -> Any:  # type: ignore[override]
+        saved = iter(ctx.saved_tensors)
+        parameters = _C.Parameters(*(next(saved) if there else None for there in ctx.present))
+        if grad_color is None:
+            if grad_inverse_depth is None:
+                return (None,) * 10
+            grad_color = torch.zeros((3, *grad_inverse_depth.shape[1:]))
+        if grad_inverse_depth is not None:
+            grad_inverse_depth = grad_inverse_depth.contiguous()
+        g = _C.rasterize_gaussians_backward(
+            parameters, ctx.frame, grad_color.contiguous(), grad_inverse_depth
+        )
+        screen = g.screen if ctx.screen_shape == g.screen.shape else None
+        opacities = g.opacities.reshape(ctx.opacity_shape)
+        return (
+            *(g.means, screen, g.rest, g.colors, opacities, g.scales, g.rotations, g.covariances),
+            *(None, g.dc),
+        )
+
+
+def rasterize_gaussians(
+    means3D: torch.Tensor,
+    means2D: torch.Tensor,
+    sh: torch.Tensor | None,
+    colors_precomp: torch.Tensor | None,
+    opacities: torch.Tensor,
+    scales: torch.Tensor | None,
+    rotations: torch.Tensor | None,
+    cov3Ds_precomp: torch.Tensor | None,
+    raster_settings: GaussianRasterizationSettings,
+    dc: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, ...]:
+    """(color (3, H, W), radii int32 (N,), inverse depth (1, H, W)), as `GaussianRasterizer`."""
+    return _RasterizeGaussians.apply(
+        *(means3D, means2D, sh, colors_precomp, opacities, scales, rotations, cov3Ds_precomp),
+        *(raster_settings, dc),
+    )
+
+
+class GaussianRasterizer(nn.Module):
+    """Draws one view of any set of Gaussians."""
+
+    def __init__(self, raster_settings: GaussianRasterizationSettings) -> None:
+        super().__init__()
+        self.raster_settings = raster_settings
+
+    def markVisible(self, positions: torch.Tensor) -> torch.Tensor:
+        """Bool (N,): whether each point of `positions` (N, 3) lies beyond the near plane."""
+        settings = self.raster_settings
+        return _C.mark_visible(positions, settings.viewmatrix, settings.projmatrix)
+
+    def forward(
+        self,
+        means3D: torch.Tensor,
+        means2D: torch.Tensor,
+        opacities: torch.Tensor,
+        shs: torch.Tensor | None = None,
+        colors_precomp: torch.Tensor | None = None,
+        scales: torch.Tensor | None = None,
+        rotations: torch.Tensor | None = None,
+        cov3D_precomp: torch.Tensor | None = None,
+        dc: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """(color (3, H, W), radii int32 (N,) in pixels, inverse depth (1, H, W)).
+
+        means3D (N, 3); means2D (N, 3) is only a place for the gradient of the centres, in
+        normalised device coordinates; opacities (N, 1) in 0..1; shs (N, K, 3), where `dc` (N, 1, 3)
+        is given without the first coefficient; colors_precomp (N, 3); scales (N, 3); rotations
+        (N, 4) wxyz of length one; cov3D_precomp (N, 6): xx, xy, xz, yy, yz, zz.
+
+        Raises Exception unless exactly one colour and one shape is given, ValueError for a tensor
+        of the wrong device, type or shape.
+        """
+        if (shs is None and dc is None) == (colors_precomp is None):
+            raise Exception("Please provide exactly one of either SHs or precomputed colors.")
+        shape = [tensor is not None for tensor in (scales, rotations)]
+        if any(shape) != all(shape) or any(shape) == (cov3D_precomp is not None):
+            raise Exception(
+                "Please provide exactly one of either a scale and rotation pair or a precomputed "
+                "3D covariance."
+            )
+        return rasterize_gaussians(
+            *(means3D, means2D, shs, colors_precomp, opacities, scales, rotations, cov3D_precomp),
+            self.raster_settings,
+            dc,
+        )

@@ -1,3 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0
+// The library's interface: plain C, for ctypes. Arguments were checked by the caller; see native.py of the package.
+#include <cstring>
+#include <exception>
+#include <new>
+
+#include "adam.h"
 #include "cpu_level.h"
+#include "frame.h"
 #include "thread_pool.h"
+
+using namespace rasterizer;
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+enum Status : int32_t { kDone = 0, kOutOfMemory = 1, kTooManyEntries = 2, kFailed = 3 };
+
+// No exception may leave the library.
+template <class Work>
+int32_t guarded(Work&& work) {
+  try {
+    work();
+    return kDone;
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  } catch (const TooManyEntries&) {
+    return kTooManyEntries;
+  } catch (const std::exception&) {
+    return kFailed;
+  }
+}
+
+}  // namespace
+
+EXPORT Frame* frame_create() { return new (std::nothrow) Frame(); }
+
+EXPORT void frame_destroy(Frame* frame) { delete frame; }
+
+// keep: whether frame_backward may follow. clamp: whether the image is limited to [0, 1].
+EXPORT int32_t frame_render(Frame* frame, const Camera* camera, const Scene* scene, const Outputs* outputs, int32_t keep,
+                            int32_t clamp, int32_t threads) {
+  return guarded([&] {
+    frame->camera = *camera;
+    frame->count = scene->count;
+    frame->columns = (camera->width + kTileSize - 1) / kTileSize;
+    frame->rows = (camera->height + kTileSize - 1) / kTileSize;
+    frame->kept = keep;
+    frame->clamped = clamp;
+    project_gaussians(*frame, *scene, outputs->radii, threads);
+    sort_into_tiles(*frame, threads);
+    blend(*frame, *outputs, threads);
+  });
+}
+
+EXPORT int32_t frame_backward(Frame* frame, const Scene* scene, const float* d_image, const float* d_inverse_depth,
+                              const SceneGradients* gradients, int32_t threads) {
+  return guarded([&] {
+    blend_backward(*frame, d_image, d_inverse_depth, threads);
+    project_backward(*frame, *scene, *gradients, threads);
+  });
+}
+
+// Sizes of the last view, for benchmarks: Gaussians drawn, tile entries, blocks blended.
+EXPORT void frame_counts(const Frame* frame, int64_t* counts) {
+  counts[0] = frame->drawn;
+  counts[1] = frame->tile_begin[frame->tiles()];
+  counts[2] = 0;
+  for (int64_t tile = 0; tile < frame->tiles(); ++tile) {
+    for (uint32_t i = 0; i < frame->tile_used[tile]; ++i) {
+      counts[2] += __builtin_popcountll(frame->masks[frame->tile_begin[tile] + i]);
+    }
+  }
+}
+
+EXPORT void mark_visible(const Camera* camera, const float* means, int64_t count, uint8_t* visible) {
+  for (int64_t i = 0; i < count; ++i) {
+    const formulas::Vector<float> mean = {means[3 * i], means[3 * i + 1], means[3 * i + 2]};
+    visible[i] = formulas::view_depth(*camera, mean) > formulas::kNearDepth;
+  }
+}
+
+EXPORT int32_t adam_update(const AdamGroup* groups, int32_t count, const AdamConstants* constants, const uint8_t* chosen,
+                           int32_t threads) {
+  return guarded([&] {
+    for (int32_t i = 0; i < count; ++i) adam_step(groups[i], *constants, chosen, threads);
+  });
+}

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rasteriser without autograd, under the names that the CUDA package gives its extension.
+
+The argument lists are this package's own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from . import adam, native
+from .native import address, checked
+from .settings import GaussianRasterizationSettings
+
+
+class Parameters(NamedTuple):
+    """What is drawn. Either colors or dc (with rest); either covariances or scales and rotations.
+
+    means (N, 3), opacities (N, 1), scales (N, 3), rotations (N, 4) wxyz of length one, covariances
+    (N, 6), colors (N, 3), dc (N, 1, 3), rest (N, K, 3), or all coefficients (N, 1 + K, 3) in `rest`
+    with `dc` None.
+    """
+
+    means: torch.Tensor
+    opacities: torch.Tensor
+    scales: torch.Tensor | None
+    rotations: torch.Tensor | None
+    covariances: torch.Tensor | None
+    colors: torch.Tensor | None
+    dc: torch.Tensor | None
+    rest: torch.Tensor | None
+
+
+class Rendered(NamedTuple):
+    """A view: color (3, H, W), radii int32 (N,) in pixels, inverse_depth (1, H, W), its frame."""
+
+    color: torch.Tensor
+    radii: torch.Tensor
+    inverse_depth: torch.Tensor
+    frame: native.Frame
+
+
+class Gradients(NamedTuple):
+    """Derivatives, as `Parameters`, and screen (N, 3) in normalised device coordinates."""
+
+    means: torch.Tensor
+    opacities: torch.Tensor
+    scales: torch.Tensor | None
+    rotations: torch.Tensor | None
+    covariances: torch.Tensor | None
+    colors: torch.Tensor | None
+    dc: torch.Tensor | None
+    rest: torch.Tensor | None
+    screen: torch.Tensor
+
+
+def check_parameters(parameters: Parameters, sh_degree: int) -> Parameters:
+    """The parameters, contiguous; ValueError names the first tensor that does not fit."""
+    n = parameters.means.shape[0] if isinstance(parameters.means, torch.Tensor) else None
+    opacities = parameters.opacities
+    if isinstance(opacities, torch.Tensor) and opacities.dim() == 1:
+        opacities = opacities[:, None]
+
+    def optional(name: str, tensor: torch.Tensor | None, *shape: int | None) -> torch.Tensor | None:
+        return None if tensor is None else checked(name, tensor, (n, *shape))
+
+    result = Parameters(
+        means=checked("means3D", parameters.means, (n, 3)),
+        opacities=checked("opacities", opacities, (n, 1)),
+        scales=optional("scales", parameters.scales, 3),
+        rotations=optional("rotations", parameters.rotations, 4),
+        covariances=optional("cov3D_precomp", parameters.covariances, 6),
+        colors=optional("colors_precomp", parameters.colors, 3),
+        dc=optional("dc", parameters.dc, 1, 3),
+        rest=optional("shs", parameters.rest, None, 3),
+    )
+    if result.colors is None:
+        held = sum(0 if part is None else part.shape[1] for part in (result.dc, result.rest))
+        needed = (sh_degree + 1) ** 2
+        if held < needed:
+            raise ValueError(
+                f"shs must hold {needed} coefficients for sh_degree {sh_degree}, not {held}."
+            )
+    return result
+
+
+def scene_of(p: Parameters, *, raw: bool = False) -> native.Scene:
+    """The library's view of checked parameters; it borrows their memory."""
+    dc, rest, dc_stride, rest_stride = _harmonics(p.dc, p.rest)
+    return native.Scene(
+        count=p.means.shape[0],
+        means=address(p.means),
+        opacities=address(p.opacities),
+        scales=address(p.scales),
+        rotations=address(p.rotations),
+        covariances=address(p.covariances),
+        colors=address(p.colors),
+        dc=dc,
+        rest=rest,
+        dc_stride=dc_stride,
+        rest_stride=rest_stride,
+        raw=raw,
+    )
+
+
+def gradients_of(g: Gradients) -> native.SceneGradients:
+    """The library's view of the tensors that the derivatives are written to."""
+    dc, rest, dc_stride, rest_stride = _harmonics(g.dc, g.rest)
+    rest_width = 0 if g.rest is None else 3 * (g.rest.shape[1] - (g.dc is None))
+    return native.SceneGradients(
+        means=address(g.means),
+        opacities=address(g.opacities),
+        scales=address(g.scales),
+        rotations=address(g.rotations),
+        covariances=address(g.covariances),
+        colors=address(g.colors),
+        dc=dc,
+        rest=rest,
+        dc_stride=dc_stride,
+        rest_stride=rest_stride,
+        rest_width=rest_width,
+        screen_width=g.screen.shape[1],
+        screen=address(g.screen),
+    )
+
+
+def _harmonics(
+    dc: torch.Tensor | None, rest: torch.Tensor | None
+) -> tuple[int | None, int | None, int, int]:
+    """(address of dc, of rest, and how many floats apart their rows are)."""
+    if rest is None:
+        return address(dc), None, 3, 0
+    stride = 3 * rest.shape[1]
+    if dc is not None:
+        return address(dc), address(rest), 3, stride
+    return rest.data_ptr(), rest.data_ptr() + 3 * rest.element_size(), stride, stride
+
+
+def rasterize_gaussians(
+    parameters: Parameters, settings: GaussianRasterizationSettings, keep: bool = True
+) -> Rendered:
+    """The view of checked parameters; `keep` what the backward pass needs."""
+    height, width = settings.image_height, settings.image_width
+    camera = native.camera_of(settings)
+    n = parameters.means.shape[0]
+    frame = native.Frame()
+    # Without a single Gaussian the original leaves the image black, whatever the background.
+    make = torch.zeros if n == 0 else torch.empty
+    color, inverse_depth = make(3, height, width), make(1, height, width)
+    radii = torch.zeros(n, dtype=torch.int32)
+    if n != 0:
+        outputs = native.Outputs(address(color), address(inverse_depth), address(radii))
+        frame.render(camera, scene_of(parameters), outputs, keep=keep, clamp=False)
+    return Rendered(color, radii, inverse_depth, frame)
+
+
+def rasterize_gaussians_backward(
+    parameters: Parameters,
+    frame: native.Frame,
+    grad_color: torch.Tensor,
+    grad_inverse_depth: torch.Tensor | None,
+) -> Gradients:
+    """Derivatives for all parameters that `rasterize_gaussians` was given to make `frame`."""
+    gradients = Gradients(
+        *(None if tensor is None else torch.empty_like(tensor) for tensor in parameters),
+        screen=torch.empty_like(parameters.means),
+    )
+    if parameters.means.shape[0] != 0:
+        frame.backward(
+            scene_of(parameters), grad_color, grad_inverse_depth, gradients_of(gradients)
+        )
+    return gradients
+
+
+def mark_visible(
+    positions: torch.Tensor, viewmatrix: torch.Tensor, projmatrix: torch.Tensor
+) -> torch.Tensor:
+    """Bool (N,): whether each point lies beyond the near plane."""
+    zero = torch.zeros(3)
+    settings = GaussianRasterizationSettings(
+        1, 1, 1.0, 1.0, zero, 1.0, viewmatrix, projmatrix, 0, zero, False, False
+    )
+    return native.mark_visible(native.camera_of(settings), positions)
+
+
+adamUpdate = adam.update_visible

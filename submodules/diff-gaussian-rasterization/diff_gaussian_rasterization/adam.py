@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adam on the CPU at the speed of memory: over everything, or over the Gaussians in view only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from . import native
+from .native import address, checked
+
+
+class AdamState(NamedTuple):
+    """One parameter tensor with its gradient, its two moments (all of one shape), its rate."""
+
+    parameter: torch.Tensor
+    gradient: torch.Tensor
+    exp_avg: torch.Tensor
+    exp_avg_sq: torch.Tensor
+    learning_rate: float
+
+
+def adam_step(
+    states: Sequence[AdamState],
+    step: int,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-15,
+) -> None:
+    """Update parameters and moments in place, by the formula of `torch.optim.Adam`.
+
+    `step` counts from 1, as the bias correction has it. All tensors float32, on the CPU and
+    contiguous; else ValueError.
+    """
+    if step < 1:
+        raise ValueError(f"step must be at least 1, not {step}.")
+    correction = 1.0 - betas[0] ** step
+    groups = [
+        _group(state, state.learning_rate / correction, 1.0 / math.sqrt(1.0 - betas[1] ** step))
+        for state in states
+    ]
+    _update(groups, betas, eps, None)
+
+
+def update_visible(
+    states: Sequence[AdamState],
+    visible: torch.Tensor,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-15,
+) -> None:
+    """Update, without bias correction, the rows where `visible`, bool (N,), is True.
+
+    The other rows keep everything, their moments too.
+    """
+    if visible.dtype != torch.bool or visible.dim() != 1 or visible.device.type != "cpu":
+        raise ValueError("visible must be a bool tensor (N,) on the CPU.")
+    for state in states:
+        if state.parameter.shape[0] != visible.shape[0]:
+            raise ValueError(
+                f"visible has {visible.shape[0]} rows, a parameter {state.parameter.shape[0]}."
+            )
+    groups = [_group(state, state.learning_rate, 1.0) for state in states]
+    _update(groups, betas, eps, visible.contiguous())
+
+
+def _group(state: AdamState, step_size: float, variance_correction: float) -> native.AdamGroup:
+    shape = tuple(state.parameter.shape)
+    tensors = [
+        checked(name, getattr(state, name), shape, written=True)
+        for name in ("parameter", "gradient", "exp_avg", "exp_avg_sq")
+    ]
+    rows = shape[0] if shape else 1
+    width = state.parameter.numel() // rows if rows else 0
+    return native.AdamGroup(*map(address, tensors), rows, width, step_size, variance_correction)
+
+
+def _update(
+    groups: Sequence[native.AdamGroup],
+    betas: tuple[float, float],
+    eps: float,
+    visible: torch.Tensor | None,
+) -> None:
+    native.check_status(
+        native.library.adam_update(
+            (native.AdamGroup * len(groups))(*groups),
+            len(groups),
+            native.AdamConstants(*betas, eps),
+            address(visible),
+            torch.get_num_threads(),
+        )
+    )
+
+
+class SparseGaussianAdam(torch.optim.Adam):
+    """Adam that moves only the Gaussians in view (Mallick et al. 2024, "Taming 3DGS").
+
+    Each parameter group holds exactly one tensor, one row per Gaussian. There is no bias
+    correction, and the state's `step` stays 0.
+    """
+
+    def __init__(self, params: Iterable[dict[str, Any]], lr: float, eps: float) -> None:
+        super().__init__(params=params, lr=lr, eps=eps)
+
+    @torch.no_grad()
+    def step(self, visibility: torch.Tensor, N: int) -> None:  # type: ignore[override]
+        """Update the rows of all groups where `visibility`, bool (N,), is True."""
+        if visibility.shape != (N,):
+            raise ValueError(f"visibility must have the shape ({N},), not {visibility.shape}.")
+        for group in self.param_groups:
+            if len(group["params"]) != 1:
+                raise ValueError("each parameter group must hold exactly one tensor.")
+            parameter = group["params"][0]
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.tensor(0.0, dtype=torch.float32)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+            update_visible(
+                [
+                    AdamState(
+                        parameter,
+                        parameter.grad.contiguous(),
+                        state["exp_avg"],
+                        state["exp_avg_sq"],
+                        float(group["lr"]),
+                    )
+                ],
+                visibility,
+                group["betas"],
+                group["eps"],
+            )

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled library as Python sees it: structures, frames, and checks of what goes in.
+
+Everything that reaches the library passes through here, so the C++ side trusts its arguments.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+import torch
+
+from ._native import load_library
+
+library, instruction_set = load_library()
+
+LARGEST_IMAGE_SIDE = 1 << 16  # pixels; tiles are counted in 16 bits
+MOST_GAUSSIANS = 1 << 31
+
+_address = ctypes.c_void_p
+
+
+class Settings(Protocol):
+    """What is read of a `GaussianRasterizationSettings`."""
+
+    image_height: int
+    image_width: int
+    tanfovx: float
+    tanfovy: float
+    bg: torch.Tensor
+    scale_modifier: float
+    viewmatrix: torch.Tensor
+    projmatrix: torch.Tensor
+    sh_degree: int
+    campos: torch.Tensor
+    antialiasing: bool
+
+
+class Camera(ctypes.Structure):
+    """Mirror of `formulas::Camera`."""
+
+    _fields_ = [
+        ("width", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("tan_x", ctypes.c_float),
+        ("tan_y", ctypes.c_float),
+        ("view", ctypes.c_float * 16),
+        ("projection", ctypes.c_float * 16),
+        ("position", ctypes.c_float * 3),
+        ("background", ctypes.c_float * 3),
+        ("scale_modifier", ctypes.c_float),
+        ("sh_degree", ctypes.c_int32),
+        ("antialiasing", ctypes.c_int32),
+    ]
+
+
+class Scene(ctypes.Structure):
+    """Mirror of `rasterizer::Scene`."""
+
+    _fields_ = [
+        ("count", ctypes.c_int64),
+        ("means", _address),
+        ("opacities", _address),
+        ("scales", _address),
+        ("rotations", _address),
+        ("covariances", _address),
+        ("colors", _address),
+        ("dc", _address),
+        ("rest", _address),
+        ("dc_stride", ctypes.c_int64),
+        ("rest_stride", ctypes.c_int64),
+        ("raw", ctypes.c_int32),
+    ]
+
+
+class SceneGradients(ctypes.Structure):
+    """Mirror of `rasterizer::SceneGradients`."""
+
+    _fields_ = [
+        ("means", _address),
+        ("opacities", _address),
+        ("scales", _address),
+        ("rotations", _address),
+        ("covariances", _address),
+        ("colors", _address),
+        ("dc", _address),
+        ("rest", _address),
+        ("dc_stride", ctypes.c_int64),
+        ("rest_stride", ctypes.c_int64),
+        ("rest_width", ctypes.c_int32),
+        ("screen_width", ctypes.c_int32),
+        ("screen", _address),
+    ]
+
+
+class Outputs(ctypes.Structure):
+    """Mirror of `rasterizer::Outputs`."""
+
+    _fields_ = [("image", _address), ("inverse_depth", _address), ("radii", _address)]
+
+
+class AdamGroup(ctypes.Structure):
+    """Mirror of `rasterizer::AdamGroup`."""
+
+    _fields_ = [
+        ("parameter", _address),
+        ("gradient", _address),
+        ("mean", _address),
+        ("variance", _address),
+        ("rows", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("step_size", ctypes.c_float),
+        ("variance_correction", ctypes.c_float),
+    ]
+
+
+class AdamConstants(ctypes.Structure):
+    """Mirror of `rasterizer::AdamConstants`."""
+
+    _fields_ = [
+        ("beta_mean", ctypes.c_float),
+        ("beta_variance", ctypes.c_float),
+        ("epsilon", ctypes.c_float),
+    ]
+
+
+library.frame_create.restype = ctypes.c_void_p
+library.frame_create.argtypes = []
+library.frame_destroy.restype = None
+library.frame_destroy.argtypes = [ctypes.c_void_p]
+library.frame_render.argtypes = [
+    ctypes.c_void_p,
+    ctypes.POINTER(Camera),
+    ctypes.POINTER(Scene),
+    ctypes.POINTER(Outputs),
+    *(ctypes.c_int32,) * 3,
+]
+library.frame_backward.argtypes = [
+    ctypes.c_void_p,
+    ctypes.POINTER(Scene),
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.POINTER(SceneGradients),
+    ctypes.c_int32,
+]
+library.frame_counts.restype = None
+library.frame_counts.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64)]
+library.mark_visible.restype = None
+library.mark_visible.argtypes = [
+    ctypes.POINTER(Camera),
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+]
+library.adam_update.argtypes = [
+    ctypes.POINTER(AdamGroup),
+    ctypes.c_int32,
+    ctypes.POINTER(AdamConstants),
+    ctypes.c_void_p,
+    ctypes.c_int32,
+]
+
+_FAILURES = {
+    1: "the rasteriser ran out of memory",
+    2: (
+        "the Gaussians cover more than 2^31 image tiles in this view: their scales are far too "
+        "large for it, or the scale modifier is"
+    ),
+    3: "the rasteriser failed to work with threads",
+}
+
+
+def check_status(status: int) -> None:
+    """Raise RuntimeError (MemoryError where it fits) if the library reports a failure."""
+    if status == 1:
+        raise MemoryError(_FAILURES[1])
+    if status != 0:
+        raise RuntimeError(_FAILURES[status])
+
+
+def checked(
+    name: str, tensor: torch.Tensor, shape: Sequence[int | None], *, written: bool = False
+) -> torch.Tensor:
+    """The tensor, contiguous.
+
+    Raises ValueError unless it is a float32 CPU tensor of the shape (None: any length), and, if it
+    is to be written, contiguous already.
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{name} must be a tensor, not {type(tensor).__name__}.")
+    if tensor.device.type != "cpu":
+        raise ValueError(f"{name} must be on the CPU, not on {tensor.device}.")
+    if tensor.dtype != torch.float32:
+        raise ValueError(f"{name} must be float32, not {tensor.dtype}.")
+    same = len(shape) == tensor.dim() and all(
+        want is None or want == have for want, have in zip(shape, tensor.shape, strict=True)
+    )
+    if not same:
+        wanted = ", ".join("any" if length is None else str(length) for length in shape)
+        raise ValueError(f"{name} must have the shape ({wanted}), not {tuple(tensor.shape)}.")
+    if written and not tensor.is_contiguous():
+        raise ValueError(f"{name} must be contiguous, as it is written to.")
+    return tensor.detach().contiguous()
+
+
+def address(tensor: torch.Tensor | None) -> int | None:
+    """Where the tensor's data are; None, a null pointer, for None."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def camera_of(settings: Settings) -> Camera:
+    """The view that the settings describe; ValueError where they are out of range."""
+    for name in ("image_width", "image_height"):
+        side = getattr(settings, name)
+        if not 0 < int(side) <= LARGEST_IMAGE_SIDE:
+            raise ValueError(f"{name} must be between 1 and {LARGEST_IMAGE_SIDE}, not {side}.")
+    if not 0 <= int(settings.sh_degree) <= 3:
+        raise ValueError(f"sh_degree must be between 0 and 3, not {settings.sh_degree}.")
+    return Camera(
+        width=int(settings.image_width),
+        height=int(settings.image_height),
+        tan_x=float(settings.tanfovx),
+        tan_y=float(settings.tanfovy),
+        view=_floats("viewmatrix", settings.viewmatrix, 16),
+        projection=_floats("projmatrix", settings.projmatrix, 16),
+        position=_floats("campos", settings.campos, 3),
+        background=_floats("bg", settings.bg, 3),
+        scale_modifier=float(settings.scale_modifier),
+        sh_degree=int(settings.sh_degree),
+        antialiasing=int(bool(settings.antialiasing)),
+    )
+
+
+def _floats(name: str, tensor: torch.Tensor, count: int) -> ctypes.Array[ctypes.c_float]:
+    if tensor.numel() != count:
+        raise ValueError(f"{name} must hold {count} numbers, not {tensor.numel()}.")
+    return (ctypes.c_float * count)(*tensor.detach().flatten().tolist())
+
+
+class Frame:
+    """One rendered view and what its backward pass needs, in buffers that return to a pool.
+
+    Buffers are large, and fresh memory is slow: a frame that nobody holds any more hands its
+    buffers to the next one.
+    """
+
+    _idle: ClassVar[list[int]] = []
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        with self._lock:
+            handle = self._idle.pop() if self._idle else None
+        self._handle: int | None = handle or library.frame_create()
+        if not self._handle:
+            raise MemoryError(_FAILURES[1])
+
+    def __del__(self) -> None:
+        handle = getattr(self, "_handle", None)
+        if handle:
+            with self._lock:
+                self._idle.append(handle)
+
+    def render(
+        self, camera: Camera, scene: Scene, outputs: Outputs, *, keep: bool, clamp: bool
+    ) -> None:
+        """Draw the scene; `keep` what `backward` needs, `clamp` the image to [0, 1]."""
+        if scene.count >= MOST_GAUSSIANS:
+            raise ValueError(f"at most 2^31 Gaussians can be drawn, not {scene.count}.")
+        threads = torch.get_num_threads()
+        check_status(
+            library.frame_render(self._handle, camera, scene, outputs, keep, clamp, threads)
+        )
+
+    def backward(
+        self,
+        scene: Scene,
+        d_image: torch.Tensor,
+        d_inverse_depth: torch.Tensor | None,
+        gradients: SceneGradients,
+    ) -> None:
+        """Write the derivatives of the loss, for the same scene and after `render` with `keep`."""
+        check_status(
+            library.frame_backward(
+                self._handle,
+                scene,
+                address(d_image),
+                address(d_inverse_depth),
+                gradients,
+                torch.get_num_threads(),
+            )
+        )
+
+    def counts(self) -> tuple[int, int, int]:
+        """Sizes of the view: Gaussians drawn, tile entries, blocks of pixels blended."""
+        numbers = (ctypes.c_int64 * 3)()
+        library.frame_counts(self._handle, numbers)
+        return numbers[0], numbers[1], numbers[2]
+
+
+def mark_visible(camera: Camera, means: torch.Tensor) -> torch.Tensor:
+    """Bool (N,): whether each point of `means` (N, 3) lies beyond the near plane."""
+    means = checked("positions", means, (None, 3))
+    visible = torch.empty(means.shape[0], dtype=torch.bool)
+    library.mark_visible(camera, address(means), means.shape[0], address(visible))
+    return visible

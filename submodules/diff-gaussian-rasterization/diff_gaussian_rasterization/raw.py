@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rasteriser on raw parameters, without autograd: the path for loops.
+
+The activations (sigmoid, exponential, normalisation) and their derivatives are part of the kernel,
+so that one pass over the memory serves for all, and the gradients go to tensors that the caller
+keeps from iteration to iteration.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from . import native
+from ._C import Gradients, Parameters, gradients_of, scene_of
+from .native import address, checked
+from .settings import GaussianRasterizationSettings
+
+
+class RawGaussians(NamedTuple):
+    """The six tensors of a model as they are stored, or their gradients. float32, on the CPU."""
+
+    xyz: torch.Tensor  # (N, 3), world
+    features_dc: torch.Tensor  # (N, 1, 3)
+    features_rest: torch.Tensor  # (N, K, 3), K = (d + 1)^2 - 1
+    opacity: torch.Tensor  # (N, 1), logit
+    scaling: torch.Tensor  # (N, 3), natural logarithm
+    rotation: torch.Tensor  # (N, 4), wxyz, of any length
+
+    def empty_like(self) -> RawGaussians:
+        """Six tensors of the same shapes, not initialised: a place for gradients."""
+        return RawGaussians(*(torch.empty_like(t, requires_grad=False) for t in self))
+
+
+class Frame:
+    """A rendered view.
+
+    image (3, H, W); radii int32 (N,), pixels, 0 where not in view; inverse_depth (1, H, W) or None.
+    """
+
+    def __init__(
+        self,
+        image: torch.Tensor,
+        radii: torch.Tensor,
+        inverse_depth: torch.Tensor | None,
+        context: tuple[native.Frame, Parameters] | None,
+    ) -> None:
+        self.image = image
+        self.radii = radii
+        self.inverse_depth = inverse_depth
+        self._context = context
+
+    def backward(
+        self,
+        d_image: torch.Tensor,
+        gradients: RawGaussians,
+        d_inverse_depth: torch.Tensor | None = None,
+        screen: torch.Tensor | None = None,
+    ) -> None:
+        """Overwrite `gradients` with dL/d(raw parameters), from those of image and inverse depth.
+
+        `screen` (N, 2), if given, gets dL/d(centre) in normalised device coordinates. All rows are
+        written; Gaussians not in view get zeros. The parameters must be those that were rendered.
+        Raises RuntimeError if the view was not rendered for training.
+        """
+        if self._context is None:
+            raise RuntimeError("backward needs a view rendered with training=True.")
+        frame, parameters = self._context
+        if d_inverse_depth is not None:
+            if self.inverse_depth is None:
+                raise RuntimeError("this view was rendered without inverse depth.")
+            d_inverse_depth = checked(
+                "d_inverse_depth", d_inverse_depth, tuple(self.inverse_depth.shape)
+            )
+        d_image = checked("d_image", d_image, tuple(self.image.shape))
+        target = _checked(gradients, written=True)
+        n = parameters.means.shape[0]
+        if target.means.shape[0] != n:
+            raise ValueError(f"gradients are for {target.means.shape[0]} Gaussians, not for {n}.")
+        if target.rest is not None and parameters.rest is not None:
+            checked("gradients.features_rest", target.rest, tuple(parameters.rest.shape))
+        if screen is not None:
+            screen = checked("screen", screen, (n, 2), written=True)
+        if n != 0:
+            places = gradients_of(Gradients(*target, screen=screen))
+            frame.backward(scene_of(parameters, raw=True), d_image, d_inverse_depth, places)
+
+
+def render(
+    gaussians: RawGaussians,
+    settings: GaussianRasterizationSettings,
+    *,
+    training: bool,
+    inverse_depth: bool = False,
+    clamp: bool = False,
+) -> Frame:
+    """The view of a model. Only a frame made with `training` has a backward pass.
+
+    `clamp` limits the image to [0, 1]; pixels beyond then pass on no gradient.
+    """
+    parameters = _checked(gaussians)
+    camera = native.camera_of(settings)
+    held = 1 + gaussians.features_rest.shape[1]
+    if held < (camera.sh_degree + 1) ** 2:
+        raise ValueError(f"{held} coefficients are too few for degree {camera.sh_degree}.")
+    height, width, n = camera.height, camera.width, parameters.means.shape[0]
+    make = torch.zeros if n == 0 else torch.empty
+    image = make(3, height, width)
+    depth = make(1, height, width) if inverse_depth else None
+    radii = torch.zeros(n, dtype=torch.int32)
+    frame = native.Frame()
+    if n != 0:
+        outputs = native.Outputs(address(image), address(depth), address(radii))
+        scene = scene_of(parameters, raw=True)
+        frame.render(camera, scene, outputs, keep=training, clamp=clamp)
+    return Frame(image, radii, depth, (frame, parameters) if training else None)
+
+
+def _checked(gaussians: RawGaussians, *, written: bool = False) -> Parameters:
+    n = gaussians.xyz.shape[0]
+    shapes = {
+        "xyz": (n, 3),
+        "features_dc": (n, 1, 3),
+        "features_rest": (n, None, 3),
+        "opacity": (n, 1),
+        "scaling": (n, 3),
+        "rotation": (n, 4),
+    }
+    g = RawGaussians(
+        **{
+            name: checked(name, getattr(gaussians, name), shape, written=written)
+            for name, shape in shapes.items()
+        }
+    )
+    rest = g.features_rest if g.features_rest.shape[1] else None
+    return Parameters(g.xyz, g.opacity, g.scaling, g.rotation, None, None, g.features_dc, rest)

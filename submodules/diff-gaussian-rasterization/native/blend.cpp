@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: Apache-2.0
+// Per tile: blends its Gaussians front to back, and the derivative of that, replayed in the same direction.
+//
+// A tile's pixels stay in the nearest cache. Each Gaussian is first tested against all blocks of the tile at once, and
+// then evaluated in the blocks that it reaches, one pixel per lane.
+//
+// The backward pass repeats the forward arithmetic, operation by operation, so that transmittances and the decisions where
+// to stop are the same. What lies behind a Gaussian is what is left of the final colour after those in front of it.
+#include <cstring>
+
+#include "frame.h"
+#include "thread_pool.h"
+
+namespace rasterizer {
+namespace {
+
+using simd::Float;
+using simd::kLanes;
+using simd::Mask;
+
+constexpr uint32_t kAllLanes = (1u << kLanes) - 1u;
+constexpr BlockMask kAllBlocks = static_cast<BlockMask>(~BlockMask{0});
+constexpr float kLeastExponent = -7.99435344f;  // log2(kAlphaMin)
+constexpr float kRoundingSlack = 2.0e-3f;       // so that rounding in the test of a block never loses a pixel
+constexpr int kAhead = 6;                       // entries whose Gaussians are called for before they are needed
+
+// Pixel coordinates within the tile: of the first pixel of each block, and within a block of each lane.
+struct Layout {
+  alignas(64) float block_x[kBlocks];
+  alignas(64) float block_y[kBlocks];
+  alignas(64) float lane_x[kLanes];
+  alignas(64) float lane_y[kLanes];
+  constexpr Layout() : block_x(), block_y(), lane_x(), lane_y() {
+    for (int b = 0; b < kBlocks; ++b) {
+      block_x[b] = static_cast<float>(b % kBlocksPerRow * kBlockWidth);
+      block_y[b] = static_cast<float>(b / kBlocksPerRow * kBlockHeight);
+    }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      lane_x[lane] = static_cast<float>(lane % kBlockWidth);
+      lane_y[lane] = static_cast<float>(lane / kBlockWidth);
+    }
+  }
+};
+constexpr Layout kLayout;
+
+int lowest_block(BlockMask mask) { return __builtin_ctzll(mask); }
+
+struct Tile {
+  int32_t left, top;  // first pixel
+  int32_t width, height;  // of the part inside the image
+};
+
+Tile tile_at(const Frame& frame, int64_t index) {
+  const int32_t left = static_cast<int32_t>(index % frame.columns) * kTileSize;
+  const int32_t top = static_cast<int32_t>(index / frame.columns) * kTileSize;
+  const auto inside = [](int32_t first, int32_t size) { return size - first < kTileSize ? size - first : kTileSize; };
+  return {left, top, inside(left, frame.camera.width), inside(top, frame.camera.height)};
+}
+
+// Which pixels are opaque, or outside the image: one bit per lane and block; and the blocks with other pixels.
+struct Opaque {
+  uint32_t lanes[kBlocks];
+  BlockMask open;
+
+  explicit Opaque(const Tile& tile) : open(0) {
+    for (int b = 0; b < kBlocks; ++b) {
+      lanes[b] = 0;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const bool inside = kLayout.block_x[b] + kLayout.lane_x[lane] < static_cast<float>(tile.width) &&
+                            kLayout.block_y[b] + kLayout.lane_y[lane] < static_cast<float>(tile.height);
+        if (!inside) lanes[b] |= 1u << lane;
+      }
+      if (lanes[b] != kAllLanes) open |= static_cast<BlockMask>(BlockMask{1} << b);
+    }
+  }
+
+  void add(int block, uint32_t more) {
+    lanes[block] |= more;
+    if (lanes[block] == kAllLanes) open &= static_cast<BlockMask>(~(BlockMask{1} << block));
+  }
+};
+
+// A Gaussian's numbers in every lane, its centre relative to the tile.
+struct Spread {
+  Float x, y, xx, xy, yy, log2_opacity;
+
+  Spread(const Splat& splat, const Tile& tile)
+      : x(splat.x - static_cast<float>(tile.left)), y(splat.y - static_cast<float>(tile.top)),
+        xx(splat.xx), xy(splat.xy), yy(splat.yy), log2_opacity(splat.log2_opacity) {}
+
+  Float exponent(Float dx, Float dy) const { return formulas::alpha_exponent(xx, xy, yy, log2_opacity, dx, dy); }
+};
+
+// The blocks in which alpha may be large enough: the exponent's maximum over a rectangle is inside, or on one of the two
+// sides that face the centre.
+BlockMask blocks_reached(const Spread& spread, const Splat& splat) {
+  const Float zero = Float(0.0f);
+  const Float width = Float(static_cast<float>(kBlockWidth - 1)), height = Float(static_cast<float>(kBlockHeight - 1));
+  const Float slope_x = Float(splat.slope_x), slope_y = Float(splat.slope_y);
+  BlockMask result = 0;
+  for (int first = 0; first < kBlocks; first += kLanes) {
+    const Float left = Float::load(kLayout.block_x + first) - spread.x;
+    const Float top = Float::load(kLayout.block_y + first) - spread.y;
+    const Float right = left + width, bottom = top + height;
+    const Float near_x = simd::clamp(zero, left, right);
+    const Float near_y = simd::clamp(zero, top, bottom);
+    const Float on_vertical = spread.exponent(near_x, simd::clamp(slope_y * near_x, top, bottom));
+    const Float on_horizontal = spread.exponent(simd::clamp(slope_x * near_y, left, right), near_y);
+    const Mask reached = Float(kLeastExponent - kRoundingSlack) <= simd::maximum(on_vertical, on_horizontal);
+    result |= static_cast<BlockMask>(static_cast<BlockMask>(simd::bits(reached)) << first);
+  }
+  return result;
+}
+
+// What a Gaussian does to the pixels of one block. Forward and backward pass both decide by this function alone.
+struct Step {
+  Float dx, dy;               // pixel - centre
+  Float opacity_times_falloff;
+  Float alpha;
+  Float next_transmittance;
+  uint32_t blended;           // lanes that take the Gaussian
+  uint32_t stopped;           // lanes that would become opaque: they take neither this nor any later one
+};
+
+inline Step step_into(const Spread& spread, int block, Float transmittance, uint32_t opaque) {
+  Step step;
+  step.dx = (Float::load(kLayout.lane_x) + Float(kLayout.block_x[block])) - spread.x;
+  step.dy = (Float::load(kLayout.lane_y) + Float(kLayout.block_y[block])) - spread.y;
+  const Float exponent = spread.exponent(step.dx, step.dy);
+  step.opacity_times_falloff = simd::exp2(exponent);
+  step.alpha = simd::minimum(step.opacity_times_falloff, Float(formulas::kAlphaMax));
+  step.next_transmittance = simd::fnmadd(transmittance, step.alpha, transmittance);
+  const Mask drawn = (exponent <= spread.log2_opacity) & (Float(formulas::kAlphaMin) <= step.alpha);
+  const Mask room = Float(formulas::kLeastTransmittance) <= step.next_transmittance;
+  const uint32_t candidates = simd::bits(drawn) & ~opaque;
+  step.blended = candidates & simd::bits(room);
+  step.stopped = candidates ^ step.blended;
+  return step;
+}
+
+inline void call_for(const Frame& frame, const Entry* entry, const Entry* end) {
+  if (entry + kAhead < end) __builtin_prefetch(&frame.splats[entry[kAhead].gaussian]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Forward
+
+struct Accumulated {
+  alignas(64) float transmittance[kTilePixels];
+  alignas(64) float channel[4][kTilePixels];  // red, green, blue, inverse depth
+};
+
+template <int kChannels>
+void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated& sums) {
+  Opaque opaque(tile);
+  const uint32_t begin = frame.tile_begin[index];
+  const Entry* entry = frame.entries.data() + begin;
+  const Entry* end = frame.entries.data() + frame.tile_begin[index + 1];
+  BlockMask* mask_out = frame.masks.data() + begin;
+  for (; entry != end && opaque.open != 0; ++entry) {
+    call_for(frame, entry, end);
+    const Splat& splat = frame.splats[entry->gaussian];
+    const Spread spread(splat, tile);
+    const Float color[4] = {Float(splat.red), Float(splat.green), Float(splat.blue), Float(splat.inverse_depth)};
+    BlockMask changed = 0;
+    for (BlockMask todo = blocks_reached(spread, splat) & opaque.open; todo != 0; todo &= static_cast<BlockMask>(todo - 1)) {
+      const int block = lowest_block(todo);
+      float* t = sums.transmittance + block * kLanes;
+      const Float transmittance = Float::load(t);
+      const Step step = step_into(spread, block, transmittance, opaque.lanes[block]);
+      if ((step.blended | step.stopped) == 0) continue;
+      changed |= static_cast<BlockMask>(BlockMask{1} << block);
+      const Mask blended = simd::from_bits(step.blended);
+      const Float weight = select(blended, step.alpha * transmittance, Float(0.0f));
+      for (int c = 0; c < kChannels; ++c) {
+        float* sum = sums.channel[c] + block * kLanes;
+        simd::fmadd(weight, color[c], Float::load(sum)).store(sum);
+      }
+      select(blended, step.next_transmittance, transmittance).store(t);
+      if (step.stopped != 0) opaque.add(block, step.stopped);
+    }
+    *mask_out++ = changed;
+  }
+  frame.tile_used[index] = static_cast<uint32_t>(mask_out - frame.masks.data()) - begin;
+}
+
+// Adds the background behind what is not opaque.
+void add_background(const Camera& camera, Accumulated& sums) {
+  for (int i = 0; i < kTilePixels; i += kLanes) {
+    const Float left_over = Float::load(sums.transmittance + i);
+    for (int c = 0; c < 3; ++c) {
+      float* sum = sums.channel[c] + i;
+      simd::fmadd(left_over, Float(camera.background[c]), Float::load(sum)).store(sum);
+    }
+  }
+}
+
+// From the order of blocks and lanes to rows of an image, or back: calls copy(offset in the image, offset in the tile,
+// number of pixels) for each run of neighbours.
+template <class Copy>
+void for_each_run(const Tile& tile, int32_t image_width, Copy&& copy) {
+  for (int y = 0; y < tile.height; ++y) {
+    const int64_t row = static_cast<int64_t>(tile.top + y) * image_width + tile.left;
+    for (int x = 0; x < tile.width; x += kBlockWidth) {
+      const int block = y / kBlockHeight * kBlocksPerRow + x / kBlockWidth;
+      const int count = tile.width - x < kBlockWidth ? tile.width - x : kBlockWidth;
+      copy(row + x, block * kLanes + y % kBlockHeight * kBlockWidth, count);
+    }
+  }
+}
+
+void write_plane(const Frame& frame, const Tile& tile, const float* values, bool clamped, float* plane) {
+  alignas(64) float limited[kTilePixels];
+  if (clamped) {
+    for (int i = 0; i < kTilePixels; i += kLanes) {
+      // In this order not-a-number stays.
+      const Float low = simd::maximum(Float(0.0f), Float::load(values + i));
+      simd::minimum(Float(1.0f), low).store(limited + i);
+    }
+    values = limited;
+  }
+  for_each_run(tile, frame.camera.width, [&](int64_t in_image, int in_tile, int count) {
+    std::memcpy(plane + in_image, values + in_tile, static_cast<size_t>(count) * sizeof(float));
+  });
+}
+
+template <int kChannels>
+void blend_tile(Frame& frame, const Outputs& outputs, int64_t index) {
+  const Tile tile = tile_at(frame, index);
+  Accumulated sums;
+  std::memset(sums.channel, 0, sizeof sums.channel);
+  for (int i = 0; i < kTilePixels; i += kLanes) Float(1.0f).store(sums.transmittance + i);
+  blend_entries<kChannels>(frame, index, tile, sums);
+  add_background(frame.camera, sums);
+  if (frame.kept) {
+    std::memcpy(frame.pixels.data() + index * 4 * kTilePixels, sums.channel, sizeof sums.channel);
+  }
+  const int64_t plane = static_cast<int64_t>(frame.camera.width) * frame.camera.height;
+  for (int c = 0; c < 3; ++c) write_plane(frame, tile, sums.channel[c], frame.clamped, outputs.image + c * plane);
+  if (kChannels == 4) write_plane(frame, tile, sums.channel[3], false, outputs.inverse_depth);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Backward
+
+struct Replayed {
+  alignas(64) float transmittance[kTilePixels];
+  alignas(64) float behind[kTilePixels];      // derivative-weighted colour of all that is not yet passed
+  alignas(64) float derivative[4][kTilePixels];
+};
+
+// The derivative for the final colour, where the image follows it.
+void read_derivative(const Frame& frame, const Tile& tile, const float* plane, const float* values, bool clamped,
+                     float* derivative) {
+  std::memset(derivative, 0, kTilePixels * sizeof(float));
+  for_each_run(tile, frame.camera.width, [&](int64_t in_image, int in_tile, int count) {
+    std::memcpy(derivative + in_tile, plane + in_image, static_cast<size_t>(count) * sizeof(float));
+  });
+  if (!clamped) return;
+  for (int i = 0; i < kTilePixels; ++i) {
+    if (values[i] < 0.0f || values[i] > 1.0f) derivative[i] = 0.0f;
+  }
+}
+
+template <int kChannels>
+void prepare_replay(const Frame& frame, const Tile& tile, int64_t index, const float* d_image,
+                    const float* d_inverse_depth, Replayed& replayed) {
+  const float* final = frame.pixels.data() + index * 4 * kTilePixels;
+  const int64_t plane = static_cast<int64_t>(frame.camera.width) * frame.camera.height;
+  for (int c = 0; c < kChannels; ++c) {
+    const float* source = c < 3 ? d_image + c * plane : d_inverse_depth;
+    read_derivative(frame, tile, source, final + c * kTilePixels, c < 3 && frame.clamped, replayed.derivative[c]);
+  }
+  for (int i = 0; i < kTilePixels; i += kLanes) {
+    Float behind = Float(0.0f);
+    for (int c = 0; c < kChannels; ++c) {
+      behind = simd::fmadd(Float::load(final + c * kTilePixels + i), Float::load(replayed.derivative[c] + i), behind);
+    }
+    behind.store(replayed.behind + i);
+    Float(1.0f).store(replayed.transmittance + i);
+  }
+}
+
+// Sums of one Gaussian in one tile, one per lane.
+template <int kChannels>
+struct LaneSums {
+  Float s, sx, sy, sxx, sxy, syy;
+  Float channel[kChannels];
+
+  LaneSums() : s(0.0f), sx(0.0f), sy(0.0f), sxx(0.0f), sxy(0.0f), syy(0.0f) {
+    for (Float& value : channel) value = Float(0.0f);
+  }
+
+  void store(TileGradient& out) const {
+    out.s = simd::sum(s);
+    out.sx = simd::sum(sx);
+    out.sy = simd::sum(sy);
+    out.sxx = simd::sum(sxx);
+    out.sxy = simd::sum(sxy);
+    out.syy = simd::sum(syy);
+    out.red = simd::sum(channel[0]);
+    out.green = simd::sum(channel[1]);
+    out.blue = simd::sum(channel[2]);
+    out.inverse_depth = kChannels == 4 ? simd::sum(channel[kChannels - 1]) : 0.0f;
+  }
+};
+
+template <int kChannels>
+inline void block_backward(const Spread& spread, const Float (&color)[4], int block, Opaque& opaque, Replayed& replayed,
+                           LaneSums<kChannels>& sums) {
+  float* t = replayed.transmittance + block * kLanes;
+  float* b = replayed.behind + block * kLanes;
+  const Float transmittance = Float::load(t);
+  const Step step = step_into(spread, block, transmittance, opaque.lanes[block]);
+  const Mask blended = simd::from_bits(step.blended);
+  const Float zero = Float(0.0f);
+  const Float weight = select(blended, step.alpha * transmittance, zero);
+  Float along = zero;  // colour times derivative
+  for (int c = 0; c < kChannels; ++c) {
+    const Float derivative = Float::load(replayed.derivative[c] + block * kLanes);
+    along = simd::fmadd(color[c], derivative, along);
+    sums.channel[c] = simd::fmadd(weight, derivative, sums.channel[c]);
+  }
+  const Float behind = simd::fnmadd(weight, along, Float::load(b));
+  const Float passes = simd::reciprocal(Float(1.0f) - step.alpha);
+  const Float d_alpha = simd::fnmadd(behind, passes, transmittance * along);
+  const Float s = select(blended, step.opacity_times_falloff * d_alpha, zero);
+  const Float s_dx = s * step.dx, s_dy = s * step.dy;
+  sums.s += s;
+  sums.sx += s_dx;
+  sums.sy += s_dy;
+  sums.sxx = simd::fmadd(s_dx, step.dx, sums.sxx);
+  sums.sxy = simd::fmadd(s_dx, step.dy, sums.sxy);
+  sums.syy = simd::fmadd(s_dy, step.dy, sums.syy);
+  behind.store(b);
+  select(blended, step.next_transmittance, transmittance).store(t);
+  if (step.stopped != 0) opaque.add(block, step.stopped);
+}
+
+template <int kChannels>
+void blend_tile_backward(Frame& frame, const float* d_image, const float* d_inverse_depth, int64_t index) {
+  const uint32_t used = frame.tile_used[index];
+  if (used == 0) return;
+  const Tile tile = tile_at(frame, index);
+  Replayed replayed;
+  prepare_replay<kChannels>(frame, tile, index, d_image, d_inverse_depth, replayed);
+  Opaque opaque(tile);
+  const Entry* entries = frame.entries.data() + frame.tile_begin[index];
+  const BlockMask* masks = frame.masks.data() + frame.tile_begin[index];
+  for (uint32_t i = 0; i < used; ++i) {
+    call_for(frame, entries + i, entries + used);
+    if (masks[i] == 0) continue;
+    const Splat& splat = frame.splats[entries[i].gaussian];
+    const Spread spread(splat, tile);
+    const Float color[4] = {Float(splat.red), Float(splat.green), Float(splat.blue), Float(splat.inverse_depth)};
+    LaneSums<kChannels> sums;
+    for (BlockMask todo = masks[i]; todo != 0; todo &= static_cast<BlockMask>(todo - 1)) {
+      block_backward<kChannels>(spread, color, lowest_block(todo), opaque, replayed, sums);
+    }
+    sums.store(frame.gradients[entries[i].slot]);
+    frame.written[entries[i].slot] = 1;
+  }
+}
+
+}  // namespace
+
+void blend(Frame& frame, const Outputs& outputs, int threads) {
+  const int64_t tiles = frame.tiles();
+  frame.masks.reserve(frame.tile_begin[tiles]);
+  frame.tile_used.reserve(tiles);
+  if (frame.kept) frame.pixels.reserve(tiles * 4 * kTilePixels);
+  ThreadPool::run(threads, tiles, [&](int64_t tile, int) {
+    if (outputs.inverse_depth != nullptr) {
+      blend_tile<4>(frame, outputs, tile);
+    } else {
+      blend_tile<3>(frame, outputs, tile);
+    }
+  });
+}
+
+void blend_backward(Frame& frame, const float* d_image, const float* d_inverse_depth, int threads) {
+  const int64_t tiles = frame.tiles();
+  const uint32_t slots = frame.tile_begin[tiles];
+  frame.gradients.reserve(slots);
+  std::memset(frame.written.reserve(slots), 0, slots);
+  ThreadPool::run(threads, tiles, [&](int64_t tile, int) {
+    if (d_inverse_depth != nullptr) {
+      blend_tile_backward<4>(frame, d_image, d_inverse_depth, tile);
+    } else {
+      blend_tile_backward<3>(frame, d_image, nullptr, tile);
+    }
+  });
+}
+
+}  // namespace rasterizer

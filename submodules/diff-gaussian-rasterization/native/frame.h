@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one rendered view leaves behind for its backward pass, in buffers that are kept from view to view.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#include "formulas.h"
+#include "simd.h"
+
+namespace rasterizer {
+
+using formulas::Camera;
+using formulas::kTileSize;
+
+// The parameters of the Gaussians; all arrays dense and row-major. Exactly one of scales (with rotations) and covariances,
+// and exactly one of dc (with rest) and colors, is not null.
+struct Scene {
+  int64_t count;
+  const float* means;        // (N, 3), world
+  const float* opacities;    // (N)
+  const float* scales;       // (N, 3)
+  const float* rotations;    // (N, 4): w, x, y, z
+  const float* covariances;  // (N, 6)
+  const float* colors;       // (N, 3)
+  const float* dc;           // N rows of 3 floats, `dc_stride` floats apart
+  const float* rest;         // N rows of at least 3 (coefficients - 1) floats, `rest_stride` floats apart
+  int64_t dc_stride;
+  int64_t rest_stride;
+  int32_t raw;               // bool: opacities are logits, scales logarithms, rotations of any length
+};
+
+// Where the derivatives of the loss go, laid out like Scene; each may be null. Every row is written, zeros included.
+struct SceneGradients {
+  float* means;
+  float* opacities;
+  float* scales;
+  float* rotations;
+  float* covariances;
+  float* colors;
+  float* dc;
+  float* rest;
+  int64_t dc_stride;
+  int64_t rest_stride;
+  int32_t rest_width;     // floats of a row of `rest`; those of degrees not evaluated become 0
+  int32_t screen_width;   // floats of a row of `screen`: 2, or 3 with a third that becomes 0
+  float* screen;          // dL/d(normalised device coordinates of the centre)
+};
+
+// Grows, never shrinks, and does not keep its contents when it grows. Fresh pages are expensive, so are buffers kept.
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { std::free(data_); }
+
+  T* reserve(size_t count) {
+    if (count > capacity_) {
+      std::free(data_);
+      data_ = nullptr;
+      capacity_ = 0;
+      const size_t wanted = count + count / 8;
+      if (wanted > (SIZE_MAX / 2) / sizeof(T)) throw std::bad_alloc();
+      const size_t bytes = (wanted * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+      data_ = static_cast<T*>(std::aligned_alloc(kAlignment, bytes));
+      if (data_ == nullptr) throw std::bad_alloc();
+      capacity_ = wanted;
+    }
+    return data_;
+  }
+  T* data() const { return data_; }
+  T& operator[](size_t i) const { return data_[i]; }
+
+ private:
+  static constexpr size_t kAlignment = 64;
+  T* data_ = nullptr;
+  size_t capacity_ = 0;
+};
+
+// All that blending needs of a Gaussian, in one cache line.
+struct alignas(64) Splat {
+  float x, y;                   // centre, pixels
+  float xx, xy, yy;             // exponent of alpha, base 2: xx dx^2 + xy dx dy + yy dy^2 + log2_opacity
+  float log2_opacity;
+  float slope_x, slope_y;       // the exponent is largest at dx = slope_x dy for a given dy, and the other way round
+  float red, green, blue;
+  float inverse_depth;
+  float unused[4];
+};
+static_assert(sizeof(Splat) == 64, "one cache line");
+
+// The tiles that a Gaussian reaches: bit (row - y0) * (x1 - x0) + column - x0 of `mask`, if the rectangle has no more tiles
+// than that; otherwise the mask is 0 and the ellipse is cut again (see Frame::reaches).
+struct Cover {
+  uint16_t x0, y0, x1, y1;
+  uint64_t mask;
+};
+constexpr int kMaskTiles = 64;
+
+// One Gaussian in one tile.
+struct Entry {
+  uint32_t gaussian;
+  uint32_t slot;  // of its gradient record: the slots of a Gaussian are consecutive, its tiles in row-major order
+};
+
+// Sums over the pixels of one tile, for one Gaussian. s = alpha dL/dalpha, and d = pixel - centre.
+struct alignas(64) TileGradient {
+  float s, sx, sy, sxx, sxy, syy;
+  float red, green, blue;
+  float inverse_depth;
+  float unused[6];
+};
+static_assert(sizeof(TileGradient) == 64, "one cache line");
+
+// A tile is cut into blocks of 4 columns with as many pixels as there are lanes; block b is at column b % 4, row b / 4.
+constexpr int kTilePixels = kTileSize * kTileSize;
+constexpr int kBlocks = kTilePixels / simd::kLanes;
+constexpr int kBlockWidth = 4;
+constexpr int kBlockHeight = simd::kLanes / kBlockWidth;
+constexpr int kBlocksPerRow = kTileSize / kBlockWidth;
+
+template <int kBits>
+struct UnsignedOf;
+template <>
+struct UnsignedOf<16> {
+  using Type = uint16_t;
+};
+template <>
+struct UnsignedOf<32> {
+  using Type = uint32_t;
+};
+template <>
+struct UnsignedOf<64> {
+  using Type = uint64_t;
+};
+using BlockMask = UnsignedOf<kBlocks>::Type;
+
+constexpr uint64_t kMostEntries = uint64_t{1} << 31;
+
+// Thrown where a view would have more entries than that.
+struct TooManyEntries {
+  uint64_t entries;
+};
+
+constexpr int kChunk = 512;  // Gaussians that are one task of a geometry pass
+
+struct Frame {
+  Camera camera;
+  int64_t count = 0;                 // Gaussians
+  int32_t columns = 0, rows = 0;     // of tiles
+  uint32_t drawn = 0;                // Gaussians that reach a tile
+  int32_t clamped = 0;               // bool: the image given out was clamped to [0, 1]
+  int32_t kept = 0;                  // bool: what the backward pass needs is here
+
+  Buffer<Splat> splats;              // per Gaussian, where drawn
+  Buffer<Cover> covers;              // likewise
+  Buffer<formulas::Reach<float>> reaches;  // likewise, where the mask does not suffice
+  Buffer<uint32_t> first_slot;       // N + 1: running number of tile entries, by Gaussian
+  Buffer<uint64_t> keys, keys_swap;  // drawn Gaussians: bits of the depth, then the index
+  Buffer<uint32_t> chunk_drawn;      // per chunk
+  Buffer<uint64_t> chunk_entries;
+  Buffer<uint32_t> histograms;       // scratch of both sorts
+  Buffer<uint32_t> tile_begin;       // tiles + 1: first entry of each
+  Buffer<uint32_t> tile_used;        // entries of the tile that were looked at before all its pixels were opaque
+  Buffer<Entry> entries;             // by tile, each front to back
+  Buffer<BlockMask> masks;           // per entry: blocks in which it changed a pixel
+  Buffer<float> pixels;              // per tile and block: final colour (and inverse depth), before clamping
+  Buffer<TileGradient> gradients;    // per slot
+  Buffer<uint8_t> written;           // per slot: whether the record above holds anything
+
+  int64_t tiles() const { return static_cast<int64_t>(columns) * rows; }
+  int64_t chunks() const { return (count + kChunk - 1) / kChunk; }
+};
+
+// Outputs of the forward pass; the image and the inverse depth are planar.
+struct Outputs {
+  float* image;          // (3, H, W)
+  float* inverse_depth;  // (1, H, W), or null
+  int32_t* radii;        // (N), pixels
+};
+
+// The four stages of a view, in this order.
+void project_gaussians(Frame& frame, const Scene& scene, int32_t* radii, int threads);
+void sort_into_tiles(Frame& frame, int threads);
+void blend(Frame& frame, const Outputs& outputs, int threads);
+
+// And of its derivative. d_inverse_depth may be null.
+void blend_backward(Frame& frame, const float* d_image, const float* d_inverse_depth, int threads);
+void project_backward(Frame& frame, const Scene& scene, const SceneGradients& gradients, int threads);
+
+}  // namespace rasterizer

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+// `Float`: as many floats as the widest native register holds, and `Mask`: one truth value for each of them.
+//
+// Native width only: compilers lower wider vectors so badly that it costs a factor of seven (measured). The formulas are
+// written once over a type `F`; this header and the scalar functions of formulas.h give them the same vocabulary.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace simd {
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+
+constexpr int kLanes = 16;
+
+struct Mask {
+  __mmask16 m;
+};
+
+struct Float {
+  __m512 v;
+  Float() = default;
+  Float(__m512 value) : v(value) {}
+  Float(float value) : v(_mm512_set1_ps(value)) {}
+  static Float load(const float* p) { return _mm512_loadu_ps(p); }
+  void store(float* p) const { _mm512_storeu_ps(p, v); }
+};
+
+inline Float operator+(Float a, Float b) { return _mm512_add_ps(a.v, b.v); }
+inline Float operator-(Float a, Float b) { return _mm512_sub_ps(a.v, b.v); }
+inline Float operator*(Float a, Float b) { return _mm512_mul_ps(a.v, b.v); }
+inline Float operator/(Float a, Float b) { return _mm512_div_ps(a.v, b.v); }
+inline Float operator-(Float a) { return _mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f)); }
+inline Mask operator<(Float a, Float b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+inline Mask operator<=(Float a, Float b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+inline Mask operator&(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & b.m)}; }
+inline Mask operator|(Mask a, Mask b) { return {static_cast<__mmask16>(a.m | b.m)}; }
+inline Mask and_not(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & ~b.m)}; }
+
+inline uint32_t bits(Mask a) { return a.m; }
+inline Mask from_bits(uint32_t value) { return {static_cast<__mmask16>(value)}; }
+inline Float select(Mask m, Float yes, Float no) { return _mm512_mask_blend_ps(m.m, no.v, yes.v); }
+inline Float fmadd(Float a, Float b, Float c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
+inline Float fnmadd(Float a, Float b, Float c) { return _mm512_fnmadd_ps(a.v, b.v, c.v); }
+inline Float minimum(Float a, Float b) { return _mm512_min_ps(a.v, b.v); }
+inline Float maximum(Float a, Float b) { return _mm512_max_ps(a.v, b.v); }
+inline Float square_root(Float a) { return _mm512_sqrt_ps(a.v); }
+inline Float round_nearest(Float a) { return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline Float round_down(Float a) { return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+inline Float scale_by_power_of_two(Float a, Float integer) { return _mm512_scalef_ps(a.v, integer.v); }
+inline Float exponent(Float a) { return _mm512_getexp_ps(a.v); }
+inline Float mantissa(Float a) { return _mm512_getmant_ps(a.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero); }
+inline float sum(Float a) { return _mm512_reduce_add_ps(a.v); }
+inline void store_integers(int32_t* p, Float a) { _mm512_storeu_si512(p, _mm512_cvttps_epi32(a.v)); }
+// 1/a to about 1e-7, relatively.
+inline Float reciprocal(Float a) {
+  const __m512 r = _mm512_rcp14_ps(a.v);
+  return _mm512_fmadd_ps(r, _mm512_fnmadd_ps(a.v, r, _mm512_set1_ps(1.0f)), r);
+}
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+constexpr int kLanes = 8;
+
+struct Mask {
+  __m256 m;
+};
+
+struct Float {
+  __m256 v;
+  Float() = default;
+  Float(__m256 value) : v(value) {}
+  Float(float value) : v(_mm256_set1_ps(value)) {}
+  static Float load(const float* p) { return _mm256_loadu_ps(p); }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+};
+
+inline Float operator+(Float a, Float b) { return _mm256_add_ps(a.v, b.v); }
+inline Float operator-(Float a, Float b) { return _mm256_sub_ps(a.v, b.v); }
+inline Float operator*(Float a, Float b) { return _mm256_mul_ps(a.v, b.v); }
+inline Float operator/(Float a, Float b) { return _mm256_div_ps(a.v, b.v); }
+inline Float operator-(Float a) { return _mm256_xor_ps(a.v, _mm256_set1_ps(-0.0f)); }
+inline Mask operator<(Float a, Float b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
+inline Mask operator<=(Float a, Float b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
+inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.m, b.m)}; }
+inline Mask operator|(Mask a, Mask b) { return {_mm256_or_ps(a.m, b.m)}; }
+inline Mask and_not(Mask a, Mask b) { return {_mm256_andnot_ps(b.m, a.m)}; }
+
+inline uint32_t bits(Mask a) { return static_cast<uint32_t>(_mm256_movemask_ps(a.m)); }
+inline Mask from_bits(uint32_t value) {
+  const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const __m256i hit = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(value)), bit);
+  return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(hit, bit))};
+}
+inline Float select(Mask m, Float yes, Float no) { return _mm256_blendv_ps(no.v, yes.v, m.m); }
+inline Float fmadd(Float a, Float b, Float c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
+inline Float fnmadd(Float a, Float b, Float c) { return _mm256_fnmadd_ps(a.v, b.v, c.v); }
+inline Float minimum(Float a, Float b) { return _mm256_min_ps(a.v, b.v); }
+inline Float maximum(Float a, Float b) { return _mm256_max_ps(a.v, b.v); }
+inline Float square_root(Float a) { return _mm256_sqrt_ps(a.v); }
+inline Float round_nearest(Float a) { return _mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline Float round_down(Float a) { return _mm256_floor_ps(a.v); }
+// The integer must lie in [-126, 127], and a in [0.5, 2).
+inline Float scale_by_power_of_two(Float a, Float integer) {
+  const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(integer.v), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), power));
+}
+inline Float exponent(Float a) {
+  const __m256i biased = _mm256_srli_epi32(_mm256_castps_si256(a.v), 23);
+  return _mm256_cvtepi32_ps(_mm256_sub_epi32(biased, _mm256_set1_epi32(127)));
+}
+inline Float mantissa(Float a) {
+  const __m256i fraction = _mm256_and_si256(_mm256_castps_si256(a.v), _mm256_set1_epi32(0x007fffff));
+  return _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f800000)));
+}
+inline float sum(Float a) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+inline void store_integers(int32_t* p, Float a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_cvttps_epi32(a.v));
+}
+inline Float reciprocal(Float a) { return _mm256_div_ps(_mm256_set1_ps(1.0f), a.v); }
+
+#else  // four lanes in the compilers' common vector extension: SSE, NEON and any other 16-byte registers
+
+constexpr int kLanes = 4;
+
+typedef float Floats __attribute__((vector_size(16)));
+typedef int32_t Integers __attribute__((vector_size(16)));
+
+struct Mask {
+  Integers m;
+};
+
+struct Float {
+  Floats v;
+  Float() = default;
+  Float(Floats value) : v(value) {}
+  Float(float value) : v(Floats{value, value, value, value}) {}
+  static Float load(const float* p) {
+    Floats value;
+    std::memcpy(&value, p, sizeof value);
+    return value;
+  }
+  void store(float* p) const { std::memcpy(p, &v, sizeof v); }
+};
+
+inline Float operator+(Float a, Float b) { return a.v + b.v; }
+inline Float operator-(Float a, Float b) { return a.v - b.v; }
+inline Float operator*(Float a, Float b) { return a.v * b.v; }
+inline Float operator/(Float a, Float b) { return a.v / b.v; }
+inline Float operator-(Float a) { return -a.v; }
+inline Mask operator<(Float a, Float b) { return {a.v < b.v}; }
+inline Mask operator<=(Float a, Float b) { return {a.v <= b.v}; }
+inline Mask operator&(Mask a, Mask b) { return {a.m & b.m}; }
+inline Mask operator|(Mask a, Mask b) { return {a.m | b.m}; }
+inline Mask and_not(Mask a, Mask b) { return {a.m & ~b.m}; }
+
+inline uint32_t bits(Mask a) {
+#if defined(__SSE2__)
+  return static_cast<uint32_t>(__builtin_ia32_movmskps((Floats)a.m));
+#else
+  const Integers set = a.m & Integers{1, 2, 4, 8};
+  return static_cast<uint32_t>(set[0] | set[1] | set[2] | set[3]);
+#endif
+}
+inline Mask from_bits(uint32_t value) {
+  const Integers bit = {1, 2, 4, 8};
+  const int32_t same = static_cast<int32_t>(value);
+  return {(Integers{same, same, same, same} & bit) == bit};
+}
+inline Float select(Mask m, Float yes, Float no) {
+  return (Floats)((m.m & (Integers)yes.v) | (~m.m & (Integers)no.v));
+}
+#if defined(__ARM_NEON) && defined(__aarch64__)
+inline Float fmadd(Float a, Float b, Float c) {
+  return (Floats)vfmaq_f32((float32x4_t)c.v, (float32x4_t)a.v, (float32x4_t)b.v);
+}
+inline Float fnmadd(Float a, Float b, Float c) {
+  return (Floats)vfmsq_f32((float32x4_t)c.v, (float32x4_t)a.v, (float32x4_t)b.v);
+}
+#else
+inline Float fmadd(Float a, Float b, Float c) { return a.v * b.v + c.v; }
+inline Float fnmadd(Float a, Float b, Float c) { return c.v - a.v * b.v; }
+#endif
+// As on x86, the second operand where either is not a number.
+inline Float minimum(Float a, Float b) { return select(a < b, a, b); }
+inline Float maximum(Float a, Float b) { return select(b < a, a, b); }
+inline Float square_root(Float a) {
+#if defined(__SSE2__)
+  return __builtin_ia32_sqrtps(a.v);
+#else
+  return Floats{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])};
+#endif
+}
+// Adding and taking away 1.5 * 2^23 leaves no room for a fraction; larger numbers have none.
+inline Float round_nearest(Float a) {
+  const Floats magic = {12582912.0f, 12582912.0f, 12582912.0f, 12582912.0f};
+  const Float rounded = (a.v + magic) - magic;
+  const Mask small = (a < Float(4194304.0f)) & (Float(-4194304.0f) < a);
+  return select(small, rounded, a);
+}
+inline Float round_down(Float a) {
+  const Float rounded = round_nearest(a);
+  return select(a < rounded, rounded - Float(1.0f), rounded);
+}
+inline Integers to_integers(Float a) { return __builtin_convertvector(a.v, Integers); }
+// The integer must lie in [-126, 127], and a in [0.5, 2).
+inline Float scale_by_power_of_two(Float a, Float integer) {
+  return (Floats)((Integers)a.v + to_integers(integer) * (1 << 23));
+}
+inline Float exponent(Float a) { return __builtin_convertvector(((Integers)a.v >> 23) - 127, Floats); }
+inline Float mantissa(Float a) { return (Floats)(((Integers)a.v & 0x007fffff) | 0x3f800000); }
+inline float sum(Float a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+inline void store_integers(int32_t* p, Float a) {
+  const Integers value = to_integers(a);
+  std::memcpy(p, &value, sizeof value);
+}
+inline Float reciprocal(Float a) { return Float(1.0f) / a; }
+
+#endif
+
+inline Mask operator>(Float a, Float b) { return b < a; }
+inline Mask operator>=(Float a, Float b) { return b <= a; }
+inline Float& operator+=(Float& a, Float b) { return a = a + b; }
+inline Float& operator-=(Float& a, Float b) { return a = a - b; }
+inline Float& operator*=(Float& a, Float b) { return a = a * b; }
+
+inline Float round_up(Float a) { return -round_down(-a); }
+
+// Not a number counts as the lower bound.
+inline Float clamp(Float a, Float low, Float high) { return minimum(maximum(a, low), high); }
+
+// 2^a to 2e-7, relatively, for a in [-126, 127]; less, and not-a-number, gives a number near 0.
+// The polynomial is the minimax fit of 2^f on [-0.5, 0.5] with the value 1 at 0; its error is 9.2e-8.
+inline Float exp2(Float a) {
+#if !defined(__AVX512F__)
+  a = maximum(a, Float(-126.0f));
+#endif
+  const Float whole = round_nearest(a);
+  const Float f = a - whole;
+  Float p = fmadd(Float(1.326472707e-3f), f, Float(9.671512649e-3f));
+  p = fmadd(p, f, Float(5.550733744e-2f));
+  p = fmadd(p, f, Float(2.402224209e-1f));
+  p = fmadd(p, f, Float(6.931469776e-1f));
+  p = fmadd(p, f, Float(1.0f));
+  return scale_by_power_of_two(p, whole);
+}
+
+// e^a to 2e-7, relatively; arguments beyond +-87 count as +-87; not-a-number stays.
+inline Float exponential(Float a) {
+  const Float x = clamp(a, Float(-87.0f), Float(87.0f));
+  const Float whole = round_nearest(x * Float(1.44269504f));
+  // ln 2 in two parts, so that the rest is exact
+  const Float f = fnmadd(whole, Float(-2.12194440e-4f), fnmadd(whole, Float(6.93359375e-1f), x));
+  Float p = fmadd(Float(1.3888889e-3f), f, Float(8.3333333e-3f));
+  p = fmadd(p, f, Float(4.1666667e-2f));
+  p = fmadd(p, f, Float(1.6666667e-1f));
+  p = fmadd(p, f, Float(0.5f));
+  p = fmadd(p, f, Float(1.0f));
+  p = fmadd(p, f, Float(1.0f));
+  return select(a <= a, scale_by_power_of_two(p, whole), a);
+}
+
+// log2(a) to 1e-7 (absolutely, near 1), for a normal, finite and positive.
+inline Float log2(Float a) {
+  const Float m = mantissa(a);
+  const Mask high = m > Float(1.41421356f);
+  const Float e = exponent(a) + select(high, Float(1.0f), Float(0.0f));
+  const Float reduced = select(high, m * Float(0.5f), m);
+  // log(m) = 2 artanh(s) with s = (m - 1) / (m + 1), |s| < 0.172
+  const Float s = (reduced - Float(1.0f)) / (reduced + Float(1.0f));
+  const Float s2 = s * s;
+  Float p = fmadd(Float(2.0f / 9), s2, Float(2.0f / 7));
+  p = fmadd(p, s2, Float(2.0f / 5));
+  p = fmadd(p, s2, Float(2.0f / 3));
+  p = fmadd(p, s2, Float(2.0f));
+  return fmadd(p * s, Float(1.44269504f), e);
+}
+
+}  // namespace simd
