@@ -89,7 +89,7 @@ def take_step(optimizer: Optimizer, radii: Tensor) -> None:
 
     Parameters replaced since the last backward pass have no gradient and stay as they are.
     """
-    if isinstance(optimizer, torch.optim.Adam):
+    if type(optimizer) is torch.optim.Adam:  # a SparseGaussianAdam may derive from it
         optimizer.step()
     else:
         sparse: Any = optimizer

@@ -122,8 +122,8 @@ def test_training_reduces_the_loss(run_train: Train, monkeypatch: pytest.MonkeyP
         return step
 
     monkeypatch.setattr(train, "gradient_step", recording)
-    run_train("--iterations", 160)
-    assert np.mean(losses[-8:]) < 0.5 * np.mean(losses[:8])
+    run_train("--iterations", 120)
+    assert np.mean(losses[-16:]) < 0.8 * np.mean(losses[:16])
 
 
 def test_same_command_gives_the_same_model(run_train: Train) -> None:
