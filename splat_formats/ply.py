@@ -40,12 +40,12 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
         )
     n = table.count
     rest = _rest_count(table)
-    # Channel-major in the file: all red coefficients, then all green, then all blue.
-    features_rest = table.stack(_rest_names(rest)).reshape(n, 3, rest).transpose(0, 2, 1)
+    # Channel-major in the file (all red coefficients, then all green, ...), RGB inner in memory.
+    rest_names = [f"f_rest_{channel * rest + k}" for k in range(rest) for channel in range(3)]
     return Splats(
         xyz=table.stack(_XYZ),
         features_dc=table.stack(_DC).reshape(n, 1, 3),
-        features_rest=np.ascontiguousarray(features_rest),
+        features_rest=table.stack(rest_names).reshape(n, rest, 3),
         opacity=table.stack(_OPACITY),
         scaling=table.stack(_SCALE),
         rotation=table.stack(_ROTATION),
@@ -76,10 +76,6 @@ def rows(splats: Splats, start: int, stop: int) -> FloatArray:
     return np.concatenate(columns, axis=1).astype("<f4", copy=False)
 
 
-def _rest_names(rest: int) -> list[str]:
-    return [f"f_rest_{i}" for i in range(3 * rest)]
-
-
 def _rest_count(table: PlyTable) -> int:
     """K, coefficients per channel beyond degree 0."""
     found = sum(name.startswith("f_rest_") for name in table.columns)
@@ -92,8 +88,8 @@ def _rest_count(table: PlyTable) -> int:
 
 
 def _header(splats: Splats) -> bytes:
-    rest = splats.features_rest.shape[1]
-    names = [*_XYZ, *_NORMAL, *_DC, *_rest_names(rest), *_OPACITY, *_SCALE, *_ROTATION]
+    rest_names = [f"f_rest_{i}" for i in range(3 * splats.features_rest.shape[1])]
+    names = [*_XYZ, *_NORMAL, *_DC, *rest_names, *_OPACITY, *_SCALE, *_ROTATION]
     lines = [
         "ply",
         "format binary_little_endian 1.0",

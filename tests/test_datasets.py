@@ -22,6 +22,7 @@ from scene.dataset_readers import (
     SceneInfo,
     fetchPly,
     getNerfppNorm,
+    readColmapSceneInfo,
     readSceneInfo,
     storePly,
     write_input_ply,
@@ -122,6 +123,13 @@ class TestColmap:
         assert names(scene.train_cameras) == [f"{i:02}.png" for i in (1, 2, 3, 4, 5, 6, 7, 9)]
         messages = [record.getMessage() for record in caplog.records]
         assert messages == ["------------LLFF HOLD-------------", "Reading camera 10/10"]
+
+    def test_names_of_test_images_from_a_list(self, tmp_path: Path) -> None:
+        folder = make_colmap(tmp_path)
+        (folder / "sparse" / "0" / "test.txt").write_text("03.png\n\n07.png\n")
+        scene = readColmapSceneInfo(folder, "images", "", True, False, llffhold=0)
+        assert names(scene.test_cameras) == ["03.png", "07.png"]
+        assert len(scene.train_cameras) == 8
 
     def test_exposure_mode_trains_on_test_views_too(self, tmp_path: Path) -> None:
         scene = readSceneInfo(options(make_colmap(tmp_path), eval=True, train_test_exp=True))

@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def by_hand(folder: Path, x: torch.Tensor, y: torch.Tensor) -> float:
     """The definition, in float64 and one pixel at a time."""
     layers = small_trunk("").build()
-    layers.load_state_dict(trunk_weights(TRUNKS["vgg"].file_name))
+    layers.load_state_dict(trunk_weights(folder / TRUNKS["vgg"].file_name))
     linear = list(torch.load(folder / "vgg.pth", weights_only=True).values())
     mean = torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1)
     std = torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1)
@@ -91,9 +91,11 @@ def test_missing_weights_say_where_was_looked(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "vgg.pth").unlink()
+    (folder / TRUNKS["vgg"].file_name).unlink()
     monkeypatch.setenv("TORCH_HOME", str(folder / "cache"))
     with pytest.raises(WeightsNotFound, match="LPIPS_WEIGHTS") as caught:
         LPIPS("vgg")
+    assert caught.value.names == (TRUNKS["vgg"].file_name, "vgg.pth")
     assert caught.value.folders[0] == folder
     assert folder / "cache" / "hub" / "checkpoints" in caught.value.folders
 
@@ -108,6 +110,13 @@ def test_the_download_cache_of_pytorch_is_looked_at(
     monkeypatch.delenv(FOLDER_VARIABLE)
     monkeypatch.setenv("TORCH_HOME", str(folder))
     assert len(LPIPS("vgg").linear) == 2
+
+
+def test_a_trunk_of_another_network_is_refused(folder: Path) -> None:
+    trunk = TRUNKS["vgg"]
+    TRUNKS["vgg"] = Trunk(TRUNKS["alex"].build, trunk.outputs, trunk.channels, trunk.file_name)
+    with pytest.raises(InputError, match="does not hold the expected network"):
+        LPIPS("vgg")
 
 
 def test_a_damaged_trunk_is_refused(folder: Path) -> None:

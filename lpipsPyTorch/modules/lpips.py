@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The LPIPS distance as a module."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from lpipsPyTorch.modules.networks import TRUNKS, layer_outputs
-from lpipsPyTorch.modules.weights import linear_weights, trunk_weights
+from lpipsPyTorch.modules.weights import find_weights, linear_weights, trunk_weights
 from utils.errors import InputError
 
 # Statistics of ImageNet, for inputs in -1..1.
@@ -32,11 +34,12 @@ class LPIPS(nn.Module):
         if version != "0.1":
             raise InputError(f"LPIPS exists here in version 0.1, not {version!r}")
         trunk = TRUNKS[net_type]
-        linear = linear_weights(net_type, version)
+        trunk_path, linear_path = find_weights(trunk.file_name, net_type, version)
+        linear = linear_weights(linear_path)
         if [tuple(w.shape) for w in linear] != [(1, c, 1, 1) for c in trunk.channels]:
-            raise InputError(f"{net_type}.pth does not hold LPIPS weights of {net_type}")
+            raise InputError(f"{linear_path} does not hold LPIPS weights of {net_type}")
         self.layers = trunk.build()
-        self._load_trunk(trunk_weights(trunk.file_name), trunk.file_name)
+        self._load_trunk(trunk_path)
         self.outputs = trunk.outputs
         self.linear = nn.ParameterList(linear)
         self.rescale = rescale
@@ -44,12 +47,13 @@ class LPIPS(nn.Module):
         self.register_buffer("std", torch.tensor(_STD)[None, :, None, None])
         self.eval().requires_grad_(False)
 
-    def _load_trunk(self, weights: dict[str, Tensor], file_name: str) -> None:
+    def _load_trunk(self, path: Path) -> None:
+        weights = trunk_weights(path)
         needed = self.layers.state_dict().keys()
         try:
             self.layers.load_state_dict({name: weights[name] for name in needed})
         except (KeyError, RuntimeError) as error:
-            raise InputError(f"{file_name} does not hold the expected network: {error}") from error
+            raise InputError(f"{path} does not hold the expected network: {error}") from error
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, 1, 1, 1) distances between `x` and `y`."""

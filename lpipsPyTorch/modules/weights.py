@@ -17,22 +17,42 @@ FOLDER_VARIABLE = "LPIPS_WEIGHTS"
 
 
 class WeightsNotFound(InputError):  # noqa: N818, reads as what it says
-    """A weight file is in none of the folders where it was looked for."""
+    """Weight files that are in none of the folders where they were looked for."""
 
-    def __init__(self, name: str, folders: list[Path]):
+    def __init__(self, names: list[str], folders: list[Path]):
         super().__init__(
-            f"LPIPS weights {name} not found; looked in {', '.join(map(str, folders))}. "
-            f"Put the file into one of them, or name its folder in {FOLDER_VARIABLE}"
+            f"LPIPS weights {' and '.join(names)} not found; looked in "
+            f"{', '.join(map(str, folders))}. Put them into one of these folders, or name theirs "
+            f"in {FOLDER_VARIABLE}"
         )
+        self.names = tuple(names)
         self.folders = tuple(folders)
 
 
-def trunk_weights(file_name: str) -> dict[str, Tensor]:
+def find_weights(trunk_name: str, net_type: str, version: str) -> tuple[Path, Path]:
+    """The files of the trunk and of the linear layers; `WeightsNotFound` names all that lack.
+
+    The trunk's is torchvision's. The other, `<net_type>.pth`, is that of the LPIPS authors, which
+    their package `lpips` brings along.
+    """
+    folders = [*_folders(), *_lpips_package_folders(version)]
+    names = (trunk_name, f"{net_type}.pth")
+    found = [
+        next((folder / name for folder in folders if (folder / name).is_file()), None)
+        for name in names
+    ]
+    trunk, linear = found
+    if trunk is None or linear is None:
+        missing = [name for name, path in zip(names, found, strict=True) if path is None]
+        raise WeightsNotFound(missing, folders)
+    return trunk, linear
+
+
+def trunk_weights(path: Path) -> dict[str, Tensor]:
     """The convolutions of a torchvision weight file, named as in its `features` module.
 
-    Raises `WeightsNotFound`, or `InputError` if the file is not the one that its name says.
+    Raises `InputError` if the file's SHA-256 does not begin as its name says.
     """
-    path = _find(file_name, _folders())
     expected = path.stem.rpartition("-")[2]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -45,12 +65,8 @@ def trunk_weights(file_name: str) -> dict[str, Tensor]:
     }
 
 
-def linear_weights(net_type: str, version: str) -> list[Tensor]:
-    """(1, C, 1, 1) non-negative channel weights, one per compared layer.
-
-    The file is `<net_type>.pth` of the LPIPS authors, also found in their package `lpips`.
-    """
-    path = _find(f"{net_type}.pth", [*_folders(), *_lpips_package_folders(version)])
+def linear_weights(path: Path) -> list[Tensor]:
+    """(1, C, 1, 1) non-negative channel weights, one per compared layer."""
     state = _load(path)
     names = [f"lin{i}.model.1.weight" for i in range(len(state))]
     if not names or any(name not in state for name in names):
@@ -69,13 +85,6 @@ def _lpips_package_folders(version: str) -> list[Path]:
     if spec is None or spec.origin is None:
         return []
     return [Path(spec.origin).parent / "weights" / f"v{version}"]
-
-
-def _find(name: str, folders: list[Path]) -> Path:
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    raise WeightsNotFound(name, folders)
 
 
 def _load(path: Path) -> dict[str, Tensor]:
