@@ -53,7 +53,7 @@ class Gradients(NamedTuple):
     colors: torch.Tensor | None
     dc: torch.Tensor | None
     rest: torch.Tensor | None
-    screen: torch.Tensor
+    screen: torch.Tensor | None
 
 
 def check_parameters(parameters: Parameters, sh_degree: int) -> Parameters:
@@ -121,7 +121,7 @@ def gradients_of(g: Gradients) -> native.SceneGradients:
         dc_stride=dc_stride,
         rest_stride=rest_stride,
         rest_width=rest_width,
-        screen_width=g.screen.shape[1],
+        screen_width=0 if g.screen is None else g.screen.shape[1],
         screen=address(g.screen),
     )
 

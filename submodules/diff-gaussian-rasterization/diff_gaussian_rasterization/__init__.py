@@ -95,7 +95,7 @@ class _RasterizeGaussians(torch.autograd.Function):
         g = _C.rasterize_gaussians_backward(
             parameters, ctx.frame, grad_color.contiguous(), grad_inverse_depth
         )
-        screen = g.screen if ctx.screen_shape == g.screen.shape else None
+        screen = g.screen if ctx.screen_shape == g.means.shape else None
         opacities = g.opacities.reshape(ctx.opacity_shape)
         return (
             *(g.means, screen, g.rest, g.colors, opacities, g.scales, g.rotations, g.covariances),

@@ -20,6 +20,8 @@ library, instruction_set = load_library()
 LARGEST_IMAGE_SIDE = 1 << 16  # pixels; tiles are counted in 16 bits
 MOST_GAUSSIANS = 1 << 31
 
+STAGES = ("project", "sort", "blend", "blend backward", "project backward")
+
 _address = ctypes.c_void_p
 
 
@@ -148,6 +150,8 @@ library.frame_backward.argtypes = [
 ]
 library.frame_counts.restype = None
 library.frame_counts.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64)]
+library.frame_seconds.restype = None
+library.frame_seconds.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_double)]
 library.mark_visible.restype = None
 library.mark_visible.argtypes = [
     ctypes.POINTER(Camera),
@@ -298,6 +302,12 @@ class Frame:
         numbers = (ctypes.c_int64 * 3)()
         library.frame_counts(self._handle, numbers)
         return numbers[0], numbers[1], numbers[2]
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Wall time of each stage of this view (of the backward stages: if there were any)."""
+        seconds = (ctypes.c_double * len(STAGES))()
+        library.frame_seconds(self._handle, seconds)
+        return dict(zip(STAGES, seconds, strict=True))
 
 
 def mark_visible(camera: Camera, means: torch.Tensor) -> torch.Tensor:

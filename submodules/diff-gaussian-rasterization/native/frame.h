@@ -146,6 +146,8 @@ struct TooManyEntries {
   uint64_t entries;
 };
 
+enum Stage { kProject, kSort, kBlend, kBlendBackward, kProjectBackward, kStages };
+
 constexpr int kChunk = 512;  // Gaussians that are one task of a geometry pass
 
 struct Frame {
@@ -155,6 +157,8 @@ struct Frame {
   uint32_t drawn = 0;                // Gaussians that reach a tile
   int32_t clamped = 0;               // bool: the image given out was clamped to [0, 1]
   int32_t kept = 0;                  // bool: what the backward pass needs is here
+
+  double seconds[kStages] = {};      // wall time of each stage of the last view
 
   Buffer<Splat> splats;              // per Gaussian, where drawn
   Buffer<Cover> covers;              // likewise

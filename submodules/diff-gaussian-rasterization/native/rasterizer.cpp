@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The library's interface: plain C, for ctypes. Arguments were checked by the caller; see native.py of the package.
-#include <cstring>
+#include <chrono>
 #include <exception>
 #include <new>
 
@@ -32,6 +32,13 @@ int32_t guarded(Work&& work) {
   }
 }
 
+template <class Work>
+void timed(Frame& frame, Stage stage, Work&& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  frame.seconds[stage] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 }  // namespace
 
 EXPORT Frame* frame_create() { return new (std::nothrow) Frame(); }
@@ -48,17 +55,17 @@ EXPORT int32_t frame_render(Frame* frame, const Camera* camera, const Scene* sce
     frame->rows = (camera->height + kTileSize - 1) / kTileSize;
     frame->kept = keep;
     frame->clamped = clamp;
-    project_gaussians(*frame, *scene, outputs->radii, threads);
-    sort_into_tiles(*frame, threads);
-    blend(*frame, *outputs, threads);
+    timed(*frame, kProject, [&] { project_gaussians(*frame, *scene, outputs->radii, threads); });
+    timed(*frame, kSort, [&] { sort_into_tiles(*frame, threads); });
+    timed(*frame, kBlend, [&] { blend(*frame, *outputs, threads); });
   });
 }
 
 EXPORT int32_t frame_backward(Frame* frame, const Scene* scene, const float* d_image, const float* d_inverse_depth,
                               const SceneGradients* gradients, int32_t threads) {
   return guarded([&] {
-    blend_backward(*frame, d_image, d_inverse_depth, threads);
-    project_backward(*frame, *scene, *gradients, threads);
+    timed(*frame, kBlendBackward, [&] { blend_backward(*frame, d_image, d_inverse_depth, threads); });
+    timed(*frame, kProjectBackward, [&] { project_backward(*frame, *scene, *gradients, threads); });
   });
 }
 
@@ -72,6 +79,11 @@ EXPORT void frame_counts(const Frame* frame, int64_t* counts) {
       counts[2] += __builtin_popcountll(frame->masks[frame->tile_begin[tile] + i]);
     }
   }
+}
+
+// Wall time of the stages of the last view, in the order of `Stage`.
+EXPORT void frame_seconds(const Frame* frame, double* seconds) {
+  for (int stage = 0; stage < kStages; ++stage) seconds[stage] = frame->seconds[stage];
 }
 
 EXPORT void mark_visible(const Camera* camera, const float* means, int64_t count, uint8_t* visible) {
