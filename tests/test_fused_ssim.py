@@ -183,6 +183,16 @@ def test_gradient_flows_to_the_first_image_only_and_is_scaled() -> None:
     torch.testing.assert_close(first.grad, 3 * gradient)
 
 
+def test_gradient_is_the_same_in_a_second_pass_over_the_graph() -> None:
+    x, y = image_pair((3, 30, 20))
+    image = x.clone().requires_grad_()
+    loss = fused_l1_ssim(image, y)
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert image.grad is not None
+    assert torch.equal(image.grad, 2 * l1_ssim_value_and_gradient(x, y)[2])
+
+
 def test_strided_images_are_read_in_their_order() -> None:
     x, y = image_pair((3, 30, 20))
     rows_last = x.permute(1, 2, 0).contiguous().permute(2, 0, 1)

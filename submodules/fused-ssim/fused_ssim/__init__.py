@@ -132,7 +132,9 @@ class _WeightedMeans(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * scale, None, None, None
+        # A loss is mostly the last step: its factor is 1, and an image-sized product is saved.
+        scaled = gradient if scale.item() == 1.0 else gradient * scale
+        return scaled, None, None, None
 
 
 def _run(
