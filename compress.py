@@ -178,7 +178,8 @@ def build_job(
         training_views=scene.getTrainCameras(),
         test_views=scene.getTestCameras(),
         extent=scene.cameras_extent,
-        render_options=RenderOptions(background, **asdict(pipeline)),
+        background=background,
+        render_options=RenderOptions(**asdict(pipeline)),
         settings=settings,
         rounds_folder=rounds_folder(Path(options.model_path)),
         identity={

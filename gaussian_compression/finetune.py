@@ -15,8 +15,9 @@ from gaussian_compression.quantize import (
     quantizers_for,
 )
 from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
-from gaussian_renderer.view_gradient import ViewGradient
+from gaussian_renderer.view_gradient import Differentiate
 from scene.cameras import Camera
+from scene.kernel_adam import adam
 from scene.raw_parameters import RawParameters
 
 ADAM_EPSILON = 1e-15
@@ -44,7 +45,7 @@ class TrainableModel:
 class Finetuner:
     """Everything a fine-tuning needs but the model."""
 
-    view_gradient: ViewGradient
+    differentiate: Differentiate
     extent: float
     """Radius of the training cameras, world units (contract: `cameras_extent`)."""
     loss: FinetuneSettings
@@ -72,7 +73,7 @@ class Finetuner:
             model.ranges = moved_ranges(model.ranges, model.raw, self.quantization.range_momentum)
             quantizers = quantizers_for(model.raw, model.ranges, self.quantization)
             seen = quantize_into(model.raw, quantizers, decoded)
-            loss = self.view_gradient(view, seen, gradients).loss
+            loss = self.differentiate(view, seen, gradients).loss
             self._add_sparsity_gradient(seen, gradients)
             optimizer.step()
             on_iteration(loss)
@@ -89,7 +90,7 @@ class Finetuner:
             "rotation": self.loss.rotation_lr,
         }
         groups = [{"params": [p], "lr": rates[name]} for name, p in raw.named() if p.numel()]
-        return torch.optim.Adam(groups, eps=ADAM_EPSILON, fused=True)
+        return adam(groups, ADAM_EPSILON)
 
     def _add_sparsity_gradient(self, seen: RawParameters, gradients: RawParameters) -> None:
         """Gradient of sh_sparsity x mean |f_rest|."""

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from gaussian_compression.codec.model_file import ModelFile, decode, encode, in_file_order
 from gaussian_compression.decoded import to_splats
@@ -63,6 +65,8 @@ class CompressionJob:
     training_views: Sequence[Camera]
     test_views: Sequence[Camera]
     extent: float
+    background: torch.Tensor
+    """(3,) RGB in 0..1, on the device to work on."""
     render_options: RenderOptions
     settings: CompressionSettings
     rounds_folder: Path
@@ -117,12 +121,14 @@ class _Run:
         if not self._start.count:
             raise InputError("the model holds no Gaussians (with finite parameters) to compress")
         self._views = self._split_views()
-        self._device = job.render_options.background.device
-        self._view_gradient = view_gradient(
-            job.render_options, self._trajectory.finetune.lambda_dssim
+        self._device = job.background.device
+        self._differentiate = partial(
+            view_gradient(job.render_options, self._trajectory.finetune.lambda_dssim, self._device),
+            background=job.background,
+            sh_degree=self._start.sh_degree,
         )
         self._finetuner = Finetuner(
-            self._view_gradient,
+            self._differentiate,
             job.extent,
             self._trajectory.finetune,
             self._trajectory.quantization,
@@ -212,7 +218,7 @@ class _Run:
         views = self._views.training
         with self._progress.stage(name, len(views)) as advance:
             gradients = accumulate_gradients(
-                decoded, views, self._view_gradient, lambda: advance(None)
+                decoded, views, self._differentiate, lambda: advance(None)
             )
         keep = rows_to_keep(gradient_norm_scores(gradients), self._trajectory.prune_fraction)
         model.raw = model.raw.rows(keep)
@@ -271,7 +277,7 @@ class _Run:
         scores = []
         with self._progress.stage(name, len(views)) as advance:
             for view in views:
-                scores += evaluate([view], model, options, options.background)
+                scores += evaluate([view], model, options, self._job.background)
                 advance(None)
         return Quality(
             psnr=float(np.mean([score.psnr for score in scores])),
@@ -286,7 +292,7 @@ class _Run:
             **settings,
             "start_model": _digest(self._start),
             "training_views": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
-            "background": self._job.render_options.background.tolist(),
+            "background": self._job.background.tolist(),
             "antialiasing": self._job.render_options.antialiasing,
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from gaussian_renderer.view_gradient import ViewGradient
+from gaussian_renderer.view_gradient import Differentiate
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 
@@ -14,13 +14,13 @@ from scene.raw_parameters import RawParameters
 def accumulate_gradients(
     raw: RawParameters,
     views: Iterable[Camera],
-    view_gradient: ViewGradient,
+    differentiate: Differentiate,
     on_view: Callable[[], None],
 ) -> RawParameters:
     """Signed sum over `views` of the loss gradients, one tensor per raw tensor."""
     total, gradients = raw.map(torch.zeros_like), raw.map(torch.empty_like)
     for view in views:
-        view_gradient(view, raw, gradients)
+        differentiate(view, raw, gradients)
         for accumulated, gradient in zip(total, gradients, strict=True):
             accumulated.add_(gradient)
         on_view()

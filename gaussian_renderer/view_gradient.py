@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loss of one view and its gradients for the raw parameters: the inner step of every loop.
 
-Two ways to the same numbers: straight through the kernels where the installed rasteriser offers
-its autograd-free path on raw parameters, else through autograd over whatever is installed.
+Two ways to the same numbers: straight through the kernels where the installed packages offer their
+autograd-free calls, else through autograd over whatever is installed. A test compares them.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from gaussian_renderer import render
 from gaussian_renderer.photometric import photometric_loss
+from gaussian_renderer.rasterizer import installed_package
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
@@ -22,27 +26,39 @@ from scene.raw_parameters import RawParameters
 
 @dataclass(frozen=True)
 class ViewLoss:
-    """What one view said."""
+    """What one view said. The tensors are good until the next call of the same ViewGradient."""
 
     loss: float
+    image: Tensor
+    """(3,H,W) in 0..1."""
     radii: Tensor
     """(N,) int32 pixels; 0 where not visible."""
+    screen_gradient: Tensor
+    """(N,2) derivatives by the screen positions, NDC units."""
 
 
 class ViewGradient(Protocol):
     """(1 - lambda) L1 + lambda (1 - SSIM) of a view, differentiated by the raw parameters."""
 
-    def __call__(self, camera: Camera, raw: RawParameters, out: RawParameters) -> ViewLoss:
-        """The loss of `camera`'s photograph; its gradients overwrite the tensors of `out`."""
+    def __call__(
+        self,
+        camera: Camera,
+        raw: RawParameters,
+        out: RawParameters,
+        background: Tensor,
+        sh_degree: int,
+    ) -> ViewLoss:
+        """The loss of `camera`'s photograph; its gradients overwrite the tensors of `out`.
+
+        `background` is (3,) RGB in 0..1; SH bands above `sh_degree` take no part.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """How views are drawn, whatever draws them."""
+    """How views are drawn, whatever draws them: the pipeline options that rendering reads."""
 
-    background: Tensor
-    """(3,) RGB in 0..1, on the model's device."""
     antialiasing: bool = False
     convert_SHs_python: bool = False
     compute_cov3D_python: bool = False
@@ -56,18 +72,112 @@ class AutogradViewGradient:
         self._options = options
         self._lambda_dssim = lambda_dssim
 
-    def __call__(self, camera: Camera, raw: RawParameters, out: RawParameters) -> ViewLoss:
+    def __call__(
+        self,
+        camera: Camera,
+        raw: RawParameters,
+        out: RawParameters,
+        background: Tensor,
+        sh_degree: int,
+    ) -> ViewLoss:
         """See ViewGradient."""
         leaves = raw.map(lambda tensor: tensor.detach().requires_grad_())
         model = GaussianModel.from_raw(leaves)
-        package = render(camera, model, self._options, self._options.background)
-        loss = photometric_loss(package["render"], camera, self._lambda_dssim)
-        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        model.active_sh_degree = sh_degree
+        with torch.enable_grad():
+            drawn = render(camera, model, self._options, background)
+            loss = photometric_loss(drawn["render"], camera, self._lambda_dssim)
+        wanted = [*leaves, drawn["viewspace_points"]]
+        *gradients, screen = torch.autograd.grad(loss, wanted, allow_unused=True)
         for target, gradient in zip(out, gradients, strict=True):
             target.zero_() if gradient is None else target.copy_(gradient)
-        return ViewLoss(float(loss), package["radii"])
+        if screen is None:
+            screen = torch.zeros_like(raw.xyz)
+        return ViewLoss(loss.item(), drawn["render"].detach(), drawn["radii"], screen[:, :2])
 
 
-def view_gradient(options: RenderOptions, lambda_dssim: float) -> ViewGradient:
-    """The fastest implementation that the installed rasteriser allows."""
+class DirectViewGradient:
+    """Straight through the kernels: no autograd, no activations in torch, buffers that stay."""
+
+    def __init__(self, options: RenderOptions, lambda_dssim: float) -> None:
+        import fused_ssim
+        from diff_gaussian_rasterization import GaussianRasterizationSettings, raw
+
+        self._options = options
+        self._lambda_dssim = lambda_dssim
+        self._settings = GaussianRasterizationSettings
+        self._rasterizer: Any = raw
+        self._value_and_gradient = fused_ssim.l1_ssim_value_and_gradient
+        self._screen = torch.empty(0, 2)
+        self._image_gradient = torch.empty(0)
+
+    def __call__(
+        self,
+        camera: Camera,
+        raw: RawParameters,
+        out: RawParameters,
+        background: Tensor,
+        sh_degree: int,
+    ) -> ViewLoss:
+        """See ViewGradient."""
+        self._fit_buffers(raw, camera)
+        frame = self._rasterizer.render(
+            self._rasterizer.RawGaussians(*raw),
+            self._view(camera, background, sh_degree),
+            training=True,
+            clamp=True,
+        )
+        l1, ssim, _ = self._value_and_gradient(
+            frame.image, camera.image_u8, self._lambda_dssim, self._image_gradient
+        )
+        frame.backward(
+            self._image_gradient, self._rasterizer.RawGaussians(*out), screen=self._screen
+        )
+        loss = (1 - self._lambda_dssim) * l1 + self._lambda_dssim * (1 - ssim)
+        return ViewLoss(loss, frame.image, frame.radii, self._screen)
+
+    def _fit_buffers(self, raw: RawParameters, camera: Camera) -> None:
+        if self._screen.shape[0] != raw.gaussian_count:
+            self._screen = torch.empty(raw.gaussian_count, 2)
+        if self._image_gradient.shape != camera.image_u8.shape:
+            self._image_gradient = torch.empty(camera.image_u8.shape)
+
+    def _view(self, camera: Camera, background: Tensor, sh_degree: int) -> Any:
+        return self._settings(
+            image_height=camera.image_height,
+            image_width=camera.image_width,
+            tanfovx=math.tan(camera.FoVx * 0.5),
+            tanfovy=math.tan(camera.FoVy * 0.5),
+            bg=background,
+            scale_modifier=1.0,
+            viewmatrix=camera.world_view_transform,
+            projmatrix=camera.full_proj_transform,
+            sh_degree=sh_degree,
+            campos=camera.camera_center,
+            prefiltered=False,
+            debug=self._options.debug,
+            antialiasing=self._options.antialiasing,
+        )
+
+
+Differentiate = Callable[[Camera, RawParameters, RawParameters], ViewLoss]
+"""A ViewGradient with its background and SH degree settled: (camera, raw, out) -> ViewLoss."""
+
+
+def view_gradient(
+    options: RenderOptions, lambda_dssim: float, device: torch.device
+) -> ViewGradient:
+    """The fastest implementation that the installed packages and the options allow."""
+    in_python = options.convert_SHs_python or options.compute_cov3D_python
+    if device.type == "cpu" and not in_python and _direct_path_installed():
+        return DirectViewGradient(options, lambda_dssim)
     return AutogradViewGradient(options, lambda_dssim)
+
+
+def _direct_path_installed() -> bool:
+    package = installed_package()
+    if find_spec(f"{package.__name__}.raw") is None or find_spec("fused_ssim") is None:
+        return False
+    import fused_ssim
+
+    return hasattr(fused_ssim, "l1_ssim_value_and_gradient")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from scene.kernel_adam import KernelAdam, adam
 from utils.errors import InputError
 
 EPSILON = 1e-15
@@ -56,7 +57,7 @@ def create_optimizer(
         for name, parameter in parameters.items()
     ]
     if optimizer_type == "default":
-        return torch.optim.Adam(groups, lr=0.0, eps=EPSILON, fused=True)
+        return adam(groups, EPSILON)
     if optimizer_type == "sparse_adam":
         return _sparse_adam_class()(groups, lr=0.0, eps=EPSILON)
     raise InputError(
@@ -89,7 +90,8 @@ def take_step(optimizer: Optimizer, radii: Tensor) -> None:
 
     Parameters replaced since the last backward pass have no gradient and stay as they are.
     """
-    if type(optimizer) is torch.optim.Adam:  # a SparseGaussianAdam may derive from it
+    # By its very type: a SparseGaussianAdam may derive from torch's Adam, and steps otherwise.
+    if type(optimizer) in (torch.optim.Adam, KernelAdam):
         optimizer.step()
     else:
         sparse: Any = optimizer
