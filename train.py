@@ -8,7 +8,7 @@ import time
 import uuid
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,17 +28,19 @@ from arguments import (
 )
 from gaussian_renderer import render
 from gaussian_renderer.evaluation import evaluate
-from gaussian_renderer.photometric import photometric_loss
+from gaussian_renderer.view_gradient import RenderOptions, ViewLoss, view_gradient
 from scene import GaussianModel, Scene
 from scene.cameras import Camera
 from scene.checkpoint import LoopState, load_checkpoint, save_checkpoint
-from scene.densification import densifies, is_active, prunes_large, resets_opacity
+from scene.densification import accumulate, densifies, is_active, prunes_large, resets_opacity
 from scene.optimizer import take_step
+from scene.raw_parameters import RawParameters
 from scene.view_queue import ViewQueue
 from utils import cli
 from utils.errors import InputError
 from utils.general_utils import safe_state
 from utils.interruption import interruption
+from utils.loss_utils import l1_loss
 from utils.tensorboard_log import VIEWS_SHOWN, TensorBoardLog, open_log
 
 DEFAULT_MILESTONES = [7_000, 30_000]
@@ -68,41 +70,29 @@ class Milestones:
     debug_from: int
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one view's forward and backward pass leaves besides the gradients."""
+class GradientStep:
+    """Leaves the gradients of one view's loss in the model's parameters."""
 
-    camera: Camera
-    loss: float
-    image: Tensor
-    """(3,H,W) in 0..1."""
-    screen_points: Tensor
-    """(N,3), with its gradient."""
-    visible: Tensor
-    """(K,1) indices."""
-    radii: Tensor
-    """(N,) pixels."""
+    def __init__(self, gaussians: GaussianModel, options: Options) -> None:
+        self._gaussians = gaussians
+        self._view_gradient = view_gradient(
+            RenderOptions(**asdict(options.pipe)),
+            options.optimization.lambda_dssim,
+            gaussians.device,
+        )
+        self._buffers: RawParameters | None = None
 
-
-def gradient_step(
-    camera: Camera,
-    gaussians: GaussianModel,
-    pipe: PipelineOptions,
-    background: Tensor,
-    lambda_dssim: float,
-) -> Step:
-    """Render one view, and leave the loss's gradients in the model's parameters."""
-    drawn = render(camera, gaussians, pipe, background)
-    loss = photometric_loss(drawn["render"], camera, lambda_dssim)
-    loss.backward()
-    return Step(
-        camera,
-        loss.item(),
-        drawn["render"].detach(),
-        drawn["viewspace_points"],
-        drawn["visibility_filter"],
-        drawn["radii"],
-    )
+    def __call__(self, camera: Camera, background: Tensor) -> ViewLoss:
+        """What the view said besides. The gradients are good until the next call."""
+        raw = self._gaussians.raw_parameters()
+        if self._buffers is None or self._buffers.gaussian_count != raw.gaussian_count:
+            self._buffers = raw.map(torch.empty_like)
+        said = self._view_gradient(
+            camera, raw, self._buffers, background, self._gaussians.active_sh_degree
+        )
+        for parameter, gradient in zip(raw, self._buffers, strict=True):
+            parameter.grad = gradient
+        return said
 
 
 class Reporter:
@@ -114,15 +104,15 @@ class Reporter:
         self._bar = bar
         self._average_loss = 0.0
 
-    def step(self, iteration: int, step: Step, seconds: float) -> None:
+    def step(self, iteration: int, camera: Camera, said: ViewLoss, seconds: float) -> None:
         """Note one iteration."""
-        self._average_loss = 0.4 * step.loss + 0.6 * self._average_loss
+        self._average_loss = 0.4 * said.loss + 0.6 * self._average_loss
         if iteration % BAR_INTERVAL == 0:
             self._bar.set_postfix({"Loss": f"{self._average_loss:.7f}"}, refresh=False)
             self._bar.update(BAR_INTERVAL)
         if self._log is not None:
-            truth = step.camera.original_image.to(step.image.device)
-            self._log.step(iteration, (step.image - truth).abs().mean().item(), step.loss, seconds)
+            truth = camera.original_image.to(said.image.device)
+            self._log.step(iteration, l1_loss(said.image, truth).item(), said.loss, seconds)
 
     def scores(self, iteration: int) -> None:
         """Score the test views, and some of the training views."""
@@ -166,6 +156,7 @@ class Training:
         self.scene = scene
         self.gaussians = scene.gaussians
         self.first_iteration = 0
+        self.gradient_step = GradientStep(self.gaussians, options)
         self.queue = ViewQueue(scene.getTrainCameras())
         self.background = torch.full(
             (3,), float(options.model.white_background), device=self.gaussians.device
@@ -205,23 +196,24 @@ class Training:
     def iterate(self, iteration: int, reporter: Reporter) -> None:
         """One iteration, in the published order: a saved model lacks its iteration's update."""
         started = time.perf_counter()
-        optimization, pipe = self.options.optimization, self.options.pipe
+        optimization = self.options.optimization
         self.gaussians.update_learning_rate(iteration)
         if iteration % SH_INTERVAL == 0:
             self.gaussians.oneupSHdegree()
         if iteration - 1 == self.milestones.debug_from:
-            pipe.debug = True
-        camera, background = self.queue.draw(), self.draw_background()
-        step = gradient_step(camera, self.gaussians, pipe, background, optimization.lambda_dssim)
-        reporter.step(iteration, step, time.perf_counter() - started)
+            self.options.pipe.debug = True
+            self.gradient_step = GradientStep(self.gaussians, self.options)
+        camera = self.queue.draw()
+        said = self.gradient_step(camera, self.draw_background())
+        reporter.step(iteration, camera, said, time.perf_counter() - started)
         if iteration in self.milestones.test:
             reporter.scores(iteration)
         if iteration in self.milestones.save:
             self.save(iteration)
         if is_active(iteration, optimization):
-            self.control_density(iteration, step)
+            self.control_density(iteration, said)
         if iteration < optimization.iterations:
-            take_step(self.gaussians.trained_by, step.radii)
+            take_step(self.gaussians.trained_by, optimization.optimizer_type, said.radii)
         if iteration in self.milestones.checkpoint:
             self.save_checkpoint(iteration)
 
@@ -232,18 +224,17 @@ class Training:
         return self.background
 
     @torch.no_grad()
-    def control_density(self, iteration: int, step: Step) -> None:
+    def control_density(self, iteration: int, said: ViewLoss) -> None:
         """Keep the statistics; when due, change the number of Gaussians or reset opacities."""
         options, gaussians = self.options.optimization, self.gaussians
-        gaussians.max_radii2D = torch.maximum(gaussians.max_radii2D, step.radii)
-        gaussians.add_densification_stats(step.screen_points, step.visible)
+        accumulate(gaussians, said.screen_gradient, said.radii)
         if densifies(iteration, options):
             gaussians.densify_and_prune(
                 options.densify_grad_threshold,
                 MIN_OPACITY,
                 self.scene.cameras_extent,
                 MAX_SCREEN_SIZE if prunes_large(iteration, options) else None,
-                step.radii,
+                said.radii,
             )
             if gaussians.get_xyz.shape[0] == 0:
                 raise InputError(

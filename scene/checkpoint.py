@@ -106,8 +106,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def _checked(path: str | Path, content: object) -> Checkpoint:
     match content:
-        case (tuple(values), int(iteration)) if (
-            len(values) == VALUE_COUNT and isinstance(values[OPTIMIZER_STATE], dict)
+        case (tuple(values), int(iteration)) if len(values) == VALUE_COUNT and isinstance(
+            values[OPTIMIZER_STATE], dict
         ):
             extra = values[OPTIMIZER_STATE].get(LOOP_KEY)
             return Checkpoint(values, iteration, None if extra is None else LoopState(**extra))

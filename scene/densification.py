@@ -61,14 +61,30 @@ def resets_opacity(iteration: int, schedule: Schedule, white_background: bool) -
     )
 
 
-def accumulate(model: GaussianModel, screen_gradient: Tensor, visible: Tensor) -> None:
-    """Add the norm of each visible Gaussian's screen gradient (N,>=2), in NDC units.
+def accumulate(model: GaussianModel, screen_gradient: Tensor, radii: Tensor) -> None:
+    """Take one view into the statistics.
+
+    `screen_gradient` (N,>=2) is in NDC units; `radii` (N,) pixels are 0 where not visible.
+    """
+    torch.maximum(model.max_radii2D, radii.to(model.max_radii2D.dtype), out=model.max_radii2D)
+    add_gradients(model, screen_gradient, radii > 0)
+
+
+def add_gradients(model: GaussianModel, screen_gradient: Tensor, visible: Tensor) -> None:
+    """Add the norm of each visible Gaussian's screen gradient (N,>=2), and count the visit.
 
     `visible` selects rows: booleans (N,), or indices (K,) or (K,1).
     """
-    rows = visible.squeeze(-1) if visible.dtype == torch.int64 else visible
-    model.xyz_gradient_accum[rows] += screen_gradient[rows, :2].norm(dim=-1, keepdim=True)
-    model.denom[rows] += 1
+    x, y = screen_gradient[:, 0], screen_gradient[:, 1]
+    norms = (x * x + y * y).sqrt_().unsqueeze(1)
+    if visible.dtype == torch.bool:
+        # Whole rows cost less than gathering and scattering the visible ones.
+        model.xyz_gradient_accum += norms * visible.unsqueeze(1)
+        model.denom += visible.unsqueeze(1)
+    else:
+        rows = visible.flatten()
+        model.xyz_gradient_accum[rows] += norms[rows]
+        model.denom[rows] += 1
 
 
 def reset_statistics(model: GaussianModel) -> None:

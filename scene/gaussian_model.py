@@ -426,7 +426,7 @@ class GaussianModel:
         """Add the screen gradients (`viewspace_point_tensor.grad`) of the visible Gaussians."""
         if viewspace_point_tensor.grad is None:
             raise InputError("viewspace_points has no gradient: call backward() on the loss first")
-        densification.accumulate(self, viewspace_point_tensor.grad, update_filter)
+        densification.add_gradients(self, viewspace_point_tensor.grad, update_filter)
 
 
 def _initial_log_scaling(points: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from scene.kernel_adam import KernelAdam, adam
+from scene.kernel_adam import adam
 from utils.errors import InputError
 
 EPSILON = 1e-15
@@ -85,28 +85,29 @@ def _sparse_adam_class() -> Callable[..., Optimizer]:
     return SparseGaussianAdam
 
 
-def take_step(optimizer: Optimizer, radii: Tensor) -> None:
+def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor) -> None:
     """Step, and drop the gradients. `radii` (N,) are 0 for the Gaussians not in view.
 
     Parameters replaced since the last backward pass have no gradient and stay as they are.
     """
-    # By its very type: a SparseGaussianAdam may derive from torch's Adam, and steps otherwise.
-    if type(optimizer) in (torch.optim.Adam, KernelAdam):
-        optimizer.step()
-    else:
+    if optimizer_type == "sparse_adam":
         sparse: Any = optimizer
         sparse.step(radii > 0, radii.shape[0])
+    else:
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict) -> None:
     """Take moments and rates from `state`, keeping this process's way of computing the step."""
-    fused = [group.get("fused") for group in optimizer.param_groups]
+    # A checkpoint written elsewhere may ask for a kernel that this device lacks.
+    kept: list[dict[str, Any]] = [
+        {name: group[name] for name in ("fused", "foreach") if name in group}
+        for group in optimizer.param_groups
+    ]
     optimizer.load_state_dict(state)
-    for group, value in zip(optimizer.param_groups, fused, strict=True):
-        if value is not None:
-            # A checkpoint written elsewhere may ask for a kernel that this device lacks.
-            group["fused"], group["foreach"] = value, None
+    for group, ways in zip(optimizer.param_groups, kept, strict=True):
+        group.update(ways)
 
 
 def replace_tensor(optimizer: Optimizer, tensor: Tensor, name: str) -> dict[str, nn.Parameter]:

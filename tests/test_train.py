@@ -114,14 +114,13 @@ def test_a_model_is_saved_before_its_iterations_update(run_train: Train) -> None
 
 def test_training_reduces_the_loss(run_train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = []
-    gradient_step = train.gradient_step
+    reported = train.Reporter.step
 
-    def recording(*arguments):
-        step = gradient_step(*arguments)
-        losses.append(step.loss)
-        return step
+    def recording(self, iteration, camera, said, seconds) -> None:
+        losses.append(said.loss)
+        reported(self, iteration, camera, said, seconds)
 
-    monkeypatch.setattr(train, "gradient_step", recording)
+    monkeypatch.setattr(train.Reporter, "step", recording)
     run_train("--iterations", 120)
     assert np.mean(losses[-16:]) < 0.8 * np.mean(losses[:16])
 
@@ -162,20 +161,20 @@ def test_density_control_changes_the_number_of_gaussians(
 def test_interrupt_saves_a_state_to_go_on_from(
     run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gradient_step, calls = train.gradient_step, []
+    iterate, done = train.Training.iterate, []
 
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 5:
+    def interrupted(self, iteration, reporter) -> None:
+        if iteration == 5:
             signal.raise_signal(signal.SIGINT)
-        return gradient_step(*arguments)
+        iterate(self, iteration, reporter)
+        done.append(iteration)
 
     whole = run_train("--iterations", 9, model="whole")
-    monkeypatch.setattr(train, "gradient_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(train.Training, "iterate", interrupted)
         run_train("--iterations", 9, model="broken")
     broken = tmp_path / "broken"
-    assert len(calls) == 5
+    assert done == [1, 2, 3, 4, 5]
     assert saved(broken, 5).count == 300
     resumed = run_train(
         *("--iterations", 9, "--start_checkpoint", broken / "chkpnt5.pth"), model="broken"
