@@ -166,18 +166,15 @@ def get_combined_args(parser: ArgumentParser, argv: Sequence[str] | None = None)
     to read. A missing file raises `FileNotFoundError`; an unusable one ends the program through
     `parser.error`.
     """
-    given = {
-        name: value
-        for name, value in vars(parser.parse_args(sys.argv[1:] if argv is None else argv)).items()
-        if value is not None
-    }
+    parsed = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
+    given = {name: value for name, value in parsed.items() if value is not None}
     recorded: dict[str, Any] = {}
     if given.get("model_path"):
         try:
             recorded = read_cfg_args(given["model_path"])
         except ValueError as error:
             parser.error(str(error))
-    return Namespace(**{**asdict(ModelOptions()), **recorded, **given})
+    return Namespace(**{**parsed, **asdict(ModelOptions()), **recorded, **given})
 
 
 def read_cfg_args(model_path: str | os.PathLike[str]) -> dict[str, Any]:

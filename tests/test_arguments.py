@@ -144,6 +144,12 @@ def test_without_a_model_folder_there_is_no_cfg_args() -> None:
     assert (args.model_path, args.sh_degree) == ("", 3)
 
 
+def test_other_options_without_a_value_stay() -> None:
+    parser = rendering_parser()
+    parser.add_argument("--start_checkpoint")
+    assert get_combined_args(parser, []).start_checkpoint is None
+
+
 def test_missing_and_broken_cfg_args(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FileNotFoundError):
         get_combined_args(rendering_parser(), ["-m", str(tmp_path)])
