@@ -21,7 +21,7 @@ from arguments import (
     ModelParams,
     PipelineOptions,
     PipelineParams,
-    get_combined_args,
+    read_cfg_args,
     write_cfg_args,
 )
 from gaussian_compression.model_folder import (
@@ -116,13 +116,20 @@ def parse(parser: ArgumentParser) -> Namespace:
         parser.error("-m/--model_path is required: the folder of the model")
     if args.pretrained_dir and args.start_ply:
         parser.error("--pretrained_dir and --start_ply exclude each other")
+    for name, value in _recorded_options(parser, args).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return args
+
+
+def _recorded_options(parser: ArgumentParser, args: Namespace) -> dict[str, Any]:
     for folder in filter(None, (args.model_path, args.pretrained_dir)):
         if (Path(folder) / CFG_ARGS_NAME).exists():
-            recorded = get_combined_args(parser, ["-m", folder])
-            defaults = vars(recorded)
-            given = {name: value for name, value in vars(args).items() if value is not None}
-            return Namespace(**{**defaults, **given})
-    return args
+            try:
+                return read_cfg_args(folder)
+            except ValueError as error:
+                parser.error(str(error))
+    return {}
 
 
 def settings_of(args: Namespace) -> CompressionSettings:

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""compress.py from the outside: killed and run again, started from bare PLYs, given nonsense."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sample_scene import Order, make_scene
+from splat_formats.ply import read_ply, write_ply
+from splat_formats.splats import Splats
+
+pytest.importorskip("diff_gaussian_rasterization")
+
+ROOT = Path(__file__).parents[1]
+SHORT = (
+    *("--warmup_iterations", "8", "--finetune_iterations", "8", "--final_iterations", "8"),
+    *("--max_psnr_drop", "100", "--max_rounds", "3"),
+)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scene") / "scene"
+    make_scene(folder, Order(views=12, width=80, height=60, points=600, light_samples=4))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = tmp_path_factory.mktemp("model") / "model"
+    run_script(
+        "train.py", "-s", scene, "-m", model, "--eval", "--iterations", "40",
+        "--disable_viewer", "--test_iterations", "-1",
+    )  # fmt: skip
+    return model
+
+
+def command(script: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / script), *map(str, arguments)]
+
+
+def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(script, *arguments), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def refused(script: str, *arguments: object) -> str:
+    done = subprocess.run(command(script, *arguments), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def copied(model: Path, target: Path) -> Path:
+    shutil.copytree(model, target)
+    return target
+
+
+def file_of(model: Path) -> bytes:
+    return (model / "compressed/model.f3dgs").read_bytes()
+
+
+def report_of(model: Path) -> dict:
+    return json.loads((model / "compressed/report.json").read_text())
+
+
+def newest_iteration(model: Path) -> Path:
+    numbers = [int(p.name.removeprefix("iteration_")) for p in (model / "point_cloud").iterdir()]
+    return model / "point_cloud" / f"iteration_{max(numbers)}"
+
+
+def test_killed_and_run_again_gives_the_same_bytes(
+    scene: Path, trained: Path, tmp_path: Path
+) -> None:
+    undisturbed, disturbed = copied(trained, tmp_path / "a"), copied(trained, tmp_path / "b")
+    run_script("compress.py", "-s", scene, "-m", undisturbed, *SHORT)
+    arguments = command("compress.py", "-s", scene, "-m", disturbed, *SHORT)
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (disturbed / "compressed/rounds/round_001.npz").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (disturbed / "compressed/model.f3dgs").exists()
+    again = run_script("compress.py", "-s", scene, "-m", disturbed, *SHORT)
+    assert "going on after round" in again.stdout
+    assert file_of(disturbed) == file_of(undisturbed)
+    assert not (disturbed / "compressed/rounds").exists()
+
+
+def test_outputs_and_report(scene: Path, trained: Path, tmp_path: Path) -> None:
+    model = copied(trained, tmp_path / "model")
+    run_script("compress.py", "-s", scene, "-m", model, *SHORT, "--measure_test_every", "2")
+    report = report_of(model)
+    start = read_ply(trained / "point_cloud/iteration_40/point_cloud.ply").count
+    expected = start
+    for _ in range(3):
+        expected -= int(0.05 * expected)
+    assert report["compressed"]["gaussians"] == expected
+    assert report["compressed"]["iteration"] == 40 + 8 + 3 * 8 + 8
+    assert report["compressed"]["bytes"] == len(file_of(model))
+    assert sum(report["compressed"]["bytes_per_attribute"].values()) == len(file_of(model))
+    assert [done["number"] for done in report["rounds"]] == [0, 1, 2, 3]
+    assert [done["measurement"] is not None for done in report["rounds"]] == [True, False] * 2
+    assert report["stopping"]["shipped_round"] == 3
+    assert report["guard"]["image_names"]
+    # A second run starts from the trained model again, not from its own result.
+    first = file_of(model)
+    run_script("compress.py", "-s", scene, "-m", model, *SHORT)
+    assert file_of(model) == first
+
+
+def test_decompressed_file_is_the_decoded_model_bit_by_bit(
+    scene: Path, trained: Path, tmp_path: Path
+) -> None:
+    model = copied(trained, tmp_path / "model")
+    run_script("compress.py", "-s", scene, "-m", model, *SHORT)
+    out = tmp_path / "out.ply"
+    run_script("decompress.py", model / "compressed/model.f3dgs", out)
+    assert out.read_bytes() == (newest_iteration(model) / "point_cloud.ply").read_bytes()
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "torch.py").write_text("raise ImportError('torch is not installed here')")
+    without_torch = {**os.environ, "PYTHONPATH": str(blocked)}
+    arguments = command("decompress.py", model / "compressed/model.f3dgs", tmp_path / "bare.ply")
+    subprocess.run(arguments, env=without_torch, check=True, capture_output=True)
+    assert (tmp_path / "bare.ply").read_bytes() == out.read_bytes()
+
+
+def test_bare_ply_of_lower_degree(scene: Path, trained: Path, tmp_path: Path) -> None:
+    full = read_ply(trained / "point_cloud/iteration_40/point_cloud.ply")
+    fields = {name: getattr(full, name) for name in full.__dataclass_fields__}
+    bare = Splats(**{**fields, "features_rest": full.features_rest[:, :3].copy()})
+    write_ply(tmp_path / "bare.ply", bare)
+    out = tmp_path / "out"
+    start = ("--start_ply", tmp_path / "bare.ply")
+    run_script("compress.py", "-s", scene, "-m", out, "--eval", *start, *SHORT, "--max_rounds", 1)
+    assert read_ply(newest_iteration(out) / "point_cloud.ply").sh_degree == 1
+    run_script("render.py", "-m", out, "--skip_train", "--quiet")
+    assert list((out / "test").glob("ours_*/renders/*.png"))
+    message = refused("compress.py", "-s", scene, "-m", tmp_path / "x", "--sh_degree", 3, *start)
+    assert "SH degree 1" in message
+
+
+def test_pretrained_dir_leaves_that_folder_alone(
+    scene: Path, trained: Path, tmp_path: Path
+) -> None:
+    before = sorted(path.relative_to(trained) for path in trained.rglob("*"))
+    out = tmp_path / "out"
+    run_script("compress.py", "-s", scene, "-m", out, "--pretrained_dir", trained, *SHORT)
+    assert sorted(path.relative_to(trained) for path in trained.rglob("*")) == before
+    assert report_of(out)["start"]["iteration"] == 40
+
+
+def test_guard_on_test_views_is_marked(scene: Path, trained: Path, tmp_path: Path) -> None:
+    model = copied(trained, tmp_path / "model")
+    done = run_script(
+        "compress.py", "-s", scene, "-m", model, *SHORT, "--guard", "test", "--max_rounds", 1
+    )
+    assert "test views" in done.stderr
+    assert report_of(model)["guard"]["warning"]
+
+
+def test_a_tight_rule_ships_the_unpruned_model(scene: Path, trained: Path, tmp_path: Path) -> None:
+    model = copied(trained, tmp_path / "model")
+    run_script(
+        "compress.py", "-s", scene, "-m", model, "--warmup_iterations", 20,
+        "--finetune_iterations", 1, "--final_iterations", 1, "--prune_fraction", 0.9,
+    )  # fmt: skip
+    report = report_of(model)
+    assert report["stopping"]["shipped_round"] == 0
+    assert report["compressed"]["gaussians"] == report["start"]["gaussians"]
+
+
+def test_bad_input_is_one_sentence(scene: Path, trained: Path, tmp_path: Path) -> None:
+    assert "no trained model" in refused("compress.py", "-s", scene, "-m", tmp_path / "none")
+    assert "required" in refused("compress.py", "-s", scene)
+    ply = trained / "point_cloud/iteration_40/point_cloud.ply"
+    short = tmp_path / "short.ply"
+    short.write_bytes(ply.read_bytes()[:-100])
+    assert "short.ply" in refused(
+        "compress.py", "-s", scene, "-m", tmp_path / "o", "--start_ply", short
+    )
+    splats = read_ply(ply)
+    empty = Splats(**{n: getattr(splats, n)[:0] for n in splats.__dataclass_fields__})
+    write_ply(tmp_path / "empty.ply", empty)
+    assert "no Gaussians" in refused(
+        "compress.py", "-s", scene, "-m", tmp_path / "o", "--start_ply", tmp_path / "empty.ply"
+    )
+    assert "error" in refused(
+        "compress.py", "-s", tmp_path / "no_scene", "-m", trained, "--max_rounds", 1
+    )
+    missing = copied(scene, tmp_path / "scene")
+    next((missing / "images").iterdir()).unlink()
+    assert "images" in refused("compress.py", "-s", missing, "-m", trained)
+    assert "--prune_fraction" in refused(
+        "compress.py", "-s", scene, "-m", trained, "--prune_fraction", 2
+    )
+
+
+def test_damaged_files_are_refused_without_output(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.f3dgs"
+    junk.write_bytes(np.random.default_rng(0).bytes(500))
+    message = refused("decompress.py", junk, tmp_path / "out.ply")
+    assert "not a .f3dgs file" in message
+    assert "No such file" in refused("decompress.py", tmp_path / "gone", tmp_path / "out.ply")
+    assert not (tmp_path / "out.ply").exists()
