@@ -151,7 +151,7 @@ library.frame_backward.argtypes = [
 library.frame_counts.restype = None
 library.frame_counts.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64)]
 library.frame_seconds.restype = None
-library.frame_seconds.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_double)]
+library.frame_seconds.argtypes = [ctypes.c_void_p, *(ctypes.POINTER(ctypes.c_double),) * 2]
 library.mark_visible.restype = None
 library.mark_visible.argtypes = [
     ctypes.POINTER(Camera),
@@ -303,11 +303,11 @@ class Frame:
         library.frame_counts(self._handle, numbers)
         return numbers[0], numbers[1], numbers[2]
 
-    def stage_seconds(self) -> dict[str, float]:
-        """Wall time of each stage of this view (of the backward stages: if there were any)."""
-        seconds = (ctypes.c_double * len(STAGES))()
-        library.frame_seconds(self._handle, seconds)
-        return dict(zip(STAGES, seconds, strict=True))
+    def stage_seconds(self) -> dict[str, tuple[float, float]]:
+        """(wall, CPU) time of each stage of this view; of the backward ones if there were any."""
+        wall, cpu = ((ctypes.c_double * len(STAGES))() for _ in range(2))
+        library.frame_seconds(self._handle, wall, cpu)
+        return dict(zip(STAGES, zip(wall, cpu, strict=True), strict=True))
 
 
 def mark_visible(camera: Camera, means: torch.Tensor) -> torch.Tensor:

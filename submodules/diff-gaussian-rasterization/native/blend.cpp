@@ -22,7 +22,8 @@ constexpr uint32_t kAllLanes = (1u << kLanes) - 1u;
 constexpr BlockMask kAllBlocks = static_cast<BlockMask>(~BlockMask{0});
 constexpr float kLeastExponent = -7.99435344f;  // log2(kAlphaMin)
 constexpr float kRoundingSlack = 2.0e-3f;       // so that rounding in the test of a block never loses a pixel
-constexpr int kAhead = 6;                       // entries whose Gaussians are called for before they are needed
+constexpr int kAhead = 8;                       // entries whose Gaussians are called for before they are needed
+constexpr int kBatch = 32;                      // entries tested before any of them is blended
 
 // Pixel coordinates within the tile: of the first pixel of each block, and within a block of each lane.
 struct Layout {
@@ -150,38 +151,53 @@ struct Accumulated {
   alignas(64) float channel[4][kTilePixels];  // red, green, blue, inverse depth
 };
 
+// Blends one Gaussian into the blocks `todo`; returns those in which it changed a pixel.
+template <int kChannels>
+inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask todo, Opaque& opaque, Accumulated& sums) {
+  const Spread spread(splat, tile);
+  const Float color[4] = {Float(splat.red), Float(splat.green), Float(splat.blue), Float(splat.inverse_depth)};
+  BlockMask changed = 0;
+  for (; todo != 0; todo &= static_cast<BlockMask>(todo - 1)) {
+    const int block = lowest_block(todo);
+    float* t = sums.transmittance + block * kLanes;
+    const Float transmittance = Float::load(t);
+    const Step step = step_into(spread, block, transmittance, opaque.lanes[block]);
+    if ((step.blended | step.stopped) == 0) continue;
+    changed |= static_cast<BlockMask>(BlockMask{1} << block);
+    const Mask blended = simd::from_bits(step.blended);
+    const Float weight = select(blended, step.alpha * transmittance, Float(0.0f));
+    for (int c = 0; c < kChannels; ++c) {
+      float* sum = sums.channel[c] + block * kLanes;
+      simd::fmadd(weight, color[c], Float::load(sum)).store(sum);
+    }
+    select(blended, step.next_transmittance, transmittance).store(t);
+    if (step.stopped != 0) opaque.add(block, step.stopped);
+  }
+  return changed;
+}
+
+// The tests of a whole batch come first: how many blocks a Gaussian reaches is hard to predict for the processor, and a
+// wrong guess is costly only while the test it depends on is still under way.
 template <int kChannels>
 void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated& sums) {
   Opaque opaque(tile);
-  const uint32_t begin = frame.tile_begin[index];
-  const Entry* entry = frame.entries.data() + begin;
-  const Entry* end = frame.entries.data() + frame.tile_begin[index + 1];
-  BlockMask* mask_out = frame.masks.data() + begin;
-  for (; entry != end && opaque.open != 0; ++entry) {
-    call_for(frame, entry, end);
-    const Splat& splat = frame.splats[entry->gaussian];
-    const Spread spread(splat, tile);
-    const Float color[4] = {Float(splat.red), Float(splat.green), Float(splat.blue), Float(splat.inverse_depth)};
-    BlockMask changed = 0;
-    for (BlockMask todo = blocks_reached(spread, splat) & opaque.open; todo != 0; todo &= static_cast<BlockMask>(todo - 1)) {
-      const int block = lowest_block(todo);
-      float* t = sums.transmittance + block * kLanes;
-      const Float transmittance = Float::load(t);
-      const Step step = step_into(spread, block, transmittance, opaque.lanes[block]);
-      if ((step.blended | step.stopped) == 0) continue;
-      changed |= static_cast<BlockMask>(BlockMask{1} << block);
-      const Mask blended = simd::from_bits(step.blended);
-      const Float weight = select(blended, step.alpha * transmittance, Float(0.0f));
-      for (int c = 0; c < kChannels; ++c) {
-        float* sum = sums.channel[c] + block * kLanes;
-        simd::fmadd(weight, color[c], Float::load(sum)).store(sum);
-      }
-      select(blended, step.next_transmittance, transmittance).store(t);
-      if (step.stopped != 0) opaque.add(block, step.stopped);
+  const uint32_t begin = frame.tile_begin[index], end = frame.tile_begin[index + 1];
+  const Entry* entries = frame.entries.data();
+  uint32_t i = begin;
+  while (i < end && opaque.open != 0) {
+    const uint32_t batch_end = end - i < kBatch ? end : i + kBatch;
+    BlockMask reached[kBatch];
+    for (uint32_t j = i; j < batch_end; ++j) {
+      call_for(frame, entries + j, entries + end);
+      const Splat& splat = frame.splats[entries[j].gaussian];
+      reached[j - i] = blocks_reached(Spread(splat, tile), splat);
     }
-    *mask_out++ = changed;
+    for (uint32_t first = i; i < batch_end && opaque.open != 0; ++i) {
+      const BlockMask todo = reached[i - first] & opaque.open;
+      frame.masks[i] = blend_entry<kChannels>(frame.splats[entries[i].gaussian], tile, todo, opaque, sums);
+    }
   }
-  frame.tile_used[index] = static_cast<uint32_t>(mask_out - frame.masks.data()) - begin;
+  frame.tile_used[index] = i - begin;
 }
 
 // Adds the background behind what is not opaque.

@@ -158,7 +158,8 @@ struct Frame {
   int32_t clamped = 0;               // bool: the image given out was clamped to [0, 1]
   int32_t kept = 0;                  // bool: what the backward pass needs is here
 
-  double seconds[kStages] = {};      // wall time of each stage of the last view
+  double wall_seconds[kStages] = {};  // of each stage of the last view
+  double cpu_seconds[kStages] = {};   // likewise, of all threads
 
   Buffer<Splat> splats;              // per Gaussian, where drawn
   Buffer<Cover> covers;              // likewise

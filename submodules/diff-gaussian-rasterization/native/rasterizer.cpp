@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The library's interface: plain C, for ctypes. Arguments were checked by the caller; see native.py of the package.
-#include <chrono>
+#include <time.h>
+
 #include <exception>
 #include <new>
 
@@ -32,11 +33,18 @@ int32_t guarded(Work&& work) {
   }
 }
 
+double clock_seconds(clockid_t clock) {
+  timespec now;
+  clock_gettime(clock, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 template <class Work>
 void timed(Frame& frame, Stage stage, Work&& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const double wall = clock_seconds(CLOCK_MONOTONIC), cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
   work();
-  frame.seconds[stage] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  frame.wall_seconds[stage] = clock_seconds(CLOCK_MONOTONIC) - wall;
+  frame.cpu_seconds[stage] = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
 }
 
 }  // namespace
@@ -81,9 +89,12 @@ EXPORT void frame_counts(const Frame* frame, int64_t* counts) {
   }
 }
 
-// Wall time of the stages of the last view, in the order of `Stage`.
-EXPORT void frame_seconds(const Frame* frame, double* seconds) {
-  for (int stage = 0; stage < kStages; ++stage) seconds[stage] = frame->seconds[stage];
+// Wall and processor time of the stages of the last view, in the order of `Stage`.
+EXPORT void frame_seconds(const Frame* frame, double* wall, double* cpu) {
+  for (int stage = 0; stage < kStages; ++stage) {
+    wall[stage] = frame->wall_seconds[stage];
+    cpu[stage] = frame->cpu_seconds[stage];
+  }
 }
 
 EXPORT void mark_visible(const Camera* camera, const float* means, int64_t count, uint8_t* visible) {
