@@ -79,16 +79,16 @@ def main() -> None:
     if options.train_test_exp:
         raise InputError("exposure compensation (--train_test_exp) is not yet supported")
     gaussians = GaussianModel(options.sh_degree)
-    scene = Scene(options, gaussians, load_iteration=args.iteration, shuffle=False)
-    white = 1.0 if options.white_background else 0.0
-    background = torch.full((3,), white, device=gaussians.device)
-    splits = {
-        "train": [] if args.skip_train else scene.getTrainCameras(),
-        "test": [] if args.skip_test else scene.getTestCameras(),
-    }
-    for name, cameras in splits.items():
-        if cameras:
-            views = RenderSet(Path(scene.model_path), name, scene.loaded_iter or 0, cameras)
+    wanted = {"train": not args.skip_train, "test": not args.skip_test}
+    splits = [name for name, is_wanted in wanted.items() if is_wanted]
+    scene = Scene(options, gaussians, args.iteration, shuffle=False, splits=splits)
+    background = torch.full((3,), float(options.white_background), device=gaussians.device)
+    cameras = {"train": scene.getTrainCameras(), "test": scene.getTestCameras()}
+    if not any(cameras.values()):
+        raise InputError(f"no views to render in {' and '.join(splits) or 'no split'}")
+    for name in splits:
+        views = RenderSet(Path(scene.model_path), name, scene.loaded_iter or 0, cameras[name])
+        if views.cameras:
             render_set(views, gaussians, pipe, background)
 
 

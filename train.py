@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -187,11 +187,16 @@ class Training:
             for iteration in range(self.first_iteration + 1, last + 1):
                 self.iterate(iteration, reporter)
                 if stop.requested and iteration < last:
-                    self.save(iteration)
-                    self.save_checkpoint(iteration)
-                    raise KeyboardInterrupt
+                    self.stop(iteration)
         if log is not None:
             log.close()
+
+    def stop(self, iteration: int) -> NoReturn:
+        """Save, say how to go on, and interrupt."""
+        self.save(iteration)
+        self.save_checkpoint(iteration)
+        print(f"Stopped; to go on: --start_checkpoint {self.checkpoint_path(iteration)}")
+        raise KeyboardInterrupt
 
     def iterate(self, iteration: int, reporter: Reporter) -> None:
         """One iteration, in the published order: a saved model lacks its iteration's update."""
@@ -252,9 +257,12 @@ class Training:
     def save_checkpoint(self, iteration: int) -> None:
         """Write all that a later run needs to go on exactly from here."""
         print(f"\n[ITER {iteration}] Saving Checkpoint")
-        path = Path(self.scene.model_path) / f"chkpnt{iteration}.pth"
-        loop = LoopState.capture(self.queue.names_left())
-        save_checkpoint(path, self.gaussians, iteration, loop)
+        loop = LoopState.capture(self.queue.left())
+        save_checkpoint(self.checkpoint_path(iteration), self.gaussians, iteration, loop)
+
+    def checkpoint_path(self, iteration: int) -> Path:
+        """Where the checkpoint of `iteration` is written."""
+        return Path(self.scene.model_path) / f"chkpnt{iteration}.pth"
 
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, PipelineParams]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from arguments import ModelOptions
@@ -31,6 +31,8 @@ class Scene:
     Where the Gaussians come from: with `load_iteration` (-1: the highest) from the model folder;
     else, if `gaussians` is empty, from the dataset's point cloud, and then `cameras.json` and
     `input.ply` are written to the model folder; a model that holds Gaussians keeps them.
+
+    Photos are read of the `splits` named only; the others have no cameras.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class Scene:
         load_iteration: int | None = None,
         shuffle: bool = True,
         resolution_scales: Sequence[float] = (1.0,),
+        *,
+        splits: Collection[str] = ("train", "test"),
     ) -> None:
         self.model_path = args.model_path
         self.gaussians = gaussians
@@ -55,7 +59,7 @@ class Scene:
         self.train_cameras: dict[float, list[Camera]] = {}
         self.test_cameras: dict[float, list[Camera]] = {}
         for scale in resolution_scales:
-            self._load_photos(args, info, scale)
+            self._load_photos(args, info, scale, splits)
         if self.loaded_iter is not None:
             gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
         elif info.point_cloud is not None:
@@ -92,15 +96,19 @@ class Scene:
         folder = Path(self.model_path) / "point_cloud" / f"iteration_{iteration}"
         return folder / "point_cloud.ply"
 
-    def _load_photos(self, args: ModelOptions, info: SceneInfo, scale: float) -> None:
+    def _load_photos(
+        self, args: ModelOptions, info: SceneInfo, scale: float, splits: Collection[str]
+    ) -> None:
         synthetic, device = info.is_nerf_synthetic, self.gaussians.device
         logger.info("Loading Training Cameras")
+        train = info.train_cameras if "train" in splits else []
         self.train_cameras[scale] = cameraList_from_camInfos(
-            info.train_cameras, scale, args, synthetic, False, device=device
+            train, scale, args, synthetic, False, device=device
         )
         logger.info("Loading Test Cameras")
+        test = info.test_cameras if "test" in splits else []
         self.test_cameras[scale] = cameraList_from_camInfos(
-            info.test_cameras, scale, args, synthetic, True, device=device
+            test, scale, args, synthetic, True, device=device
         )
 
 

@@ -58,11 +58,11 @@ class LoopState:
     """`random.getstate()`: draws the views."""
     torch_random: Tensor
     """`torch.get_rng_state()`: samples splits and random backgrounds."""
-    views_left: tuple[str, ...]
-    """Names of the views not yet drawn in this pass over the data."""
+    views_left: tuple[int, ...]
+    """Places, in the list of training views, of those not yet drawn in this pass."""
 
     @classmethod
-    def capture(cls, views_left: Sequence[str]) -> LoopState:
+    def capture(cls, views_left: Sequence[int]) -> LoopState:
         """The present random states with the given views."""
         return cls(random.getstate(), torch.get_rng_state(), tuple(views_left))
 

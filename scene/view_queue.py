@@ -12,19 +12,18 @@ class ViewQueue:
 
     def __init__(self, cameras: Sequence[Camera]) -> None:
         self._cameras = list(cameras)
-        self._left: list[Camera] = []
+        self._left: list[int] = []
 
     def draw(self) -> Camera:
         """The next view."""
         if not self._left:
-            self._left = list(self._cameras)
-        return self._left.pop(random.randrange(len(self._left)))
+            self._left = list(range(len(self._cameras)))
+        return self._cameras[self._left.pop(random.randrange(len(self._left)))]
 
-    def names_left(self) -> list[str]:
-        """Names of the views that this pass has still to draw."""
-        return [camera.image_name for camera in self._left]
+    def left(self) -> tuple[int, ...]:
+        """Positions, in the list of cameras, that this pass has still to draw."""
+        return tuple(self._left)
 
-    def resume(self, names: Sequence[str]) -> None:
-        """Go on with a pass of which `names` are left; names that no view has are dropped."""
-        by_name = {camera.image_name: camera for camera in self._cameras}
-        self._left = [by_name[name] for name in names if name in by_name]
+    def resume(self, left: Sequence[int]) -> None:
+        """Go on with such a pass; positions beyond the cameras are dropped."""
+        self._left = [index for index in left if index < len(self._cameras)]

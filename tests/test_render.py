@@ -103,6 +103,14 @@ def test_missing_iteration_is_named(model: Path, command_line) -> None:
         script.main()
 
 
+def test_nothing_to_render_is_an_error(model: Path, command_line) -> None:
+    cfg_args = (model / "cfg_args").read_text()
+    (model / "cfg_args").write_text(cfg_args.replace("eval=True", "eval=False"))
+    command_line("-m", model, "--skip_train")
+    with pytest.raises(InputError, match="no views to render in test"):
+        script.main()
+
+
 def test_python_paths_give_the_same_images(model: Path, command_line) -> None:
     images = []
     for option in ([], ["--convert_SHs_python"], ["--compute_cov3D_python"]):

@@ -246,7 +246,7 @@ def test_a_pass_can_be_resumed_in_another_process() -> None:
     random.seed(2)
     queue = ViewQueue(cameras("abcde"))
     queue.draw()
-    state, left = random.getstate(), queue.names_left()
+    state, left = random.getstate(), queue.left()
     rest = [queue.draw().image_name for _ in range(9)]
     other = ViewQueue(cameras("abcde"))
     other.resume(left)
