@@ -33,7 +33,7 @@ FLAGS = [
     *("-Wall", "-Wextra", "-Wno-psabi"),
 ]
 X86_LEVELS = {f"x86-64-{level}": [f"-march=x86-64-{level}"] for level in ("v4", "v3", "v2")}
-PLAIN = {"generic": []}
+PLAIN: dict[str, list[str]] = {"generic": []}
 
 
 def instruction_sets() -> dict[str, list[str]]:
