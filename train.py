@@ -8,6 +8,7 @@ import time
 import uuid
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -182,14 +183,13 @@ class Training:
         with (
             interruption() as stop,
             tqdm(initial=self.first_iteration, total=last, desc="Training progress") as bar,
+            nullcontext() if log is None else closing(log),
         ):
             reporter = Reporter(self, log, bar)
             for iteration in range(self.first_iteration + 1, last + 1):
                 self.iterate(iteration, reporter)
                 if stop.requested and iteration < last:
                     self.stop(iteration)
-        if log is not None:
-            log.close()
 
     def stop(self, iteration: int) -> NoReturn:
         """Save, say how to go on, and interrupt."""

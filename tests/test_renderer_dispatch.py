@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gaussian_renderer import render
-from gaussian_renderer.rasterizer import capabilities
+from gaussian_renderer.rasterizer import capabilities, default_device
 from scene.gaussian_model import GaussianModel
 from splat_formats.splats import Splats
 from utils.errors import InputError
@@ -237,6 +237,25 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diff_gaussian_rasterization", None)
     with pytest.raises(InputError, match="pip install submodules/diff-gaussian-rasterization"):
         render(a_camera(), a_model(), SimpleNamespace(), GREY)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "supported", "expected"),
+    [
+        (False, ("cuda",), "cpu"),
+        (True, ("cpu",), "cpu"),
+        (True, ("cpu", "cuda"), "cuda"),
+        (True, None, "cuda"),
+    ],
+)
+def test_default_device_is_cuda_only_where_the_package_runs_there(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, supported: tuple[str, ...] | None, expected: str
+) -> None:
+    package = install("2023", monkeypatch, supported_devices=supported)
+    if supported is None:
+        del package.supported_devices
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert default_device.__wrapped__().type == expected
 
 
 def test_exposures_are_refused_not_ignored(generation: str) -> None:

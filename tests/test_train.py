@@ -4,6 +4,7 @@
 import json
 import random
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,6 +229,53 @@ def test_default_milestones() -> None:
     assert milestones.test == {7000, 30000}
     assert milestones.save == {900, 7000, 30000}
     assert milestones.checkpoint == frozenset()
+
+
+class RecordingWriter:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.tags: dict[str, list[int]] = {}
+        self.closed = False
+
+    def _add(self, tag: str, value: object, iteration: int) -> None:
+        self.tags.setdefault(tag, []).append(iteration)
+
+    add_scalar = add_image = add_histogram = _add
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_tensorboard_gets_the_published_tags(
+    run_train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers: list[RecordingWriter] = []
+
+    def make_writer(folder: str) -> RecordingWriter:
+        writers.append(RecordingWriter(folder))
+        return writers[-1]
+
+    module = SimpleNamespace(SummaryWriter=make_writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    model = run_train("--iterations", 4, "--test_iterations", 2, 4)
+    [writer] = writers
+    assert writer.folder == str(model)
+    assert writer.closed
+    tags = writer.tags
+    steps = {"train_loss_patches/l1_loss", "train_loss_patches/total_loss", "iter_time"}
+    assert all(tags.pop(tag) == [1, 2, 3, 4] for tag in steps)
+    for view in ("view_000.png", "view_008.png"):
+        assert tags.pop(f"test_view_{view}/ground_truth") == [2]
+        assert tags.pop(f"test_view_{view}/render") == [2, 4]
+    rest = {tag: where for tag, where in tags.items() if not tag.startswith("train_view_")}
+    assert rest == {
+        "test/loss_viewpoint - l1_loss": [2, 4],
+        "test/loss_viewpoint - psnr": [2, 4],
+        "train/loss_viewpoint - l1_loss": [2, 4],
+        "train/loss_viewpoint - psnr": [2, 4],
+        "scene/opacity_histogram": [2, 4],
+        "total_points": [2, 4],
+    }
 
 
 def cameras(names: str) -> list:
