@@ -10,17 +10,14 @@ import torch
 from gaussian_compression.quantize import (
     ShRanges,
     initial_ranges,
-    moved_ranges,
     quantize_into,
     quantizers_for,
 )
 from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
+from gaussian_compression.straight_through import straight_through
 from gaussian_renderer.view_gradient import Differentiate
 from scene.cameras import Camera
-from scene.kernel_adam import adam
 from scene.raw_parameters import RawParameters
-
-ADAM_EPSILON = 1e-15
 
 
 @dataclass
@@ -61,27 +58,20 @@ class Finetuner:
     ) -> None:
         """Train `model` in place for `iterations` views drawn without replacement.
 
-        A fresh Adam every time: the published method throws the moments away at each pruning.
-        Gradients of the quantised values are applied to the full-precision ones (straight-through
-        estimator, Bengio et al. 2013). `on_iteration` gets the loss.
+        Moments start at zero every time, as the published method throws them away at each pruning.
+        `on_iteration` gets the photometric loss.
         """
-        optimizer = self._optimizer(model.raw)
-        gradients, decoded = model.raw.map(torch.empty_like), model.raw.map(torch.empty_like)
-        for parameter, gradient in zip(model.raw, gradients, strict=True):
-            parameter.grad = gradient
+        optimizer = straight_through(
+            model.raw, model.ranges, self._rates(), self.loss, self.quantization
+        )
+        gradients = model.raw.map(torch.empty_like)
         for _, view in zip(range(iterations), _endless_epochs(views, order), strict=False):
-            model.ranges = moved_ranges(model.ranges, model.raw, self.quantization.range_momentum)
-            quantizers = quantizers_for(model.raw, model.ranges, self.quantization)
-            seen = quantize_into(model.raw, quantizers, decoded)
-            loss = self.differentiate(view, seen, gradients).loss
-            self._add_sparsity_gradient(seen, gradients)
-            optimizer.step()
+            loss = self.differentiate(view, optimizer.seen, gradients).loss
+            model.ranges = optimizer.step(gradients, model.ranges)
             on_iteration(loss)
-        for parameter in model.raw:
-            parameter.grad = None
 
-    def _optimizer(self, raw: RawParameters) -> torch.optim.Optimizer:
-        rates = {
+    def _rates(self) -> dict[str, float]:
+        return {
             "xyz": self.loss.position_lr * self.extent,
             "features_dc": self.loss.feature_lr,
             "features_rest": self.loss.feature_rest_lr,
@@ -89,15 +79,6 @@ class Finetuner:
             "scaling": self.loss.scaling_lr,
             "rotation": self.loss.rotation_lr,
         }
-        groups = [{"params": [p], "lr": rates[name]} for name, p in raw.named() if p.numel()]
-        return adam(groups, ADAM_EPSILON)
-
-    def _add_sparsity_gradient(self, seen: RawParameters, gradients: RawParameters) -> None:
-        """Gradient of sh_sparsity x mean |f_rest|."""
-        coefficients = seen.features_rest
-        if self.loss.sh_sparsity and coefficients.numel():
-            weight = self.loss.sh_sparsity / coefficients.numel()
-            gradients.features_rest.add_(coefficients.sign(), alpha=weight)
 
 
 def _endless_epochs(views: Sequence[Camera], order: random.Random) -> Iterator[Camera]:

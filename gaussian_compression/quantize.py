@@ -35,10 +35,11 @@ class Range:
     low: float
     high: float
 
-    def moved_towards(self, low: float, high: float, momentum: float) -> "Range":
+    def moved_towards(self, observed: "Range", momentum: float) -> "Range":
         """The moving average after one more observation."""
         return Range(
-            self.low + momentum * (low - self.low), self.high + momentum * (high - self.high)
+            self.low + momentum * (observed.low - self.low),
+            self.high + momentum * (observed.high - self.high),
         )
 
 
@@ -63,12 +64,11 @@ def initial_ranges(raw: RawParameters) -> ShRanges:
     return ShRanges(observed_range(raw.features_dc), observed_range(raw.features_rest))
 
 
-def moved_ranges(ranges: ShRanges, raw: RawParameters, momentum: float) -> ShRanges:
-    """The ranges after one more iteration has been seen."""
-    seen = initial_ranges(raw)
+def moved_ranges(ranges: ShRanges, observed: ShRanges, momentum: float) -> ShRanges:
+    """The moving averages after one more observation."""
     return ShRanges(
-        ranges.dc.moved_towards(seen.dc.low, seen.dc.high, momentum),
-        ranges.rest.moved_towards(seen.rest.low, seen.rest.high, momentum),
+        ranges.dc.moved_towards(observed.dc, momentum),
+        ranges.rest.moved_towards(observed.rest, momentum),
     )
 
 
@@ -100,13 +100,14 @@ def quantize_into(
     """The decoded values of `raw`, written into `out`; float32 attributes are handed on."""
     return RawParameters(
         *(
-            _quantized(tensor, quantizers[name], target)
+            quantized(tensor, quantizers[name], target)
             for (name, tensor), target in zip(raw.named(), out, strict=True)
         )
     )
 
 
-def _quantized(values: Tensor, quantizer: Quantizer, out: Tensor) -> Tensor:
+def quantized(values: Tensor, quantizer: Quantizer, out: Tensor) -> Tensor:
+    """The decoded values of one tensor, in `out`; `values` itself where nothing is lost."""
     if isinstance(quantizer, Float32):
         return values
     if isinstance(quantizer, Float16):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference.random_splats import random_raw
 
 from gaussian_compression.codec.symbols import same_symbols
 from gaussian_compression.decoded import to_splats
@@ -41,27 +42,9 @@ from gaussian_compression.settings import (
     TrajectorySettings,
     check_settings,
 )
-from scene.raw_parameters import RawParameters
 from splat_formats.ply import write_ply
 from splat_formats.splats import Splats
 from utils.errors import InputError
-
-
-def random_raw(count: int = 300, sh_degree: int = 3, seed: int = 0) -> RawParameters:
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
-
-    return RawParameters(
-        xyz=4 * normal(count, 3),
-        features_dc=normal(count, 1, 3),
-        features_rest=0.1 * normal(count, (sh_degree + 1) ** 2 - 1, 3),
-        opacity=3 * normal(count, 1),
-        scaling=normal(count, 3) - 4,
-        rotation=normal(count, 4),
-    )
-
 
 # Quantisers
 
@@ -108,7 +91,7 @@ def test_quantisation_error_is_small() -> None:
 def test_ranges_move_a_little_towards_what_is_seen() -> None:
     raw = random_raw()
     before = ShRanges(Range(0.0, 0.0), Range(-1.0, 1.0))
-    after = moved_ranges(before, raw, momentum=0.01)
+    after = moved_ranges(before, initial_ranges(raw), momentum=0.01)
     assert after.dc.high == pytest.approx(0.01 * float(raw.features_dc.max()))
     assert after.rest.low == pytest.approx(-1 + 0.01 * (1 + float(raw.features_rest.min())))
 

@@ -38,7 +38,7 @@ def adam_step(
         raise ValueError(f"step must be at least 1, not {step}.")
     correction = 1.0 - betas[0] ** step
     groups = [
-        _group(state, state.learning_rate / correction, 1.0 / math.sqrt(1.0 - betas[1] ** step))
+        adam_group(state, state.learning_rate / correction, 1.0 / math.sqrt(1.0 - betas[1] ** step))
         for state in states
     ]
     _update(groups, betas, eps, None)
@@ -61,11 +61,12 @@ def update_visible(
             raise ValueError(
                 f"visible has {visible.shape[0]} rows, a parameter {state.parameter.shape[0]}."
             )
-    groups = [_group(state, state.learning_rate, 1.0) for state in states]
+    groups = [adam_group(state, state.learning_rate, 1.0) for state in states]
     _update(groups, betas, eps, visible.contiguous())
 
 
-def _group(state: AdamState, step_size: float, variance_correction: float) -> native.AdamGroup:
+def adam_group(state: AdamState, step_size: float, variance_correction: float) -> native.AdamGroup:
+    """The library's form of a state. ValueError for a tensor that it cannot work on in place."""
     shape = tuple(state.parameter.shape)
     tensors = [
         checked(name, getattr(state, name), shape, written=True)

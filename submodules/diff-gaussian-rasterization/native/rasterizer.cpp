@@ -8,6 +8,7 @@
 #include "adam.h"
 #include "cpu_level.h"
 #include "frame.h"
+#include "straight_through.h"
 #include "thread_pool.h"
 
 using namespace rasterizer;
@@ -108,5 +109,12 @@ EXPORT int32_t adam_update(const AdamGroup* groups, int32_t count, const AdamCon
                            int32_t threads) {
   return guarded([&] {
     for (int32_t i = 0; i < count; ++i) adam_step(groups[i], *constants, chosen, threads);
+  });
+}
+
+EXPORT int32_t straight_through_update(const StraightThroughGroup* groups, int32_t count, const AdamConstants* constants,
+                                       ParameterRange* ranges, int32_t threads) {
+  return guarded([&] {
+    for (int32_t i = 0; i < count; ++i) straight_through_step(groups[i], *constants, &ranges[i], threads);
   });
 }

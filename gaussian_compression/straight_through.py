@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimiser of fine-tuning: Adam on full-precision parameters that are seen quantised.
+
+Gradients are taken at the quantised values and applied to the full-precision ones (straight-through
+estimator, Bengio et al. 2013). The quantisers of a step come from the ranges before it, so that
+step, ranges and quantisation are one pass over the memory where the kernel package offers it.
+"""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gaussian_compression.codec.quantizers import Float16, Quantizer, Uniform
+from gaussian_compression.quantize import (
+    Range,
+    ShRanges,
+    initial_ranges,
+    moved_ranges,
+    quantize_into,
+    quantized,
+    quantizers_for,
+)
+from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
+from scene.kernel_adam import adam
+from scene.raw_parameters import RawParameters
+
+ADAM_EPSILON = 1e-15
+KERNEL_MODULE = "diff_gaussian_rasterization.straight_through"
+
+
+class StraightThrough(Protocol):
+    """An optimiser bound to one model."""
+
+    seen: RawParameters
+    """The quantised values: what to render, and where the next gradient belongs."""
+
+    def step(self, gradients: RawParameters, ranges: ShRanges) -> ShRanges:
+        """Update parameters, moments and `seen`; the ranges after one more observation."""
+        ...
+
+
+def straight_through(
+    raw: RawParameters,
+    ranges: ShRanges,
+    rates: Mapping[str, float],
+    loss: FinetuneSettings,
+    quantization: QuantizationSettings,
+) -> StraightThrough:
+    """The optimiser of `raw`, which it changes in place; `rates` by tensor name, constant."""
+    on_cpu = raw.xyz.device.type == "cpu"
+    kind = KernelStraightThrough if on_cpu and _kernel_installed() else PlainStraightThrough
+    return kind(raw, ranges, rates, loss, quantization)
+
+
+def _kernel_installed() -> bool:
+    package = KERNEL_MODULE.partition(".")[0]
+    return find_spec(package) is not None and find_spec(KERNEL_MODULE) is not None
+
+
+class PlainStraightThrough:
+    """In PyTorch operations, on any device."""
+
+    def __init__(
+        self,
+        raw: RawParameters,
+        ranges: ShRanges,
+        rates: Mapping[str, float],
+        loss: FinetuneSettings,
+        quantization: QuantizationSettings,
+    ) -> None:
+        self._raw, self._sparsity, self._quantization = raw, loss.sh_sparsity, quantization
+        # Leaves of their own over the same memory: the caller's tensors keep no gradients.
+        self._leaves = RawParameters(*(tensor.detach() for tensor in raw))
+        leaves = [(name, leaf) for name, leaf in self._leaves.named() if leaf.numel()]
+        groups = [{"params": [leaf], "lr": rates[name]} for name, leaf in leaves]
+        self._optimizer = adam(groups, ADAM_EPSILON)
+        self._buffers = raw.map(torch.empty_like)
+        self.seen = self._quantize(ranges)
+
+    def step(self, gradients: RawParameters, ranges: ShRanges) -> ShRanges:
+        """See StraightThrough. Adds the sparsity's part to `gradients`."""
+        rest = self.seen.features_rest
+        if self._sparsity and rest.numel():
+            gradients.features_rest.add_(rest.sign(), alpha=self._sparsity / rest.numel())
+        for leaf, gradient in zip(self._leaves, gradients, strict=True):
+            leaf.grad = gradient
+        self._optimizer.step()
+        self.seen = self._quantize(ranges)
+        return moved_ranges(ranges, initial_ranges(self._raw), self._quantization.range_momentum)
+
+    def _quantize(self, ranges: ShRanges) -> RawParameters:
+        quantizers = quantizers_for(self._raw, ranges, self._quantization)
+        return quantize_into(self._raw, quantizers, self._buffers)
+
+
+class KernelStraightThrough:
+    """By the rasteriser package's fused kernel: the plain one's values, up to rounding."""
+
+    def __init__(
+        self,
+        raw: RawParameters,
+        ranges: ShRanges,
+        rates: Mapping[str, float],
+        loss: FinetuneSettings,
+        quantization: QuantizationSettings,
+    ) -> None:
+        self._raw, self._rates, self._quantization = raw, rates, quantization
+        self._sparsity = loss.sh_sparsity / max(1, raw.features_rest.numel())
+        self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
+        self._buffers = raw.map(torch.empty_like)
+        self._steps = 0
+        quantizers = quantizers_for(raw, ranges, quantization)
+        self.seen = quantize_into(raw, quantizers, self._buffers)
+
+    def step(self, gradients: RawParameters, ranges: ShRanges) -> ShRanges:
+        """See StraightThrough."""
+        from diff_gaussian_rasterization.straight_through import straight_through_step
+
+        self._steps += 1
+        quantizers = quantizers_for(self._raw, ranges, self._quantization)
+        states = [
+            self._state(name, gradient, quantizers[name]) for name, gradient in gradients.named()
+        ]
+        found = straight_through_step(states, self._steps, eps=ADAM_EPSILON)
+        by_name = dict(zip(RawParameters._fields, found, strict=True))
+        positions = quantizers_for(self._raw, ranges, self._quantization)["xyz"]
+        self.seen = self.seen._replace(xyz=quantized(self._raw.xyz, positions, self._buffers.xyz))
+        observed = ShRanges(Range(*by_name["features_dc"]), Range(*by_name["features_rest"]))
+        return moved_ranges(ranges, observed, self._quantization.range_momentum)
+
+    def _state(self, name: str, gradient: Tensor, quantizer: Quantizer) -> tuple:
+        from diff_gaussian_rasterization.adam import AdamState
+        from diff_gaussian_rasterization.straight_through import Grid, QuantizedState
+
+        moments = (getattr(moment, name) for moment in self._moments)
+        state = AdamState(getattr(self._raw, name), gradient, *moments, self._rates[name])
+        match quantizer:
+            case Float16():
+                return QuantizedState(state, getattr(self._buffers, name), None)
+            case Uniform(minimum=(minimum,), step=(step,), levels=levels):
+                sparsity = self._sparsity if name == "features_rest" else 0.0
+                grid = Grid(minimum, step, levels)
+                return QuantizedState(state, getattr(self._buffers, name), grid, sparsity)
+        # Exact, or a grid with one box an axis: positions, which `step` quantises itself.
+        return QuantizedState(state, None, None)

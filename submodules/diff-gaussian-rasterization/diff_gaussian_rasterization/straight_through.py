@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adam under fake quantisation, fused: step, range and quantised values in one pass over memory."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from . import native
+from .adam import AdamState, adam_group
+from .native import address, checked
+
+EXACT, HALF, GRID = 0, 1, 2
+
+
+class Grid(NamedTuple):
+    """value = minimum + step x symbol, symbols 0 ... levels - 1; float32 arithmetic, no fusing."""
+
+    minimum: float
+    step: float
+    levels: int
+
+
+class QuantizedState(NamedTuple):
+    """A parameter's Adam state, and how the model sees it."""
+
+    adam: AdamState
+    seen: torch.Tensor | None
+    """The quantised values, rewritten by the step; None where the parameter itself is seen."""
+    grid: Grid | None
+    """None: seen in half precision (or exactly, where `seen` is None)."""
+    sparsity: float = 0.0
+    """Weight of sum |seen| in the loss, whose gradient the step adds; needs `seen`."""
+
+
+class Range(NamedTuple):
+    """Least and greatest parameter after the step; 0, 0 of an empty tensor."""
+
+    low: float
+    high: float
+
+
+class _Group(ctypes.Structure):
+    """Mirror of `rasterizer::StraightThroughGroup`."""
+
+    _fields_ = [
+        ("adam", native.AdamGroup),
+        ("seen", ctypes.c_void_p),
+        ("kind", ctypes.c_int32),
+        ("minimum", ctypes.c_float),
+        ("step", ctypes.c_float),
+        ("top", ctypes.c_float),
+        ("sparsity", ctypes.c_float),
+    ]
+
+
+class _Range(ctypes.Structure):
+    """Mirror of `rasterizer::ParameterRange`."""
+
+    _fields_ = [("low", ctypes.c_float), ("high", ctypes.c_float)]
+
+
+native.library.straight_through_update.argtypes = [
+    ctypes.POINTER(_Group),
+    ctypes.c_int32,
+    ctypes.POINTER(native.AdamConstants),
+    ctypes.POINTER(_Range),
+    ctypes.c_int32,
+]
+
+
+def straight_through_step(
+    states: Sequence[QuantizedState],
+    step: int,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-15,
+) -> list[Range]:
+    """Update parameters, moments and seen values in place; the new range of each parameter.
+
+    `step` counts from 1. Tensors are float32, on the CPU, contiguous; else ValueError.
+    """
+    if step < 1:
+        raise ValueError(f"step must be at least 1, not {step}.")
+    groups = (_Group * len(states))(*(_group(state, step, betas) for state in states))
+    ranges = (_Range * len(states))()
+    native.check_status(
+        native.library.straight_through_update(
+            groups,
+            len(states),
+            native.AdamConstants(*betas, eps),
+            ranges,
+            torch.get_num_threads(),
+        )
+    )
+    return [Range(found.low, found.high) for found in ranges]
+
+
+def _group(state: QuantizedState, step: int, betas: tuple[float, float]) -> _Group:
+    parameter = state.adam.parameter
+    if state.seen is not None:
+        checked("seen", state.seen, tuple(parameter.shape), written=True)
+    elif state.grid is not None or state.sparsity:
+        raise ValueError("a grid and a sparsity need a tensor `seen`.")
+    grid = state.grid or Grid(0.0, 1.0, 1)
+    kind = EXACT if state.seen is None else HALF if state.grid is None else GRID
+    return _Group(
+        adam_group(
+            state.adam,
+            state.adam.learning_rate / (1.0 - betas[0] ** step),
+            1.0 / math.sqrt(1.0 - betas[1] ** step),
+        ),
+        address(state.seen),
+        kind,
+        grid.minimum,
+        grid.step,
+        grid.levels - 1,
+        state.sparsity,
+    )

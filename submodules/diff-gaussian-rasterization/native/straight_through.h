@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// One step of Adam on parameters that the model shows only quantised (straight-through estimator): the gradient was taken
+// at the quantised values, and is applied to the full-precision ones, which are quantised anew. One pass over the memory.
+#pragma once
+
+#include <cstdint>
+
+#include "adam.h"
+
+namespace rasterizer {
+
+enum QuantizerKind : int32_t { kExact = 0, kHalf = 1, kGrid = 2 };
+
+struct StraightThroughGroup {
+  AdamGroup adam;
+  float* seen;       // the quantised values: read for `sparsity`, then written; unused where kind is kExact
+  int32_t kind;      // QuantizerKind
+  float minimum;     // of the grid: value = minimum + step * symbol
+  float step;
+  float top;         // largest symbol
+  float sparsity;    // weight of sum |seen| in the loss
+};
+
+// Range of the parameters after the step.
+struct ParameterRange {
+  float low, high;
+};
+
+void straight_through_step(const StraightThroughGroup& group, const AdamConstants& constants, ParameterRange* range,
+                           int threads);
+
+}  // namespace rasterizer

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw parameters as a trained model might have them, without a scene."""
+
+import torch
+
+from scene.raw_parameters import RawParameters
+
+
+def random_raw(count: int = 300, sh_degree: int = 3, seed: int = 0) -> RawParameters:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return RawParameters(
+        xyz=4 * normal(count, 3),
+        features_dc=normal(count, 1, 3),
+        features_rest=0.1 * normal(count, (sh_degree + 1) ** 2 - 1, 3),
+        opacity=3 * normal(count, 1),
+        scaling=normal(count, 3) - 4,
+        rotation=normal(count, 4),
+    )
