@@ -10,7 +10,7 @@ from still_life.lighting import LitRoom, baked_at
 from still_life.room import Finish, Light
 from still_life.shapes import EPSILON, Floats, dot, nearest, normalise
 
-FIELD_OF_VIEW = 58.0  # degrees across
+FIELD_OF_VIEW = 56.0  # degrees across
 MIRROR_DEPTH = 2
 EXPOSURE = 1.0
 CONTRAST_TO_REFINE = 0.05  # of display range, within a pixel
@@ -63,7 +63,7 @@ def rings(count: int, width: int, height: int, seed: int) -> list[View]:
         upper = i >= low
         turn = (i - low + 0.5) / (count - low) if upper else i / low
         angle = 2 * np.pi * (turn + rng.normal(0, 0.004))
-        radius, level = (1.22, 0.98) if upper else (1.5, 0.5)
+        radius, level = (1.12, 0.98) if upper else (1.36, 0.56)
         radius, level = radius + rng.normal(0, 0.03), level + rng.normal(0, 0.03)
         centre = np.array([radius * np.cos(angle), radius * np.sin(angle), level])
         target = np.array([0, 0, 0.06]) + rng.normal(0, 0.03, 3)

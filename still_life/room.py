@@ -71,10 +71,10 @@ PANEL_RADIANCE = (7.0, 6.2, 5.2)
 WINDOW_CENTRE, WINDOW_HALF = (0.2, 0.62), (0.95, 0.62)  # metres along the wall, and up
 WINDOW_GAIN = 7.0
 
-WAX = Finish(mirror=(0.05, 0.05, 0.05), gloss=0.12, sharpness=30)
+WAX = Finish(mirror=(0.025, 0.025, 0.025), gloss=0.14, sharpness=24)
 LACQUER = Finish(mirror=(0.06, 0.06, 0.06), gloss=0.25, sharpness=40)
 SATIN = Finish(gloss=0.16, sharpness=12)
-CHROME = Finish(mirror=(0.75, 0.76, 0.78))
+CHROME = Finish(mirror=(0.6, 0.61, 0.63), gloss=0.1, sharpness=60)
 BRASS = Finish(mirror=(0.55, 0.42, 0.2), gloss=0.5, sharpness=25)
 
 
@@ -192,7 +192,7 @@ def _small_things(rng: np.random.Generator) -> list[Thing]:
     yellow = textures.pencil(240, 48)
     lead = textures.plain("d9b98a")
     return [
-        Thing(Sphere(0.13), Pose((0.3, 0.27, 0.13)), (chrome,), CHROME),
+        Thing(Sphere(0.1), Pose((0.3, 0.27, 0.1)), (chrome,), CHROME),
         Thing(Sphere(0.085), Pose((0.03, 0.14, 0.085)), (textures.ball(rng, 128, 256),), LACQUER),
         Thing(Cylinder(0.18, 0.008), Pose((0.3, -0.2, 0.008)), china, LACQUER),
         Thing(Torus(0.078, 0.042), Pose((0.28, -0.2, 0.058), turned(6, "x")), (icing,), LACQUER),

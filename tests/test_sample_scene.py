@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -47,6 +48,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pixels_of(path: Path) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -56,7 +62,7 @@ def test_every_photograph_is_there_and_neither_black_nor_white(scene: Path) -> N
     photographs = sorted((scene / "images").iterdir())
     assert [path.name for path in photographs] == [f"view_{i:03d}.png" for i in range(TINY.views)]
     for path in photographs:
-        pixels = np.asarray(Image.open(path))
+        pixels = pixels_of(path)
         assert pixels.shape == (TINY.height, TINY.width, 3)
         assert 60 < pixels.mean() < 200
         assert pixels.std() > 25
@@ -70,7 +76,7 @@ def test_sparse_points_look_the_same_from_all_views(scene: Path) -> None:
     assert len(position) > 200
     offsets, differences = [], []
     for image in read_extrinsics_binary(sparse / "images.bin").values():
-        pixels = np.asarray(Image.open(scene / "images" / image.name)).astype(float)
+        pixels = pixels_of(scene / "images" / image.name).astype(float)
         index = image.point3D_ids - 1
         seen = position[index] @ qvec2rotmat(image.qvec).T + image.tvec
         assert (seen[:, 2] > 0.2).all()

@@ -91,14 +91,14 @@ def picture(before: Stage, after: Stage) -> Image.Image:
     shown = [names[i * len(names) // VIEWS_SHOWN] for i in range(min(VIEWS_SHOWN, len(names)))]
     folders = (before.renders / "gt", before.renders / "renders", after.renders / "renders")
     captions = ("photograph, held out", _caption(before), _caption(after))
-    width, height = Image.open(folders[0] / shown[0]).size
+    width, height = _image(folders[0] / shown[0]).size
     size = (3 * (width + GAP) - GAP, len(shown) * (height + GAP) + CAPTION_HEIGHT)
     sheet = Image.new("RGB", size, "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for column, (folder, caption) in enumerate(zip(folders, captions, strict=True)):
         left = column * (width + GAP)
         for row, name in enumerate(shown):
-            sheet.paste(Image.open(_present(folder / name)), (left, row * (height + GAP)))
+            sheet.paste(_image(folder / name), (left, row * (height + GAP)))
         middle = (left + width / 2, size[1] - CAPTION_HEIGHT / 2)
         pen.text(middle, caption, "black", font, anchor="mm")
     return sheet
@@ -106,6 +106,11 @@ def picture(before: Stage, after: Stage) -> Image.Image:
 
 def _caption(stage: Stage) -> str:
     return f"{stage.title}: {stage.size / 1e6:.2f} MB, {stage.psnr:.2f} dB"
+
+
+def _image(path: Path) -> Image.Image:
+    with Image.open(_present(path)) as image:
+        return image.convert("RGB")
 
 
 def _present(path: Path) -> Path:
