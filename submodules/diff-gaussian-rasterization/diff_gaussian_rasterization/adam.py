@@ -108,7 +108,8 @@ class SparseGaussianAdam(torch.optim.Adam):
     def step(self, visibility: torch.Tensor, N: int) -> None:  # type: ignore[override]
         """Update the rows of all groups where `visibility`, bool (N,), is True."""
         if visibility.shape != (N,):
-            raise ValueError(f"visibility must have the shape ({N},), not {visibility.shape}.")
+            found = tuple(visibility.shape)
+            raise ValueError(f"visibility must have the shape ({N},), not {found}.")
         for group in self.param_groups:
             if len(group["params"]) != 1:
                 raise ValueError("each parameter group must hold exactly one tensor.")

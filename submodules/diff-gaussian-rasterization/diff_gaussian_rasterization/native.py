@@ -123,9 +123,9 @@ class AdamConstants(ctypes.Structure):
     """Mirror of `rasterizer::AdamConstants`."""
 
     _fields_ = [
-        ("beta_mean", ctypes.c_float),
-        ("beta_variance", ctypes.c_float),
-        ("epsilon", ctypes.c_float),
+        ("beta_mean", ctypes.c_double),
+        ("beta_variance", ctypes.c_double),
+        ("epsilon", ctypes.c_double),
     ]
 
 

@@ -16,14 +16,17 @@ void update(const AdamGroup& g, const AdamConstants& k, int64_t begin, int64_t e
   const float* __restrict__ gradient = g.gradient;
   float* __restrict__ mean = g.mean;
   float* __restrict__ variance = g.variance;
-  const float fresh_mean = 1.0f - k.beta_mean, fresh_variance = 1.0f - k.beta_variance;
+  const float fresh_mean = static_cast<float>(1.0 - k.beta_mean);
+  const float fresh_variance = static_cast<float>(1.0 - k.beta_variance);
+  const float beta_variance = static_cast<float>(k.beta_variance);
+  const float epsilon = static_cast<float>(k.epsilon);
   for (int64_t i = begin; i < end; ++i) {
     const float d = gradient[i];
     const float m = mean[i] + fresh_mean * (d - mean[i]);
-    const float v = k.beta_variance * variance[i] + fresh_variance * d * d;
+    const float v = beta_variance * variance[i] + fresh_variance * d * d;
     mean[i] = m;
     variance[i] = v;
-    parameter[i] -= g.step_size * m / (std::sqrt(v) * g.variance_correction + k.epsilon);
+    parameter[i] -= g.step_size * m / (std::sqrt(v) * g.variance_correction + epsilon);
   }
 }
 

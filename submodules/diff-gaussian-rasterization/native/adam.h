@@ -19,7 +19,7 @@ struct AdamGroup {
 };
 
 struct AdamConstants {
-  float beta_mean, beta_variance, epsilon;
+  double beta_mean, beta_variance, epsilon;  // 1 - beta is not exact enough in single precision
 };
 
 // Rows where `chosen` (one byte per row) is 0 keep everything, moments included; null chooses all rows.

@@ -128,7 +128,7 @@ inline Step step_into(const Spread& spread, int block, Float transmittance, uint
   step.dx = (Float::load(kLayout.lane_x) + Float(kLayout.block_x[block])) - spread.x;
   step.dy = (Float::load(kLayout.lane_y) + Float(kLayout.block_y[block])) - spread.y;
   const Float exponent = spread.exponent(step.dx, step.dy);
-  step.opacity_times_falloff = simd::exp2(exponent);
+  step.opacity_times_falloff = simd::power_of_two(exponent);
   step.alpha = simd::minimum(step.opacity_times_falloff, Float(formulas::kAlphaMax));
   step.next_transmittance = simd::fnmadd(transmittance, step.alpha, transmittance);
   const Mask drawn = (exponent <= spread.log2_opacity) & (Float(formulas::kAlphaMin) <= step.alpha);

@@ -27,8 +27,8 @@ HD float select(bool m, float yes, float no) { return m ? yes : no; }
 HD float square_root(float a) { return sqrtf(a); }
 HD float reciprocal(float a) { return 1.0f / a; }
 HD float exponential(float a) { return expf(a); }
-HD float exp2(float a) { return exp2f(a); }
-HD float log2(float a) { return log2f(a); }
+HD float power_of_two(float a) { return exp2f(a); }
+HD float binary_logarithm(float a) { return log2f(a); }
 HD float round_down(float a) { return floorf(a); }
 HD float round_up(float a) { return ceilf(a); }
 HD bool and_not(bool a, bool b) { return a && !b; }
@@ -485,7 +485,7 @@ struct Reach {
 template <class F>
 HD Reach<F> reach_of(const Footprint<F>& footprint, F x, F y, F opacity) {
   const Covariance<F>& c = footprint.covariance;
-  const F twice_log = F(2.0f / kLog2E) * log2(opacity * F(255.0f));
+  const F twice_log = F(2.0f / kLog2E) * binary_logarithm(opacity * F(255.0f));
   const F level = maximum(fmadd(twice_log, F(1.0001f), F(1.0e-3f)), F(1.0e-3f));
   const F half_width = square_root(level * c.xx);
   const F inverse_yy = F(1.0f) / c.yy;
@@ -532,10 +532,14 @@ HD TileSpan<F> tiles_reached(const Reach<F>& reach, const TileRectangle<F>& with
 
 constexpr float kSh0 = 0.28209479177387814f;
 constexpr float kSh1 = 0.4886025119029199f;
-constexpr float kSh2[5] = {1.0925484305920792f, -1.0925484305920792f, 0.31539156525252005f, -1.0925484305920792f,
-                           0.5462742152960396f};
-constexpr float kSh3[7] = {-0.5900435899266435f, 2.890611442640554f, -0.4570457994644658f, 0.3731763325901154f,
-                           -0.4570457994644658f, 1.445305721320277f, -0.5900435899266435f};
+constexpr float kSh2Xy = 1.0925484305920792f;
+constexpr float kSh2Zz = 0.31539156525252005f;
+constexpr float kSh2Xx = 0.5462742152960396f;
+constexpr float kSh3Xxx = 0.5900435899266435f;
+constexpr float kSh3Xyz = 2.890611442640554f;
+constexpr float kSh3Xzz = 0.4570457994644658f;
+constexpr float kSh3Zzz = 0.3731763325901154f;
+constexpr float kSh3Xxz = 1.445305721320277f;
 
 HD int coefficient_count(int degree) { return (degree + 1) * (degree + 1); }
 
@@ -550,20 +554,20 @@ HD void harmonics(int degree, const Vector<F>& d, F* basis) {
   basis[3] = F(-kSh1) * x;
   if (degree < 2) return;
   const F xx = x * x, yy = y * y, zz = z * z, xy = x * y, yz = y * z, xz = x * z;
-  basis[4] = F(kSh2[0]) * xy;
-  basis[5] = F(kSh2[1]) * yz;
-  basis[6] = F(kSh2[2]) * (zz + zz - xx - yy);
-  basis[7] = F(kSh2[3]) * xz;
-  basis[8] = F(kSh2[4]) * (xx - yy);
+  basis[4] = F(kSh2Xy) * xy;
+  basis[5] = F(-kSh2Xy) * yz;
+  basis[6] = F(kSh2Zz) * (zz + zz - xx - yy);
+  basis[7] = F(-kSh2Xy) * xz;
+  basis[8] = F(kSh2Xx) * (xx - yy);
   if (degree < 3) return;
   const F four_zz = F(4.0f) * zz;
-  basis[9] = F(kSh3[0]) * y * (F(3.0f) * xx - yy);
-  basis[10] = F(kSh3[1]) * xy * z;
-  basis[11] = F(kSh3[2]) * y * (four_zz - xx - yy);
-  basis[12] = F(kSh3[3]) * z * (zz + zz - F(3.0f) * (xx + yy));
-  basis[13] = F(kSh3[4]) * x * (four_zz - xx - yy);
-  basis[14] = F(kSh3[5]) * z * (xx - yy);
-  basis[15] = F(kSh3[6]) * x * (xx - F(3.0f) * yy);
+  basis[9] = F(-kSh3Xxx) * y * (F(3.0f) * xx - yy);
+  basis[10] = F(kSh3Xyz) * xy * z;
+  basis[11] = F(-kSh3Xzz) * y * (four_zz - xx - yy);
+  basis[12] = F(kSh3Zzz) * z * (zz + zz - F(3.0f) * (xx + yy));
+  basis[13] = F(-kSh3Xzz) * x * (four_zz - xx - yy);
+  basis[14] = F(kSh3Xxz) * z * (xx - yy);
+  basis[15] = F(-kSh3Xxx) * x * (xx - F(3.0f) * yy);
 }
 
 // The derivative for the direction (as if it were free to leave the sphere), where d_basis holds the derivative for
@@ -576,16 +580,16 @@ HD Vector<F> harmonics_backward(int degree, const Vector<F>& d, const F* d_basis
   const F* g = d_basis;
   Vector<F> r = {F(-kSh1) * g[3], F(-kSh1) * g[1], F(kSh1) * g[2]};
   if (degree < 2) return r;
-  const F g4 = F(kSh2[0]) * g[4], g5 = F(kSh2[1]) * g[5], g6 = F(kSh2[2]) * two * g[6], g7 = F(kSh2[3]) * g[7],
-          g8 = F(kSh2[4]) * two * g[8];
+  const F g4 = F(kSh2Xy) * g[4], g5 = F(-kSh2Xy) * g[5], g6 = F(kSh2Zz) * two * g[6], g7 = F(-kSh2Xy) * g[7],
+          g8 = F(kSh2Xx) * two * g[8];
   r.x += g4 * y - g6 * x + g7 * z + g8 * x;
   r.y += g4 * x + g5 * z - g6 * y - g8 * y;
   r.z += g5 * y + two * g6 * z + g7 * x;
   if (degree < 3) return r;
   const F xx = x * x, yy = y * y, zz = z * z, xy = x * y, yz = y * z, xz = x * z;
   const F three = F(3.0f), six = F(6.0f), four = F(4.0f), eight = F(8.0f);
-  const F g9 = F(kSh3[0]) * g[9], g10 = F(kSh3[1]) * g[10], g11 = F(kSh3[2]) * g[11], g12 = F(kSh3[3]) * g[12],
-          g13 = F(kSh3[4]) * g[13], g14 = F(kSh3[5]) * g[14], g15 = F(kSh3[6]) * g[15];
+  const F g9 = F(-kSh3Xxx) * g[9], g10 = F(kSh3Xyz) * g[10], g11 = F(-kSh3Xzz) * g[11], g12 = F(kSh3Zzz) * g[12],
+          g13 = F(-kSh3Xzz) * g[13], g14 = F(kSh3Xxz) * g[14], g15 = F(-kSh3Xxx) * g[15];
   r.x += g9 * six * xy + g10 * yz - g11 * two * xy - g12 * six * xz + g13 * (four * zz - three * xx - yy) +
          g14 * two * xz + g15 * three * (xx - yy);
   r.y += g9 * three * (xx - yy) + g10 * xz + g11 * (four * zz - xx - three * yy) - g12 * six * yz - g13 * two * xy -

@@ -212,7 +212,7 @@ void project_group(Frame& frame, const Scene& scene, const Group& group, int32_t
   const Conic<Float>& k = footprint.conic;
   const Float half = Float(-0.5f * kLog2E);
   file_splats(frame, group, reaching,
-              {x, y, half * k.xx, Float(-kLog2E) * k.xy, half * k.yy, log2(opacity), -k.xy / k.xx, -k.xy / k.yy},
+              {x, y, half * k.xx, Float(-kLog2E) * k.xy, half * k.yy, binary_logarithm(opacity), -k.xy / k.xx, -k.xy / k.yy},
               Float(1.0f) / view.z);
   alignas(64) float depth[kLanes];
   view.z.store(depth);

@@ -242,7 +242,7 @@ inline Float clamp(Float a, Float low, Float high) { return minimum(maximum(a, l
 
 // 2^a to 2e-7, relatively, for a in [-126, 127]; less, and not-a-number, gives a number near 0.
 // The polynomial is the minimax fit of 2^f on [-0.5, 0.5] with the value 1 at 0; its error is 9.2e-8.
-inline Float exp2(Float a) {
+inline Float power_of_two(Float a) {
 #if !defined(__AVX512F__)
   a = maximum(a, Float(-126.0f));
 #endif
@@ -272,7 +272,7 @@ inline Float exponential(Float a) {
 }
 
 // log2(a) to 1e-7 (absolutely, near 1), for a normal, finite and positive.
-inline Float log2(Float a) {
+inline Float binary_logarithm(Float a) {
   const Float m = mantissa(a);
   const Mask high = m > Float(1.41421356f);
   const Float e = exponent(a) + select(high, Float(1.0f), Float(0.0f));
