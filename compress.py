@@ -36,6 +36,8 @@ from gaussian_compression.model_folder import (
 )
 from gaussian_compression.pipeline import CompressionJob, compress
 from gaussian_compression.settings import (
+    NO_RESTART,
+    PUBLISHED_WARMUP,
     CompressionSettings,
     FinetuneSettings,
     QuantizationSettings,
@@ -141,6 +143,10 @@ def settings_of(args: Namespace) -> CompressionSettings:
         return {name: given.get(name, value) for name, value in vars(values).items()}
 
     trajectory = chosen(preset.trajectory)
+    if args.guard == "test":
+        # Views that were never trained on need not be forgotten: the published first stage.
+        trajectory["warmup_restart"] = NO_RESTART
+        trajectory["warmup_iterations"] = given.get("warmup_iterations", PUBLISHED_WARMUP)
     trajectory["finetune"] = FinetuneSettings(**chosen(preset.trajectory.finetune))
     trajectory["quantization"] = QuantizationSettings(**chosen(preset.trajectory.quantization))
     whole = chosen(preset)

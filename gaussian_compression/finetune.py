@@ -13,7 +13,12 @@ from gaussian_compression.quantize import (
     quantize_into,
     quantizers_for,
 )
-from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
+from gaussian_compression.settings import (
+    NO_RESTART,
+    FinetuneSettings,
+    QuantizationSettings,
+    WarmRestart,
+)
 from gaussian_compression.straight_through import straight_through
 from gaussian_renderer.view_gradient import Differentiate
 from scene.cameras import Camera
@@ -55,29 +60,31 @@ class Finetuner:
         iterations: int,
         order: random.Random,
         on_iteration: Callable[[float], None],
+        restart: WarmRestart = NO_RESTART,
     ) -> None:
         """Train `model` in place for `iterations` views drawn without replacement.
 
         Moments start at zero every time, as the published method throws them away at each pruning.
-        `on_iteration` gets the photometric loss.
+        `on_iteration` gets the photometric loss. Learning rates start as `restart` has them.
         """
-        optimizer = straight_through(
-            model.raw, model.ranges, self._rates(), self.loss, self.quantization
-        )
+        optimizer = straight_through(model.raw, model.ranges, self.loss, self.quantization)
         gradients = model.raw.map(torch.empty_like)
-        for _, view in zip(range(iterations), _endless_epochs(views, order), strict=False):
+        for done, view in zip(range(iterations), _endless_epochs(views, order), strict=False):
             loss = self.differentiate(view, optimizer.seen, gradients).loss
-            model.ranges = optimizer.step(gradients, model.ranges)
+            model.ranges = optimizer.step(
+                gradients, model.ranges, self._rates(restart, left=1 - done / iterations)
+            )
             on_iteration(loss)
 
-    def _rates(self) -> dict[str, float]:
+    def _rates(self, restart: WarmRestart, left: float) -> dict[str, float]:
+        factor = restart.rate_factor**left
         return {
-            "xyz": self.loss.position_lr * self.extent,
-            "features_dc": self.loss.feature_lr,
-            "features_rest": self.loss.feature_rest_lr,
-            "opacity": self.loss.opacity_lr,
-            "scaling": self.loss.scaling_lr,
-            "rotation": self.loss.rotation_lr,
+            "xyz": self.loss.position_lr * self.extent * restart.position_rate_factor**left,
+            "features_dc": self.loss.feature_lr * factor,
+            "features_rest": self.loss.feature_rest_lr * factor,
+            "opacity": self.loss.opacity_lr * factor,
+            "scaling": self.loss.scaling_lr * factor,
+            "rotation": self.loss.rotation_lr * factor,
         }
 
 

@@ -33,7 +33,12 @@ from gaussian_compression.rounds import (
     judge,
 )
 from gaussian_compression.sensitivity import accumulate_gradients, gradient_norm_scores
-from gaussian_compression.settings import CompressionSettings, check_settings
+from gaussian_compression.settings import (
+    NO_RESTART,
+    CompressionSettings,
+    WarmRestart,
+    check_settings,
+)
 from gaussian_renderer.evaluation import evaluate
 from gaussian_renderer.view_gradient import RenderOptions, view_gradient
 from scene.cameras import Camera
@@ -199,7 +204,8 @@ class _Run:
         checkpoint = Checkpoint(TrainableModel.start_from(start), [])
         began = _Clock()
         iterations = self._trajectory.warmup_iterations
-        self._finetune(checkpoint.model, self._views.training, iterations, "round 0, unpruned")
+        views, restart = self._views.training, self._trajectory.warmup_restart
+        self._finetune(checkpoint.model, views, iterations, "round 0, unpruned", restart)
         self._close_round(checkpoint, iterations, began)
         return checkpoint
 
@@ -224,11 +230,16 @@ class _Run:
         model.raw = model.raw.rows(keep)
 
     def _finetune(
-        self, model: TrainableModel, views: Sequence[Camera], iterations: int, name: str
+        self,
+        model: TrainableModel,
+        views: Sequence[Camera],
+        iterations: int,
+        name: str,
+        restart: WarmRestart = NO_RESTART,
     ) -> None:
         order = random.Random(f"{self._trajectory.seed} {name}")
         with self._progress.stage(name, iterations) as advance:
-            self._finetuner.run(model, views, iterations, order, advance)
+            self._finetuner.run(model, views, iterations, order, advance, restart)
 
     def _final_finetuning(self, model: TrainableModel) -> None:
         # The guard has done its work: its views are photographs like the others.

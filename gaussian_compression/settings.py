@@ -35,11 +35,25 @@ class QuantizationSettings:
 
 
 @dataclass(frozen=True)
+class WarmRestart:
+    """Learning rates that start at a multiple and fall log-linearly to their constant values."""
+
+    rate_factor: float = 10.0
+    position_rate_factor: float = 100.0
+
+
+PUBLISHED_WARMUP = 1000
+NO_RESTART = WarmRestart(rate_factor=1.0, position_rate_factor=1.0)
+
+
+@dataclass(frozen=True)
 class TrajectorySettings:
     """All that decides which models a run passes through. A checkpoint is only good for its own."""
 
     prune_fraction: float = 0.05
-    warmup_iterations: int = 1000
+    warmup_iterations: int = 4000
+    warmup_restart: WarmRestart = WarmRestart()
+    """The first fine-tuning has to make the model forget the guard views: see docs/results.md."""
     finetune_iterations: int = 1000
     guard: str = "train"
     seed: int = 0

@@ -37,22 +37,26 @@ class StraightThrough(Protocol):
     seen: RawParameters
     """The quantised values: what to render, and where the next gradient belongs."""
 
-    def step(self, gradients: RawParameters, ranges: ShRanges) -> ShRanges:
-        """Update parameters, moments and `seen`; the ranges after one more observation."""
+    def step(
+        self, gradients: RawParameters, ranges: ShRanges, rates: Mapping[str, float]
+    ) -> ShRanges:
+        """Update parameters, moments and `seen`; the ranges after one more observation.
+
+        `rates`: learning rates by tensor name.
+        """
         ...
 
 
 def straight_through(
     raw: RawParameters,
     ranges: ShRanges,
-    rates: Mapping[str, float],
     loss: FinetuneSettings,
     quantization: QuantizationSettings,
 ) -> StraightThrough:
-    """The optimiser of `raw`, which it changes in place; `rates` by tensor name, constant."""
+    """The optimiser of `raw`, which it changes in place."""
     on_cpu = raw.xyz.device.type == "cpu"
     kind = KernelStraightThrough if on_cpu and _kernel_installed() else PlainStraightThrough
-    return kind(raw, ranges, rates, loss, quantization)
+    return kind(raw, ranges, loss, quantization)
 
 
 def _kernel_installed() -> bool:
@@ -67,7 +71,6 @@ class PlainStraightThrough:
         self,
         raw: RawParameters,
         ranges: ShRanges,
-        rates: Mapping[str, float],
         loss: FinetuneSettings,
         quantization: QuantizationSettings,
     ) -> None:
@@ -75,18 +78,22 @@ class PlainStraightThrough:
         # Leaves of their own over the same memory: the caller's tensors keep no gradients.
         self._leaves = RawParameters(*(tensor.detach() for tensor in raw))
         leaves = [(name, leaf) for name, leaf in self._leaves.named() if leaf.numel()]
-        groups = [{"params": [leaf], "lr": rates[name]} for name, leaf in leaves]
+        groups = [{"params": [leaf], "name": name} for name, leaf in leaves]
         self._optimizer = adam(groups, ADAM_EPSILON)
         self._buffers = raw.map(torch.empty_like)
         self.seen = self._quantize(ranges)
 
-    def step(self, gradients: RawParameters, ranges: ShRanges) -> ShRanges:
+    def step(
+        self, gradients: RawParameters, ranges: ShRanges, rates: Mapping[str, float]
+    ) -> ShRanges:
         """See StraightThrough. Adds the sparsity's part to `gradients`."""
         rest = self.seen.features_rest
         if self._sparsity and rest.numel():
             gradients.features_rest.add_(rest.sign(), alpha=self._sparsity / rest.numel())
         for leaf, gradient in zip(self._leaves, gradients, strict=True):
             leaf.grad = gradient
+        for group in self._optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
         self._optimizer.step()
         self.seen = self._quantize(ranges)
         return moved_ranges(ranges, initial_ranges(self._raw), self._quantization.range_momentum)
@@ -103,11 +110,10 @@ class KernelStraightThrough:
         self,
         raw: RawParameters,
         ranges: ShRanges,
-        rates: Mapping[str, float],
         loss: FinetuneSettings,
         quantization: QuantizationSettings,
     ) -> None:
-        self._raw, self._rates, self._quantization = raw, rates, quantization
+        self._raw, self._quantization = raw, quantization
         self._sparsity = loss.sh_sparsity / max(1, raw.features_rest.numel())
         self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
         self._buffers = raw.map(torch.empty_like)
@@ -115,14 +121,17 @@ class KernelStraightThrough:
         quantizers = quantizers_for(raw, ranges, quantization)
         self.seen = quantize_into(raw, quantizers, self._buffers)
 
-    def step(self, gradients: RawParameters, ranges: ShRanges) -> ShRanges:
+    def step(
+        self, gradients: RawParameters, ranges: ShRanges, rates: Mapping[str, float]
+    ) -> ShRanges:
         """See StraightThrough."""
         from diff_gaussian_rasterization.straight_through import straight_through_step
 
         self._steps += 1
         quantizers = quantizers_for(self._raw, ranges, self._quantization)
         states = [
-            self._state(name, gradient, quantizers[name]) for name, gradient in gradients.named()
+            self._state(name, gradient, quantizers[name], rates[name])
+            for name, gradient in gradients.named()
         ]
         found = straight_through_step(states, self._steps, eps=ADAM_EPSILON)
         by_name = dict(zip(RawParameters._fields, found, strict=True))
@@ -131,12 +140,12 @@ class KernelStraightThrough:
         observed = ShRanges(Range(*by_name["features_dc"]), Range(*by_name["features_rest"]))
         return moved_ranges(ranges, observed, self._quantization.range_momentum)
 
-    def _state(self, name: str, gradient: Tensor, quantizer: Quantizer) -> tuple:
+    def _state(self, name: str, gradient: Tensor, quantizer: Quantizer, rate: float) -> tuple:
         from diff_gaussian_rasterization.adam import AdamState
         from diff_gaussian_rasterization.straight_through import Grid, QuantizedState
 
         moments = (getattr(moment, name) for moment in self._moments)
-        state = AdamState(getattr(self._raw, name), gradient, *moments, self._rates[name])
+        state = AdamState(getattr(self._raw, name), gradient, *moments, rate)
         match quantizer:
             case Float16():
                 return QuantizedState(state, getattr(self._buffers, name), None)

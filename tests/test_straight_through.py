@@ -39,15 +39,15 @@ def test_fused_step_equals_the_plain_one(count: int, sh_degree: int, position_bi
     start = random_raw(count, sh_degree)
     loss, quantization = FinetuneSettings(), QuantizationSettings(position_bits=position_bits)
     raws = copied(start), copied(start)
-    plain = PlainStraightThrough(raws[0], RANGES, RATES, loss, quantization)
-    fused = KernelStraightThrough(raws[1], RANGES, RATES, loss, quantization)
+    plain = PlainStraightThrough(raws[0], RANGES, loss, quantization)
+    fused = KernelStraightThrough(raws[1], RANGES, loss, quantization)
     ranges = [RANGES, RANGES]
     for a, b in zip(plain.seen, fused.seen, strict=True):
         assert torch.equal(a, b)
     for step in range(4):
         gradients = random_raw(count, sh_degree, seed=step + 1)
-        ranges[0] = plain.step(copied(gradients), ranges[0])
-        ranges[1] = fused.step(copied(gradients), ranges[1])
+        ranges[0] = plain.step(copied(gradients), ranges[0], RATES)
+        ranges[1] = fused.step(copied(gradients), ranges[1], RATES)
     for (name, a), b in zip(raws[0].named(), raws[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
     assert ranges[0].dc.low == pytest.approx(ranges[1].dc.low, rel=1e-6)
@@ -60,8 +60,8 @@ def test_fused_step_equals_the_plain_one(count: int, sh_degree: int, position_bi
 def test_seen_values_are_the_decoders_bit_by_bit(kind: type, position_bits: int) -> None:
     raw = random_raw(3000, 3)
     quantization = QuantizationSettings(position_bits=position_bits)
-    optimizer = kind(raw, RANGES, RATES, FinetuneSettings(), quantization)
-    optimizer.step(random_raw(3000, 3, seed=5), RANGES)
+    optimizer = kind(raw, RANGES, FinetuneSettings(), quantization)
+    optimizer.step(random_raw(3000, 3, seed=5), RANGES, RATES)
     decoded = to_splats(to_symbols(raw, quantizers_for(raw, RANGES, quantization)))
     for name, tensor in optimizer.seen.named():
         np.testing.assert_array_equal(tensor.numpy(), getattr(decoded, name), err_msg=name)
@@ -71,9 +71,9 @@ def test_sparsity_pulls_towards_zero() -> None:
     raw = random_raw(500, 2)
     before = raw.features_rest.abs().mean()
     loss = FinetuneSettings(sh_sparsity=1.0)
-    optimizer = straight_through(raw, RANGES, RATES, loss, QuantizationSettings())
+    optimizer = straight_through(raw, RANGES, loss, QuantizationSettings())
     for _ in range(20):
-        optimizer.step(raw.map(torch.zeros_like), RANGES)
+        optimizer.step(raw.map(torch.zeros_like), RANGES, RATES)
     assert raw.features_rest.abs().mean() < 0.99 * before
     assert torch.equal(raw.xyz, random_raw(500, 2).xyz)
 
@@ -85,10 +85,8 @@ def test_threads_change_nothing() -> None:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
             raw = random_raw(5000, 3)
-            optimizer = straight_through(
-                raw, RANGES, RATES, FinetuneSettings(), QuantizationSettings()
-            )
-            ranges = optimizer.step(random_raw(5000, 3, seed=9), RANGES)
+            optimizer = straight_through(raw, RANGES, FinetuneSettings(), QuantizationSettings())
+            ranges = optimizer.step(random_raw(5000, 3, seed=9), RANGES, RATES)
             results.append((raw, optimizer.seen, ranges))
     finally:
         torch.set_num_threads(threads)
