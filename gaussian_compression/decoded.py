@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the file's integers to Gaussians. NumPy only: decompressing needs no torch."""
 
+from gaussian_compression.codec.grid_splats import GridSplats
 from gaussian_compression.codec.symbols import QuantizedSplats
 from splat_formats.splats import Splats
 
 
-def to_splats(model: QuantizedSplats) -> Splats:
+def to_splats(model: QuantizedSplats | GridSplats) -> Splats:
     """The decoded model."""
     values, count = model.values(), model.count
     coefficients = values["features_rest"].shape[1] // 3

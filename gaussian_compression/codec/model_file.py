@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The .f3dgs file, version 1: a model's integers in Morton order, each attribute an LZMA stream.
+"""The .f3dgs file: a model's integers and free-form metadata, in either version of the format.
 
-Sections: `model` (counts and quantisers), one per attribute, and optionally `meta` (JSON text).
-Normative text: docs/format.md.
+Version 1: Morton order, an LZMA stream for each attribute (sections `model`, one per attribute).
+Version 2: adaptive grids, layers, context-modelled entropy coding (grid_file.py). Both may hold
+`meta` (JSON text). Normative text: docs/format.md.
 """
 
 import json
@@ -12,6 +13,12 @@ from typing import Any
 
 from gaussian_compression.codec.container import Container, pack_container, unpack_container
 from gaussian_compression.codec.errors import CorruptFile
+from gaussian_compression.codec.grid_file import (
+    MAX_LAYERS,
+    pack_grid_splats,
+    unpack_grid_splats,
+)
+from gaussian_compression.codec.grid_splats import GridSplats, same_integers
 from gaussian_compression.codec.lzma_streams import compress_symbols, decompress_symbols
 from gaussian_compression.codec.order import morton_order
 from gaussian_compression.codec.quantizers import (
@@ -28,7 +35,6 @@ from gaussian_compression.codec.symbols import (
     same_symbols,
 )
 
-VERSION = 1
 MAX_SH_DEGREE = 3
 MAX_METADATA_BYTES = 2**20
 
@@ -44,56 +50,87 @@ SECTION_NAMES = {
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a file holds: the model in integers and free-form metadata (JSON values only)."""
+    """What a file holds: the model in integers and free-form metadata (JSON values only).
 
-    splats: QuantizedSplats
+    The model's kind is the file's version: `QuantizedSplats` 1, `GridSplats` 2.
+    """
+
+    splats: QuantizedSplats | GridSplats
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def in_file_order(splats: QuantizedSplats) -> QuantizedSplats:
-    """The model with its rows sorted as the file stores them (along the Morton curve)."""
+    """The model with its rows sorted as a version-1 file stores them (along the Morton curve)."""
     return splats.reordered(morton_order(splats.attributes["xyz"].values()))
 
 
 def encode(model: ModelFile) -> bytes:
     """The file's bytes; they depend on the symbols, the quantisers and the metadata only.
 
-    `model.splats` has to be in file order. The bytes are decoded again and compared symbol by
-    symbol before they are handed out: RuntimeError if they differ.
+    `model.splats` has to be in file order (in_file_order, in_layer_order). The bytes are decoded
+    again and compared symbol by symbol before they are handed out: RuntimeError if they differ.
     """
     splats = model.splats
-    sections = {"model": _pack_model_section(splats)}
-    for name, attribute in splats.attributes.items():
-        sections[SECTION_NAMES[name]] = compress_symbols(attribute.symbols)
+    if isinstance(splats, GridSplats):
+        version, sections = 2, pack_grid_splats(splats)
+    else:
+        version, sections = 1, _pack_quantized_splats(splats)
     if model.metadata:
         sections["meta"] = json.dumps(model.metadata, sort_keys=True).encode()
-    data = pack_container(Container(VERSION, sections))
-    if not same_symbols(decode(data).splats, splats):
+    data = pack_container(Container(version, sections))
+    if not _same(decode(data).splats, splats):
         raise RuntimeError("the encoder's bytes decode to other symbols: please report this")
     return data
 
 
-def decode(data: bytes) -> ModelFile:
-    """The model in a file's bytes. Raises CorruptFile with the section's name."""
+def decode(data: bytes, layers: int = MAX_LAYERS) -> ModelFile:
+    """The model in a file's bytes. Raises CorruptFile with the section's name.
+
+    With `layers`, only so many importance layers of a version-2 file.
+    """
     container = unpack_container(data)
-    if container.version != VERSION:
-        raise CorruptFile("header", f"version {container.version}, this program reads {VERSION}")
     sections = dict(container.sections)
-    count, sh_degree, quantizers = _unpack_model_section(_take_section(sections, "model"))
-    attributes = {
-        name: _unpack_attribute(sections, name, (count, channels), quantizers[name])
-        for name, channels in attribute_channels(sh_degree).items()
-    }
+    splats: QuantizedSplats | GridSplats
+    if container.version == 1:
+        splats = _unpack_quantized_splats(sections)
+    elif container.version == 2:
+        splats = unpack_grid_splats(sections, len(data), layers)
+    else:
+        raise CorruptFile("header", f"version {container.version}, this program reads 1 and 2")
     metadata = _unpack_metadata(sections.pop("meta", b"{}"))
     if sections:
         raise CorruptFile(next(iter(sections)), "unknown section")
-    return ModelFile(QuantizedSplats(sh_degree, attributes), metadata)
+    return ModelFile(splats, metadata)
 
 
 def bytes_per_section(data: bytes) -> dict[str, int]:
     """Stored bytes of every section, and `container` for the header and the table."""
     sizes = {name: len(section) for name, section in unpack_container(data).sections.items()}
     return {**sizes, "container": len(data) - sum(sizes.values())}
+
+
+def _same(a: QuantizedSplats | GridSplats, b: QuantizedSplats | GridSplats) -> bool:
+    if isinstance(a, GridSplats) and isinstance(b, GridSplats):
+        return same_integers(a, b)
+    if isinstance(a, QuantizedSplats) and isinstance(b, QuantizedSplats):
+        return same_symbols(a, b)
+    return False
+
+
+def _pack_quantized_splats(splats: QuantizedSplats) -> dict[str, bytes]:
+    sections = {"model": _pack_model_section(splats)}
+    for name, attribute in splats.attributes.items():
+        sections[SECTION_NAMES[name]] = compress_symbols(attribute.symbols)
+    return sections
+
+
+def _unpack_quantized_splats(sections: dict[str, bytes]) -> QuantizedSplats:
+    count, sh_degree, quantizers = _unpack_model_section(_take_section(sections, "model"))
+    attributes = {
+        name: _unpack_attribute(sections, name, (count, channels), quantizers[name])
+        for name, channels in attribute_channels(sh_degree).items()
+    }
+    return QuantizedSplats(sh_degree, attributes)
 
 
 def _pack_model_section(splats: QuantizedSplats) -> bytes:

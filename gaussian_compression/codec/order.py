@@ -35,3 +35,28 @@ def morton_order(positions: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
     extent = np.maximum(exact.max(axis=0) - low, np.finfo(np.float64).tiny)
     cells = ((exact - low) / extent * (2**BITS_PER_AXIS - 1)).astype(np.uint64)
     return np.argsort(morton_codes(cells), kind="stable")
+
+
+def compact_morton_codes(cells: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Morton codes (N,) of integer cells (N, 3) below 2^21."""
+    return morton_codes(cells.astype(np.uint32)).astype(np.int64)
+
+
+def morton_cells(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """The cells (N, 3) whose Morton codes are (N,)."""
+    axes = [_gather(codes.astype(np.uint64) >> np.uint64(axis)) for axis in range(3)]
+    return np.stack(axes, axis=1).astype(np.int32)
+
+
+def _gather(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Moves bit 3 i to bit i: the inverse of _spread."""
+    bits = bits & np.uint64(0x1249249249249249)
+    for shift, mask in (
+        (2, 0x10C30C30C30C30C3),
+        (4, 0x100F00F00F00F00F),
+        (8, 0x001F0000FF0000FF),
+        (16, 0x001F00000000FFFF),
+        (32, 0x00000000001FFFFF),
+    ):
+        bits = (bits | (bits >> np.uint64(shift))) & np.uint64(mask)
+    return bits

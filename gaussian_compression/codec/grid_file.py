@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sections of a version-2 file from a model's integers, and back.
+
+`model` (counts, grids), `tables` (bins, contexts, histograms), and for each layer k `rans<k>` (the
+entropy-coded tokens), `bits<k>` (plain bits) and, where there are any, `far<k>` (centres beyond the
+cells). Normative text: docs/format.md.
+"""
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from gaussian_compression.codec.errors import CorruptFile
+from gaussian_compression.codec.grid_record import pack_grids, unpack_grids
+from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.grids import Grids
+from gaussian_compression.codec.histograms import (
+    Tables,
+    design_tables,
+    inflate,
+    pack_tables,
+    unpack_tables,
+)
+from gaussian_compression.codec.layer_model import (
+    BINNED,
+    COEFFICIENTS_PER_GROUP,
+    EDGES,
+    LayerShape,
+    code_layer,
+    columns_to_rows,
+    layer_columns,
+)
+from gaussian_compression.codec.order import compact_morton_codes
+from gaussian_compression.codec.planes import ContextBases, Families, PlaneReader, PlaneWriter
+from gaussian_compression.codec.rans import MAX_LANES, DecodeTable, lanes_for
+from gaussian_compression.codec.symbols import MAX_COUNT
+
+MAX_LAYERS = 16
+_MODEL_LIMIT = 1 << 16
+_TABLES_LIMIT = 1 << 18
+# A file may promise a million Gaussians for nothing, and beyond that 64 for each of its bytes: far
+# more than any model needs, and little enough that a small false file cannot fill the memory.
+_FREE_COUNT = 1 << 20
+_COUNT_PER_BYTE = 64
+
+Edges = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer as counted in the section `model`."""
+
+    count: int
+    far: int
+    lanes: int
+
+
+def in_layer_order(splats: GridSplats) -> GridSplats:
+    """The model with the rows of each layer sorted along the Morton curve, as the file has them."""
+    codes = compact_morton_codes(splats.xyz)
+    layer = np.searchsorted(splats.layer_ends, np.arange(splats.count), side="right")
+    return splats.reordered(np.lexsort((codes, layer)))
+
+
+def pack_grid_splats(splats: GridSplats) -> dict[str, bytes]:
+    """The file's sections, in order; `splats` has to be in layer order."""
+    layers = _split(splats)
+    edges = _design_edges(splats)
+    families = Families()
+    writers = []
+    for rows in layers:
+        lanes = lanes_for(rows.count)
+        writer = PlaneWriter(lanes, families)
+        columns = layer_columns(rows, lanes)
+        code_layer(writer, LayerShape(splats.grids, edges, rows.count, lanes), columns)
+        writers.append(writer)
+    tables = design_tables(families.counts())
+    sections = {
+        "model": zlib.compress(_pack_model(splats.grids, layers), 9),
+        "tables": zlib.compress(_pack_edges(edges) + pack_tables(tables), 9),
+    }
+    for number, (rows, writer) in enumerate(zip(layers, writers, strict=True)):
+        sections[f"rans{number}"] = writer.rans_bytes(tables)
+        sections[f"bits{number}"] = writer.bit_bytes()
+        if len(rows.far_rows):
+            far = rows.far_rows.astype("<u4").tobytes() + rows.far_xyz.astype("<f4").tobytes()
+            sections[f"far{number}"] = far
+    return sections
+
+
+def unpack_grid_splats(sections: dict[str, bytes], file_bytes: int, layers: int) -> GridSplats:
+    """The model in a file's sections, which are taken out of `sections`; at most `layers` layers.
+
+    Sections of later layers need not be there.
+    """
+    grids, parts = _unpack_model(_take(sections, "model"), file_bytes)
+    edges, tables = _unpack_tables(_take(sections, "tables"))
+    table = DecodeTable.of(tables.frequencies)
+    bases = ContextBases(tables, "tables")
+    found = []
+    for number, part in enumerate(parts[:layers]):
+        streams = [_take(sections, f"{name}{number}") for name in ("rans", "bits")]
+        reader = PlaneReader(part.lanes, bases, table, *streams, number)
+        shape = LayerShape(grids, edges, part.count, part.lanes)
+        rows = columns_to_rows(code_layer(reader, shape, None), shape)
+        reader.finish()
+        far = _take(sections, f"far{number}") if part.far else b""
+        rows["far_rows"], rows["far_xyz"] = _unpack_far(far, part, f"far{number}")
+        found.append(rows)
+    if len(parts) <= layers:
+        bases.finish()
+    for number in range(len(found), len(parts)):
+        for name in ("rans", "bits", "far"):
+            sections.pop(f"{name}{number}", None)
+    return _joined(grids, [part.count for part in parts[:layers]], found)
+
+
+def _split(splats: GridSplats) -> list[GridSplats]:
+    """Each layer's rows as a model of one layer."""
+    layers = []
+    for low, high in zip((0, *splats.layer_ends[:-1]), splats.layer_ends, strict=True):
+        far = (splats.far_rows >= low) & (splats.far_rows < high)
+        layers.append(
+            GridSplats(
+                splats.grids,
+                *(
+                    getattr(splats, name)[low:high]
+                    for name in ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
+                ),
+                far_rows=splats.far_rows[far] - np.int32(low),
+                far_xyz=splats.far_xyz[far],
+                layer_ends=(high - low,),
+            )
+        )
+    return layers
+
+
+def _joined(
+    grids: Grids, counts: list[int], found: list[dict[str, np.ndarray]]
+) -> GridSplats:  # fmt: skip
+    ends = np.cumsum([0, *counts])
+    for rows, low in zip(found, ends[:-1], strict=True):
+        rows["far_rows"] = rows["far_rows"] + np.int32(low)
+    columns = {name: [rows[name] for rows in found] for name in found[0]}
+    whole = {name: c[0] if len(c) == 1 else np.concatenate(c) for name, c in columns.items()}
+    return GridSplats(grids, **whole, layer_ends=tuple(int(end) for end in ends[1:]))
+
+
+def _pack_model(grids: Grids, layers: list[GridSplats]) -> bytes:
+    counts = b"".join(
+        struct.pack("<IIB", rows.count, len(rows.far_rows), lanes_for(rows.count).bit_length() - 1)
+        for rows in layers
+    )
+    return struct.pack("<B", len(layers)) + counts + pack_grids(grids)
+
+
+def _unpack_model(data: bytes, file_bytes: int) -> tuple[Grids, list[_Layer]]:
+    content = inflate(data, _MODEL_LIMIT, "model")
+    position = 0
+
+    def take(length: int) -> bytes:
+        nonlocal position
+        if position + length > len(content):
+            raise CorruptFile("model", f"cut short: {len(content)} bytes")
+        position += length
+        return content[position - length : position]
+
+    layers = [_Layer(*struct.unpack("<IIB", take(9))) for _ in range(take(1)[0])]
+    _check_layers(layers, file_bytes)
+    grids = unpack_grids(take, "model")
+    if position != len(content):
+        raise CorruptFile("model", f"{len(content) - position} bytes left over")
+    return grids, [_Layer(layer.count, layer.far, 1 << layer.lanes) for layer in layers]
+
+
+def _check_layers(layers: list[_Layer], file_bytes: int) -> None:
+    if not 1 <= len(layers) <= MAX_LAYERS:
+        raise CorruptFile("model", f"{len(layers)} layers, 1 to {MAX_LAYERS} allowed")
+    count = sum(layer.count for layer in layers)
+    most = min(MAX_COUNT, _FREE_COUNT + _COUNT_PER_BYTE * file_bytes)
+    if count > most:
+        raise CorruptFile("model", f"{count} Gaussians, at most {most} allowed in this file")
+    if any(layer.far > layer.count for layer in layers):
+        raise CorruptFile("model", "more far Gaussians than Gaussians")
+    if any(1 << layer.lanes > MAX_LANES for layer in layers):
+        raise CorruptFile("model", f"at most {MAX_LANES} lanes allowed")
+
+
+def _pack_edges(edges: Edges) -> bytes:
+    return b"".join(struct.pack(f"<{EDGES}H", *edges[name]) for name in BINNED)
+
+
+def _unpack_tables(data: bytes) -> tuple[Edges, Tables]:
+    content = inflate(data, _TABLES_LIMIT, "tables")
+    size = 2 * EDGES * len(BINNED)
+    if len(content) < size:
+        raise CorruptFile("tables", f"cut short: {len(content)} bytes")
+    rows = np.frombuffer(content[:size], "<u2").reshape(len(BINNED), EDGES)
+    if (np.diff(rows.astype(np.int32), axis=1) < 0).any():
+        raise CorruptFile("tables", "edges of bins out of order")
+    edges = {name: tuple(row.tolist()) for name, row in zip(BINNED, rows, strict=True)}
+    return edges, unpack_tables(content[size:], "tables")
+
+
+def _unpack_far(data: bytes, part: _Layer, section: str) -> tuple[np.ndarray, np.ndarray]:
+    if len(data) != 16 * part.far:
+        raise CorruptFile(section, f"{len(data)} bytes, {16 * part.far} due")
+    rows = np.frombuffer(data, "<u4", part.far).astype(np.int64)
+    xyz = np.frombuffer(data, "<f4", offset=4 * part.far).astype(np.float32).reshape(-1, 3)
+    if len(rows) and (rows[-1] >= part.count or (np.diff(rows) <= 0).any()):
+        raise CorruptFile(section, "rows out of range or out of order")
+    if not np.isfinite(xyz).all():
+        raise CorruptFile(section, "a centre is not finite")
+    return rows.astype(np.int32), xyz
+
+
+def _take(sections: dict[str, bytes], name: str) -> bytes:
+    try:
+        return sections.pop(name)
+    except KeyError:
+        raise CorruptFile(name, "missing") from None
+
+
+def _design_edges(splats: GridSplats) -> Edges:
+    """Edges at the values' octiles: bins that are met equally often."""
+    shift = splats.grids.dc_shift.apply(splats.precision)
+    steps = splats.scale.T
+    groups = np.zeros(splats.count, np.int32)
+    for group in range(splats.grids.sh_channels // COEFFICIENTS_PER_GROUP):
+        first = group * COEFFICIENTS_PER_GROUP
+        groups[splats.sh[:, first : first + COEFFICIENTS_PER_GROUP].any(axis=1)] = group + 1
+    columns = {
+        "opacity": splats.opacity,
+        "scale0": steps[0],
+        "scale1": steps[0] - steps[1],
+        "scale2": steps[1] - steps[2],
+        **{f"dc{channel}": splats.dc[:, channel] << shift for channel in range(3)},
+        "groups": groups,
+    }
+    return {name: _octiles(columns[name]) for name in BINNED}
+
+
+def _octiles(values: np.ndarray) -> tuple[int, ...]:
+    if not len(values):
+        return (1,) * EDGES
+    ranks = [len(values) * (edge + 1) // (EDGES + 1) for edge in range(EDGES)]
+    edges = np.partition(values, ranks)[ranks]
+    return tuple(np.clip(edges, 1, 2**16 - 1).tolist())

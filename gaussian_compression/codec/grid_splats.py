@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A version-2 model as integers: what its file holds, no more and no less."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from gaussian_compression.codec.grid_record import pack_grids
+from gaussian_compression.codec.grids import FloatArray, Grids, Integers
+
+_ROWS_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class GridSplats:
+    """N Gaussians in integers, and the grids that give them values.
+
+    The scale axes of a Gaussian are in descending order, its rotation is that of the ordered axes,
+    with w >= 0 and not stored.
+    """
+
+    grids: Grids
+    xyz: Integers
+    """(N, 3) cells, 0 to 2^bits - 1; the low bits that a Gaussian does without are 0."""
+    opacity: Integers
+    """(N,)"""
+    scale: Integers
+    """(N, 3), in descending order."""
+    precision: Integers
+    """(N,) classes."""
+    rotation: Integers
+    """(N, 3): x, y, z of the unit quaternion, in steps << shift; may be negative."""
+    dc: Integers
+    """(N, 3) from 0, in steps << shift from `dc_low`."""
+    sh: npt.NDArray[np.int16]
+    """(N, C) in steps of the precision class."""
+    far_rows: Integers
+    """(M,) ascending: rows whose centre is beyond the cells."""
+    far_xyz: FloatArray
+    """(M, 3) those centres."""
+    layer_ends: tuple[int, ...]
+    """Rows 0 .. layer_ends[k] - 1 are a coarser model, of layers 0 .. k."""
+
+    def __post_init__(self) -> None:
+        count, rest = self.count, self.grids.sh_channels
+        expected = {
+            "xyz": (count, 3),
+            "opacity": (count,),
+            "scale": (count, 3),
+            "precision": (count,),
+            "rotation": (count, 3),
+            "dc": (count, 3),
+            "sh": (count, rest),
+            "far_xyz": (len(self.far_rows), 3),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} {shape} expected, got {getattr(self, name).shape}")
+        ends = (0, *self.layer_ends)
+        if ends[-1] != count or list(ends) != sorted(ends) or len(ends) > 17:
+            raise ValueError(f"at most 16 ascending layer ends up to {count} expected, got {ends}")
+
+    @property
+    def count(self) -> int:
+        """Number of Gaussians."""
+        return len(self.xyz)
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the spherical harmonics, 0 to 3."""
+        return self.grids.sh_degree
+
+    def reordered(self, order: npt.NDArray[np.intp]) -> "GridSplats":
+        """Row i taken from row order[i], which has to stay within its layer."""
+        position = np.empty(len(order), np.int64)
+        position[order] = np.arange(len(order))
+        far = position[self.far_rows]
+        by_row = np.argsort(far)
+        columns = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
+        return GridSplats(
+            self.grids,
+            *(getattr(self, name)[order] for name in columns),
+            far_rows=far[by_row].astype(np.int32),
+            far_xyz=self.far_xyz[by_row],
+            layer_ends=self.layer_ends,
+        )
+
+    def first_layers(self, layers: int) -> "GridSplats":
+        """The coarser model of the first `layers` layers (all, if there are fewer)."""
+        ends = self.layer_ends[:layers]
+        count = ends[-1] if ends else 0
+        columns = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
+        far = self.far_rows < count
+        return GridSplats(
+            self.grids,
+            *(getattr(self, name)[:count] for name in columns),
+            far_rows=self.far_rows[far],
+            far_xyz=self.far_xyz[far],
+            layer_ends=ends,
+        )
+
+    def values(self) -> dict[str, FloatArray]:
+        """The decoded float32 values (N, C) of every attribute, by the names of version 1."""
+        return {
+            "xyz": self._xyz_values(),
+            "opacity": self.grids.opacity.values(self.opacity)[:, None],
+            "scaling": self.grids.scale.values(self.scale),
+            "rotation": self._rotation_values(),
+            "features_dc": self._dc_values(),
+            "features_rest": self._sh_values(),
+        }
+
+    def _axes(self) -> tuple[Integers, Integers, Integers, Integers]:
+        return self.precision, *(self.scale[:, axis] for axis in range(3))
+
+    def _xyz_values(self) -> FloatArray:
+        grid = self.grids.position
+        half = (1 << grid.shift.apply(*self._axes())) >> 1
+        scaled = (self.xyz + half[:, None]).astype(np.float32) * np.float32(grid.cell)
+        values = scaled + np.array(grid.origin, np.float32)
+        values[self.far_rows] = self.far_xyz
+        return values
+
+    def _rotation_values(self) -> FloatArray:
+        shift = self.grids.rotation_shift.apply(*self._axes())
+        steps = (self.rotation << shift[:, None]).astype(np.float32)
+        vector = steps * np.float32(self.grids.rotation_step)
+        x, y, z = (vector * vector).T
+        w = np.sqrt(np.maximum(np.float32(1) - ((x + y) + z), np.float32(0)))
+        return np.concatenate([w[:, None], vector], axis=1)
+
+    def _dc_values(self) -> FloatArray:
+        shift = self.grids.dc_shift.apply(self.precision)
+        steps = (self.dc << shift[:, None]) + np.array(self.grids.dc_low, np.int32)
+        return self.grids.dc_transform.inverse(steps) * np.float32(self.grids.dc_step)
+
+    def _sh_values(self) -> FloatArray:
+        values = np.empty((self.count, self.grids.sh_channels), np.float32)
+        steps = np.array(self.grids.sh_steps, np.float32).take(self.precision)
+        for low in range(0, self.count, _ROWS_AT_ONCE):
+            part = slice(low, low + _ROWS_AT_ONCE)
+            np.multiply(
+                self.grids.sh_transform.inverse(self.sh[part]),
+                steps[part, None],
+                out=values[part],
+            )
+        return values
+
+
+def same_integers(a: GridSplats, b: GridSplats) -> bool:
+    """Whether two models agree in every integer, every grid and every layer."""
+    names = [f.name for f in fields(GridSplats) if f.name not in ("grids", "layer_ends")]
+    return (
+        pack_grids(a.grids) == pack_grids(b.grids)
+        and a.layer_ends == b.layer_ends
+        and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+    )

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grids of a version-2 model: what its integers mean, Gaussian by Gaussian.
+
+What is seen little of needs little precision: a Gaussian that is faint, small or far has wider
+grids. How wide follows from a `precision` class that every Gaussian has; the classes are predicted
+by integer rules from what is decoded before, and only the difference is stored.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Integers = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+
+CLASSES = 32
+MAX_POSITION_BITS = 21
+MAX_SHIFT = 15
+MAX_LEVELS = 1 << 12
+MATRIX_UNIT = 1 << 12
+
+
+@dataclass(frozen=True)
+class LinearRule:
+    """A class from integers: clip((bias + sum of factors x integers) >> 16, 0, most)."""
+
+    bias: int
+    factors: tuple[int, ...]
+    most: int
+
+    def apply(self, *terms: Integers) -> Integers:
+        """The class (N,) of integers (N,) below 2^13 each."""
+        total = np.full(terms[0].shape, self.bias, np.int64)
+        for factor, term in zip(self.factors, terms, strict=True):
+            if factor:
+                total += factor * term.astype(np.int64)
+        return np.clip(total >> 16, 0, self.most).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class PrecisionRule:
+    """The predicted precision class: 0 is the finest, CLASSES - 1 the coarsest.
+
+    clip((by_opacity[o] + by_shell[shell] + s0 f0 + s1 f1 + s2 f2) >> 16), where `shell` counts the
+    radii whose square is at most the squared distance of a Gaussian's coarse cell from `centre`.
+    """
+
+    by_opacity: tuple[int, ...]
+    """For each level of the opacity grid."""
+    scale_factors: tuple[int, int, int]
+    centre: tuple[int, int, int] = (0, 0, 0)
+    """Coarse cells."""
+    radii: tuple[int, ...] = ()
+    """Coarse cells, ascending."""
+    by_shell: tuple[int, ...] = (0,)
+    """One more entry than `radii`."""
+
+    def apply(self, opacity: Integers, scale: Integers, cells: Integers) -> Integers:
+        """The classes (N,) of opacity (N,) and scale (N, 3) symbols and coarse cells (N, 3)."""
+        total = np.array(self.by_opacity, np.int64).take(opacity)
+        for axis, factor in enumerate(self.scale_factors):
+            total += factor * scale[:, axis].astype(np.int64)
+        squared = np.zeros(len(cells), np.int64)
+        for axis, centre in enumerate(self.centre):
+            squared += (cells[:, axis].astype(np.int64) - centre) ** 2
+        shell = np.searchsorted(np.array(self.radii, np.int64) ** 2, squared, side="right")
+        total += np.array(self.by_shell, np.int64).take(shell)
+        return np.clip(total >> 16, 0, CLASSES - 1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Line:
+    """An even grid: minimum + step x symbol, symbols 0 ... levels - 1; float32 numbers."""
+
+    minimum: float
+    step: float
+    levels: int
+
+    def symbols(self, values: FloatArray) -> Integers:
+        """The nearest symbols; values off the grid go to its edge."""
+        scaled = (values - np.float32(self.minimum)) / np.float32(self.step)
+        return np.clip(np.rint(scaled), 0, self.levels - 1).astype(np.int32)
+
+    def values(self, symbols: Integers) -> FloatArray:
+        """The float32 values: product and sum are each rounded once."""
+        scaled = symbols.astype(np.float32) * np.float32(self.step)
+        return scaled + np.float32(self.minimum)
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """Integers to channels: row vector x matrix / 4096, exact before its one rounding."""
+
+    matrix: npt.NDArray[np.int16]
+    """(C, C)."""
+
+    def inverse(self, symbols: npt.NDArray[np.signedinteger]) -> FloatArray:
+        """symbols (N, C) x matrix as float32 (N, C), not divided by 4096.
+
+        Sums of integers below 2^24 are exact in float32, and below 2^53 in float64, in whatever
+        order a matrix product adds them up: every platform gets the same bits.
+        """
+        largest = np.abs(self.matrix.astype(np.int64)).max(initial=0)
+        wide = symbols.astype(np.float32)
+        if largest * np.abs(wide).sum(axis=1, dtype=np.float64).max(initial=0) < 2**24:
+            return wide @ self.matrix.astype(np.float32)
+        exact = symbols.astype(np.float64) @ self.matrix.astype(np.float64)
+        return exact.astype(np.float32)
+
+    def forward(self, values: FloatArray) -> FloatArray:
+        """Coordinates (N, C), before division by a step, whose inverse comes close to values."""
+        return values @ np.linalg.inv(self.matrix.astype(np.float64) / MATRIX_UNIT).astype(
+            np.float32
+        )
+
+
+@dataclass(frozen=True)
+class PositionGrid:
+    """Cubic cells: coordinate = origin + cell x (integer + half of its own precision)."""
+
+    origin: tuple[float, float, float]
+    cell: float
+    bits: int
+    coarse_bits: int
+    """The octree's levels."""
+    shift: LinearRule
+    """Low bits that a Gaussian does without, from precision class, s0, s1, s2."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grids:
+    """All that turns a model's integers into values."""
+
+    sh_degree: int
+    position: PositionGrid
+    opacity: Line
+    scale: Line
+    precision: PrecisionRule
+    rotation_step: float
+    rotation_shift: LinearRule
+    """From precision class, s0, s1, s2."""
+    dc_step: float
+    dc_low: tuple[int, int, int]
+    """What symbol 0 of each transformed colour channel stands for, in steps."""
+    dc_transform: Transform
+    dc_shift: LinearRule
+    """From precision class."""
+    sh_steps: tuple[float, ...]
+    """One float32 step a precision class."""
+    sh_transform: Transform
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def sh_channels(self) -> int:
+        """Higher SH coefficients of all three colours."""
+        return 3 * ((self.sh_degree + 1) ** 2 - 1)
+
+
+def _check(grids: Grids) -> None:
+    """ValueError unless every number is within the format's limits."""
+    position, channels = grids.position, grids.sh_channels
+    steps = [position.cell, grids.opacity.step, grids.scale.step, grids.rotation_step]
+    steps += [grids.dc_step, *grids.sh_steps]
+    numbers = [*position.origin, grids.opacity.minimum, grids.scale.minimum, *steps]
+    rules = [position.shift, grids.rotation_shift, grids.dc_shift]
+    precision = grids.precision
+    factors = [f for rule in rules for f in (rule.bias, *rule.factors)]
+    factors += [*precision.by_opacity, *precision.scale_factors, *precision.by_shell]
+    limits = {
+        "SH degree": 0 <= grids.sh_degree <= 3,
+        "number": bool(np.isfinite(np.float32(numbers)).all()),
+        "step": min(np.float32(steps)) > 0,
+        "position bits": 1 <= position.coarse_bits <= position.bits <= MAX_POSITION_BITS,
+        "position shift": position.shift.most <= position.bits - position.coarse_bits,
+        "levels": all(2 <= line.levels <= MAX_LEVELS for line in (grids.opacity, grids.scale)),
+        "rule": all(0 <= rule.most <= MAX_SHIFT for rule in rules),
+        "factor": all(abs(factor) < 2**31 for factor in factors),
+        "opacity rule": len(precision.by_opacity) == grids.opacity.levels,
+        "shells": len(precision.by_shell) == len(precision.radii) + 1 <= 64,
+        "radii": sorted(precision.radii) == list(precision.radii)
+        and all(0 <= r < 2**24 for r in precision.radii),
+        "centre": all(abs(c) < 2**24 for c in precision.centre),
+        "DC offset": all(abs(low) < 2**15 for low in grids.dc_low),
+        "SH steps": len(grids.sh_steps) == CLASSES,
+        "transform": grids.dc_transform.matrix.shape == (3, 3)
+        and grids.sh_transform.matrix.shape == (channels, channels),
+    }
+    for what, holds in limits.items():
+        if not holds:
+            raise ValueError(f"grids: {what} out of range")

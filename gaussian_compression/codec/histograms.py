@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which contexts share a histogram, and the histograms: chosen by the writer, stored in the file.
+
+A context is what a coder knows before a token. There may be thousands, most of them seldom met or
+alike; each is mapped to one of at most 255 histograms (the idea of Brotli and JPEG XL).
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gaussian_compression.codec.errors import CorruptFile
+from gaussian_compression.codec.rans import PROBABILITY_ONE, Frequencies
+
+MAX_HISTOGRAMS = 255
+MAX_CONTEXTS = 1 << 16
+
+Counts = npt.NDArray[np.float64]
+
+# What a histogram costs in the file, for weighing it against what it saves.
+_BITS_PER_ENTRY = 9.0
+_BITS_PER_HISTOGRAM = 24.0
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The coder's static knowledge."""
+
+    context_map: npt.NDArray[np.uint8]
+    """(C,) histogram of each context."""
+    frequencies: Frequencies
+    """(H, 256), each row with sum 2^12."""
+
+
+def design_tables(plane_counts: Sequence[tuple[str, Counts]]) -> Tables:
+    """The tables for the token counts (C, 256) of each plane's contexts, in file order.
+
+    A plane comes with its family's name; contexts of different families share no histogram.
+    """
+    families = {family for family, _ in plane_counts}
+    most = min(48, MAX_HISTOGRAMS // max(1, len(families)))
+    maps: dict[int, npt.NDArray[np.intp]] = {}
+    histograms = [np.zeros((0, 256))]
+    used = 0
+    for family in sorted(families):
+        members = [i for i, (name, _) in enumerate(plane_counts) if name == family]
+        counts = np.concatenate([plane_counts[i][1] for i in members])
+        assignment = _cluster(counts, most)
+        ends = np.cumsum([len(plane_counts[i][1]) for i in members])[:-1]
+        maps.update(zip(members, np.split(assignment + used, ends), strict=True))
+        histograms.append(_sum_by(counts, assignment))
+        used += len(histograms[-1])
+    context_map = np.concatenate([np.zeros(0, np.intp), *(maps[i] for i in sorted(maps))])
+    frequencies = [_to_frequencies(row) for row in np.concatenate(histograms)]
+    return Tables(context_map.astype(np.uint8), np.array(frequencies, np.uint32).reshape(-1, 256))
+
+
+def pack_tables(tables: Tables) -> bytes:
+    """The tables as the file holds them, before compression (docs/format.md, "tables")."""
+    lengths = 256 - np.argmax(tables.frequencies[:, ::-1] > 0, axis=1)
+    entries = np.concatenate(
+        [row[:n] for row, n in zip(tables.frequencies, lengths, strict=True)]
+        or [np.zeros(0, np.uint32)]
+    )
+    head = np.array([len(tables.context_map), len(lengths)], "<u4").tobytes()
+    return b"".join(
+        [
+            head,
+            tables.context_map.tobytes(),
+            (lengths - 1).astype(np.uint8).tobytes(),
+            (entries & 0xFF).astype(np.uint8).tobytes(),
+            (entries >> 8).astype(np.uint8).tobytes(),
+        ]
+    )
+
+
+def unpack_tables(data: bytes, section: str) -> Tables:
+    """The tables in the bytes that pack_tables gave; CorruptFile where they are none."""
+    if len(data) < 8:
+        raise CorruptFile(section, f"cut short: {len(data)} bytes")
+    contexts, histograms = (int(n) for n in np.frombuffer(data, "<u4", 2))
+    if contexts > MAX_CONTEXTS or histograms > MAX_HISTOGRAMS:
+        raise CorruptFile(section, f"{contexts} contexts, {histograms} histograms: beyond limits")
+    body = np.frombuffer(data, np.uint8, offset=8)
+    if len(body) < contexts + histograms:
+        raise CorruptFile(section, f"cut short: {len(data)} bytes")
+    context_map, lengths = body[:contexts], body[contexts : contexts + histograms].astype(int) + 1
+    entries = body[contexts + histograms :].astype(np.uint32)
+    if len(entries) != 2 * lengths.sum():
+        raise CorruptFile(section, f"{len(entries)} bytes of histograms, {2 * lengths.sum()} due")
+    low, high = np.split(entries, 2)
+    frequencies = np.zeros((histograms, 256), np.uint32)
+    frequencies[np.arange(256) < lengths[:, None]] = low | high << 8
+    if histograms and (frequencies.sum(axis=1) != PROBABILITY_ONE).any():
+        raise CorruptFile(section, "a histogram's frequencies do not add up to 4096")
+    if contexts and (not histograms or context_map.max() >= histograms):
+        raise CorruptFile(section, "a context points to no histogram")
+    return Tables(context_map, frequencies)
+
+
+def inflate(data: bytes, limit: int, section: str) -> bytes:
+    """The content of a zlib stream of at most `limit` bytes; CorruptFile otherwise."""
+    decoder = zlib.decompressobj()
+    try:
+        content = decoder.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise CorruptFile(section, str(error)) from error
+    if len(content) > limit or not decoder.eof or decoder.unused_data:
+        raise CorruptFile(section, f"no complete zlib stream of at most {limit} bytes")
+    return content
+
+
+def _to_frequencies(counts: Counts) -> npt.NDArray[np.int64]:
+    """Integers with sum 2^12, near proportional to `counts`, none 0 where the count is not."""
+    if not counts.any():
+        return np.eye(1, 256, dtype=np.int64)[0] * PROBABILITY_ONE
+    wanted = counts / counts.sum() * PROBABILITY_ONE
+    frequencies = np.where(counts > 0, np.maximum(1, np.rint(wanted)), 0).astype(np.int64)
+    while (surplus := int(frequencies.sum()) - PROBABILITY_ONE) != 0:
+        # Where one more or one less costs the fewest bits.
+        change = -1 if surplus > 0 else 1
+        allowed = frequencies > (1 if surplus > 0 else 0)
+        cost = np.full(256, np.inf)
+        cost[allowed] = counts[allowed] * np.log2(
+            frequencies[allowed] / (frequencies[allowed] + change)
+        )
+        best = np.argsort(cost)[: min(abs(surplus), int(allowed.sum()))]
+        frequencies[best] += change
+    return frequencies
+
+
+def _cluster(counts: Counts, most: int) -> npt.NDArray[np.intp]:
+    """Cluster number (C,) of each context; numbers are dense from 0."""
+    met = np.flatnonzero(counts.sum(axis=1))
+    assignment = np.zeros(len(counts), np.intp)
+    if not len(met):
+        return assignment
+    tokens = np.flatnonzero(counts.any(axis=0))
+    rows = counts[np.ix_(met, tokens)]
+    labels = _spread_out(rows, most)
+    for _ in range(4):
+        centres = _sum_by(rows, labels)
+        labels = _dense(_cost_under(rows, centres).argmin(axis=1))
+    assignment[met] = _merge(_sum_by(rows, labels))[labels]
+    return assignment
+
+
+def _spread_out(rows: Counts, most: int) -> npt.NDArray[np.intp]:
+    """A first clustering: each new centre is the context that the others serve worst."""
+    centre = int(rows.sum(axis=1).argmax())
+    best = _cost_under(rows, rows[[centre]])[:, 0]
+    labels = np.zeros(len(rows), np.intp)
+    own = _own_cost(rows)
+    for number in range(1, min(most, len(rows))):
+        centre = int((best - own).argmax())
+        if best[centre] - own[centre] < _BITS_PER_HISTOGRAM:
+            break
+        cost = _cost_under(rows, rows[[centre]])[:, 0]
+        labels[cost < best] = number
+        best = np.minimum(best, cost)
+    return _dense(labels)
+
+
+def _merge(centres: Counts) -> npt.NDArray[np.intp]:
+    """New cluster numbers after merging those that are not worth a histogram of their own."""
+    groups = [[k] for k in range(len(centres))]
+    sums = [row.copy() for row in centres]
+    costs = [_stored_cost(row) for row in sums]
+    gain = np.full((len(centres), len(centres)), -np.inf)
+    for i in range(len(centres)):
+        for j in range(i):
+            gain[i, j] = costs[i] + costs[j] - _stored_cost(sums[i] + sums[j])
+    while gain.size and gain.max() > 0:
+        i, j = (int(n) for n in np.unravel_index(gain.argmax(), gain.shape))
+        groups[j] += groups[i]
+        sums[j] = sums[j] + sums[i]
+        costs[j] = _stored_cost(sums[j])
+        groups[i] = []
+        gain[i, :] = gain[:, i] = -np.inf
+        for k, group in enumerate(groups):
+            if group and k != j:
+                gain[max(j, k), min(j, k)] = costs[j] + costs[k] - _stored_cost(sums[j] + sums[k])
+    labels = np.zeros(len(centres), np.intp)
+    for number, group in enumerate(group for group in groups if group):
+        labels[group] = number
+    return labels
+
+
+def _stored_cost(row: Counts) -> float:
+    """Bits of the tokens under their own histogram, and of the histogram."""
+    present = row[row > 0]
+    tokens = float((present * np.log2(present.sum() / present)).sum())
+    return tokens + _BITS_PER_HISTOGRAM + _BITS_PER_ENTRY * len(present)
+
+
+def _own_cost(rows: Counts) -> Counts:
+    share = np.maximum(rows, 1e-9) / np.maximum(rows.sum(axis=1, keepdims=True), 1e-9)
+    return -(rows * np.log2(share)).sum(axis=1)
+
+
+def _cost_under(rows: Counts, centres: Counts) -> Counts:
+    """Bits (C, K) of each context's tokens under each centre's histogram, slightly flattened."""
+    flattened = centres + 1e-3 * centres.sum(axis=1, keepdims=True) / centres.shape[1] + 1e-9
+    return -rows @ np.log2(flattened / flattened.sum(axis=1, keepdims=True)).T
+
+
+def _sum_by(rows: Counts, labels: npt.NDArray[np.intp]) -> Counts:
+    sums = np.zeros((int(labels.max()) + 1 if len(labels) else 0, rows.shape[1]))
+    np.add.at(sums, labels, rows)
+    return sums
+
+
+def _dense(labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    return np.unique(labels, return_inverse=True)[1].reshape(-1)

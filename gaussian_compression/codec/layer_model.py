@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a version-2 file says about one layer of Gaussians, in which order, under which contexts.
+
+The description is read by the writer and the reader alike (planes.py). Rows stand in step-major
+order: lane l of L holds the l-th run of the rows sorted along the Morton curve, and row t of all
+lanes comes before row t + 1 of any. So the row before a Gaussian in its lane is its neighbour in
+space, and known; and a step is a contiguous slice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gaussian_compression.codec.errors import CorruptFile
+from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.grids import CLASSES, Grids, Integers
+from gaussian_compression.codec.octree import code_octree
+from gaussian_compression.codec.order import compact_morton_codes, morton_cells
+from gaussian_compression.codec.planes import Neighbour, PlaneCoder, Values
+
+COEFFICIENTS_PER_GROUP = 3
+MAX_SH_MAGNITUDE = 2**15 - 1
+
+BINNED = ("opacity", "scale0", "scale1", "scale2", "dc0", "dc1", "dc2", "groups")
+"""What is told apart by bins as part of contexts; the file holds the bins' edges."""
+EDGES = 7
+BINS = EDGES + 1
+
+_ENERGY_BINS = np.searchsorted([1, 4, 7, 10, 14, 20, 28], np.arange(64), side="right").astype(
+    np.int32
+)
+_ENERGY_LEVELS = 8
+_TOTAL_BINS = 3
+
+
+@dataclass(frozen=True)
+class LayerColumns:
+    """One layer's integers in step-major order. Names as in GridSplats."""
+
+    codes: npt.NDArray[np.int64]
+    """(n,) Morton codes of the coarse cells, in Morton order."""
+    low_bits: Integers
+    """(3, n) what lies below the coarse cell, without the bits that are dropped."""
+    opacity: Integers
+    scale: Integers
+    """(3, n)"""
+    precision: Integers
+    rotation: Integers
+    """(3, n)"""
+    dc: Integers
+    """(3, n)"""
+    sh: npt.NDArray[np.int16]
+    """(C, n)"""
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What both sides know before a layer begins."""
+
+    grids: Grids
+    edges: Mapping[str, tuple[int, ...]]
+    count: int
+    lanes: int
+
+
+def step_major(count: int, lanes: int) -> npt.NDArray[np.intp]:
+    """For each row in step-major order, its place along the Morton curve."""
+    shortest, longer = divmod(count, lanes)
+    starts = np.arange(lanes) * shortest + np.minimum(np.arange(lanes), longer)
+    return (np.arange(shortest + 1)[:, None] + starts).reshape(-1)[:count]
+
+
+def code_layer(coder: PlaneCoder, shape: LayerShape, given: LayerColumns | None) -> LayerColumns:
+    """The layer: `given` if the coder writes, what it finds if it reads."""
+    grids = shape.grids
+    codes = code_octree(
+        coder, grids.position.coarse_bits, shape.count, None if given is None else given.codes
+    )
+    cells = morton_cells(codes)[step_major(shape.count, shape.lanes)]
+    layer = _Layer(coder, shape)
+    opacity = layer.opacity(None if given is None else given.opacity)
+    scale = layer.scale(opacity, None if given is None else given.scale)
+    axes = (scale[0], scale[1], scale[2])
+    predicted = grids.precision.apply(opacity, scale.T, cells)
+    precision = layer.precision(predicted, None if given is None else given.precision)
+    widths = grids.position.bits - grids.position.coarse_bits
+    widths = widths - grids.position.shift.apply(precision, *axes)
+    low_bits = [coder.bits(widths, None if given is None else given.low_bits[i]) for i in range(3)]
+    turns = grids.rotation_shift.apply(precision, *axes)
+    rotation = layer.rotation(turns, None if given is None else given.rotation)
+    dc = layer.dc(precision, None if given is None else given.dc)
+    sh = layer.sh(precision, None if given is None else given.sh)
+    return LayerColumns(codes, np.stack(low_bits), opacity, scale, precision, rotation, dc, sh)
+
+
+class _Layer:
+    """The attributes of one layer, one method each."""
+
+    def __init__(self, coder: PlaneCoder, shape: LayerShape) -> None:
+        self._coder, self._shape, self._grids = coder, shape, shape.grids
+        self._bins = {name: _bin_table(edges) for name, edges in shape.edges.items()}
+        self._still = np.zeros(shape.count, np.int32)
+
+    def opacity(self, given: Values | None) -> Values:
+        found = self._near("opacity", 1, self._still, self._still, given)
+        return _within(found, self._grids.opacity.levels, "opacity")
+
+    def scale(self, opacity: Values, given: Values | None) -> Values:
+        steps = (
+            [None] * 3 if given is None else [given[0], given[0] - given[1], given[1] - given[2]]
+        )
+        largest = self._near("scale0", BINS, self._bin("opacity", opacity), self._still, steps[0])
+        contexts = self._bin("scale0", largest)
+        drop1 = self._near("scale1", BINS, contexts, self._still, steps[1])
+        contexts = contexts * BINS + self._bin("scale1", drop1)
+        drop2 = self._near("scale2", BINS * BINS, contexts, self._still, steps[2])
+        levels = self._grids.scale.levels
+        _within(largest, levels, "scale")
+        middle = _within(largest - np.minimum(drop1, levels), levels, "scale")
+        return np.stack(
+            [largest, middle, _within(middle - np.minimum(drop2, levels), levels, "scale")]
+        )
+
+    def precision(self, predicted: Values, given: Values | None) -> Values:
+        differences = None if given is None else _zigzag(given - predicted)
+        found = self._coder.plane("precision", CLASSES, predicted, differences)
+        return _within(predicted + _unzigzag(found), CLASSES, "precision")
+
+    def rotation(self, turns: Values, given: Values | None) -> Values:
+        planes: list[Values] = []
+        before = self._still
+        for axis in range(3):
+            contexts = (axis * 16 + turns) * 4 + np.minimum(before, 3)
+            values = None if given is None else _zigzag(given[axis])
+            found = self._coder.plane("rotation", 3 * 16 * 4, contexts, values)
+            planes.append(_unzigzag(found))
+            before = np.maximum(before, (found << turns) >> 4)
+        return np.stack(planes)
+
+    def dc(self, precision: Values, given: Values | None) -> Values:
+        shifts = self._grids.dc_shift.apply(precision)
+        planes: list[Values] = []
+        for channel in range(3):
+            values = None if given is None else given[channel]
+            found = self._near(f"dc{channel}", 16, shifts, shifts, values)
+            planes.append(_within(found, 2**15, "dc"))
+        return np.stack(planes)
+
+    def sh(self, precision: Values, given: npt.NDArray[np.int16] | None) -> npt.NDArray[np.int16]:
+        channels = self._grids.sh_channels
+        planes = np.zeros((channels, self._shape.count), np.int16)
+        if not channels:
+            return planes
+        used = None if given is None else _used_groups(given)
+        groups = self._near("groups", CLASSES, precision, self._still, used)
+        _within(groups, channels // COEFFICIENTS_PER_GROUP + 1, "sh")
+        rows = np.flatnonzero(groups)
+        total = np.searchsorted([2, 6], self._around(groups)[rows], side="right").astype(np.int32)
+        energy = np.zeros(len(rows), np.int32)
+        for group in range(channels // COEFFICIENTS_PER_GROUP):
+            kept = np.flatnonzero(groups[rows] > group)
+            rows, total, energy = rows[kept], total[kept], energy[kept]
+            is_last = (groups[rows] == group + 1).astype(np.int32)
+            fixed = (is_last * _TOTAL_BINS + total) * _ENERGY_LEVELS
+            first = group * COEFFICIENTS_PER_GROUP
+            for channel in range(first, first + COEFFICIENTS_PER_GROUP):
+                contexts = fixed + _ENERGY_BINS.take(energy, mode="clip")
+                values = None if given is None else given[channel, rows].astype(np.int32)
+                found = self._signed(f"sh{channel}", 2 * _TOTAL_BINS * _ENERGY_LEVELS, contexts,
+                                     values)  # fmt: skip
+                planes[channel, rows] = found
+                energy += 4 * np.minimum(np.abs(found), 15) - (energy >> 3)
+        return planes
+
+    def _around(self, groups: Values) -> Values:
+        """The sum of the groups in the rows before and after, in the same lane."""
+        lanes = self._shape.lanes
+        around = np.zeros_like(groups)
+        around[lanes:] += groups[:-lanes]
+        around[:-lanes] += groups[lanes:]
+        return around
+
+    def _signed(self, name: str, size: int, contexts: Values, given: Values | None) -> Values:
+        """Magnitudes under contexts, then the signs of those that are not 0 as plain bits."""
+        magnitudes = self._coder.plane(
+            name, size, contexts, None if given is None else np.abs(given)
+        )
+        if given is None and magnitudes.max(initial=0) > MAX_SH_MAGNITUDE:
+            raise CorruptFile("sh", f"a magnitude above {MAX_SH_MAGNITUDE}")
+        rows = np.flatnonzero(magnitudes)
+        negative = None if given is None else (given[rows] < 0).astype(np.int32)
+        negative = self._coder.bits(np.ones(len(rows), np.int32), negative)
+        signed = magnitudes.copy()
+        signed[rows] *= 1 - 2 * negative
+        return signed
+
+    def _near(
+        self, name: str, size: int, contexts: Values, shifts: Values, given: Values | None
+    ) -> Values:
+        edges = self._shape.edges[name]
+        neighbour = Neighbour(self._bins[name], BINS, edges[EDGES // 2])
+        return self._coder.neighbour_plane(name, size, contexts, shifts, neighbour, given)
+
+    def _bin(self, name: str, values: Values) -> Values:
+        return self._bins[name].take(values, mode="clip").astype(np.int32)
+
+
+def _bin_table(edges: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """For each value up to the last edge, the number of edges at or below it."""
+    values = np.arange(edges[-1] + 1)
+    return np.searchsorted(np.array(edges), values, side="right").astype(np.uint8)
+
+
+def _used_groups(sh: npt.NDArray[np.int16]) -> Values:
+    """Groups of coefficients up to the last that is not 0, of each row."""
+    used = np.zeros(sh.shape[1], np.int32)
+    for group in range(len(sh) // COEFFICIENTS_PER_GROUP):
+        first = group * COEFFICIENTS_PER_GROUP
+        used[sh[first : first + COEFFICIENTS_PER_GROUP].any(axis=0)] = group + 1
+    return used
+
+
+def _zigzag(values: Values) -> Values:
+    return (values << 1) ^ (values >> 31)
+
+
+def _unzigzag(values: Values) -> Values:
+    return (values >> 1) ^ -(values & 1)
+
+
+def _within(values: Values, levels: int, attribute: str) -> Values:
+    if len(values) and (values.min() < 0 or values.max() >= levels):
+        raise CorruptFile(attribute, f"a symbol outside 0 to {levels - 1}")
+    return values
+
+
+def layer_columns(rows: GridSplats, lanes: int) -> LayerColumns:
+    """The columns of one layer, whose rows stand in Morton order."""
+    order = step_major(rows.count, lanes)
+    position = rows.grids.position
+    fine = position.bits - position.coarse_bits
+    dropped = position.shift.apply(rows.precision, *rows.scale.T)
+    low_bits = (rows.xyz & ((1 << fine) - 1)) >> dropped[:, None]
+    return LayerColumns(
+        codes=compact_morton_codes(rows.xyz >> fine),
+        low_bits=low_bits.T[:, order],
+        opacity=rows.opacity[order],
+        scale=rows.scale.T[:, order],
+        precision=rows.precision[order],
+        rotation=rows.rotation.T[:, order],
+        dc=rows.dc.T[:, order],
+        sh=rows.sh.T[:, order],
+    )
+
+
+def columns_to_rows(columns: LayerColumns, shape: LayerShape) -> dict[str, Integers]:
+    """The integers of GridSplats by name, rows in Morton order."""
+    position = shape.grids.position
+    order = step_major(shape.count, shape.lanes)
+    place = np.empty(shape.count, np.intp)
+    place[order] = np.arange(shape.count)
+    fine = position.bits - position.coarse_bits
+    dropped = position.shift.apply(columns.precision, *columns.scale)
+    low_bits = (columns.low_bits << dropped).T[place]
+    return {
+        "xyz": (morton_cells(columns.codes) << fine) | low_bits,
+        "opacity": columns.opacity[place],
+        "scale": columns.scale.T[place],
+        "precision": columns.precision[place],
+        "rotation": columns.rotation.T[place],
+        "dc": columns.dc.T[place],
+        "sh": columns.sh.T[place],
+    }

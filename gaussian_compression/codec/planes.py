@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Planes of integers under contexts, written and read by one and the same description.
+
+A `PlaneCoder` is either a writer, which records the values it is given, or a reader, which finds
+them: what the layer model says once (layer_model.py) thus holds for both. A value is a token, coded
+by rANS under its context's histogram, and from token 232 on extra plain bits.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gaussian_compression.codec.errors import CorruptFile
+from gaussian_compression.codec.histograms import Counts, Tables
+from gaussian_compression.codec.rans import DecodeTable, RansDecoder, RansEncoder, Tokens
+
+Values = npt.NDArray[np.int32]
+Contexts = npt.NDArray[np.int32]
+
+DIRECT_TOKENS = 232  # below: the value itself; beyond: its number of extra bits, 0 to 23
+MAX_VALUE = DIRECT_TOKENS + 2**24 - 2
+
+_EXTRA_BITS = np.r_[np.zeros(DIRECT_TOKENS, np.int32), np.arange(24, dtype=np.int32)]
+TOKEN_BASE = np.r_[
+    np.arange(DIRECT_TOKENS), DIRECT_TOKENS + 2 ** np.arange(24, dtype=np.int64) - 1
+].astype(np.int32)
+"""The least value of each token."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """How a value's predecessors in its lane become a part of its context.
+
+    Each lane keeps an average a = 16 x start at first; after a value of least size m (its token's
+    base, shifted left by its `shift`), a += (16 m - a) >> 2. The bin is bins[min(a >> 4, last)].
+    """
+
+    bins: npt.NDArray[np.uint8]
+    count: int
+    start: int
+
+
+class PlaneCoder(ABC):
+    """What the layer model asks of a writer or a reader. Values are None where it reads."""
+
+    @abstractmethod
+    def plane(self, name: str, size: int, contexts: Contexts, values: Values | None) -> Values:
+        """Values (n,) of 0 to MAX_VALUE, each under its context in 0 .. size - 1."""
+
+    @abstractmethod
+    def neighbour_plane(
+        self,
+        name: str,
+        size: int,
+        contexts: Contexts,
+        shifts: Values,
+        neighbour: Neighbour,
+        values: Values | None,
+    ) -> Values:
+        """As `plane`, with the bin of the predecessors as a further part of the context."""
+
+    @abstractmethod
+    def bits(self, widths: Values, values: Values | None) -> Values:
+        """Plain integers (n,), values[i] of widths[i] bits (at most 24)."""
+
+
+def tokens_of(values: Values) -> Tokens:
+    """The token of each value."""
+    if len(values) and (values.min() < 0 or values.max() > MAX_VALUE):
+        raise ValueError(f"values from 0 to {MAX_VALUE} can be stored, got {values.min()} to "
+                         f"{values.max()}")  # fmt: skip
+    tokens = np.minimum(values, DIRECT_TOKENS).astype(np.uint8)
+    large = np.flatnonzero(tokens == DIRECT_TOKENS)
+    beyond = values[large].astype(np.float64) - (DIRECT_TOKENS - 1)  # exact, and so its exponent
+    tokens[large] = DIRECT_TOKENS - 1 + np.frexp(beyond)[1]
+    return tokens
+
+
+def neighbour_bins(
+    tokens: Tokens, shifts: Values, neighbour: Neighbour, lanes: int
+) -> npt.NDArray[np.uint8]:
+    """The bin (n,) of every value's predecessors."""
+    bins = np.empty(len(tokens), np.uint8)
+    average = np.full(lanes, 16 * neighbour.start, np.int32)
+    sizes = TOKEN_BASE.take(tokens) << (shifts + 4)
+    for low in range(0, len(tokens), lanes):
+        seen = sizes[low : low + lanes]
+        part = average[: len(seen)]
+        bins[low : low + lanes] = neighbour.bins.take(part >> 4, mode="clip")
+        part += (seen - part) >> 2
+    return bins
+
+
+class PlaneWriter(PlaneCoder):
+    """Records one layer; `counts` gathers its statistics under context numbers it hands out."""
+
+    def __init__(self, lanes: int, families: "Families") -> None:
+        self._lanes, self._families = lanes, families
+        self._blocks: list[tuple[Contexts, Tokens]] = []
+        self._bits: list[bytes] = []
+
+    def plane(self, name: str, size: int, contexts: Contexts, values: Values | None) -> Values:
+        assert values is not None
+        tokens = tokens_of(values)
+        self._record(name, size, contexts, tokens)
+        self._extra_bits(tokens, values)
+        return values
+
+    def neighbour_plane(
+        self,
+        name: str,
+        size: int,
+        contexts: Contexts,
+        shifts: Values,
+        neighbour: Neighbour,
+        values: Values | None,
+    ) -> Values:
+        assert values is not None
+        tokens = tokens_of(values)
+        bins = neighbour_bins(tokens, shifts, neighbour, self._lanes)
+        self._record(name, size * neighbour.count, contexts * neighbour.count + bins, tokens)
+        self._extra_bits(tokens, values)
+        return values
+
+    def bits(self, widths: Values, values: Values | None) -> Values:
+        assert values is not None
+        for bit in range(int(widths.max()) - 1 if len(widths) else -1, -1, -1):
+            wide = widths > bit
+            self._bits.append(np.packbits(values[wide] >> bit & 1).tobytes())
+        return values
+
+    def _extra_bits(self, tokens: Tokens, values: Values) -> None:
+        large = np.flatnonzero(tokens > DIRECT_TOKENS)
+        self.bits(_EXTRA_BITS[tokens[large]], values[large] - TOKEN_BASE[tokens[large]])
+
+    def _record(self, name: str, size: int, contexts: Contexts, tokens: Tokens) -> None:
+        base = self._families.count(name, size, contexts, tokens)
+        self._blocks.append((contexts + np.int32(base), tokens))
+
+    def rans_bytes(self, tables: Tables) -> bytes:
+        """The layer's rANS stream."""
+        encoder = RansEncoder(self._lanes)
+        for contexts, tokens in self._blocks:
+            encoder.add(tables.context_map.take(contexts), tokens)
+        return encoder.finish(tables.frequencies)
+
+    def bit_bytes(self) -> bytes:
+        """The layer's plain bits."""
+        return b"".join(self._bits)
+
+
+class Families:
+    """The contexts of all planes, numbered in the order in which planes are first met."""
+
+    def __init__(self) -> None:
+        self._bases: dict[str, int] = {}
+        self._counts: list[npt.NDArray[np.int64]] = []
+        self._size = 0
+
+    def count(self, name: str, size: int, contexts: Contexts, tokens: Tokens) -> int:
+        """Counts a block's tokens; the number of the plane's first context."""
+        base = self.base(name, size)
+        index = contexts.astype(np.intp) * 256 + tokens
+        self._counts[list(self._bases).index(name)] += np.bincount(
+            index, minlength=size * 256
+        ).reshape(size, 256)
+        return base
+
+    def base(self, name: str, size: int) -> int:
+        """The number of the plane's first context."""
+        if name not in self._bases:
+            self._bases[name] = self._size
+            self._counts.append(np.zeros((size, 256), np.int64))
+            self._size += size
+        return self._bases[name]
+
+    def counts(self) -> list[tuple[str, Counts]]:
+        """Family and token counts of each plane, in order; the family is the name's letters."""
+        return [
+            (name.rstrip("0123456789"), counts.astype(np.float64))
+            for name, counts in zip(self._bases, self._counts, strict=True)
+        ]
+
+
+class PlaneReader(PlaneCoder):
+    """Reads one layer back."""
+
+    def __init__(
+        self, lanes: int, bases: "ContextBases", table: DecodeTable, rans: bytes, bits: bytes,
+        layer: int,
+    ) -> None:  # fmt: skip
+        self._lanes, self._bases = lanes, bases
+        self._decoder = RansDecoder(rans, lanes, table, f"rans{layer}")
+        self._bits = np.frombuffer(bits, np.uint8)
+        self._bit_section, self._next_byte = f"bits{layer}", 0
+
+    def plane(self, name: str, size: int, contexts: Contexts, values: Values | None) -> Values:
+        tokens = self._decoder.block(self._bases.histograms(name, size).take(contexts))
+        return self._values(tokens)
+
+    def neighbour_plane(
+        self,
+        name: str,
+        size: int,
+        contexts: Contexts,
+        shifts: Values,
+        neighbour: Neighbour,
+        values: Values | None,
+    ) -> Values:
+        histograms = self._bases.histograms(name, size * neighbour.count).astype(np.int32)
+        tokens = np.empty(len(contexts), np.uint8)
+        average = np.full(self._lanes, 16 * neighbour.start, np.int32)
+        first, shift = contexts * np.int32(neighbour.count), shifts + 4
+        for low in range(0, len(contexts), self._lanes):
+            context = first[low : low + self._lanes]
+            part = average[: len(context)]
+            context += neighbour.bins.take(part >> 4, mode="clip")
+            found = self._decoder.step(histograms.take(context))
+            tokens[low : low + self._lanes] = found
+            part += ((TOKEN_BASE.take(found) << shift[low : low + self._lanes]) - part) >> 2
+        return self._values(tokens)
+
+    def bits(self, widths: Values, values: Values | None) -> Values:
+        found = np.zeros(len(widths), np.int32)
+        for bit in range(int(widths.max()) - 1 if len(widths) else -1, -1, -1):
+            wide = np.flatnonzero(widths > bit)
+            end = self._next_byte + (len(wide) + 7) // 8
+            if end > len(self._bits):
+                raise CorruptFile(self._bit_section, "ends before its last bit")
+            plane = np.unpackbits(self._bits[self._next_byte : end], count=len(wide))
+            found[wide] |= plane.astype(np.int32) << bit
+            self._next_byte = end
+        return found
+
+    def finish(self) -> None:
+        """CorruptFile unless both streams were read to their ends."""
+        self._decoder.finish()
+        if self._next_byte != len(self._bits):
+            raise CorruptFile(self._bit_section, "bytes left over")
+
+    def _values(self, tokens: Tokens) -> Values:
+        values = TOKEN_BASE.take(tokens)
+        large = np.flatnonzero(tokens > DIRECT_TOKENS)
+        values[large] += self.bits(_EXTRA_BITS[tokens[large]], None)
+        return values
+
+
+class ContextBases:
+    """The reader's side of `Families`: each plane's part of the context map."""
+
+    def __init__(self, tables: Tables, section: str) -> None:
+        self._map, self._section = tables.context_map, section
+        self._parts: dict[str, npt.NDArray[np.uint8]] = {}
+        self._next = 0
+
+    def histograms(self, name: str, size: int) -> npt.NDArray[np.uint8]:
+        """The histogram of each of the plane's `size` contexts."""
+        if name not in self._parts:
+            end = self._next + size
+            if end > len(self._map):
+                raise CorruptFile(self._section, "too few contexts")
+            self._parts[name] = self._map[self._next : end]
+            self._next = end
+        return self._parts[name]
+
+    def finish(self) -> None:
+        """CorruptFile unless every context was used."""
+        if self._next != len(self._map):
+            raise CorruptFile(self._section, "too many contexts")

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grids for a model without looking at a photograph, and the model on them. NumPy only.
+
+Precision goes where it is seen. The squared error that a Gaussian's wrong colour leaves in an image
+grows with the square of its opacity and with its area on the screen, which is known up to the
+distance of the cameras; these stand around the middle of the scene. At equal cost for equal error
+(reverse water-filling) a Gaussian's step goes with weight^-1/2; with a weight that is itself
+uncertain, somewhat less.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gaussian_compression.axes import with_ordered_axes
+from gaussian_compression.codec.grid_file import in_layer_order
+from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.grids import (
+    CLASSES,
+    MATRIX_UNIT,
+    MAX_LEVELS,
+    MAX_POSITION_BITS,
+    MAX_SHIFT,
+    Grids,
+    Integers,
+    Line,
+    LinearRule,
+    PositionGrid,
+    PrecisionRule,
+    Transform,
+)
+from splat_formats.splats import FloatArray, Splats
+
+_UNIT = 1 << 16  # of the integer rules
+_MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the steps of colour
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Steps at the median Gaussian's precision class, and how they follow the classes."""
+
+    sh_step: float = 1 / 16
+    deadzone: float = 0.55
+    """A coefficient below this part of its step becomes 0 (0.5: plain rounding)."""
+    dc_step: float = 1 / 16
+    rotation_step: float = 1 / 32
+    """Of quaternion components."""
+    scale_step: float = 1 / 7
+    """Of natural logarithms."""
+    opacity_step: float = 1 / 2
+    """Of logits."""
+    position_step: float = 0.2
+    """Of a Gaussian's own size."""
+    weight_exponent: float = 0.33
+    """Steps go with weight ^ -exponent."""
+    layer_fraction: float = 0.15
+    """Part of the Gaussians that makes the first layer; 0: one layer."""
+    opacity_power: float = 1.25
+    size_powers: tuple[float, float, float] = (0.65, 0.35, 0.0)
+    distance_power: float = 1.6
+    rotation_power: float = 0.5
+    position_powers: tuple[float, float, float] = (0.0, 0.5, 0.5)
+    position_class_power: float = 1.0
+    rotation_class_power: float = 1.0
+    dc_class_power: float = 1.0
+
+
+QUALITIES = {"high": Precision(), "medium": Precision(), "low": Precision()}
+
+
+def quantize_splats(
+    splats: Splats, precision: Precision, weights: npt.NDArray[np.float64] | None = None
+) -> GridSplats:
+    """The model in integers, in file order.
+
+    `weights` (N,), if known, are measured sensitivities to colour, squared, in any unit: they take
+    the place of the closed form where it is wrong, at the cost of storing the differences.
+    """
+    ordered = with_ordered_axes(splats)
+    grids, classes = _design(ordered, precision, weights)
+    return in_layer_order(_layered(_on_grids(ordered, grids, precision, classes), precision))
+
+
+def _design(
+    splats: Splats, precision: Precision, weights: npt.NDArray[np.float64] | None
+) -> tuple[Grids, Integers]:
+    """The grids, and each Gaussian's precision class."""
+    scale = _line(splats.scaling, precision.scale_step)
+    opacity = _line(splats.opacity, precision.opacity_step)
+    position = _position_grid(splats, precision, scale)
+    rule = _precision_rule(splats, precision, (opacity, scale, position))
+    o, s = opacity.symbols(splats.opacity[:, 0]), scale.symbols(splats.scaling)
+    cells = _cells(splats.xyz, position) >> (position.bits - position.coarse_bits)
+    classes = rule.apply(o, s, cells)
+    if weights is not None:
+        classes = _measured_classes(weights, precision)
+    dc_step, dc_low, dc_transform = _dc_grid(splats, precision)
+    sh_steps, sh_transform = _sh_grid(splats, precision, classes)
+    per_class = int(round(_UNIT / 2 * precision.dc_class_power))
+    grids = Grids(
+        sh_degree=splats.sh_degree,
+        position=position,
+        opacity=opacity,
+        scale=scale,
+        precision=rule,
+        rotation_step=precision.rotation_step / 8,
+        rotation_shift=_rotation_shift(precision, scale),
+        dc_step=dc_step,
+        dc_low=dc_low,
+        dc_transform=dc_transform,
+        dc_shift=LinearRule(3 * _UNIT + _UNIT // 2 - per_class * _MIDDLE_CLASS, (per_class,), 8),
+        sh_steps=sh_steps,
+        sh_transform=sh_transform,
+    )
+    return grids, classes
+
+
+def _line(values: FloatArray, step: float) -> Line:
+    """A grid over all of the values; wider steps where it would have too many levels."""
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    step = max(step, (high - low) / (MAX_LEVELS - 2))
+    return Line(float(np.float32(low)), float(np.float32(step)), max(2, int((high - low) / step) + 2))
+
+
+def _position_grid(splats: Splats, precision: Precision, scale: Line) -> PositionGrid:
+    """Cells as fine as the finest Gaussians need, over a box that leaves far outliers aside."""
+    count = splats.count
+    wanted = _wanted_position_step(splats, precision)
+    finest = float(np.quantile(wanted, 0.02)) if count else 0.0
+    low, high = _robust_box(splats.xyz)
+    extent = float((high - low).max())
+    bits = MAX_POSITION_BITS
+    if finest > 0:
+        bits = int(np.clip(np.ceil(np.log2(max(extent, 1e-30) / finest + 1)), 1, MAX_POSITION_BITS))
+    cell = max(extent / (2**bits - 1), 1e-30)
+    coarse = int(np.clip(round(np.log2(max(count, 1)) / 2 + 0.5), 1, bits))
+    shift = _position_shift(precision, scale, cell, bits - coarse)
+    return PositionGrid(tuple(map(float, low)), float(np.float32(cell)), bits, coarse, shift)
+
+
+def _robust_box(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A box that holds all Gaussians but outliers, which would cost the others their precision."""
+    if not len(xyz):
+        return np.zeros(3, np.float32), np.ones(3, np.float32)
+    inner = np.quantile(xyz, [0.005, 0.995], axis=0)
+    reach = 8 * (inner[1] - inner[0])
+    low = np.maximum(xyz.min(axis=0), inner[0] - reach)
+    return low.astype(np.float32), np.minimum(xyz.max(axis=0), inner[1] + reach)
+
+
+def _wanted_position_step(splats: Splats, precision: Precision) -> npt.NDArray[np.float64]:
+    powers = np.array(precision.position_powers)
+    return precision.position_step * np.exp(splats.scaling.astype(np.float64) @ powers)
+
+
+def _position_shift(precision: Precision, scale: Line, cell: float, most: int) -> LinearRule:
+    """Drops as many low bits as keep a Gaussian's position step near what it needs."""
+    powers = np.array(precision.position_powers)
+    per_class = precision.position_class_power / 2
+    constant = np.log2(precision.position_step / cell) + powers.sum() * scale.minimum / np.log(2)
+    constant += 0.5 - per_class * _MIDDLE_CLASS
+    factors = (per_class, *(powers * scale.step / np.log(2)))
+    return LinearRule(
+        int(round(constant * _UNIT)),
+        tuple(int(round(f * _UNIT)) for f in factors),
+        int(np.clip(most, 0, MAX_SHIFT)),
+    )
+
+
+def _rotation_shift(precision: Precision, scale: Line) -> LinearRule:
+    """Elongated Gaussians are turned finely, round ones hardly at all."""
+    per_class = precision.rotation_class_power / 2
+    per_ratio = precision.rotation_power * scale.step / np.log(2)
+    constant = 3.5 - per_class * _MIDDLE_CLASS + precision.rotation_power * 2.5
+    factors = (per_class, -per_ratio, 0.0, per_ratio)
+    return LinearRule(
+        int(round(constant * _UNIT)), tuple(int(round(f * _UNIT)) for f in factors), 7
+    )
+
+
+def _precision_rule(
+    splats: Splats, precision: Precision, lines: tuple[Line, Line, PositionGrid]
+) -> PrecisionRule:
+    """The closed form in integers: classes from opacity, scales and distance from the middle."""
+    opacity, scale, position = lines
+    factor = -2 * precision.weight_exponent * _UNIT  # classes per octave of weight
+    alpha = 1 / (1 + np.exp(-(opacity.minimum + opacity.step * np.arange(opacity.levels))))
+    by_opacity = factor * 2 * precision.opacity_power / 2 * 2 * np.log2(alpha) / 2
+    size = factor * np.array(precision.size_powers) * scale.step / np.log(2)
+    cells = _cells(splats.xyz, position) >> (position.bits - position.coarse_bits)
+    centre = np.median(cells, axis=0).astype(int) if splats.count else np.zeros(3, int)
+    distance = np.linalg.norm(cells - centre, axis=1)
+    unit = max(float(np.median(distance)) if splats.count else 1.0, 1.0)
+    radii = np.unique(np.rint(unit * 2.0 ** (np.arange(-4, 13) / 3)).astype(int))
+    middles = np.r_[0, np.sqrt(radii[:-1] * radii[1:]), radii[-1]]
+    by_shell = -factor * precision.distance_power * np.log2(1 + (middles / unit) ** 2)
+    rule = PrecisionRule(
+        tuple(np.rint(by_opacity).astype(int).tolist()),
+        tuple(np.rint(size).astype(int).tolist()),
+        tuple(centre.tolist()),
+        tuple(radii.tolist()),
+        tuple(np.rint(by_shell).astype(int).tolist()),
+    )
+    return _centred(rule, splats, (opacity, scale), cells)
+
+
+def _centred(
+    rule: PrecisionRule, splats: Splats, lines: tuple[Line, Line], cells: Integers
+) -> PrecisionRule:
+    """The rule shifted so that the median Gaussian has the middle class."""
+    if not splats.count:
+        return rule
+    opacity, scale = lines
+    totals = np.array(rule.by_opacity)[opacity.symbols(splats.opacity[:, 0])]
+    totals = totals + scale.symbols(splats.scaling).astype(np.int64) @ np.array(rule.scale_factors)
+    squared = ((cells.astype(np.int64) - np.array(rule.centre)) ** 2).sum(axis=1)
+    shells = np.searchsorted(np.array(rule.radii, np.int64) ** 2, squared, side="right")
+    totals = totals + np.array(rule.by_shell)[shells]
+    offset = int(_MIDDLE_CLASS * _UNIT + _UNIT // 2 - np.median(totals))
+    return replace(rule, by_opacity=tuple(entry + offset for entry in rule.by_opacity))
+
+
+def _measured_classes(weights: npt.NDArray[np.float64], precision: Precision) -> Integers:
+    """Classes from known weights; the median of those that are seen at all has the middle one."""
+    seen = weights > 0
+    floor = float(np.quantile(weights[seen], 0.001)) if seen.any() else 1.0
+    octaves = np.log2(np.maximum(weights, floor))
+    middle = float(np.median(octaves[seen])) if seen.any() else 0.0
+    classes = _MIDDLE_CLASS - 2 * precision.weight_exponent * (octaves - middle)
+    return np.clip(np.rint(classes), 0, CLASSES - 1).astype(np.int32)
+
+
+def _dc_grid(splats: Splats, precision: Precision) -> tuple[float, tuple[int, int, int], Transform]:
+    dc = splats.features_dc[:, 0]
+    transform = _decorrelating(dc - dc.mean(axis=0) if splats.count else dc, 3)
+    step = np.float32(precision.dc_step / 8)
+    low = np.zeros(3, int)
+    if splats.count:
+        low = np.floor(transform.forward(dc).min(axis=0) / step).astype(int) - 1
+    limit = 2**15 - 1
+    return float(step / np.float32(MATRIX_UNIT)), tuple(np.clip(low, -limit, limit).tolist()), transform
+
+
+def _sh_grid(
+    splats: Splats, precision: Precision, classes: Integers
+) -> tuple[tuple[float, ...], Transform]:
+    steps = precision.sh_step * 2.0 ** ((np.arange(CLASSES) - _MIDDLE_CLASS) / 2)
+    sh = splats.features_rest.reshape(splats.count, -1)
+    # In steps: what the coder sees. Gaussians with wide steps have little to say.
+    transform = _decorrelating(sh / steps.astype(np.float32)[classes, None], sh.shape[1])
+    return tuple(float(step) for step in (steps / MATRIX_UNIT).astype(np.float32)), transform
+
+
+def _decorrelating(values: FloatArray, channels: int) -> Transform:
+    """The Karhunen-Loeve transform of rows (N, C) about 0, most variance first."""
+    if len(values) < 64 * channels:
+        return Transform((np.eye(channels) * MATRIX_UNIT).astype(np.int16))
+    covariance = (values.T @ values).astype(np.float64) / len(values)
+    vectors = np.linalg.eigh(covariance)[1][:, ::-1].T
+    vectors = vectors * np.sign(vectors[np.arange(channels), np.abs(vectors).argmax(axis=1)])[:, None]
+    return Transform(np.rint(vectors * MATRIX_UNIT).astype(np.int16))
+
+
+def _cells(xyz: FloatArray, grid: PositionGrid) -> Integers:
+    scaled = (xyz - np.array(grid.origin, np.float32)) / np.float32(grid.cell)
+    return np.clip(np.floor(scaled), 0, 2**grid.bits - 1).astype(np.int32)
+
+
+def _on_grids(
+    splats: Splats, grids: Grids, precision: Precision, classes: Integers
+) -> GridSplats:
+    scale = grids.scale.symbols(splats.scaling)
+    axes = (classes, *scale.T)
+    dropped = grids.position.shift.apply(*axes)[:, None]
+    xyz = _cells(splats.xyz, grids.position) >> dropped << dropped
+    box = np.float32(grids.position.cell) * 2.0**grids.position.bits
+    offset = splats.xyz - np.array(grids.position.origin, np.float32)
+    far = np.flatnonzero(((offset < 0) | (offset > box)).any(axis=1)).astype(np.int32)
+    turns = np.float32(grids.rotation_step) * (1 << grids.rotation_shift.apply(*axes))[:, None]
+    return GridSplats(
+        grids=grids,
+        xyz=xyz,
+        opacity=grids.opacity.symbols(splats.opacity[:, 0]),
+        scale=scale,
+        precision=classes,
+        rotation=np.rint(splats.rotation[:, 1:] / turns).astype(np.int32),
+        dc=_dc_symbols(splats, grids, classes),
+        sh=_sh_symbols(splats, grids, precision, classes),
+        far_rows=far,
+        far_xyz=splats.xyz[far],
+        layer_ends=(splats.count,),
+    )
+
+
+def _dc_symbols(splats: Splats, grids: Grids, classes: Integers) -> Integers:
+    steps = grids.dc_transform.forward(splats.features_dc[:, 0]) / np.float32(
+        grids.dc_step * MATRIX_UNIT
+    )
+    shift = grids.dc_shift.apply(classes)[:, None]
+    symbols = np.rint((steps - np.array(grids.dc_low, np.float32)) / (1 << shift))
+    return np.clip(symbols, 0, 2**15 - 1).astype(np.int32)
+
+
+def _sh_symbols(
+    splats: Splats, grids: Grids, precision: Precision, classes: Integers
+) -> npt.NDArray[np.int16]:
+    sh = splats.features_rest.reshape(splats.count, -1)
+    if not sh.shape[1]:
+        return np.zeros(sh.shape, np.int16)
+    steps = np.array(grids.sh_steps, np.float32)[classes, None] * np.float32(MATRIX_UNIT)
+    scaled = grids.sh_transform.forward(sh) / steps
+    magnitude = np.floor(np.abs(scaled) + np.float32(1 - precision.deadzone))
+    limit = 2**15 - 1
+    return np.clip(np.copysign(magnitude, scaled), -limit, limit).astype(np.int16)
+
+
+def _layered(splats: GridSplats, precision: Precision) -> GridSplats:
+    """The rows with the most visible Gaussians first, as a layer of their own."""
+    first = int(splats.count * precision.layer_fraction)
+    if not first:
+        return splats
+    order = np.argsort(splats.precision, kind="stable")
+    return replace(splats.reordered(order), layer_ends=(first, splats.count))
