@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The direct path through the kernels against autograd over `render`: one loss, one gradient."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference.random_splats import random_raw
+
+pytest.importorskip("diff_gaussian_rasterization")
+
+from gaussian_renderer.view_gradient import (
+    AutogradViewGradient,
+    DirectViewGradient,
+    RenderOptions,
+    view_gradient,
+)
+from scene.cameras import Camera
+from scene.raw_parameters import RawParameters
+
+CPU = torch.device("cpu")
+WHITE = torch.ones(3)
+
+
+def camera(width: int = 45, height: int = 37) -> Camera:
+    generator = np.random.default_rng(0)
+    photo = torch.from_numpy(generator.integers(0, 256, (3, height, width), dtype=np.uint8))
+    return Camera(
+        resolution=(width, height),
+        colmap_id=0,
+        R=np.eye(3),
+        T=np.array([0.1, -0.2, 9.0]),
+        FoVx=1.0,
+        FoVy=2 * math.atan(math.tan(0.5) * height / width),
+        depth_params=None,
+        image=None,
+        invdepthmap=None,
+        image_name="view.png",
+        uid=0,
+        image_u8=photo,
+    )
+
+
+def scene(sh_degree: int = 3) -> RawParameters:
+    raw = random_raw(150, sh_degree)
+    return raw._replace(xyz=0.6 * raw.xyz, scaling=0.4 * raw.scaling)
+
+
+@pytest.mark.parametrize("antialiasing", [False, True])
+@pytest.mark.parametrize(("sh_degree", "active"), [(3, 3), (3, 1), (0, 0)])
+def test_both_paths_agree(sh_degree: int, active: int, antialiasing: bool) -> None:
+    raw, view = scene(sh_degree), camera()
+    options = RenderOptions(antialiasing=antialiasing)
+    results, gradients = [], []
+    for kind in (AutogradViewGradient, DirectViewGradient):
+        out = raw.map(lambda tensor: torch.full_like(tensor, float("nan")))
+        results.append(kind(options, 0.2)(view, raw, out, WHITE, active))
+        gradients.append(out)
+    slow, fast = results
+    assert fast.loss == pytest.approx(slow.loss, rel=1e-6)
+    assert torch.equal(fast.radii, slow.radii)
+    assert (fast.radii > 0).sum() > 50
+    torch.testing.assert_close(fast.image, slow.image, rtol=0, atol=1e-6)
+    torch.testing.assert_close(fast.screen_gradient, slow.screen_gradient, rtol=1e-3, atol=1e-7)
+    for (name, a), b in zip(gradients[0].named(), gradients[1], strict=True):
+        assert (a - b).norm() <= 3e-4 * a.norm() + 1e-12, name
+        assert name == "features_rest" or a.abs().max() > 0
+
+
+def test_gradient_is_the_slope_of_the_loss() -> None:
+    raw, view = scene(1), camera()
+    out = raw.map(torch.empty_like)
+    differentiate = view_gradient(RenderOptions(), 0.2, CPU)
+    differentiate(view, raw, out, WHITE, 1)
+    direction = out.features_dc / out.features_dc.norm()
+    size = 0.05
+
+    def loss_at(step: float) -> float:
+        moved = raw._replace(features_dc=raw.features_dc + step * direction)
+        return differentiate(view, moved, raw.map(torch.empty_like), WHITE, 1).loss
+
+    slope = (loss_at(size) - loss_at(-size)) / (2 * size)
+    assert slope == pytest.approx(float(out.features_dc.norm()), rel=0.02)
+
+
+def test_python_options_go_through_autograd() -> None:
+    assert isinstance(view_gradient(RenderOptions(), 0.2, CPU), DirectViewGradient)
+    in_python = RenderOptions(convert_SHs_python=True)
+    assert isinstance(view_gradient(in_python, 0.2, CPU), AutogradViewGradient)
+
+
+def test_without_the_raw_path_autograd_serves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = type("Other", (), {"__name__": "diff_gaussian_rasterization_elsewhere"})()
+    monkeypatch.setattr("gaussian_renderer.view_gradient.installed_package", lambda: package)
+    monkeypatch.setattr("gaussian_renderer.view_gradient.find_spec", lambda name: None)
+    assert isinstance(view_gradient(RenderOptions(), 0.2, CPU), AutogradViewGradient)
+
+
+def test_buffers_follow_the_model_and_the_image() -> None:
+    differentiate = DirectViewGradient(RenderOptions(), 0.2)
+    for raw, view in [(scene(), camera()), (scene().rows(torch.arange(60)), camera(33, 20))]:
+        said = differentiate(view, raw, raw.map(torch.empty_like), WHITE, 3)
+        assert said.screen_gradient.shape == (raw.gaussian_count, 2)
+        assert said.image.shape == view.image_u8.shape
