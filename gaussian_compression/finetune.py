@@ -72,11 +72,12 @@ class Finetuner:
         for done, view in zip(range(iterations), _endless_epochs(views, order), strict=False):
             loss = self.differentiate(view, optimizer.seen, gradients).loss
             model.ranges = optimizer.step(
-                gradients, model.ranges, self._rates(restart, left=1 - done / iterations)
+                gradients, model.ranges, self.rates(restart, left=1 - done / iterations)
             )
             on_iteration(loss)
 
-    def _rates(self, restart: WarmRestart, left: float) -> dict[str, float]:
+    def rates(self, restart: WarmRestart, left: float) -> dict[str, float]:
+        """Learning rates by tensor name when the part `left` (1 to 0) of the iterations is left."""
         factor = restart.rate_factor**left
         return {
             "xyz": self.loss.position_lr * self.extent * restart.position_rate_factor**left,
