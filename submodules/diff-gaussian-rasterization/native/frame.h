@@ -2,6 +2,8 @@
 // What one rendered view leaves behind for its backward pass, in buffers that are kept from view to view.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -65,10 +67,15 @@ class Buffer {
       capacity_ = 0;
       const size_t wanted = count + count / 8;
       if (wanted > (SIZE_MAX / 2) / sizeof(T)) throw std::bad_alloc();
-      const size_t bytes = (wanted * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-      data_ = static_cast<T*>(std::aligned_alloc(kAlignment, bytes));
+      const size_t alignment = wanted * sizeof(T) < 2 * kHugePage ? kCacheLine : kHugePage;
+      const size_t bytes = (wanted * sizeof(T) + alignment - 1) / alignment * alignment;
+      data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes));
       if (data_ == nullptr) throw std::bad_alloc();
       capacity_ = wanted;
+#if defined(MADV_HUGEPAGE)
+      // Tiles visit Gaussians all over the memory; with small pages most visits would miss the address cache, too.
+      if (alignment == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
     }
     return data_;
   }
@@ -76,7 +83,8 @@ class Buffer {
   T& operator[](size_t i) const { return data_[i]; }
 
  private:
-  static constexpr size_t kAlignment = 64;
+  static constexpr size_t kCacheLine = 64;
+  static constexpr size_t kHugePage = size_t{1} << 21;
   T* data_ = nullptr;
   size_t capacity_ = 0;
 };
