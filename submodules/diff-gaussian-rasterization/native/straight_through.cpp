@@ -2,97 +2,145 @@
 #include "straight_through.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <memory>
 
+#include "simd.h"
 #include "thread_pool.h"
 
 namespace rasterizer {
 namespace {
 
+using simd::Float;
+using simd::kLanes;
+
 constexpr int64_t kChunkFloats = 1 << 14;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargestHalf = 65504.0f;
 
-// The gradient of sparsity * sum |seen|.
-inline float sparsity_gradient(float seen, float sparsity) {
-  const float positive = seen > 0.0f ? sparsity : 0.0f, negative = seen < 0.0f ? sparsity : 0.0f;
-  return positive - negative;
+// The value as it is rounded to float here. The file format defines decoded values by a product and a sum, each rounded;
+// this keeps the compiler from making one fused multiply-add of them.
+inline Float rounded(Float a) {
+#if defined(__x86_64__)
+  asm("" : "+x"(a.v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(a.v));
+#else
+  asm("" : "+m"(a.v));
+#endif
+  return a;
 }
 
-template <bool kSparse>
-void adam(const StraightThroughGroup& group, const AdamConstants& k, int64_t begin, int64_t end) {
-  float* __restrict__ parameter = group.adam.parameter;
-  const float* __restrict__ gradient = group.adam.gradient;
-  float* __restrict__ mean = group.adam.mean;
-  float* __restrict__ variance = group.adam.variance;
-  const float* __restrict__ seen = group.seen;
-  const float fresh_mean = 1.0f - k.beta_mean, fresh_variance = 1.0f - k.beta_variance;
-  const float step_size = group.adam.step_size, correction = group.adam.variance_correction;
-  const float sparsity = group.sparsity, epsilon = k.epsilon, beta_variance = k.beta_variance;
-  for (int64_t i = begin; i < end; ++i) {
-    const float d = kSparse ? gradient[i] + sparsity_gradient(seen[i], sparsity) : gradient[i];
-    const float m = mean[i] + fresh_mean * (d - mean[i]);
-    const float v = beta_variance * variance[i] + fresh_variance * d * d;
-    mean[i] = m;
-    variance[i] = v;
-    parameter[i] -= step_size * m / (std::sqrt(v) * correction + epsilon);
-  }
+inline Float to_half_and_back(Float a) {
+  const Float limited = clamp(a, -kLargestHalf, kLargestHalf);
+#if defined(__AVX512F__)
+  return _mm512_cvtph_ps(_mm512_cvtps_ph(limited.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps(_mm256_cvtps_ph(limited.v, _MM_FROUND_TO_NEAREST_INT));
+#else
+  float lanes[kLanes];
+  limited.store(lanes);
+  for (float& lane : lanes) lane = static_cast<float>(static_cast<_Float16>(lane));
+  return Float::load(lanes);
+#endif
 }
 
-ParameterRange range_of(const float* values, int64_t length) {
-  // One pair of bounds per lane: a plain minimum would be one long chain, as compilers may not reorder it.
-  constexpr int kLanes = 16;
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  float low[kLanes], high[kLanes];
-  std::fill_n(low, kLanes, kInfinity);
-  std::fill_n(high, kLanes, -kInfinity);
-  int64_t i = 0;
-  for (; i + kLanes <= length; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const float x = values[i + lane];
-      low[lane] = x < low[lane] ? x : low[lane];
-      high[lane] = x > high[lane] ? x : high[lane];
-    }
-  }
-  for (; i < length; ++i) {
-    low[0] = std::min(low[0], values[i]);
-    high[0] = std::max(high[0], values[i]);
-  }
-  return {*std::min_element(low, low + kLanes), *std::max_element(high, high + kLanes)};
-}
+// What a step does to the lanes of one vector, with the group's constants spread over all of them.
+class Step {
+ public:
+  Step(const StraightThroughGroup& group, const AdamConstants& k)
+      : kind_(group.kind),
+        fresh_mean_(static_cast<float>(1.0 - k.beta_mean)),
+        beta_variance_(static_cast<float>(k.beta_variance)),
+        fresh_variance_(static_cast<float>(1.0 - k.beta_variance)),
+        epsilon_(static_cast<float>(k.epsilon)),
+        step_size_(group.adam.step_size),
+        correction_(group.adam.variance_correction),
+        sparsity_(group.sparsity),
+        minimum_(group.minimum),
+        step_(group.step),
+        top_(group.top) {}
 
-// The file format defines decoded values by a product and a sum, each rounded. They stand in two loops, so that no compiler
-// makes one fused multiply-add of them.
-void quantize_to_grid(const float* __restrict__ values, float* __restrict__ seen, int64_t length, float minimum,
-                      float step, float top) {
-  for (int64_t i = 0; i < length; ++i) {
-    const float symbol = std::nearbyint((values[i] - minimum) / step);
-    const float not_below = symbol > 0.0f ? symbol : 0.0f;
-    seen[i] = (not_below < top ? not_below : top) * step;
+  // Reads and writes one vector of each array; `seen` may be null for kExact. The new parameters.
+  Float operator()(float* parameter, const float* gradient, float* mean, float* variance, float* seen) const {
+    Float d = Float::load(gradient);
+    if (seen != nullptr) d += sparsity_gradient(Float::load(seen));
+    const Float old_mean = Float::load(mean);
+    const Float m = fmadd(fresh_mean_, d - old_mean, old_mean);
+    const Float v = fmadd(fresh_variance_ * d, d, beta_variance_ * Float::load(variance));
+    m.store(mean);
+    v.store(variance);
+    const Float moved = Float::load(parameter) - step_size_ * m / fmadd(square_root(v), correction_, epsilon_);
+    moved.store(parameter);
+    if (kind_ == kGrid) on_grid(moved).store(seen);
+    if (kind_ == kHalf) to_half_and_back(moved).store(seen);
+    return moved;
   }
-  for (int64_t i = 0; i < length; ++i) seen[i] += minimum;
-}
 
-void quantize_to_half(const float* __restrict__ values, float* __restrict__ seen, int64_t length) {
-  for (int64_t i = 0; i < length; ++i) {
-    const float not_below = values[i] > -kLargestHalf ? values[i] : -kLargestHalf;
-    seen[i] = static_cast<float>(static_cast<_Float16>(not_below < kLargestHalf ? not_below : kLargestHalf));
+ private:
+  // Of sparsity * sum |seen|.
+  Float sparsity_gradient(Float seen) const {
+    return select(seen > 0.0f, sparsity_, 0.0f) - select(seen < 0.0f, sparsity_, 0.0f);
   }
-}
+
+  Float on_grid(Float value) const {
+    const Float symbol = clamp(round_nearest((value - minimum_) / step_), 0.0f, top_);
+    return rounded(symbol * step_) + minimum_;
+  }
+
+  const int32_t kind_;
+  const Float fresh_mean_, beta_variance_, fresh_variance_, epsilon_, step_size_, correction_;
+  const Float sparsity_, minimum_, step_, top_;
+};
+
+struct Bounds {
+  Float low = kInfinity, high = -kInfinity;
+
+  void include(Float values) {
+    low = minimum(low, values);
+    high = maximum(high, values);
+  }
+  ParameterRange range() const {
+    float lows[kLanes], highs[kLanes];
+    low.store(lows);
+    high.store(highs);
+    return {*std::min_element(lows, lows + kLanes), *std::max_element(highs, highs + kLanes)};
+  }
+};
+
+// The last elements of an array, fewer than a vector holds, lifted into vectors of their own and put back.
+class Tail {
+ public:
+  Tail(float* begin, int64_t count) : begin_(begin), count_(begin == nullptr ? 0 : count) {
+    std::copy_n(begin_, count_, lanes_);
+    std::fill(lanes_ + count_, lanes_ + kLanes, count_ > 0 ? lanes_[0] : 0.0f);
+  }
+  float* lanes() { return begin_ == nullptr ? nullptr : lanes_; }
+  void put_back() const { std::copy_n(lanes_, count_, begin_); }
+
+ private:
+  float* begin_;
+  int64_t count_;
+  float lanes_[kLanes] = {};
+};
 
 ParameterRange step_chunk(const StraightThroughGroup& group, const AdamConstants& constants, int64_t begin, int64_t end) {
-  if (group.sparsity != 0.0f) {
-    adam<true>(group, constants, begin, end);
-  } else {
-    adam<false>(group, constants, begin, end);
+  const AdamGroup& g = group.adam;
+  const Step step(group, constants);
+  const auto seen_at = [&](int64_t i) { return group.kind == kExact ? nullptr : group.seen + i; };
+  Bounds bounds;
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) {
+    bounds.include(step(g.parameter + i, g.gradient + i, g.mean + i, g.variance + i, seen_at(i)));
   }
-  const float* values = group.adam.parameter + begin;
-  if (group.kind == kGrid) {
-    quantize_to_grid(values, group.seen + begin, end - begin, group.minimum, group.step, group.top);
+  if (i < end) {
+    // Lanes beyond the end repeat the first one, so that they neither trap nor widen the bounds.
+    Tail parameter(g.parameter + i, end - i), gradient(const_cast<float*>(g.gradient) + i, end - i);
+    Tail mean(g.mean + i, end - i), variance(g.variance + i, end - i), seen(seen_at(i), end - i);
+    bounds.include(step(parameter.lanes(), gradient.lanes(), mean.lanes(), variance.lanes(), seen.lanes()));
+    for (const Tail* tail : {&parameter, &mean, &variance, &seen}) tail->put_back();
   }
-  if (group.kind == kHalf) quantize_to_half(values, group.seen + begin, end - begin);
-  return range_of(values, end - begin);
+  return bounds.range();
 }
 
 }  // namespace
@@ -104,7 +152,6 @@ void straight_through_step(const StraightThroughGroup& group, const AdamConstant
   if (floats == 0) return;
   const int64_t chunks = (floats + kChunkFloats - 1) / kChunkFloats;
   const std::unique_ptr<ParameterRange[]> ranges(new ParameterRange[chunks]);
-  // A chunk and its moments stay in the second-level cache between the loops of a step.
   ThreadPool::run(threads, chunks, [&](int64_t chunk, int) {
     const int64_t begin = chunk * kChunkFloats;
     ranges[chunk] = step_chunk(group, constants, begin, std::min(floats, begin + kChunkFloats));
