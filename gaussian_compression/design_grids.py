@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gaussian_compression.axes import with_ordered_axes
-from gaussian_compression.codec.grid_file import in_layer_order
 from gaussian_compression.codec.grid_splats import GridSplats
 from gaussian_compression.codec.grids import (
     CLASSES,
@@ -30,6 +29,7 @@ from gaussian_compression.codec.grids import (
     PrecisionRule,
     Transform,
 )
+from gaussian_compression.codec.order import compact_morton_codes
 from splat_formats.splats import FloatArray, Splats
 
 _UNIT = 1 << 16  # of the integer rules
@@ -40,49 +40,67 @@ _MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the s
 class Precision:
     """Steps at the median Gaussian's precision class, and how they follow the classes."""
 
-    sh_step: float = 1 / 16
+    sh_step: float = 1 / 15
     deadzone: float = 0.55
     """A coefficient below this part of its step becomes 0 (0.5: plain rounding)."""
-    dc_step: float = 1 / 16
-    rotation_step: float = 1 / 32
+    dc_step: float = 1 / 10
+    rotation_step: float = 1 / 20
     """Of quaternion components."""
-    scale_step: float = 1 / 7
+    scale_step: float = 1 / 11
     """Of natural logarithms."""
-    opacity_step: float = 1 / 2
+    opacity_step: float = 1 / 8
     """Of logits."""
-    position_step: float = 0.2
+    position_step: float = 0.16
     """Of a Gaussian's own size."""
-    weight_exponent: float = 0.33
+    weight_exponent: float = 0.45
     """Steps go with weight ^ -exponent."""
     layer_fraction: float = 0.15
     """Part of the Gaussians that makes the first layer; 0: one layer."""
     opacity_power: float = 1.25
-    size_powers: tuple[float, float, float] = (0.65, 0.35, 0.0)
-    distance_power: float = 1.6
+    size_powers: tuple[float, float, float] = (0.5, 0.5, 0.0)
+    distance_power: float = 2.0
     rotation_power: float = 0.5
-    position_powers: tuple[float, float, float] = (0.0, 0.5, 0.5)
+    position_powers: tuple[float, float, float] = (0.3, 0.3, 0.4)
     position_class_power: float = 1.0
     rotation_class_power: float = 1.0
     dc_class_power: float = 1.0
 
 
-QUALITIES = {"high": Precision(), "medium": Precision(), "low": Precision()}
+QUALITIES = {
+    "high": Precision(),
+    "medium": Precision(sh_step=1 / 8, dc_step=1 / 7, rotation_step=1 / 14, scale_step=1 / 7,
+                        opacity_step=1 / 5, position_step=0.25),
+    "low": Precision(sh_step=1 / 4, dc_step=1 / 4, rotation_step=1 / 9, scale_step=1 / 5,
+                     opacity_step=1 / 3, position_step=0.4),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A model on grids, and where its Gaussians come from."""
+
+    splats: GridSplats
+    """In file order."""
+    order: npt.NDArray[np.intp]
+    """(N,) row i was row order[i]."""
 
 
 def quantize_splats(
     splats: Splats, precision: Precision, weights: npt.NDArray[np.float64] | None = None
-) -> GridSplats:
+) -> Quantized:
     """The model in integers, in file order.
 
     `weights` (N,), if known, are measured sensitivities to colour, squared, in any unit: they take
     the place of the closed form where it is wrong, at the cost of storing the differences.
     """
     ordered = with_ordered_axes(splats)
-    grids, classes = _design(ordered, precision, weights)
-    return in_layer_order(_layered(_on_grids(ordered, grids, precision, classes), precision))
+    grids, classes = design_grids(ordered, precision, weights)
+    on_grids = snap_to_grids(ordered, grids, precision.deadzone, classes)
+    order, layer_ends = order_in_layers(on_grids, precision.layer_fraction)
+    return Quantized(on_grids.reordered(order, layer_ends), order)
 
 
-def _design(
+def design_grids(
     splats: Splats, precision: Precision, weights: npt.NDArray[np.float64] | None
 ) -> tuple[Grids, Integers]:
     """The grids, and each Gaussian's precision class."""
@@ -267,9 +285,10 @@ def _cells(xyz: FloatArray, grid: PositionGrid) -> Integers:
     return np.clip(np.floor(scaled), 0, 2**grid.bits - 1).astype(np.int32)
 
 
-def _on_grids(
-    splats: Splats, grids: Grids, precision: Precision, classes: Integers
+def snap_to_grids(
+    splats: Splats, grids: Grids, deadzone: float, classes: Integers
 ) -> GridSplats:
+    """The model, with ordered axes, as the nearest integers of its grids; rows stay in order."""
     scale = grids.scale.symbols(splats.scaling)
     axes = (classes, *scale.T)
     dropped = grids.position.shift.apply(*axes)[:, None]
@@ -286,7 +305,7 @@ def _on_grids(
         precision=classes,
         rotation=np.rint(splats.rotation[:, 1:] / turns).astype(np.int32),
         dc=_dc_symbols(splats, grids, classes),
-        sh=_sh_symbols(splats, grids, precision, classes),
+        sh=_sh_symbols(splats, grids, deadzone, classes),
         far_rows=far,
         far_xyz=splats.xyz[far],
         layer_ends=(splats.count,),
@@ -303,22 +322,27 @@ def _dc_symbols(splats: Splats, grids: Grids, classes: Integers) -> Integers:
 
 
 def _sh_symbols(
-    splats: Splats, grids: Grids, precision: Precision, classes: Integers
+    splats: Splats, grids: Grids, deadzone: float, classes: Integers
 ) -> npt.NDArray[np.int16]:
     sh = splats.features_rest.reshape(splats.count, -1)
     if not sh.shape[1]:
         return np.zeros(sh.shape, np.int16)
     steps = np.array(grids.sh_steps, np.float32)[classes, None] * np.float32(MATRIX_UNIT)
     scaled = grids.sh_transform.forward(sh) / steps
-    magnitude = np.floor(np.abs(scaled) + np.float32(1 - precision.deadzone))
+    magnitude = np.floor(np.abs(scaled) + np.float32(1 - deadzone))
     limit = 2**15 - 1
     return np.clip(np.copysign(magnitude, scaled), -limit, limit).astype(np.int16)
 
 
-def _layered(splats: GridSplats, precision: Precision) -> GridSplats:
-    """The rows with the most visible Gaussians first, as a layer of their own."""
-    first = int(splats.count * precision.layer_fraction)
+def order_in_layers(
+    splats: GridSplats, fraction: float
+) -> tuple[npt.NDArray[np.intp], tuple[int, ...]]:
+    """File order with the most visible part of the Gaussians as a first layer; the layers' ends."""
+    along_curve = np.argsort(compact_morton_codes(splats.xyz), kind="stable")
+    first = int(splats.count * fraction)
     if not first:
-        return splats
-    order = np.argsort(splats.precision, kind="stable")
-    return replace(splats.reordered(order), layer_ends=(first, splats.count))
+        return along_curve, (splats.count,)
+    is_first = np.zeros(splats.count, bool)
+    is_first[np.argsort(splats.precision, kind="stable")[:first]] = True
+    is_first = is_first[along_curve]
+    return np.concatenate([along_curve[is_first], along_curve[~is_first]]), (first, splats.count)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.grid_record import pack_grids, unpack_grids
@@ -26,12 +27,12 @@ from gaussian_compression.codec.histograms import (
 )
 from gaussian_compression.codec.layer_model import (
     BINNED,
-    COEFFICIENTS_PER_GROUP,
     EDGES,
     LayerShape,
     code_layer,
     columns_to_rows,
     layer_columns,
+    used_groups,
 )
 from gaussian_compression.codec.order import compact_morton_codes
 from gaussian_compression.codec.planes import ContextBases, Families, PlaneReader, PlaneWriter
@@ -58,11 +59,16 @@ class _Layer:
     lanes: int
 
 
-def in_layer_order(splats: GridSplats) -> GridSplats:
-    """The model with the rows of each layer sorted along the Morton curve, as the file has them."""
+def layer_order(splats: GridSplats) -> npt.NDArray[np.intp]:
+    """Row order (N,) in which a file has the model: each layer's rows along the Morton curve."""
     codes = compact_morton_codes(splats.xyz)
     layer = np.searchsorted(splats.layer_ends, np.arange(splats.count), side="right")
-    return splats.reordered(np.lexsort((codes, layer)))
+    return np.lexsort((codes, layer))
+
+
+def in_layer_order(splats: GridSplats) -> GridSplats:
+    """The model in the order in which a file has it."""
+    return splats.reordered(layer_order(splats), splats.layer_ends)
 
 
 def pack_grid_splats(splats: GridSplats) -> dict[str, bytes]:
@@ -228,17 +234,13 @@ def _design_edges(splats: GridSplats) -> Edges:
     """Edges at the values' octiles: bins that are met equally often."""
     shift = splats.grids.dc_shift.apply(splats.precision)
     steps = splats.scale.T
-    groups = np.zeros(splats.count, np.int32)
-    for group in range(splats.grids.sh_channels // COEFFICIENTS_PER_GROUP):
-        first = group * COEFFICIENTS_PER_GROUP
-        groups[splats.sh[:, first : first + COEFFICIENTS_PER_GROUP].any(axis=1)] = group + 1
     columns = {
         "opacity": splats.opacity,
         "scale0": steps[0],
         "scale1": steps[0] - steps[1],
         "scale2": steps[1] - steps[2],
         **{f"dc{channel}": splats.dc[:, channel] << shift for channel in range(3)},
-        "groups": groups,
+        "groups": used_groups(splats.sh.T),
     }
     return {name: _octiles(columns[name]) for name in BINNED}
 

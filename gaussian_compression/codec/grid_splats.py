@@ -71,8 +71,10 @@ class GridSplats:
         """Degree of the spherical harmonics, 0 to 3."""
         return self.grids.sh_degree
 
-    def reordered(self, order: npt.NDArray[np.intp]) -> "GridSplats":
-        """Row i taken from row order[i], which has to stay within its layer."""
+    def reordered(
+        self, order: npt.NDArray[np.intp], layer_ends: tuple[int, ...]
+    ) -> "GridSplats":
+        """Row i taken from row order[i]."""
         position = np.empty(len(order), np.int64)
         position[order] = np.arange(len(order))
         far = position[self.far_rows]
@@ -80,10 +82,10 @@ class GridSplats:
         columns = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
         return GridSplats(
             self.grids,
-            *(getattr(self, name)[order] for name in columns),
+            *(getattr(self, name).take(order, axis=0) for name in columns),
             far_rows=far[by_row].astype(np.int32),
             far_xyz=self.far_xyz[by_row],
-            layer_ends=self.layer_ends,
+            layer_ends=layer_ends,
         )
 
     def first_layers(self, layers: int) -> "GridSplats":

@@ -101,10 +101,10 @@ class Transform:
         Sums of integers below 2^24 are exact in float32, and below 2^53 in float64, in whatever
         order a matrix product adds them up: every platform gets the same bits.
         """
-        largest = np.abs(self.matrix.astype(np.int64)).max(initial=0)
-        wide = symbols.astype(np.float32)
-        if largest * np.abs(wide).sum(axis=1, dtype=np.float64).max(initial=0) < 2**24:
-            return wide @ self.matrix.astype(np.float32)
+        greatest_sum = np.abs(self.matrix.astype(np.int64)).sum(axis=0).max(initial=0)
+        greatest = max(int(symbols.max(initial=0)), -int(symbols.min(initial=0)))
+        if greatest_sum * greatest < 2**24:
+            return symbols.astype(np.float32) @ self.matrix.astype(np.float32)
         exact = symbols.astype(np.float64) @ self.matrix.astype(np.float64)
         return exact.astype(np.float32)
 

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compress a PLY in seconds, without photographs: quantise and encode, nothing else. No torch.
+
+`python compress.py --training_free --start_ply scene.ply -m OUT [--quality high] [--sh_degree 2]`
+"""
+
+import json
+import time
+from argparse import ArgumentParser
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.model_file import ModelFile, bytes_per_section, encode
+from gaussian_compression.decoded import to_splats
+from gaussian_compression.design_grids import QUALITIES, Quantized, quantize_splats
+from gaussian_compression.axes import with_ordered_axes
+from splat_formats.ply import read_ply, write_ply
+from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
+from utils.errors import InputError
+from utils.files import atomic_path, write_text
+
+ITERATION = 1  # of the decoded model in the output folder
+
+
+@dataclass(frozen=True)
+class TrainingFreeResult:
+    """The file's bytes, the model they decode to, and what is worth knowing about it."""
+
+    data: bytes
+    decoded: Splats
+    report: dict[str, Any]
+
+
+def main() -> None:
+    """Reads the command line and the PLY, writes file, decoded PLY and report."""
+    args = build_parser().parse_args()
+    if not args.start_ply.is_file():
+        raise InputError(f"no PLY at {args.start_ply}")
+    began = time.monotonic()
+    splats = read_ply(args.start_ply)
+    result = compress_without_training(splats, args.quality, args.sh_degree)
+    folder = args.model_path / "compressed"
+    with atomic_path(folder / "model.f3dgs") as path:
+        path.write_bytes(result.data)
+    write_text(folder / "report.json", json.dumps(result.report, indent=1))
+    decoded = args.model_path / "point_cloud" / f"iteration_{ITERATION}"
+    write_text(decoded / "decoded_from.json", json.dumps({"file": "compressed/model.f3dgs"}))
+    write_ply(decoded / "point_cloud.ply", result.decoded)
+    ply_bytes = args.start_ply.stat().st_size
+    print(f"{folder / 'model.f3dgs'}: {len(result.data) / 1e6:.2f} MB, "
+          f"{ply_bytes / len(result.data):.1f} times smaller, "
+          f"{time.monotonic() - began:.1f} s")  # fmt: skip
+    for name, error in result.report["errors"].items():
+        print(f"  {name}: root mean square {error['rms']:.3g}, greatest {error['max']:.3g}")
+
+
+def build_parser() -> ArgumentParser:
+    """The command line."""
+    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--training_free", action="store_true", help="this mode")
+    parser.add_argument("--start_ply", type=Path, required=True, help="the model to compress")
+    parser.add_argument("-m", "--model_path", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--quality", choices=sorted(QUALITIES), default="high")
+    parser.add_argument("--sh_degree", type=int, choices=range(MAX_SH_DEGREE + 1),
+                        help="drop the higher spherical harmonics")  # fmt: skip
+    return parser
+
+
+def compress_without_training(
+    splats: Splats, quality: str = "high", sh_degree: int | None = None
+) -> TrainingFreeResult:
+    """The compressed model. InputError if no Gaussian is left that has finite parameters."""
+    began = time.monotonic()
+    kept = _finite(_cut_to_degree(splats, sh_degree))
+    if not kept.count:
+        raise InputError("the model holds no Gaussians (with finite parameters) to compress")
+    quantized = quantize_splats(kept, QUALITIES[quality])
+    data = encode(ModelFile(quantized.splats, {"generator": "Fast-3DGS", "quality": quality}))
+    decoded = to_splats(quantized.splats)
+    report = {
+        "gaussians": kept.count,
+        "dropped_non_finite": splats.count - kept.count,
+        "sh_degree": kept.sh_degree,
+        "quality": quality,
+        "bytes": len(data),
+        "bytes_per_gaussian": round(len(data) / kept.count, 3),
+        "bytes_per_section": bytes_per_section(data),
+        "layers": _layer_report(quantized.splats),
+        "errors": attribute_errors(kept, quantized),
+        "seconds": round(time.monotonic() - began, 2),
+    }
+    return TrainingFreeResult(data, decoded, report)
+
+
+def attribute_errors(splats: Splats, quantized: Quantized) -> dict[str, dict[str, float]]:
+    """Root mean square and greatest difference of every attribute, as decoded, by its name.
+
+    In the attributes' own units; rotations in radians, between the same ellipsoids' axes.
+    """
+    decoded, before = to_splats(quantized.splats), with_ordered_axes(splats)
+    errors = {}
+    for name in ("xyz", "opacity", "scaling", "features_dc", "features_rest"):
+        difference = getattr(before, name)[quantized.order] - getattr(decoded, name)
+        errors[name] = _spread(difference)
+    cosine = np.abs((before.rotation[quantized.order] * decoded.rotation).sum(axis=1))
+    errors["rotation"] = _spread(2 * np.arccos(np.minimum(cosine, 1)))
+    return errors
+
+
+def _spread(difference: np.ndarray) -> dict[str, float]:
+    if not difference.size:
+        return {"rms": 0.0, "max": 0.0}
+    size = np.abs(difference)
+    return {"rms": float(np.sqrt(np.mean(np.square(size, dtype=np.float64)))),
+            "max": float(size.max())}  # fmt: skip
+
+
+def _layer_report(splats: GridSplats) -> list[int]:
+    return list(splats.layer_ends)
+
+
+def _cut_to_degree(splats: Splats, sh_degree: int | None) -> Splats:
+    if sh_degree is None or sh_degree == splats.sh_degree:
+        return splats
+    if sh_degree > splats.sh_degree:
+        raise InputError(
+            f"--sh_degree {sh_degree}: the model has only degree {splats.sh_degree}"
+        )
+    kept = REST_COEFFICIENTS[sh_degree]
+    return replace(splats, features_rest=np.ascontiguousarray(splats.features_rest[:, :kept]))
+
+
+def _finite(splats: Splats) -> Splats:
+    columns = ("xyz", "features_dc", "features_rest", "opacity", "scaling", "rotation")
+    rows = [getattr(splats, name).reshape(splats.count, -1) for name in columns]
+    finite = np.all([np.isfinite(row).all(axis=1) for row in rows], axis=0)
+    if finite.all():
+        return splats
+    return Splats(**{name: getattr(splats, name)[finite] for name in columns})
