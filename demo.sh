@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 
 python=.venv/bin/python
 scene=demo/scene model=demo/model
-trained=2000
+trained=2500
 started=$SECONDS
 step() { printf '\n[%3d s] %s\n' $((SECONDS - started)) "$*"; }
 # Runs a command, showing it first as one would type it.
@@ -21,17 +21,18 @@ mkdir -p demo
 rm -rf "$model" demo/decoded.ply demo/side_by_side.png
 if [ ! -d "$scene" ]; then
     step "Photographs of a sample scene"
-    say $python sample_scene.py "$scene"
+    say $python sample_scene.py "$scene" --views 56
 fi
 
 step "Training a model"
 say $python train.py -s "$scene" -m "$model" --eval --iterations $trained \
-    --densify_until_iter 1300 --position_lr_max_steps $trained --opacity_reset_interval 10000 \
+    --densify_until_iter 1500 --densify_grad_threshold 0.0003 \
+    --position_lr_max_steps $trained --opacity_reset_interval 10000 \
     --test_iterations -1 --save_iterations $trained --disable_viewer
 
 step "Compressing it (with a short schedule)"
 say $python compress.py -s "$scene" -m "$model" --preset fast3dgs \
-    --finetune_iterations 100 --final_iterations 300 --max_rounds 6
+    --warmup_iterations 200 --finetune_iterations 100 --final_iterations 300 --max_rounds 6
 
 step "Decoding the compressed file"
 say $python decompress.py "$model/compressed/model.f3dgs" demo/decoded.ply

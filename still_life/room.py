@@ -72,10 +72,10 @@ WINDOW_CENTRE, WINDOW_HALF = (0.2, 0.62), (0.95, 0.62)  # metres along the wall,
 WINDOW_GAIN = 7.0
 
 WAX = Finish(mirror=(0.025, 0.025, 0.025), gloss=0.14, sharpness=24)
-LACQUER = Finish(mirror=(0.06, 0.06, 0.06), gloss=0.25, sharpness=40)
+LACQUER = Finish(mirror=(0.025, 0.025, 0.025), gloss=0.3, sharpness=16)
 SATIN = Finish(gloss=0.16, sharpness=12)
-CHROME = Finish(mirror=(0.6, 0.61, 0.63), gloss=0.1, sharpness=60)
-BRASS = Finish(mirror=(0.55, 0.42, 0.2), gloss=0.5, sharpness=25)
+STEEL = Finish(mirror=(0.3, 0.31, 0.33), gloss=0.35, sharpness=24)
+BRASS = Finish(mirror=(0.3, 0.23, 0.11), gloss=0.5, sharpness=14)
 
 
 def _window_wall(wall: Floats) -> tuple[Floats, Floats, tuple[float, float, float]]:
@@ -185,14 +185,14 @@ def _books(rng: np.random.Generator) -> list[Thing]:
 
 
 def _small_things(rng: np.random.Generator) -> list[Thing]:
-    chrome = textures.plain("1c1d1f")
+    steel = textures.plain("8d9299")
     china = (textures.plain("eceae4"), textures.plate(300), textures.plain("eceae4"))
     icing = textures.donut(rng, 220, 640)
     lying = combined(turned(90, "y"), turned(-28))
     yellow = textures.pencil(240, 48)
     lead = textures.plain("d9b98a")
     return [
-        Thing(Sphere(0.1), Pose((0.3, 0.27, 0.1)), (chrome,), CHROME),
+        Thing(Sphere(0.1), Pose((0.3, 0.27, 0.1)), (steel,), STEEL),
         Thing(Sphere(0.085), Pose((0.03, 0.14, 0.085)), (textures.ball(rng, 128, 256),), LACQUER),
         Thing(Cylinder(0.18, 0.008), Pose((0.3, -0.2, 0.008)), china, LACQUER),
         Thing(Torus(0.078, 0.042), Pose((0.28, -0.2, 0.058), turned(6, "x")), (icing,), LACQUER),

@@ -185,7 +185,7 @@ def abstract(rng: np.random.Generator, height: int, width: int) -> Floats:
     return picture
 
 
-def bookcase(rng: np.random.Generator, height: int, width: int, shelves: int = 5) -> Floats:
+def bookcase(rng: np.random.Generator, height: int, width: int, shelves: int = 4) -> Floats:
     """Return shelves full of spines."""
     picture = plain("3a2618", height, width)
     names = ("7f2a2a", "a65e2e", "c8a951", "53683a", "2e5e4e", "27476e", "4a3a63", "d8cfc0")
@@ -193,7 +193,7 @@ def bookcase(rng: np.random.Generator, height: int, width: int, shelves: int = 5
     for shelf in range(shelves):
         floor, left = (shelf + 1) * gap - max(2, gap // 14), 4
         while left < width - 4:
-            spine = int(rng.integers(max(3, gap // 12), max(5, gap // 5)))
+            spine = int(rng.integers(max(3, gap // 9), max(5, gap // 4)))
             tall = int(gap * rng.uniform(0.6, 0.86))
             right = min(left + spine, width - 4)
             shade = colour(names[rng.integers(len(names))]) * np.float32(rng.uniform(0.7, 1.25))

@@ -134,6 +134,17 @@ def test_decoding_gives_what_was_measured(workshop: Workshop) -> None:
     assert workshop.decoded.read_bytes() == (last / "point_cloud.ply").read_bytes()
 
 
+def test_decoding_needs_no_torch(workshop: Workshop, tmp_path: Path) -> None:
+    program = (
+        "import runpy, sys; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1]);"
+        "script = sys.argv.pop(1) + '/decompress.py'; runpy.run_path(script, run_name='__main__')"
+    )
+    file = workshop.model / "compressed" / "model.f3dgs"
+    command = [sys.executable, "-c", program, str(ROOT), str(file), str(tmp_path / "out.ply")]
+    subprocess.run(command, capture_output=True, check=True)
+    assert (tmp_path / "out.ply").read_bytes() == workshop.decoded.read_bytes()
+
+
 def test_renders_are_pairs_of_the_same_size(workshop: Workshop) -> None:
     last = workshop.iterations[-1]
     counts = {"test": TEST_VIEWS, "train": SCENE.views - TEST_VIEWS}
