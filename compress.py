@@ -37,6 +37,7 @@ from gaussian_compression.model_folder import (
 from gaussian_compression.pipeline import CompressionJob, compress
 from gaussian_compression.settings import (
     NO_RESTART,
+    PUBLISHED_PATIENCE,
     PUBLISHED_WARMUP,
     CompressionSettings,
     FinetuneSettings,
@@ -100,6 +101,7 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     add("--final_iterations", type=int, help="fine-tuning at the end, with all training views")
     add("--max_psnr_drop", type=float, help="dB that the guard views may lose")
     add("--max_rounds", type=int, help="at most so many rounds")
+    add("--patience", type=int, help="so many rounds in a row must lose more for the rounds to end")
     add("--guard", choices=("train", "test"), help="views that stop the rounds: held out of the "
         "training views, or the test views as published")  # fmt: skip
     add("--position_bits", type=int, help="32: float32; fewer: a grid over the bounding box")
@@ -147,6 +149,7 @@ def settings_of(args: Namespace) -> CompressionSettings:
         # Views that were never trained on need not be forgotten: the published first stage.
         trajectory["warmup_restart"] = NO_RESTART
         trajectory["warmup_iterations"] = given.get("warmup_iterations", PUBLISHED_WARMUP)
+        given.setdefault("patience", PUBLISHED_PATIENCE)
     trajectory["finetune"] = FinetuneSettings(**chosen(preset.trajectory.finetune))
     trajectory["quantization"] = QuantizationSettings(**chosen(preset.trajectory.quantization))
     whole = chosen(preset)

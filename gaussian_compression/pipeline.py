@@ -138,7 +138,9 @@ class _Run:
             self._trajectory.finetune,
             self._trajectory.quantization,
         )
-        self._folder = RoundFolder(job.rounds_folder, self._fingerprint(), job.settings.keep_rounds)
+        # The round that ships may lie as far back as the rule's patience reaches.
+        keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
+        self._folder = RoundFolder(job.rounds_folder, self._fingerprint(), keep)
         self._times: list[StageTime] = []
 
     def result(self) -> CompressionResult:

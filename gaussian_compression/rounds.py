@@ -64,18 +64,23 @@ class Verdict:
 def judge(rounds: list[Round], rule: StoppingRule) -> Verdict | None:
     """The stopping rule applied to the rounds so far, of which round 0 sets the zero.
 
-    The model that ships is the last one before the first that broke the rule. None: go on.
+    The model that ships is the last one that satisfied the rule. None: go on.
     """
+    satisfied, broken = 0, 0
     for done in rounds[1 : rule.max_rounds + 1]:
         drop = guard_drop(rounds[0], done)
-        if drop > rule.max_psnr_drop:
+        if drop <= rule.max_psnr_drop:
+            satisfied, broken = done.number, 0
+            continue
+        broken += 1
+        if broken == rule.patience:
             return Verdict(
-                done.number - 1,
-                f"round {done.number} lost {drop:.3f} dB on the guard views, "
-                f"{rule.max_psnr_drop:g} are allowed",
+                satisfied,
+                f"{broken} round{'s in a row' if broken > 1 else ''} lost more than "
+                f"{rule.max_psnr_drop:g} dB on the guard views, the last one {drop:.3f} dB",
             )
     if len(rounds) > rule.max_rounds:
-        return Verdict(rule.max_rounds, f"the {rule.max_rounds} rounds asked for are done")
+        return Verdict(satisfied, f"the {rule.max_rounds} rounds asked for are done")
     return None
 
 
@@ -97,10 +102,13 @@ class Checkpoint:
 class RoundFolder:
     """The checkpoints of one run, bound to what decides its course (`fingerprint`)."""
 
-    def __init__(self, folder: Path, fingerprint: dict[str, Any], keep_all: bool) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: dict[str, Any], keep_last: int | None = None
+    ) -> None:
+        """`keep_last` rounds stay on disk; None: all."""
         self._folder = folder
         self._fingerprint = json.loads(json.dumps(fingerprint))
-        self._keep_all = keep_all
+        self._keep_last = keep_last
 
     def latest(self) -> int | None:
         """The highest round on disk; InputError if it belongs to a run with other settings."""
@@ -115,7 +123,7 @@ class RoundFolder:
         return self._path(number).exists()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a round; of the earlier ones only the one before it stays, unless all are kept."""
+        """Write a round, and remove those that no rule can ship any more."""
         number = checkpoint.rounds[-1].number
         text = {
             "fingerprint": self._fingerprint,
@@ -126,9 +134,9 @@ class RoundFolder:
         self._folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path(number)) as path, path.open("wb") as file:
             np.savez(file, allow_pickle=False, text=np.array(json.dumps(text)), **arrays)
-        if not self._keep_all:
+        if self._keep_last is not None:
             for old in self._numbers():
-                if old < number - 1:
+                if old <= number - self._keep_last:
                     self._path(old).unlink()
 
     def load(self, number: int, device: torch.device) -> Checkpoint:

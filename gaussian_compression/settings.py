@@ -43,6 +43,7 @@ class WarmRestart:
 
 
 PUBLISHED_WARMUP = 1000
+PUBLISHED_PATIENCE = 1
 NO_RESTART = WarmRestart(rate_factor=1.0, position_rate_factor=1.0)
 
 
@@ -68,6 +69,8 @@ class StoppingRule:
     max_psnr_drop: float = 0.1
     """dB below the unpruned model's guard PSNR."""
     max_rounds: int = 100
+    patience: int = 3
+    """So many rounds in a row have to lose too much: one reading of a few views is noisy."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def check_settings(settings: CompressionSettings) -> None:
         ),
         "--final_iterations": (settings.final_iterations, settings.final_iterations >= 0),
         "--max_rounds": (stopping.max_rounds, stopping.max_rounds >= 0),
+        "--patience": (stopping.patience, stopping.patience >= 1),
         "--max_psnr_drop": (stopping.max_psnr_drop, stopping.max_psnr_drop >= 0),
         "--position_bits": (bits, bits == 32 or 8 <= bits <= 24),
         "--guard": (trajectory.guard, trajectory.guard in ("train", "test")),

@@ -169,11 +169,20 @@ def shipped(psnrs: list[float], rule: StoppingRule) -> int | None:
 
 
 def test_ships_the_last_round_before_the_rule_broke() -> None:
-    rule = StoppingRule(max_psnr_drop=0.1, max_rounds=50)
+    rule = StoppingRule(max_psnr_drop=0.1, max_rounds=50, patience=1)
     assert shipped([30.0], rule) is None
     assert shipped([30.0, 30.2, 29.95], rule) is None
     assert shipped([30.0, 30.2, 29.95, 29.89], rule) == 2
     assert shipped([30.0, 29.5], rule) == 0
+
+
+def test_patience_waits_for_several_readings_in_a_row() -> None:
+    rule = StoppingRule(max_psnr_drop=0.1, max_rounds=50, patience=3)
+    assert shipped([30.0, 29.8, 29.8], rule) is None
+    assert shipped([30.0, 29.8, 29.8, 29.95, 29.8, 29.8], rule) is None
+    assert shipped([30.0, 29.8, 29.8, 29.95, 29.8, 29.8, 29.8], rule) == 3
+    assert shipped([30.0, 29.8, 29.8, 29.8], rule) == 0
+    assert shipped([30.0, 29.95, 29.8], StoppingRule(max_rounds=2)) == 1
 
 
 def test_exactly_the_rounds_asked_for() -> None:
@@ -185,8 +194,8 @@ def test_exactly_the_rounds_asked_for() -> None:
 
 def test_a_longer_history_is_judged_as_if_it_had_stopped() -> None:
     history = [30.0, 29.95, 29.85, 29.95, 29.5]
-    assert shipped(history, StoppingRule(max_psnr_drop=0.1, max_rounds=100)) == 1
-    assert shipped(history, StoppingRule(max_psnr_drop=0.3, max_rounds=100)) == 3
+    assert shipped(history, StoppingRule(max_psnr_drop=0.1, patience=1)) == 1
+    assert shipped(history, StoppingRule(max_psnr_drop=0.3, patience=1)) == 3
     assert shipped(history, StoppingRule(max_psnr_drop=100, max_rounds=2)) == 2
 
 
@@ -202,7 +211,7 @@ def checkpoint(number: int) -> Checkpoint:
 
 
 def test_a_round_comes_back_as_it_was(tmp_path: Path) -> None:
-    folder = RoundFolder(tmp_path, {"seed": 0}, keep_all=False)
+    folder = RoundFolder(tmp_path, {"seed": 0})
     assert folder.latest() is None
     saved = checkpoint(2)
     folder.save(saved)
@@ -214,22 +223,24 @@ def test_a_round_comes_back_as_it_was(tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("keep_all", "left"), [(False, [2, 3]), (True, [0, 1, 2, 3])])
-def test_only_what_may_be_shipped_stays(tmp_path: Path, keep_all: bool, left: list[int]) -> None:
-    folder = RoundFolder(tmp_path, {"seed": 0}, keep_all)
+@pytest.mark.parametrize(("keep_last", "left"), [(2, [2, 3]), (3, [1, 2, 3]), (None, [0, 1, 2, 3])])
+def test_only_what_may_be_shipped_stays(
+    tmp_path: Path, keep_last: int | None, left: list[int]
+) -> None:
+    folder = RoundFolder(tmp_path, {"seed": 0}, keep_last)
     for number in range(4):
         folder.save(checkpoint(number))
     assert [number for number in range(4) if folder.has(number)] == left
 
 
 def test_rounds_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
-    RoundFolder(tmp_path, {"seed": 0, "prune": 0.05}, keep_all=False).save(checkpoint(1))
+    RoundFolder(tmp_path, {"seed": 0, "prune": 0.05}).save(checkpoint(1))
     with pytest.raises(InputError, match=r"'seed': 0.*'seed': 1"):
-        RoundFolder(tmp_path, {"seed": 1, "prune": 0.05}, keep_all=False).latest()
+        RoundFolder(tmp_path, {"seed": 1, "prune": 0.05}).latest()
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    folder = RoundFolder(tmp_path, {"seed": 0}, keep_all=False)
+    folder = RoundFolder(tmp_path, {"seed": 0})
     folder.save(checkpoint(1))
     path = next(tmp_path.glob("round_*.npz"))
     path.write_bytes(path.read_bytes()[:500])

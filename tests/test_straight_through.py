@@ -111,7 +111,7 @@ def test_every_instruction_set_decodes_alike(instruction_set: str) -> None:
         capture_output=True,
         text=True,
     )
-    if "this processor" in done.stdout:
+    if "supports only" in done.stdout:
         pytest.skip(f"this processor has no {instruction_set}")
     assert done.returncode == 0, done.stdout
 
