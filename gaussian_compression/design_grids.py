@@ -40,17 +40,17 @@ _MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the s
 class Precision:
     """Steps at the median Gaussian's precision class, and how they follow the classes."""
 
-    sh_step: float = 1 / 15
+    sh_step: float = 1 / 33
     deadzone: float = 0.55
     """A coefficient below this part of its step becomes 0 (0.5: plain rounding)."""
-    dc_step: float = 1 / 10
-    rotation_step: float = 1 / 20
+    dc_step: float = 1 / 18
+    rotation_step: float = 1 / 37
     """Of quaternion components."""
-    scale_step: float = 1 / 11
+    scale_step: float = 1 / 16
     """Of natural logarithms."""
-    opacity_step: float = 1 / 8
+    opacity_step: float = 1 / 13
     """Of logits."""
-    position_step: float = 0.16
+    position_step: float = 0.11
     """Of a Gaussian's own size."""
     weight_exponent: float = 0.45
     """Steps go with weight ^ -exponent."""
@@ -68,10 +68,10 @@ class Precision:
 
 QUALITIES = {
     "high": Precision(),
-    "medium": Precision(sh_step=1 / 8, dc_step=1 / 7, rotation_step=1 / 14, scale_step=1 / 7,
-                        opacity_step=1 / 5, position_step=0.25),
-    "low": Precision(sh_step=1 / 4, dc_step=1 / 4, rotation_step=1 / 9, scale_step=1 / 5,
-                     opacity_step=1 / 3, position_step=0.4),
+    "medium": Precision(sh_step=1 / 15, dc_step=1 / 10, rotation_step=1 / 20, scale_step=1 / 11,
+                        opacity_step=1 / 8, position_step=0.16),
+    "low": Precision(sh_step=1 / 8, dc_step=1 / 7, rotation_step=1 / 14, scale_step=1 / 7,
+                     opacity_step=1 / 5, position_step=0.25),
 }  # fmt: skip
 
 
@@ -264,19 +264,26 @@ def _sh_grid(
     splats: Splats, precision: Precision, classes: Integers
 ) -> tuple[tuple[float, ...], Transform]:
     steps = precision.sh_step * 2.0 ** ((np.arange(CLASSES) - _MIDDLE_CLASS) / 2)
-    sh = splats.features_rest.reshape(splats.count, -1)
+    sh = _rest(splats)
     # In steps: what the coder sees. Gaussians with wide steps have little to say.
     transform = _decorrelating(sh / steps.astype(np.float32)[classes, None], sh.shape[1])
     return tuple(float(step) for step in (steps / MATRIX_UNIT).astype(np.float32)), transform
 
 
+def _rest(splats: Splats) -> FloatArray:
+    """The higher SH coefficients (N, C): coefficient-major, RGB of each together."""
+    count, coefficients, colours = splats.features_rest.shape
+    return splats.features_rest.reshape(count, coefficients * colours)
+
+
 def _decorrelating(values: FloatArray, channels: int) -> Transform:
     """The Karhunen-Loeve transform of rows (N, C) about 0, most variance first."""
-    if len(values) < 64 * channels:
+    if not channels or len(values) < 64 * channels:
         return Transform((np.eye(channels) * MATRIX_UNIT).astype(np.int16))
     covariance = (values.T @ values).astype(np.float64) / len(values)
     vectors = np.linalg.eigh(covariance)[1][:, ::-1].T
-    vectors = vectors * np.sign(vectors[np.arange(channels), np.abs(vectors).argmax(axis=1)])[:, None]
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
+    vectors = vectors * np.sign(largest)  # eigenvectors have no sign of their own
     return Transform(np.rint(vectors * MATRIX_UNIT).astype(np.int16))
 
 
@@ -324,7 +331,7 @@ def _dc_symbols(splats: Splats, grids: Grids, classes: Integers) -> Integers:
 def _sh_symbols(
     splats: Splats, grids: Grids, deadzone: float, classes: Integers
 ) -> npt.NDArray[np.int16]:
-    sh = splats.features_rest.reshape(splats.count, -1)
+    sh = _rest(splats)
     if not sh.shape[1]:
         return np.zeros(sh.shape, np.int16)
     steps = np.array(grids.sh_steps, np.float32)[classes, None] * np.float32(MATRIX_UNIT)

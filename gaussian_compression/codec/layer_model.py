@@ -135,7 +135,7 @@ class _Layer:
             contexts = (axis * 16 + turns) * 4 + np.minimum(before, 3)
             values = None if given is None else _zigzag(given[axis])
             found = self._coder.plane("rotation", 3 * 16 * 4, contexts, values)
-            planes.append(_unzigzag(found))
+            planes.append(_unzigzag(_within(found, 2**15, "rotation")))
             before = np.maximum(before, (found << turns) >> 4)
         return np.stack(planes)
 

@@ -86,8 +86,10 @@ def encode(model: ModelFile) -> bytes:
 def decode(data: bytes, layers: int = MAX_LAYERS) -> ModelFile:
     """The model in a file's bytes. Raises CorruptFile with the section's name.
 
-    With `layers`, only so many importance layers of a version-2 file.
+    With `layers` (at least 1), only so many importance layers of a version-2 file.
     """
+    if layers < 1:
+        raise ValueError(f"layers: at least 1 expected, got {layers}")
     container = unpack_container(data)
     sections = dict(container.sections)
     splats: QuantizedSplats | GridSplats

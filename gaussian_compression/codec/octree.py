@@ -8,6 +8,7 @@ occupied siblings (the breadth-first octree of point-cloud coding: Schnabel and 
 import numpy as np
 import numpy.typing as npt
 
+from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.planes import PlaneCoder, Values
 
 Codes = npt.NDArray[np.int64]
@@ -26,11 +27,15 @@ def code_octree(coder: PlaneCoder, levels: int, count: int, codes: Codes | None)
         symbols = coder.plane(
             f"octree{level}", 8, siblings - 1, None if children is None else children - 1
         )
+        if len(symbols) and (symbols.max() > 254 or _SET_SIZE[symbols + 1].sum() > count):
+            raise CorruptFile("octree", f"level {level} has more nodes than Gaussians")
         nodes, siblings = _descend(nodes, symbols + 1)
     repeats = None
     if codes is not None:
         repeats = np.unique(codes, return_counts=True)[1].astype(np.int32) - 1
     repeats = coder.plane("repeats", 8, siblings - 1, repeats)
+    if (repeats.astype(np.int64) + 1).sum() != count:
+        raise CorruptFile("octree", f"its leaves do not hold {count} Gaussians")
     return np.repeat(nodes, repeats + 1)
 
 

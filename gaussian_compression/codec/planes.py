@@ -27,14 +27,15 @@ TOKEN_BASE = np.r_[
     np.arange(DIRECT_TOKENS), DIRECT_TOKENS + 2 ** np.arange(24, dtype=np.int64) - 1
 ].astype(np.int32)
 """The least value of each token."""
+_SIZE = np.minimum(TOKEN_BASE, 2047)  # shifted by MAX_SHIFT + 4 it still fits 32 bits
 
 
 @dataclass(frozen=True)
 class Neighbour:
     """How a value's predecessors in its lane become a part of its context.
 
-    Each lane keeps an average a = 16 x start at first; after a value of least size m (its token's
-    base, shifted left by its `shift`), a += (16 m - a) >> 2. The bin is bins[min(a >> 4, last)].
+    Each lane keeps an average a = 16 x start at first; after a token with the least value m (at
+    most 2047), shifted left by the row's `shift`, a += (16 m - a) >> 2. The bin is bins[a >> 4].
     """
 
     bins: npt.NDArray[np.uint8]
@@ -84,7 +85,7 @@ def neighbour_bins(
     """The bin (n,) of every value's predecessors."""
     bins = np.empty(len(tokens), np.uint8)
     average = np.full(lanes, 16 * neighbour.start, np.int32)
-    sizes = TOKEN_BASE.take(tokens) << (shifts + 4)
+    sizes = _SIZE.take(tokens) << (shifts + 4)
     for low in range(0, len(tokens), lanes):
         seen = sizes[low : low + lanes]
         part = average[: len(seen)]
@@ -219,7 +220,7 @@ class PlaneReader(PlaneCoder):
             context += neighbour.bins.take(part >> 4, mode="clip")
             found = self._decoder.step(histograms.take(context))
             tokens[low : low + self._lanes] = found
-            part += ((TOKEN_BASE.take(found) << shift[low : low + self._lanes]) - part) >> 2
+            part += ((_SIZE.take(found) << shift[low : low + self._lanes]) - part) >> 2
         return self._values(tokens)
 
     def bits(self, widths: Values, values: Values | None) -> Values:
