@@ -18,7 +18,6 @@ using simd::Float;
 using simd::kLanes;
 using simd::Mask;
 
-constexpr uint32_t kAllLanes = (1u << kLanes) - 1u;
 constexpr BlockMask kAllBlocks = static_cast<BlockMask>(~BlockMask{0});
 constexpr float kLeastExponent = -7.99435344f;  // log2(kAlphaMin)
 constexpr float kRoundingSlack = 2.0e-3f;       // so that rounding in the test of a block never loses a pixel
@@ -58,36 +57,29 @@ Tile tile_at(const Frame& frame, int64_t index) {
   return {left, top, inside(left, frame.camera.width), inside(top, frame.camera.height)};
 }
 
-// Which pixels are opaque, or outside the image: one bit per lane and block; and the blocks with other pixels.
-struct Opaque {
-  uint32_t lanes[kBlocks];
-  BlockMask open;
-
-  explicit Opaque(const Tile& tile) : open(0) {
-    for (int b = 0; b < kBlocks; ++b) {
-      lanes[b] = 0;
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const bool inside = kLayout.block_x[b] + kLayout.lane_x[lane] < static_cast<float>(tile.width) &&
-                            kLayout.block_y[b] + kLayout.lane_y[lane] < static_cast<float>(tile.height);
-        if (!inside) lanes[b] |= 1u << lane;
-      }
-      if (lanes[b] != kAllLanes) open |= static_cast<BlockMask>(BlockMask{1} << b);
-    }
+// Sets up the transmittances of a tile: 1, and -1 in pixels outside the image. Pixels that take no more Gaussians have a
+// negative transmittance, of the right magnitude. Returns the blocks with a pixel inside.
+BlockMask start_transmittance(const Tile& tile, float* transmittance) {
+  BlockMask open = 0;
+  for (int block = 0; block < kBlocks; ++block) {
+    const Float x = Float::load(kLayout.lane_x) + Float(kLayout.block_x[block]);
+    const Float y = Float::load(kLayout.lane_y) + Float(kLayout.block_y[block]);
+    const Mask inside = (x < Float(static_cast<float>(tile.width))) & (y < Float(static_cast<float>(tile.height)));
+    select(inside, Float(1.0f), Float(-1.0f)).store(transmittance + block * kLanes);
+    if (any(inside)) open |= static_cast<BlockMask>(BlockMask{1} << block);
   }
-
-  void add(int block, uint32_t more) {
-    lanes[block] |= more;
-    if (lanes[block] == kAllLanes) open &= static_cast<BlockMask>(~(BlockMask{1} << block));
-  }
-};
+  return open;
+}
 
 // A Gaussian's numbers in every lane, its centre relative to the tile.
 struct Spread {
   Float x, y, xx, xy, yy, log2_opacity;
+  Float lane_dx, lane_dy;  // pixel - centre, in the tile's first block
 
   Spread(const Splat& splat, const Tile& tile)
       : x(splat.x - static_cast<float>(tile.left)), y(splat.y - static_cast<float>(tile.top)),
-        xx(splat.xx), xy(splat.xy), yy(splat.yy), log2_opacity(splat.log2_opacity) {}
+        xx(splat.xx), xy(splat.xy), yy(splat.yy), log2_opacity(splat.log2_opacity),
+        lane_dx(Float::load(kLayout.lane_x) - x), lane_dy(Float::load(kLayout.lane_y) - y) {}
 
   Float exponent(Float dx, Float dy) const { return formulas::alpha_exponent(xx, xy, yy, log2_opacity, dx, dy); }
 };
@@ -115,27 +107,27 @@ BlockMask blocks_reached(const Spread& spread, const Splat& splat) {
 
 // What a Gaussian does to the pixels of one block. Forward and backward pass both decide by this function alone.
 struct Step {
-  Float dx, dy;               // pixel - centre
+  Float dx, dy;                 // pixel - centre
   Float opacity_times_falloff;
   Float alpha;
-  Float next_transmittance;
-  uint32_t blended;           // lanes that take the Gaussian
-  uint32_t stopped;           // lanes that would become opaque: they take neither this nor any later one
+  Float transmittance;          // after it
+  Mask drawn;                   // lanes where it is large enough
+  Mask blended;                 // of these, the lanes that take it
+  Mask stopped;                 // and those that would become opaque: they take neither this nor any later one
 };
 
-inline Step step_into(const Spread& spread, int block, Float transmittance, uint32_t opaque) {
+inline Step step_into(const Spread& spread, int block, Float transmittance) {
   Step step;
-  step.dx = (Float::load(kLayout.lane_x) + Float(kLayout.block_x[block])) - spread.x;
-  step.dy = (Float::load(kLayout.lane_y) + Float(kLayout.block_y[block])) - spread.y;
+  step.dx = spread.lane_dx + Float(kLayout.block_x[block]);
+  step.dy = spread.lane_dy + Float(kLayout.block_y[block]);
   const Float exponent = spread.exponent(step.dx, step.dy);
   step.opacity_times_falloff = simd::power_of_two(exponent);
   step.alpha = simd::minimum(step.opacity_times_falloff, Float(formulas::kAlphaMax));
-  step.next_transmittance = simd::fnmadd(transmittance, step.alpha, transmittance);
-  const Mask drawn = (exponent <= spread.log2_opacity) & (Float(formulas::kAlphaMin) <= step.alpha);
-  const Mask room = Float(formulas::kLeastTransmittance) <= step.next_transmittance;
-  const uint32_t candidates = simd::bits(drawn) & ~opaque;
-  step.blended = candidates & simd::bits(room);
-  step.stopped = candidates ^ step.blended;
+  step.drawn = (exponent <= spread.log2_opacity) & (Float(formulas::kAlphaMin) <= step.alpha);
+  const Float next = simd::fnmadd(transmittance, step.alpha, transmittance);
+  step.blended = step.drawn & (Float(formulas::kLeastTransmittance) <= next);
+  step.stopped = and_not(step.drawn, step.blended);
+  step.transmittance = negative_where(step.stopped, select(step.blended, next, transmittance));
   return step;
 }
 
@@ -152,9 +144,10 @@ struct Accumulated {
   alignas(64) float channel[4][kTilePixels];  // red, green, blue, inverse depth
 };
 
-// Blends one Gaussian into the blocks `todo`; returns those in which it changed a pixel.
+// Blends one Gaussian into the blocks `todo`; returns those in which it changed a pixel. Blocks that take no more
+// Gaussians are taken out of `open`.
 template <int kChannels>
-inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask todo, Opaque& opaque, Accumulated& sums) {
+inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask todo, BlockMask& open, Accumulated& sums) {
   const Spread spread(splat, tile);
   const Float color[4] = {Float(splat.red), Float(splat.green), Float(splat.blue), Float(splat.inverse_depth)};
   BlockMask changed = 0;
@@ -162,17 +155,18 @@ inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask tod
     const int block = lowest_block(todo);
     float* t = sums.transmittance + block * kLanes;
     const Float transmittance = Float::load(t);
-    const Step step = step_into(spread, block, transmittance, opaque.lanes[block]);
-    if ((step.blended | step.stopped) == 0) continue;
-    changed |= static_cast<BlockMask>(BlockMask{1} << block);
-    const Mask blended = simd::from_bits(step.blended);
-    const Float weight = select(blended, step.alpha * transmittance, Float(0.0f));
+    const Step step = step_into(spread, block, transmittance);
+    if (!any(step.drawn)) continue;
+    const Float weight = select(step.blended, step.alpha * transmittance, Float(0.0f));
     for (int c = 0; c < kChannels; ++c) {
       float* sum = sums.channel[c] + block * kLanes;
       simd::fmadd(weight, color[c], Float::load(sum)).store(sum);
     }
-    select(blended, step.next_transmittance, transmittance).store(t);
-    if (step.stopped != 0) opaque.add(block, step.stopped);
+    step.transmittance.store(t);
+    changed |= static_cast<BlockMask>(BlockMask{1} << block);
+    if (any(step.stopped) && all_negative(step.transmittance)) {
+      open &= static_cast<BlockMask>(~(BlockMask{1} << block));
+    }
   }
   return changed;
 }
@@ -181,11 +175,11 @@ inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask tod
 // wrong guess is costly only while the test it depends on is still under way.
 template <int kChannels>
 void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated& sums) {
-  Opaque opaque(tile);
+  BlockMask open = start_transmittance(tile, sums.transmittance);
   const uint32_t begin = frame.tile_begin[index], end = frame.tile_begin[index + 1];
   const Entry* entries = frame.entries.data();
   uint32_t i = begin;
-  while (i < end && opaque.open != 0) {
+  while (i < end && open != 0) {
     const uint32_t batch_end = end - i < kBatch ? end : i + kBatch;
     BlockMask reached[kBatch];
     for (uint32_t j = i; j < batch_end; ++j) {
@@ -193,9 +187,9 @@ void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated& s
       const Splat& splat = frame.splats[entries[j].gaussian];
       reached[j - i] = blocks_reached(Spread(splat, tile), splat);
     }
-    for (uint32_t first = i; i < batch_end && opaque.open != 0; ++i) {
-      const BlockMask todo = reached[i - first] & opaque.open;
-      frame.masks[i] = blend_entry<kChannels>(frame.splats[entries[i].gaussian], tile, todo, opaque, sums);
+    for (uint32_t first = i; i < batch_end && open != 0; ++i) {
+      const BlockMask todo = reached[i - first] & open;
+      frame.masks[i] = blend_entry<kChannels>(frame.splats[entries[i].gaussian], tile, todo, open, sums);
     }
   }
   frame.tile_used[index] = i - begin;
@@ -204,7 +198,8 @@ void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated& s
 // Adds the background behind what is not opaque.
 void add_background(const Camera& camera, Accumulated& sums) {
   for (int i = 0; i < kTilePixels; i += kLanes) {
-    const Float left_over = Float::load(sums.transmittance + i);
+    const Float signed_left_over = Float::load(sums.transmittance + i);
+    const Float left_over = simd::maximum(signed_left_over, -signed_left_over);
     for (int c = 0; c < 3; ++c) {
       float* sum = sums.channel[c] + i;
       simd::fmadd(left_over, Float(camera.background[c]), Float::load(sum)).store(sum);
@@ -246,7 +241,6 @@ void blend_tile(Frame& frame, const Outputs& outputs, int64_t index) {
   const Tile tile = tile_at(frame, index);
   Accumulated sums;
   std::memset(sums.channel, 0, sizeof sums.channel);
-  for (int i = 0; i < kTilePixels; i += kLanes) Float(1.0f).store(sums.transmittance + i);
   blend_entries<kChannels>(frame, index, tile, sums);
   add_background(frame.camera, sums);
   if (frame.kept) {
@@ -294,64 +288,56 @@ void prepare_replay(const Frame& frame, const Tile& tile, int64_t index, const f
       behind = simd::fmadd(Float::load(final + c * kTilePixels + i), Float::load(replayed.derivative[c] + i), behind);
     }
     behind.store(replayed.behind + i);
-    Float(1.0f).store(replayed.transmittance + i);
   }
 }
 
-// Sums of one Gaussian in one tile, one per lane.
+// The sums of TileGradient, for each lane, in that order.
 template <int kChannels>
 struct LaneSums {
-  Float s, sx, sy, sxx, sxy, syy;
+  Float moment[6];  // s times 1, dx, dy, dx dx, dx dy, dy dy
   Float channel[kChannels];
 
-  LaneSums() : s(0.0f), sx(0.0f), sy(0.0f), sxx(0.0f), sxy(0.0f), syy(0.0f) {
+  LaneSums() {
+    for (Float& value : moment) value = Float(0.0f);
     for (Float& value : channel) value = Float(0.0f);
   }
 
   void store(TileGradient& out) const {
-    out.s = simd::sum(s);
-    out.sx = simd::sum(sx);
-    out.sy = simd::sum(sy);
-    out.sxx = simd::sum(sxx);
-    out.sxy = simd::sum(sxy);
-    out.syy = simd::sum(syy);
-    out.red = simd::sum(channel[0]);
-    out.green = simd::sum(channel[1]);
-    out.blue = simd::sum(channel[2]);
-    out.inverse_depth = kChannels == 4 ? simd::sum(channel[kChannels - 1]) : 0.0f;
+    Float all[10];
+    for (int i = 0; i < 6; ++i) all[i] = moment[i];
+    for (int i = 0; i < 4; ++i) all[6 + i] = i < kChannels ? channel[i] : Float(0.0f);
+    sum_each(all, &out.s);
   }
 };
 
 template <int kChannels>
-inline void block_backward(const Spread& spread, const Float (&color)[4], int block, Opaque& opaque, Replayed& replayed,
+inline void block_backward(const Spread& spread, const Float (&color)[4], int block, Replayed& replayed,
                            LaneSums<kChannels>& sums) {
   float* t = replayed.transmittance + block * kLanes;
   float* b = replayed.behind + block * kLanes;
   const Float transmittance = Float::load(t);
-  const Step step = step_into(spread, block, transmittance, opaque.lanes[block]);
-  const Mask blended = simd::from_bits(step.blended);
+  const Step step = step_into(spread, block, transmittance);
+  step.transmittance.store(t);
   const Float zero = Float(0.0f);
-  const Float weight = select(blended, step.alpha * transmittance, zero);
+  const Float weight = select(step.blended, step.alpha * transmittance, zero);
   Float along = zero;  // colour times derivative
   for (int c = 0; c < kChannels; ++c) {
     const Float derivative = Float::load(replayed.derivative[c] + block * kLanes);
-    along = simd::fmadd(color[c], derivative, along);
+    along = c == 0 ? color[c] * derivative : simd::fmadd(color[c], derivative, along);
     sums.channel[c] = simd::fmadd(weight, derivative, sums.channel[c]);
   }
   const Float behind = simd::fnmadd(weight, along, Float::load(b));
+  behind.store(b);
   const Float passes = simd::reciprocal(Float(1.0f) - step.alpha);
   const Float d_alpha = simd::fnmadd(behind, passes, transmittance * along);
-  const Float s = select(blended, step.opacity_times_falloff * d_alpha, zero);
+  const Float s = select(step.blended, step.opacity_times_falloff * d_alpha, zero);
   const Float s_dx = s * step.dx, s_dy = s * step.dy;
-  sums.s += s;
-  sums.sx += s_dx;
-  sums.sy += s_dy;
-  sums.sxx = simd::fmadd(s_dx, step.dx, sums.sxx);
-  sums.sxy = simd::fmadd(s_dx, step.dy, sums.sxy);
-  sums.syy = simd::fmadd(s_dy, step.dy, sums.syy);
-  behind.store(b);
-  select(blended, step.next_transmittance, transmittance).store(t);
-  if (step.stopped != 0) opaque.add(block, step.stopped);
+  sums.moment[0] += s;
+  sums.moment[1] += s_dx;
+  sums.moment[2] += s_dy;
+  sums.moment[3] = simd::fmadd(s_dx, step.dx, sums.moment[3]);
+  sums.moment[4] = simd::fmadd(s_dx, step.dy, sums.moment[4]);
+  sums.moment[5] = simd::fmadd(s_dy, step.dy, sums.moment[5]);
 }
 
 template <int kChannels>
@@ -361,7 +347,7 @@ void blend_tile_backward(Frame& frame, const float* d_image, const float* d_inve
   const Tile tile = tile_at(frame, index);
   Replayed replayed;
   prepare_replay<kChannels>(frame, tile, index, d_image, d_inverse_depth, replayed);
-  Opaque opaque(tile);
+  start_transmittance(tile, replayed.transmittance);
   const Entry* entries = frame.entries.data() + frame.tile_begin[index];
   const BlockMask* masks = frame.masks.data() + frame.tile_begin[index];
   for (uint32_t i = 0; i < used; ++i) {
@@ -372,7 +358,7 @@ void blend_tile_backward(Frame& frame, const float* d_image, const float* d_inve
     const Float color[4] = {Float(splat.red), Float(splat.green), Float(splat.blue), Float(splat.inverse_depth)};
     LaneSums<kChannels> sums;
     for (BlockMask todo = masks[i]; todo != 0; todo &= static_cast<BlockMask>(todo - 1)) {
-      block_backward<kChannels>(spread, color, lowest_block(todo), opaque, replayed, sums);
+      block_backward<kChannels>(spread, color, lowest_block(todo), replayed, sums);
     }
     sums.store(frame.gradients[entries[i].slot]);
     frame.written[entries[i].slot] = 1;

@@ -60,6 +60,30 @@ void store(float* base, int64_t stride, const Group& group, const Float* in) {
   }
 }
 
+// The same for rows of any length from kLanes on, by transposing squares; the last square overlaps the one before.
+template <class Visit>
+void for_each_square(int columns, Visit&& visit) {
+  for (int first = 0; first < columns; first += kLanes) visit(std::min(first, columns - kLanes));
+}
+
+void load_long(const float* base, int64_t stride, int columns, const Group& group, Float* out) {
+  for_each_square(columns, [&](int first) {
+    Float square[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) square[lane] = Float::load(base + group.index[lane] * stride + first);
+    transpose(square);
+    for (int c = 0; c < kLanes; ++c) out[first + c] = square[c];
+  });
+}
+
+void store_long(float* base, int64_t stride, int columns, const Group& group, const Float* in) {
+  for_each_square(columns, [&](int first) {
+    Float square[kLanes];
+    for (int c = 0; c < kLanes; ++c) square[c] = in[first + c];
+    transpose(square);
+    for (int lane = 0; lane < group.used; ++lane) square[lane].store(base + group.index[lane] * stride + first);
+  });
+}
+
 Vector<Float> load_means(const Scene& scene, const Group& group) {
   Float p[3];
   load<3>(scene.means, 3, group, p);
@@ -228,17 +252,31 @@ void project_group(Frame& frame, const Scene& scene, const Group& group, int32_t
   }
 }
 
-// The spherical harmonics of a group, coefficient by coefficient: 3 k + channel.
-void load_coefficients(const Scene& scene, const Group& group, int count, Float* out) {
+constexpr int kRestFloats[4] = {0, 9, 24, 45};  // of the harmonics after the first, by degree
+
+// The spherical harmonics of a group: 3 k + channel.
+void load_coefficients(const Scene& scene, const Group& group, int degree, Float* out) {
   load<3>(scene.dc, scene.dc_stride, group, out);
-  if (count == 1) return;
-  const int floats = 3 * (count - 1);
-  alignas(64) float columns[3 * (kMaxCoefficients - 1)][kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const float* row = scene.rest + group.index[lane] * scene.rest_stride;
-    for (int c = 0; c < floats; ++c) columns[c][lane] = row[c];
+  if (degree == 0) return;
+  if (kRestFloats[degree] >= kLanes) {
+    load_long(scene.rest, scene.rest_stride, kRestFloats[degree], group, out + 3);
+  } else {
+    load<kRestFloats[1]>(scene.rest, scene.rest_stride, group, out + 3);
   }
-  for (int c = 0; c < floats; ++c) out[3 + c] = Float::load(columns[c]);
+}
+
+void store_coefficients(const SceneGradients& gradients, const Group& group, int degree, const Float* in) {
+  if (gradients.dc != nullptr) store<3>(gradients.dc, gradients.dc_stride, group, in);
+  if (gradients.rest == nullptr || gradients.rest_width == 0) return;
+  if (kRestFloats[degree] >= kLanes) {
+    store_long(gradients.rest, gradients.rest_stride, kRestFloats[degree], group, in + 3);
+  } else if (degree != 0) {
+    store<kRestFloats[1]>(gradients.rest, gradients.rest_stride, group, in + 3);
+  }
+  const int unused = gradients.rest_width - kRestFloats[degree];
+  for (int lane = 0; lane < group.used && unused > 0; ++lane) {
+    std::memset(gradients.rest + group.index[lane] * gradients.rest_stride + kRestFloats[degree], 0, unused * sizeof(float));
+  }
 }
 
 void color_group(Frame& frame, const Scene& scene, const Group& group) {
@@ -249,7 +287,7 @@ void color_group(Frame& frame, const Scene& scene, const Group& group) {
     const int degree = frame.camera.sh_degree;
     const int count = coefficient_count(degree);
     Float basis[kMaxCoefficients], coefficients[3 * kMaxCoefficients];
-    load_coefficients(scene, group, count, coefficients);
+    load_coefficients(scene, group, degree, coefficients);
     harmonics(degree, direction_to(frame.camera, load_means(scene, group)), basis);
     for (int channel = 0; channel < 3; ++channel) {
       Float value = Float(0.5f);
@@ -352,9 +390,14 @@ bool sum_records(const Frame& frame, uint32_t gaussian, float* total) {
   return any;
 }
 
-void zero_row(const SceneGradients& g, int64_t i) {
-  const auto zero = [i](float* base, int64_t stride, int64_t width) {
-    if (base != nullptr) std::memset(base + i * stride, 0, width * sizeof(float));
+void zero_rows(const SceneGradients& g, int64_t begin, int64_t end) {
+  const auto zero = [begin, end](float* base, int64_t stride, int64_t width) {
+    if (base == nullptr) return;
+    if (stride == width) {
+      std::memset(base + begin * stride, 0, (end - begin) * width * sizeof(float));
+      return;
+    }
+    for (int64_t i = begin; i < end; ++i) std::memset(base + i * stride, 0, width * sizeof(float));
   };
   zero(g.means, 3, 3);
   zero(g.opacities, 1, 1);
@@ -375,24 +418,12 @@ Vector<Float> color_backward(const Frame& frame, const Scene& scene, const Scene
   Float basis[kMaxCoefficients], coefficients[3 * kMaxCoefficients], d_basis[kMaxCoefficients];
   const Vector<Float> direction = direction_to(frame.camera, mean);
   harmonics(degree, direction, basis);
-  if (gradients.dc != nullptr) {
-    const Float d_dc[3] = {basis[0] * d_color[0], basis[0] * d_color[1], basis[0] * d_color[2]};
-    store<3>(gradients.dc, gradients.dc_stride, group, d_dc);
+  for (int k = 0; k < count; ++k) {
+    for (int c = 0; c < 3; ++c) coefficients[3 * k + c] = basis[k] * d_color[c];
   }
-  if (gradients.rest != nullptr) {
-    alignas(64) float rows[kMaxCoefficients][kLanes], channel[3][kLanes];
-    for (int k = 1; k < count; ++k) basis[k].store(rows[k]);
-    for (int c = 0; c < 3; ++c) d_color[c].store(channel[c]);
-    for (int lane = 0; lane < group.used; ++lane) {
-      float* row = gradients.rest + group.index[lane] * gradients.rest_stride;
-      for (int k = 1; k < count; ++k) {
-        for (int c = 0; c < 3; ++c) row[3 * (k - 1) + c] = rows[k][lane] * channel[c][lane];
-      }
-      for (int j = 3 * (count - 1); j < gradients.rest_width; ++j) row[j] = 0.0f;
-    }
-  }
+  store_coefficients(gradients, group, degree, coefficients);
   if (degree == 0) return {Float(0.0f), Float(0.0f), Float(0.0f)};
-  load_coefficients(scene, group, count, coefficients);
+  load_coefficients(scene, group, degree, coefficients);
   for (int k = 0; k < count; ++k) {
     d_basis[k] = fmadd(coefficients[3 * k], d_color[0],
                        fmadd(coefficients[3 * k + 1], d_color[1], coefficients[3 * k + 2] * d_color[2]));
@@ -490,38 +521,32 @@ void group_backward(const Frame& frame, const Scene& scene, const SceneGradients
   }
 }
 
-ScreenGradient screen_gradient(const float (*totals)[kRecordFloats], int used) {
-  alignas(64) float columns[kRecordFloats][kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const float* total = totals[std::min(lane, used - 1)];
-    for (int c = 0; c < kRecordFloats; ++c) columns[c][lane] = total[c];
-  }
+ScreenGradient screen_gradient(const float (*totals)[kRecordFloats], const uint32_t* order, int used) {
+  Group group = listed(order, used);
   Float f[kRecordFloats];
-  for (int c = 0; c < kRecordFloats; ++c) f[c] = Float::load(columns[c]);
+  load<kRecordFloats>(totals[0], kRecordFloats, group, f);
   return {f[0], f[1], f[2], f[3], f[4], f[5], {f[6], f[7], f[8]}, f[9]};
 }
 
 void chunk_backward(const Frame& frame, const Scene& scene, const SceneGradients& gradients, int64_t chunk) {
   const int64_t begin = chunk * kChunk;
   const int64_t end = std::min(scene.count, begin + kChunk);
-  uint32_t pending[kLanes];
-  alignas(64) float totals[kLanes][kRecordFloats];
+  uint32_t drawn[kChunk], place[kChunk];
+  float totals[kChunk][kRecordFloats];
   int count = 0;
-  const auto flush = [&] {
-    ScreenGradient d = screen_gradient(totals, count);
-    group_backward(frame, scene, gradients, listed(pending, count), d);
-    count = 0;
-  };
   for (int64_t i = begin; i < end; ++i) {
     const uint32_t index = static_cast<uint32_t>(i);
-    if (!sum_records(frame, index, totals[count])) {
-      zero_row(gradients, i);
-      continue;
-    }
-    pending[count++] = index;
-    if (count == kLanes) flush();
+    if (!sum_records(frame, index, totals[count])) continue;
+    drawn[count] = index;
+    place[count] = static_cast<uint32_t>(count);
+    ++count;
   }
-  if (count != 0) flush();
+  // In the nearest caches it is cheaper to zero a few rows too many than to seek out the others.
+  if (count < end - begin) zero_rows(gradients, begin, end);
+  for (int done = 0; done < count; done += kLanes) {
+    ScreenGradient d = screen_gradient(totals, place + done, count - done);
+    group_backward(frame, scene, gradients, listed(drawn + done, count - done), d);
+  }
 }
 
 }  // namespace

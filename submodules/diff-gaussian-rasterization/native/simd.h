@@ -44,8 +44,12 @@ inline Mask operator&(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & b.m
 inline Mask operator|(Mask a, Mask b) { return {static_cast<__mmask16>(a.m | b.m)}; }
 inline Mask and_not(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & ~b.m)}; }
 
+inline bool any(Mask a) { return a.m != 0; }
 inline uint32_t bits(Mask a) { return a.m; }
 inline Mask from_bits(uint32_t value) { return {static_cast<__mmask16>(value)}; }
+// The same numbers, but negative in the chosen lanes.
+inline Float negative_where(Mask m, Float a) { return _mm512_mask_or_ps(a.v, m.m, a.v, _mm512_set1_ps(-0.0f)); }
+inline bool all_negative(Float a) { return _mm512_movepi32_mask(_mm512_castps_si512(a.v)) == 0xffff; }
 inline Float select(Mask m, Float yes, Float no) { return _mm512_mask_blend_ps(m.m, no.v, yes.v); }
 inline Float fmadd(Float a, Float b, Float c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
 inline Float fnmadd(Float a, Float b, Float c) { return _mm512_fnmadd_ps(a.v, b.v, c.v); }
@@ -57,8 +61,56 @@ inline Float round_down(Float a) { return _mm512_roundscale_ps(a.v, _MM_FROUND_T
 inline Float scale_by_power_of_two(Float a, Float integer) { return _mm512_scalef_ps(a.v, integer.v); }
 inline Float exponent(Float a) { return _mm512_getexp_ps(a.v); }
 inline Float mantissa(Float a) { return _mm512_getmant_ps(a.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero); }
-inline float sum(Float a) { return _mm512_reduce_add_ps(a.v); }
+
+// out[i] = the sum of the lanes of vectors[i]; `out` has room for 16. Halving and merging pairs of vectors takes half of
+// the instructions of one sum after the other.
+template <int kCount>
+inline void sum_each(const Float (&vectors)[kCount], float* out) {
+  static_assert(kCount > 8 && kCount <= 12, "written for about ten");
+  const auto at = [&](int i) { return i < kCount ? vectors[i].v : _mm512_setzero_ps(); };
+  const auto halves = [](__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  };
+  const auto quarters = [](__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  };
+  const auto pairs = [](__m512 a, __m512 b) { return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); };
+  const __m512 a = quarters(halves(at(0), at(1)), halves(at(2), at(3)));
+  const __m512 b = quarters(halves(at(4), at(5)), halves(at(6), at(7)));
+  const __m512 c = quarters(halves(at(8), at(9)), halves(at(10), at(11)));
+  const __m512 ab = pairs(a, b), cc = pairs(c, c);
+  const __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cc, 0x44), _mm512_shuffle_ps(ab, cc, 0xee));
+  // Lane 4 q + j now holds vector 4 j + q.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_ps(out, _mm512_permutexvar_ps(order, all));
+}
 inline void store_integers(int32_t* p, Float a) { _mm512_storeu_si512(p, _mm512_cvttps_epi32(a.v)); }
+// Lane i of vector j becomes lane j of vector i.
+inline void transpose(Float (&rows)[16]) {
+  __m512 t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
+    t[i + 1] = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    rows[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+    rows[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+    rows[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    rows[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_f32x4(rows[i].v, rows[i + 4].v, 0x88);
+    t[i + 4] = _mm512_shuffle_f32x4(rows[i].v, rows[i + 4].v, 0xdd);
+    t[i + 8] = _mm512_shuffle_f32x4(rows[i + 8].v, rows[i + 12].v, 0x88);
+    t[i + 12] = _mm512_shuffle_f32x4(rows[i + 8].v, rows[i + 12].v, 0xdd);
+  }
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+    rows[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+    rows[i + 4] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
+    rows[i + 12] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xdd);
+  }
+}
 // 1/a to about 1e-7, relatively.
 inline Float reciprocal(Float a) {
   const __m512 r = _mm512_rcp14_ps(a.v);
@@ -93,7 +145,10 @@ inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.m, b.m)}; }
 inline Mask operator|(Mask a, Mask b) { return {_mm256_or_ps(a.m, b.m)}; }
 inline Mask and_not(Mask a, Mask b) { return {_mm256_andnot_ps(b.m, a.m)}; }
 
+inline bool any(Mask a) { return !_mm256_testz_ps(a.m, a.m); }
 inline uint32_t bits(Mask a) { return static_cast<uint32_t>(_mm256_movemask_ps(a.m)); }
+inline Float negative_where(Mask m, Float a) { return _mm256_or_ps(a.v, _mm256_and_ps(m.m, _mm256_set1_ps(-0.0f))); }
+inline bool all_negative(Float a) { return _mm256_movemask_ps(a.v) == 0xff; }
 inline Mask from_bits(uint32_t value) {
   const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
   const __m256i hit = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(value)), bit);
@@ -120,13 +175,43 @@ inline Float mantissa(Float a) {
   const __m256i fraction = _mm256_and_si256(_mm256_castps_si256(a.v), _mm256_set1_epi32(0x007fffff));
   return _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f800000)));
 }
-inline float sum(Float a) {
+inline float sum_lanes(Float a) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 inline void store_integers(int32_t* p, Float a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_cvttps_epi32(a.v));
+}
+inline void transpose(Float (&rows)[8]) {
+  __m256 t[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(rows[i].v, rows[i + 1].v);
+    t[i + 1] = _mm256_unpackhi_ps(rows[i].v, rows[i + 1].v);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    rows[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    rows[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    rows[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    rows[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    const __m256 low = _mm256_permute2f128_ps(rows[i].v, rows[i + 4].v, 0x20);
+    rows[i + 4] = _mm256_permute2f128_ps(rows[i].v, rows[i + 4].v, 0x31);
+    rows[i] = low;
+  }
+}
+template <int kCount>
+inline void sum_each(const Float (&vectors)[kCount], float* out) {
+  static_assert(kCount >= 8, "written for about ten");
+  const auto halves = [](Float a, Float b) {
+    return _mm256_add_ps(_mm256_permute2f128_ps(a.v, b.v, 0x20), _mm256_permute2f128_ps(a.v, b.v, 0x31));
+  };
+  const auto pairs = [](__m256 a, __m256 b) { return _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)); };
+  const __m256 a = pairs(halves(vectors[0], vectors[4]), halves(vectors[1], vectors[5]));
+  const __m256 b = pairs(halves(vectors[2], vectors[6]), halves(vectors[3], vectors[7]));
+  _mm256_storeu_ps(out, _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee)));
+  for (int i = 8; i < kCount; ++i) out[i] = sum_lanes(vectors[i]);
 }
 inline Float reciprocal(Float a) { return _mm256_div_ps(_mm256_set1_ps(1.0f), a.v); }
 
@@ -173,6 +258,9 @@ inline uint32_t bits(Mask a) {
   return static_cast<uint32_t>(set[0] | set[1] | set[2] | set[3]);
 #endif
 }
+inline bool any(Mask a) { return bits(a) != 0; }
+inline Float negative_where(Mask m, Float a) { return (Floats)((Integers)a.v | (m.m & INT32_MIN)); }
+inline bool all_negative(Float a) { return bits({(Integers)a.v < 0}) == 0xf; }
 inline Mask from_bits(uint32_t value) {
   const Integers bit = {1, 2, 4, 8};
   const int32_t same = static_cast<int32_t>(value);
@@ -220,10 +308,18 @@ inline Float scale_by_power_of_two(Float a, Float integer) {
 }
 inline Float exponent(Float a) { return __builtin_convertvector(((Integers)a.v >> 23) - 127, Floats); }
 inline Float mantissa(Float a) { return (Floats)(((Integers)a.v & 0x007fffff) | 0x3f800000); }
-inline float sum(Float a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+inline float sum_lanes(Float a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 inline void store_integers(int32_t* p, Float a) {
   const Integers value = to_integers(a);
   std::memcpy(p, &value, sizeof value);
+}
+inline void transpose(Float (&rows)[4]) {
+  const Float old[4] = {rows[0], rows[1], rows[2], rows[3]};
+  for (int i = 0; i < 4; ++i) rows[i] = Floats{old[0].v[i], old[1].v[i], old[2].v[i], old[3].v[i]};
+}
+template <int kCount>
+inline void sum_each(const Float (&vectors)[kCount], float* out) {
+  for (int i = 0; i < kCount; ++i) out[i] = sum_lanes(vectors[i]);
 }
 inline Float reciprocal(Float a) { return Float(1.0f) / a; }
 
