@@ -26,13 +26,14 @@ fi
 
 step "Training a model"
 say $python train.py -s "$scene" -m "$model" --eval --iterations $trained \
-    --densify_until_iter 1500 --densify_grad_threshold 0.0003 \
+    --densify_until_iter 1500 --densify_grad_threshold 0.0004 \
     --position_lr_max_steps $trained --opacity_reset_interval 10000 \
     --test_iterations -1 --save_iterations $trained --disable_viewer
 
 step "Compressing it (with a short schedule)"
 say $python compress.py -s "$scene" -m "$model" --preset fast3dgs \
-    --warmup_iterations 200 --finetune_iterations 100 --final_iterations 300 --max_rounds 6
+    --warmup_iterations 200 --finetune_iterations 100 --final_iterations 300 \
+    --max_rounds 6 --position_bits 16
 
 step "Decoding the compressed file"
 say $python decompress.py "$model/compressed/model.f3dgs" demo/decoded.ply

@@ -22,7 +22,6 @@ from splat_formats.ply import read_ply
 from utils.cli import run
 from utils.errors import InputError
 
-VIEWS_SHOWN = 2
 CAPTION_HEIGHT = 28  # pixels
 GAP = 4
 
@@ -88,7 +87,7 @@ def table(before: Stage, after: Stage) -> str:
 def picture(before: Stage, after: Stage) -> Image.Image:
     """Return rows of photograph, trained and compressed render, with captions."""
     names = sorted(path.name for path in (before.renders / "gt").iterdir())
-    shown = [names[i * len(names) // VIEWS_SHOWN] for i in range(min(VIEWS_SHOWN, len(names)))]
+    shown = sorted({names[0], names[-1]})  # one of the low ring of cameras, one of the high
     folders = (before.renders / "gt", before.renders / "renders", after.renders / "renders")
     captions = ("photograph, held out", _caption(before), _caption(after))
     width, height = _image(folders[0] / shown[0]).size
