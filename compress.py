@@ -8,10 +8,19 @@ Killed at any moment, the same command goes on from the last finished round.
 
 import logging
 import shutil
+import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__" and "--training_free" in sys.argv[1:]:
+    # Done in seconds, and so before the imports below.
+    from gaussian_compression import training_free
+    from utils.cli import run
+
+    run(training_free.main)
+    sys.exit()
 
 import torch
 
@@ -92,6 +101,8 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     start = parser.add_argument_group("Start model (default: the highest iteration in MODEL)")
     start.add_argument("--pretrained_dir", help="another model folder to start from")
     start.add_argument("--start_ply", help="a bare PLY, of any trainer, to start from")
+    start.add_argument("--training_free", action="store_true", help="quantise and encode a "
+        "--start_ply only, in seconds, without photos; see --training_free --help")  # fmt: skip
     group = parser.add_argument_group("Compression (defaults: the published method's)")
     group.add_argument("--preset", choices=sorted(PRESETS), default="fast3dgs")
     add = group.add_argument

@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.model_file import decode
+from gaussian_compression.codec.model_file import MAX_LAYERS, decode
 from gaussian_compression.decoded import to_splats
 from splat_formats.ply import write_ply
 from utils.cli import run
@@ -20,9 +20,17 @@ def main() -> None:
     parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("file", type=Path, help="compressed model (.f3dgs)")
     parser.add_argument("ply", type=Path, help="PLY to write")
+    parser.add_argument(
+        "--layers",
+        type=int,
+        default=MAX_LAYERS,
+        help="only the first importance layers; the file may end behind them",
+    )
     args = parser.parse_args()
+    if args.layers < 1:
+        raise InputError(f"--layers {args.layers}: at least 1 expected")
     try:
-        splats = to_splats(decode(args.file.read_bytes()).splats)
+        splats = to_splats(decode(args.file.read_bytes(), args.layers).splats)
     except CorruptFile as error:
         raise InputError(f"{args.file}: {error}") from error
     write_ply(args.ply, splats)

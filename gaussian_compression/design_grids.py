@@ -115,7 +115,7 @@ def design_grids(
         classes = _measured_classes(weights, precision)
     dc_step, dc_low, dc_transform = _dc_grid(splats, precision)
     sh_steps, sh_transform = _sh_grid(splats, precision, classes)
-    per_class = int(round(_UNIT / 2 * precision.dc_class_power))
+    per_class = round(_UNIT / 2 * precision.dc_class_power)
     grids = Grids(
         sh_degree=splats.sh_degree,
         position=position,
@@ -138,7 +138,8 @@ def _line(values: FloatArray, step: float) -> Line:
     """A grid over all of the values; wider steps where it would have too many levels."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     step = max(step, (high - low) / (MAX_LEVELS - 2))
-    return Line(float(np.float32(low)), float(np.float32(step)), max(2, int((high - low) / step) + 2))
+    levels = max(2, int((high - low) / step) + 2)
+    return Line(float(np.float32(low)), float(np.float32(step)), levels)
 
 
 def _position_grid(splats: Splats, precision: Precision, scale: Line) -> PositionGrid:
@@ -180,8 +181,8 @@ def _position_shift(precision: Precision, scale: Line, cell: float, most: int) -
     constant += 0.5 - per_class * _MIDDLE_CLASS
     factors = (per_class, *(powers * scale.step / np.log(2)))
     return LinearRule(
-        int(round(constant * _UNIT)),
-        tuple(int(round(f * _UNIT)) for f in factors),
+        round(constant * _UNIT),
+        tuple(round(f * _UNIT) for f in factors),
         int(np.clip(most, 0, MAX_SHIFT)),
     )
 
@@ -192,9 +193,7 @@ def _rotation_shift(precision: Precision, scale: Line) -> LinearRule:
     per_ratio = precision.rotation_power * scale.step / np.log(2)
     constant = 3.5 - per_class * _MIDDLE_CLASS + precision.rotation_power * 2.5
     factors = (per_class, -per_ratio, 0.0, per_ratio)
-    return LinearRule(
-        int(round(constant * _UNIT)), tuple(int(round(f * _UNIT)) for f in factors), 7
-    )
+    return LinearRule(round(constant * _UNIT), tuple(round(f * _UNIT) for f in factors), 7)
 
 
 def _precision_rule(
@@ -256,8 +255,8 @@ def _dc_grid(splats: Splats, precision: Precision) -> tuple[float, tuple[int, in
     low = np.zeros(3, int)
     if splats.count:
         low = np.floor(transform.forward(dc).min(axis=0) / step).astype(int) - 1
-    limit = 2**15 - 1
-    return float(step / np.float32(MATRIX_UNIT)), tuple(np.clip(low, -limit, limit).tolist()), transform
+    low = np.clip(low, -(2**15) + 1, 2**15 - 1)
+    return float(step / np.float32(MATRIX_UNIT)), tuple(low.tolist()), transform
 
 
 def _sh_grid(
@@ -292,9 +291,7 @@ def _cells(xyz: FloatArray, grid: PositionGrid) -> Integers:
     return np.clip(np.floor(scaled), 0, 2**grid.bits - 1).astype(np.int32)
 
 
-def snap_to_grids(
-    splats: Splats, grids: Grids, deadzone: float, classes: Integers
-) -> GridSplats:
+def snap_to_grids(splats: Splats, grids: Grids, deadzone: float, classes: Integers) -> GridSplats:
     """The model, with ordered axes, as the nearest integers of its grids; rows stay in order."""
     scale = grids.scale.symbols(splats.scaling)
     axes = (classes, *scale.T)

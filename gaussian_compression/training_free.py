@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from gaussian_compression.axes import with_ordered_axes
 from gaussian_compression.codec.grid_splats import GridSplats
 from gaussian_compression.codec.model_file import ModelFile, bytes_per_section, encode
 from gaussian_compression.decoded import to_splats
 from gaussian_compression.design_grids import QUALITIES, Quantized, quantize_splats
-from gaussian_compression.axes import with_ordered_axes
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
 from utils.errors import InputError
@@ -127,9 +127,7 @@ def _cut_to_degree(splats: Splats, sh_degree: int | None) -> Splats:
     if sh_degree is None or sh_degree == splats.sh_degree:
         return splats
     if sh_degree > splats.sh_degree:
-        raise InputError(
-            f"--sh_degree {sh_degree}: the model has only degree {splats.sh_degree}"
-        )
+        raise InputError(f"--sh_degree {sh_degree}: the model has only degree {splats.sh_degree}")
     kept = REST_COEFFICIENTS[sh_degree]
     return replace(splats, features_rest=np.ascontiguousarray(splats.features_rest[:, :kept]))
 

@@ -132,11 +132,11 @@ class LayerReader:
 
     def token(self, lane: int, histogram: list[int]) -> int:
         v = self.states[lane] % 4096
-        start = 0
-        for token, frequency in enumerate(histogram):
-            if v < start + frequency:
-                break
-            start += frequency
+        token = start = 0
+        while v >= start + histogram[token]:
+            start += histogram[token]
+            token += 1
+        frequency = histogram[token]
         self.states[lane] = frequency * (self.states[lane] >> 12) + v - start
         if self.states[lane] < 2**16:
             self.states[lane] = self.states[lane] * 2**16 + self.words.pop()
@@ -152,9 +152,7 @@ class LayerReader:
         ]
         return self.values(tokens)
 
-    def near_plane(
-        self, name: str, size: int, contexts: list[int], shifts: list[int]
-    ) -> list[int]:
+    def near_plane(self, name: str, size: int, contexts: list[int], shifts: list[int]) -> list[int]:
         self.plane(name, 8 * size, [])
         average = [16 * self.tables.edges[name][3]] * self.lanes
         tokens = []
@@ -307,9 +305,7 @@ def values_of(model: Model, gaussian: dict) -> dict[str, list[float]]:
     turns = [f32(x * 2 ** gaussian["r"] * model.rotation_step) for x in gaussian["rotation"]]
     x, y, z = (f32(v * v) for v in turns)
     w = f32(max(0.0, f32(1 - f32(f32(x + y) + z))) ** 0.5)
-    fine = [
-        (d << gaussian["e"]) + low for d, low in zip(gaussian["dc"], model.dc_low, strict=True)
-    ]
+    fine = [(d << gaussian["e"]) + low for d, low in zip(gaussian["dc"], model.dc_low, strict=True)]
     dc = times_matrix(fine, model.dc_matrix)
     sh = times_matrix(gaussian["sh"], model.sh_matrix)
     step = model.sh_steps[gaussian["p"]]

@@ -133,6 +133,18 @@ def test_the_first_layer_is_a_model_of_the_most_visible() -> None:
     assert first.count == 400
     assert same_integers(first, model.first_layers(1))
     assert first.precision.max() <= model.precision[400:].min()
+    data = encode(ModelFile(model, {"behind": "the layers"}))
+    needed = len(data) - sum(
+        len(section)
+        for name, section in unpack_container(data).sections.items()
+        if name in ("rans1", "bits1", "far1", "meta")
+    )
+    assert needed < 0.5 * len(data)
+    assert same_integers(decode(data[:needed], layers=1).splats, first)
+    with pytest.raises(CorruptFile, match="rans1"):
+        decode(data[:needed], layers=2)
+    with pytest.raises(CorruptFile, match="missing"):
+        decode(data[: needed - 1], layers=1)
     with pytest.raises(ValueError, match="layers"):
         decode(b"", layers=0)
 

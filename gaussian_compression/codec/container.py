@@ -38,8 +38,12 @@ def pack_container(container: Container) -> bytes:
     return b"".join([head, _CRC.pack(zlib.crc32(head)), *container.sections.values()])
 
 
-def unpack_container(data: bytes) -> Container:
-    """The sections of a file's bytes; CorruptFile says what is wrong with which of them."""
+def unpack_container(data: bytes, may_be_cut: bool = False) -> Container:
+    """The sections of a file's bytes; CorruptFile says what is wrong with which of them.
+
+    With `may_be_cut`, `data` may end anywhere behind the table: the sections that are not whole,
+    and those behind them, are left out.
+    """
     if data[: len(MAGIC)] != MAGIC:
         raise CorruptFile("header", "this is not a .f3dgs file (magic number missing)")
     if len(data) < _HEAD.size:
@@ -53,16 +57,19 @@ def unpack_container(data: bytes) -> Container:
         raise CorruptFile("section table", f"cut short: {len(data)} bytes of {start}")
     if _CRC.unpack_from(data, table_end)[0] != zlib.crc32(data[:table_end]):
         raise CorruptFile("section table", "checksum does not match")
-    return Container(version, _unpack_sections(data, data[_HEAD.size : table_end], start))
+    table = data[_HEAD.size : table_end]
+    return Container(version, _unpack_sections(data, table, start, may_be_cut))
 
 
-def _unpack_sections(data: bytes, table: bytes, start: int) -> dict[str, bytes]:
+def _unpack_sections(data: bytes, table: bytes, start: int, may_be_cut: bool) -> dict[str, bytes]:
     sections: dict[str, bytes] = {}
     for packed_name, length, crc in _ENTRY.iter_unpack(table):
         name = _unpacked_name(packed_name)
         if name in sections:
             raise CorruptFile(name, "listed twice")
         if length > len(data) - start:
+            if may_be_cut:
+                return sections
             raise CorruptFile(name, f"cut short: {len(data) - start} bytes of {length}")
         sections[name] = data[start : start + length]
         if zlib.crc32(sections[name]) != crc:

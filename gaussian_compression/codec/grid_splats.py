@@ -71,9 +71,7 @@ class GridSplats:
         """Degree of the spherical harmonics, 0 to 3."""
         return self.grids.sh_degree
 
-    def reordered(
-        self, order: npt.NDArray[np.intp], layer_ends: tuple[int, ...]
-    ) -> "GridSplats":
+    def reordered(self, order: npt.NDArray[np.intp], layer_ends: tuple[int, ...]) -> "GridSplats":
         """Row i taken from row order[i]."""
         position = np.empty(len(order), np.int64)
         position[order] = np.arange(len(order))

@@ -86,11 +86,12 @@ def encode(model: ModelFile) -> bytes:
 def decode(data: bytes, layers: int = MAX_LAYERS) -> ModelFile:
     """The model in a file's bytes. Raises CorruptFile with the section's name.
 
-    With `layers` (at least 1), only so many importance layers of a version-2 file.
+    With `layers` (at least 1), only so many importance layers of a version-2 file; of the file's
+    bytes, what follows these layers may then be missing.
     """
     if layers < 1:
         raise ValueError(f"layers: at least 1 expected, got {layers}")
-    container = unpack_container(data)
+    container = unpack_container(data, may_be_cut=layers < MAX_LAYERS)
     sections = dict(container.sections)
     splats: QuantizedSplats | GridSplats
     if container.version == 1:

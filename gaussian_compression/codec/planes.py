@@ -103,6 +103,7 @@ class PlaneWriter(PlaneCoder):
         self._bits: list[bytes] = []
 
     def plane(self, name: str, size: int, contexts: Contexts, values: Values | None) -> Values:
+        """See PlaneCoder."""
         assert values is not None
         tokens = tokens_of(values)
         self._record(name, size, contexts, tokens)
@@ -118,6 +119,7 @@ class PlaneWriter(PlaneCoder):
         neighbour: Neighbour,
         values: Values | None,
     ) -> Values:
+        """See PlaneCoder."""
         assert values is not None
         tokens = tokens_of(values)
         bins = neighbour_bins(tokens, shifts, neighbour, self._lanes)
@@ -126,6 +128,7 @@ class PlaneWriter(PlaneCoder):
         return values
 
     def bits(self, widths: Values, values: Values | None) -> Values:
+        """See PlaneCoder."""
         assert values is not None
         for bit in range(int(widths.max()) - 1 if len(widths) else -1, -1, -1):
             wide = widths > bit
@@ -198,6 +201,7 @@ class PlaneReader(PlaneCoder):
         self._bit_section, self._next_byte = f"bits{layer}", 0
 
     def plane(self, name: str, size: int, contexts: Contexts, values: Values | None) -> Values:
+        """See PlaneCoder."""
         tokens = self._decoder.block(self._bases.histograms(name, size).take(contexts))
         return self._values(tokens)
 
@@ -210,6 +214,7 @@ class PlaneReader(PlaneCoder):
         neighbour: Neighbour,
         values: Values | None,
     ) -> Values:
+        """See PlaneCoder."""
         histograms = self._bases.histograms(name, size * neighbour.count).astype(np.int32)
         tokens = np.empty(len(contexts), np.uint8)
         average = np.full(self._lanes, 16 * neighbour.start, np.int32)
@@ -224,6 +229,7 @@ class PlaneReader(PlaneCoder):
         return self._values(tokens)
 
     def bits(self, widths: Values, values: Values | None) -> Values:
+        """See PlaneCoder."""
         found = np.zeros(len(widths), np.int32)
         for bit in range(int(widths.max()) - 1 if len(widths) else -1, -1, -1):
             wide = np.flatnonzero(widths > bit)
