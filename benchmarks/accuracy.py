@@ -48,8 +48,8 @@ def row(scene: Scene) -> str:
     ((image * weights[0]).sum() + (depth * weights[1]).sum()).backward()
     ((wanted.image * weights[0]).sum() + (wanted.inverse_depth * weights[1]).sum()).backward()
     error = (image - wanted.image).abs()
-    pairs = [(ours[api].grad, twins[own].grad) for own, api in names.items()]
-    pairs.insert(1, (screens.grad[:, :2], twin_screens.grad))
+    pairs = [(gradient(ours[api]), gradient(twins[own])) for own, api in names.items()]
+    pairs.insert(1, (gradient(screens)[:, :2], gradient(twin_screens)))
     cells = [
         f"{error.mean():.1e}",
         str(int((error > 1e-4).sum())),
@@ -57,6 +57,12 @@ def row(scene: Scene) -> str:
         *(f"{(found.double() - true).norm() / true.norm():.1e}" for found, true in pairs),
     ]
     return " | ".join(cells)
+
+
+def gradient(leaf: torch.Tensor) -> torch.Tensor:
+    if leaf.grad is None:
+        raise RuntimeError("an input got no gradient")
+    return leaf.grad
 
 
 if __name__ == "__main__":
