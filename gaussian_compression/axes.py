@@ -7,9 +7,9 @@ import numpy as np
 
 from splat_formats.splats import FloatArray, Splats
 
-_ROOT_HALF = np.float32(np.sqrt(0.5))
+_ROOT_HALF = float(np.sqrt(0.5))
 # The turn that brings axes (i, j, k), up to sign, to the places 0, 1, 2.
-_TURNS = {
+_TURNS: dict[tuple[int, int, int], tuple[float, float, float, float]] = {
     (0, 1, 2): (1.0, 0.0, 0.0, 0.0),
     (0, 2, 1): (_ROOT_HALF, _ROOT_HALF, 0.0, 0.0),
     (2, 1, 0): (_ROOT_HALF, 0.0, _ROOT_HALF, 0.0),
@@ -17,6 +17,8 @@ _TURNS = {
     (1, 2, 0): (0.5, 0.5, 0.5, 0.5),
     (2, 0, 1): (0.5, -0.5, -0.5, -0.5),
 }
+
+_HALF_TURNS = ((0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
 def with_ordered_axes(splats: Splats) -> Splats:
@@ -42,16 +44,15 @@ def with_ordered_axes(splats: Splats) -> Splats:
 def _with_largest_w(q: FloatArray) -> FloatArray:
     """The quaternion turned by 180 degrees about one of the ellipsoid's axes, or by none."""
     largest = np.abs(q).argmax(axis=1)
-    halves = np.eye(4, dtype=np.float32)
     for axis in (1, 2, 3):
         rows = np.flatnonzero(largest == axis)
-        q[rows] = _product(q[rows], tuple(halves[axis]))
+        q[rows] = _product(q[rows], _HALF_TURNS[axis - 1])
     return np.where(q[:, :1] < 0, -q, q)
 
 
 def _product(a: FloatArray, b: tuple[float, ...]) -> FloatArray:
     """Hamilton products (N, 4) of quaternions a (N, 4) and b."""
-    (aw, ax, ay, az), (bw, bx, by, bz) = a.T, (np.float32(part) for part in b)
+    (aw, ax, ay, az), (bw, bx, by, bz) = a.T, np.array(b, np.float32)
     return np.stack(
         [
             aw * bw - ax * bx - ay * by - az * bz,

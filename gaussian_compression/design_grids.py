@@ -40,26 +40,26 @@ _MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the s
 class Precision:
     """Steps at the median Gaussian's precision class, and how they follow the classes."""
 
-    sh_step: float = 1 / 33
+    sh_step: float = 1 / 28
     deadzone: float = 0.55
     """A coefficient below this part of its step becomes 0 (0.5: plain rounding)."""
-    dc_step: float = 1 / 18
-    rotation_step: float = 1 / 37
+    dc_step: float = 1 / 15
+    rotation_step: float = 1 / 31
     """Of quaternion components."""
-    scale_step: float = 1 / 16
+    scale_step: float = 1 / 13.5
     """Of natural logarithms."""
-    opacity_step: float = 1 / 13
+    opacity_step: float = 1 / 11
     """Of logits."""
-    position_step: float = 0.11
+    position_step: float = 0.13
     """Of a Gaussian's own size."""
-    weight_exponent: float = 0.45
+    weight_exponent: float = 0.38
     """Steps go with weight ^ -exponent."""
-    layer_fraction: float = 0.15
+    layer_fraction: float = 0.12
     """Part of the Gaussians that makes the first layer; 0: one layer."""
     opacity_power: float = 1.25
     size_powers: tuple[float, float, float] = (0.5, 0.5, 0.0)
     distance_power: float = 2.0
-    rotation_power: float = 0.5
+    rotation_power: float = 0.75
     position_powers: tuple[float, float, float] = (0.3, 0.3, 0.4)
     position_class_power: float = 1.0
     rotation_class_power: float = 1.0
@@ -155,7 +155,9 @@ def _position_grid(splats: Splats, precision: Precision, scale: Line) -> Positio
     cell = max(extent / (2**bits - 1), 1e-30)
     coarse = int(np.clip(round(np.log2(max(count, 1)) / 2 + 0.5), 1, bits))
     shift = _position_shift(precision, scale, cell, bits - coarse)
-    return PositionGrid(tuple(map(float, low)), float(np.float32(cell)), bits, coarse, shift)
+    return PositionGrid(
+        (float(low[0]), float(low[1]), float(low[2])), float(np.float32(cell)), bits, coarse, shift
+    )
 
 
 def _robust_box(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:

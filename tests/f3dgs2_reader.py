@@ -281,9 +281,11 @@ def read_sh(reader: LayerReader, channels: int, p: list[int], lanes: int) -> Row
             for i in rows:
                 last = int(used[i] == group + 1)
                 total = sum(limit <= around[i] for limit in (2, 6))
-                level = sum(limit <= energy[i] for limit in (1, 4, 7, 10, 14, 20, 28))
-                contexts.append((last * 3 + total) * 8 + level)
-            magnitudes = reader.plane(f"sh{c}", 48, contexts)
+                level = sum(
+                    limit <= energy[i] for limit in (1, 4, 8, 14, 22, 32, 46, 66, 95, 140, 210)
+                )
+                contexts.append((last * 3 + total) * 12 + level)
+            magnitudes = reader.plane(f"sh{c}", 72, contexts)
             signs = reader.bits([1 for m in magnitudes if m])[::-1]
             for i, m in zip(rows, magnitudes, strict=True):
                 sh[i][c] = -m if m and signs.pop() else m

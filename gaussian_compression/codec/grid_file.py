@@ -73,7 +73,7 @@ def in_layer_order(splats: GridSplats) -> GridSplats:
 
 def pack_grid_splats(splats: GridSplats) -> dict[str, bytes]:
     """The file's sections, in order; `splats` has to be in layer order."""
-    layers = _split(splats)
+    layers = splats.split()
     edges = _design_edges(splats)
     families = Families()
     writers = []
@@ -108,8 +108,8 @@ def unpack_grid_splats(sections: dict[str, bytes], file_bytes: int, layers: int)
     bases = ContextBases(tables, "tables")
     found = []
     for number, part in enumerate(parts[:layers]):
-        streams = [_take(sections, f"{name}{number}") for name in ("rans", "bits")]
-        reader = PlaneReader(part.lanes, bases, table, *streams, number)
+        streams = _take(sections, f"rans{number}"), _take(sections, f"bits{number}")
+        reader = PlaneReader(streams, part.lanes, (bases, table), number)
         shape = LayerShape(grids, edges, part.count, part.lanes)
         rows = columns_to_rows(code_layer(reader, shape, None), shape)
         reader.finish()
@@ -124,26 +124,6 @@ def unpack_grid_splats(sections: dict[str, bytes], file_bytes: int, layers: int)
     return _joined(grids, [part.count for part in parts[:layers]], found)
 
 
-def _split(splats: GridSplats) -> list[GridSplats]:
-    """Each layer's rows as a model of one layer."""
-    layers = []
-    for low, high in zip((0, *splats.layer_ends[:-1]), splats.layer_ends, strict=True):
-        far = (splats.far_rows >= low) & (splats.far_rows < high)
-        layers.append(
-            GridSplats(
-                splats.grids,
-                *(
-                    getattr(splats, name)[low:high]
-                    for name in ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
-                ),
-                far_rows=splats.far_rows[far] - np.int32(low),
-                far_xyz=splats.far_xyz[far],
-                layer_ends=(high - low,),
-            )
-        )
-    return layers
-
-
 def _joined(
     grids: Grids, counts: list[int], found: list[dict[str, np.ndarray]]
 ) -> GridSplats:  # fmt: skip
@@ -152,7 +132,8 @@ def _joined(
         rows["far_rows"] = rows["far_rows"] + np.int32(low)
     columns = {name: [rows[name] for rows in found] for name in found[0]}
     whole = {name: c[0] if len(c) == 1 else np.concatenate(c) for name, c in columns.items()}
-    return GridSplats(grids, **whole, layer_ends=tuple(int(end) for end in ends[1:]))
+    layer_ends = tuple(int(end) for end in ends[1:])
+    return GridSplats(grids=grids, layer_ends=layer_ends, **whole)
 
 
 def _pack_model(grids: Grids, layers: list[GridSplats]) -> bytes:

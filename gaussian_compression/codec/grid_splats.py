@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A version-2 model as integers: what its file holds, no more and no less."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from gaussian_compression.codec.grid_record import pack_grids
 from gaussian_compression.codec.grids import FloatArray, Grids, Integers
 
 _ROWS_AT_ONCE = 1 << 16
+_COLUMNS = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +59,8 @@ class GridSplats:
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} {shape} expected, got {getattr(self, name).shape}")
         ends = (0, *self.layer_ends)
-        if ends[-1] != count or list(ends) != sorted(ends) or len(ends) > 17:
-            raise ValueError(f"at most 16 ascending layer ends up to {count} expected, got {ends}")
+        if ends[-1] != count or list(ends) != sorted(ends) or not 2 <= len(ends) <= 17:
+            raise ValueError(f"1 to 16 ascending layer ends up to {count} expected, got {ends}")
 
     @property
     def count(self) -> int:
@@ -77,10 +78,9 @@ class GridSplats:
         position[order] = np.arange(len(order))
         far = position[self.far_rows]
         by_row = np.argsort(far)
-        columns = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
-        return GridSplats(
-            self.grids,
-            *(getattr(self, name).take(order, axis=0) for name in columns),
+        return replace(
+            self,
+            **{name: getattr(self, name).take(order, axis=0) for name in _COLUMNS},
             far_rows=far[by_row].astype(np.int32),
             far_xyz=self.far_xyz[by_row],
             layer_ends=layer_ends,
@@ -89,15 +89,24 @@ class GridSplats:
     def first_layers(self, layers: int) -> "GridSplats":
         """The coarser model of the first `layers` layers (all, if there are fewer)."""
         ends = self.layer_ends[:layers]
-        count = ends[-1] if ends else 0
-        columns = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
-        far = self.far_rows < count
-        return GridSplats(
-            self.grids,
-            *(getattr(self, name)[:count] for name in columns),
-            far_rows=self.far_rows[far],
+        return self._part(0, ends[-1], ends)
+
+    def split(self) -> list["GridSplats"]:
+        """Each layer's rows as a model of one layer."""
+        starts = (0, *self.layer_ends)
+        return [
+            self._part(low, high, (high - low,))
+            for low, high in zip(starts, self.layer_ends, strict=False)
+        ]
+
+    def _part(self, low: int, high: int, layer_ends: tuple[int, ...]) -> "GridSplats":
+        far = (self.far_rows >= low) & (self.far_rows < high)
+        return replace(
+            self,
+            **{name: getattr(self, name)[low:high] for name in _COLUMNS},
+            far_rows=self.far_rows[far] - np.int32(low),
             far_xyz=self.far_xyz[far],
-            layer_ends=ends,
+            layer_ends=layer_ends,
         )
 
     def values(self) -> dict[str, FloatArray]:
@@ -112,7 +121,7 @@ class GridSplats:
         }
 
     def _axes(self) -> tuple[Integers, Integers, Integers, Integers]:
-        return self.precision, *(self.scale[:, axis] for axis in range(3))
+        return self.precision, self.scale[:, 0], self.scale[:, 1], self.scale[:, 2]
 
     def _xyz_values(self) -> FloatArray:
         grid = self.grids.position

@@ -171,8 +171,8 @@ def _check(grids: Grids) -> None:
     factors += [*precision.by_opacity, *precision.scale_factors, *precision.by_shell]
     limits = {
         "SH degree": 0 <= grids.sh_degree <= 3,
-        "number": bool(np.isfinite(np.float32(numbers)).all()),
-        "step": min(np.float32(steps)) > 0,
+        "number": bool(np.isfinite(np.array(numbers, np.float32)).all()),
+        "step": bool((np.array(steps, np.float32) > 0).all()),
         "position bits": 1 <= position.coarse_bits <= position.bits <= MAX_POSITION_BITS,
         "position shift": position.shift.most <= position.bits - position.coarse_bits,
         "levels": all(2 <= line.levels <= MAX_LEVELS for line in (grids.opacity, grids.scale)),

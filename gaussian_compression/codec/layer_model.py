@@ -28,10 +28,9 @@ BINNED = ("opacity", "scale0", "scale1", "scale2", "dc0", "dc1", "dc2", "groups"
 EDGES = 7
 BINS = EDGES + 1
 
-_ENERGY_BINS = np.searchsorted([1, 4, 7, 10, 14, 20, 28], np.arange(64), side="right").astype(
-    np.int32
-)
-_ENERGY_LEVELS = 8
+_ENERGY_EDGES = (1, 4, 8, 14, 22, 32, 46, 66, 95, 140, 210)
+_ENERGY_LEVELS = len(_ENERGY_EDGES) + 1
+_ENERGY_BINS = np.searchsorted(_ENERGY_EDGES, np.arange(256), side="right").astype(np.int32)
 _TOTAL_BINS = 3
 
 
@@ -85,8 +84,8 @@ def code_layer(coder: PlaneCoder, shape: LayerShape, given: LayerColumns | None)
     axes = (scale[0], scale[1], scale[2])
     predicted = grids.precision.apply(opacity, scale.T, cells)
     precision = layer.precision(predicted, None if given is None else given.precision)
-    widths = grids.position.bits - grids.position.coarse_bits
-    widths = widths - grids.position.shift.apply(precision, *axes)
+    fine = grids.position.bits - grids.position.coarse_bits
+    widths = np.int32(fine) - grids.position.shift.apply(precision, *axes)
     low_bits = [coder.bits(widths, None if given is None else given.low_bits[i]) for i in range(3)]
     turns = grids.rotation_shift.apply(precision, *axes)
     rotation = layer.rotation(turns, None if given is None else given.rotation)

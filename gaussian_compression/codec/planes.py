@@ -189,13 +189,18 @@ class Families:
 
 
 class PlaneReader(PlaneCoder):
-    """Reads one layer back."""
+    """Reads one layer back, from its two streams: rANS and plain bits."""
 
     def __init__(
-        self, lanes: int, bases: "ContextBases", table: DecodeTable, rans: bytes, bits: bytes,
+        self,
+        streams: tuple[bytes, bytes],
+        lanes: int,
+        knowledge: tuple["ContextBases", DecodeTable],
         layer: int,
-    ) -> None:  # fmt: skip
-        self._lanes, self._bases = lanes, bases
+    ) -> None:
+        rans, bits = streams
+        self._bases, table = knowledge
+        self._lanes = lanes
         self._decoder = RansDecoder(rans, lanes, table, f"rans{layer}")
         self._bits = np.frombuffer(bits, np.uint8)
         self._bit_section, self._next_byte = f"bits{layer}", 0

@@ -48,7 +48,8 @@ class DecodeTable:
         token = np.repeat(np.tile(np.arange(256, dtype=np.uint8), len(frequencies)), flat)
         start = np.cumsum(flat, dtype=np.uint32) - flat
         offset = np.arange(len(token), dtype=np.uint32) - np.repeat(start, flat)
-        return DecodeTable((np.repeat(flat, flat) << 16) | offset, token)
+        step = (np.repeat(flat, flat) << 16) | offset
+        return DecodeTable(step.astype(np.uint32), token)
 
 
 class RansEncoder:
