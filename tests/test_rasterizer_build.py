@@ -55,7 +55,8 @@ __global__ void formulas_on_device(Camera camera, const float* in, float* out) {
   const WorldCovariance<float> d_covariance = world_covariance_backward(projection, d);
   const Projection<float> d_other = ellipse_of_covariance_backward(projection, covariance, d);
   out[0] = d_mean.x + d_mean.y + d_mean.z + q.w + q.x + q.y + q.z + d_axes.scale.x;
-  out[1] = span.begin + span.end + alpha_exponent(in[0], in[1], in[2], binary_logarithm(opacity), x, y);
+  out[1] = span.begin + span.end;
+  out[1] += alpha_exponent(in[0], in[1], in[2], binary_logarithm(opacity), x, y);
   out[2] = other.determinant + d_covariance.xy + d_other.u.x + power_of_two(in[3]);
 }
 """
