@@ -163,10 +163,8 @@ def rasterize_gaussians_backward(
     grad_inverse_depth: torch.Tensor | None,
 ) -> Gradients:
     """Derivatives for all parameters that `rasterize_gaussians` was given to make `frame`."""
-    gradients = Gradients(
-        *(None if tensor is None else torch.empty_like(tensor) for tensor in parameters),
-        screen=torch.empty_like(parameters.means),
-    )
+    places = [None if tensor is None else torch.empty_like(tensor) for tensor in parameters]
+    gradients = Gradients._make([*places, torch.empty_like(parameters.means)])
     if parameters.means.shape[0] != 0:
         frame.backward(
             scene_of(parameters), grad_color, grad_inverse_depth, gradients_of(gradients)

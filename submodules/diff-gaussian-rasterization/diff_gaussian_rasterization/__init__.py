@@ -50,7 +50,7 @@ class _RasterizeGaussians(torch.autograd.Function):
     """Autograd's view of the two passes."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         means3D: torch.Tensor,
         means2D: torch.Tensor,
@@ -66,10 +66,8 @@ class _RasterizeGaussians(torch.autograd.Function):
         given = _C.Parameters(
             means3D, opacities, scales, rotations, cov3Ds_precomp, colors_precomp, dc, sh
         )
-        parameters = _C.check_parameters(
-            given._replace(**{name: _present(getattr(given, name)) for name in given._fields[2:]}),
-            raster_settings.sh_degree,
-        )
+        present = _C.Parameters._make([*given[:2], *map(_present, given[2:])])
+        parameters = _C.check_parameters(present, raster_settings.sh_degree)
         needed = any(ctx.needs_input_grad)
         result = _C.rasterize_gaussians(parameters, raster_settings, keep=needed)
         if needed:
@@ -83,9 +81,9 @@ class _RasterizeGaussians(torch.autograd.Function):
         return (result.color, result.radii, result.inverse_depth)[: _returned_values()]
 
     @staticmethod
-    def backward(ctx: Any, grad_color: Any, _: Any, grad_inverse_depth: Any = None) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_color: Any, _: Any, grad_inverse_depth: Any = None) -> Any:
         saved = iter(ctx.saved_tensors)
-        parameters = _C.Parameters(*(next(saved) if there else None for there in ctx.present))
+        parameters = _C.Parameters._make(next(saved) if there else None for there in ctx.present)
         if grad_color is None:
             if grad_inverse_depth is None:
                 return (None,) * 10

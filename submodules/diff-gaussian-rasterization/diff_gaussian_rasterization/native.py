@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 
 from ._native import load_library
+from .settings import GaussianRasterizationSettings
 
 library, instruction_set = load_library()
 
@@ -23,22 +24,6 @@ MOST_GAUSSIANS = 1 << 31
 STAGES = ("project", "sort", "blend", "blend backward", "project backward")
 
 _address = ctypes.c_void_p
-
-
-class Settings(Protocol):
-    """What is read of a `GaussianRasterizationSettings`."""
-
-    image_height: int
-    image_width: int
-    tanfovx: float
-    tanfovy: float
-    bg: torch.Tensor
-    scale_modifier: float
-    viewmatrix: torch.Tensor
-    projmatrix: torch.Tensor
-    sh_degree: int
-    campos: torch.Tensor
-    antialiasing: bool
 
 
 class Camera(ctypes.Structure):
@@ -215,7 +200,7 @@ def address(tensor: torch.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def camera_of(settings: Settings) -> Camera:
+def camera_of(settings: GaussianRasterizationSettings) -> Camera:
     """The view that the settings describe; ValueError where they are out of range."""
     for name in ("image_width", "image_height"):
         side = getattr(settings, name)
