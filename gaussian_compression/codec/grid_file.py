@@ -71,24 +71,37 @@ def in_layer_order(splats: GridSplats) -> GridSplats:
     return splats.reordered(layer_order(splats), splats.layer_ends)
 
 
-def pack_grid_splats(splats: GridSplats) -> dict[str, bytes]:
-    """The file's sections, in order; `splats` has to be in layer order."""
-    layers = splats.split()
-    edges = _design_edges(splats)
-    families = Families()
-    writers = []
-    for rows in layers:
+@dataclass(frozen=True)
+class Recording:
+    """All layers as planes under contexts, not yet coded."""
+
+    edges: Edges
+    families: Families
+    writers: list[PlaneWriter]
+
+
+def record_layers(splats: GridSplats) -> Recording:
+    """What the layer model says about `splats`, which has to be in layer order."""
+    edges, families, writers = _design_edges(splats), Families(), []
+    for rows in splats.split():
         lanes = lanes_for(rows.count)
         writer = PlaneWriter(lanes, families)
-        columns = layer_columns(rows, lanes)
-        code_layer(writer, LayerShape(splats.grids, edges, rows.count, lanes), columns)
+        shape = LayerShape(splats.grids, edges, rows.count, lanes)
+        code_layer(writer, shape, layer_columns(rows, lanes))
         writers.append(writer)
-    tables = design_tables(families.counts())
+    return Recording(edges, families, writers)
+
+
+def pack_grid_splats(splats: GridSplats) -> dict[str, bytes]:
+    """The file's sections, in order; `splats` has to be in layer order."""
+    layers, recording = splats.split(), record_layers(splats)
+    tables = design_tables(recording.families.counts())
+    stored_tables = _pack_edges(recording.edges) + pack_tables(tables)
     sections = {
         "model": zlib.compress(_pack_model(splats.grids, layers), 9),
-        "tables": zlib.compress(_pack_edges(edges) + pack_tables(tables), 9),
+        "tables": zlib.compress(stored_tables, 9),
     }
-    for number, (rows, writer) in enumerate(zip(layers, writers, strict=True)):
+    for number, (rows, writer) in enumerate(zip(layers, recording.writers, strict=True)):
         sections[f"rans{number}"] = writer.rans_bytes(tables)
         sections[f"bits{number}"] = writer.bit_bytes()
         if len(rows.far_rows):
