@@ -57,19 +57,23 @@ Tile tile_at(const Frame& frame, int64_t index) {
   return {left, top, inside(left, frame.camera.width), inside(top, frame.camera.height)};
 }
 
-// Sets up the transmittances of a tile: 1, and -1 in pixels outside the image. Pixels that take no more Gaussians have a
-// negative transmittance, of the right magnitude. Returns the blocks with a pixel inside.
-BlockMask start_transmittance(const Tile& tile, float* transmittance) {
-  BlockMask open = 0;
-  for (int block = 0; block < kBlocks; ++block) {
-    const Float x = Float::load(kLayout.lane_x) + Float(kLayout.block_x[block]);
-    const Float y = Float::load(kLayout.lane_y) + Float(kLayout.block_y[block]);
-    const Mask inside = (x < Float(static_cast<float>(tile.width))) & (y < Float(static_cast<float>(tile.height)));
-    select(inside, Float(1.0f), Float(-1.0f)).store(transmittance + block * kLanes);
-    if (any(inside)) open |= static_cast<BlockMask>(BlockMask{1} << block);
-  }
-  return open;
+// A value for each pixel of a block.
+struct alignas(sizeof(float) * kLanes) Lanes {
+  float value[kLanes];
+  operator Float() const { return Float::load(value); }
+  void operator=(Float lanes) { lanes.store(value); }
+};
+
+// The transmittance of a pixel before any Gaussian: 1, or -1 outside the image. Pixels that take no more Gaussians have a
+// negative transmittance, of the right magnitude.
+Float first_transmittance(const Tile& tile, int block) {
+  const Float x = Float::load(kLayout.lane_x) + Float(kLayout.block_x[block]);
+  const Float y = Float::load(kLayout.lane_y) + Float(kLayout.block_y[block]);
+  const Mask inside = (x < Float(static_cast<float>(tile.width))) & (y < Float(static_cast<float>(tile.height)));
+  return select(inside, Float(1.0f), Float(-1.0f));
 }
+
+constexpr BlockMask bit_of(int block) { return static_cast<BlockMask>(BlockMask{1} << block); }
 
 // A Gaussian's numbers in every lane, its centre relative to the tile.
 struct Spread {
@@ -139,34 +143,30 @@ __attribute__((always_inline)) inline void call_for(const Frame& frame, const En
 // ---------------------------------------------------------------------------------------------------------------------
 // Forward
 
+// What is in front, for the pixels of a block.
 struct Accumulated {
-  alignas(64) float transmittance[kTilePixels];
-  alignas(64) float channel[4][kTilePixels];  // red, green, blue, inverse depth
+  Lanes transmittance;
+  Lanes channel[4];  // red, green, blue, inverse depth
 };
 
 // Blends one Gaussian into the blocks `todo`; returns those in which it changed a pixel. Blocks that take no more
 // Gaussians are taken out of `open`.
 template <int kChannels>
-inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask todo, BlockMask& open, Accumulated& sums) {
+inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask todo, BlockMask& open, Accumulated* blocks) {
   const Spread spread(splat, tile);
   const Float color[4] = {Float(splat.red), Float(splat.green), Float(splat.blue), Float(splat.inverse_depth)};
   BlockMask changed = 0;
   for (; todo != 0; todo &= static_cast<BlockMask>(todo - 1)) {
     const int block = lowest_block(todo);
-    float* t = sums.transmittance + block * kLanes;
-    const Float transmittance = Float::load(t);
+    Accumulated& sums = blocks[block];
+    const Float transmittance = sums.transmittance;
     const Step step = step_into(spread, block, transmittance);
     if (!any(step.drawn)) continue;
+    changed |= bit_of(block);
     const Float weight = select(step.blended, step.alpha * transmittance, Float(0.0f));
-    for (int c = 0; c < kChannels; ++c) {
-      float* sum = sums.channel[c] + block * kLanes;
-      simd::fmadd(weight, color[c], Float::load(sum)).store(sum);
-    }
-    step.transmittance.store(t);
-    changed |= static_cast<BlockMask>(BlockMask{1} << block);
-    if (any(step.stopped) && all_negative(step.transmittance)) {
-      open &= static_cast<BlockMask>(~(BlockMask{1} << block));
-    }
+    for (int c = 0; c < kChannels; ++c) sums.channel[c] = simd::fmadd(weight, color[c], sums.channel[c]);
+    sums.transmittance = step.transmittance;
+    if (all_negative(step.transmittance)) open &= static_cast<BlockMask>(~bit_of(block));
   }
   return changed;
 }
@@ -174,8 +174,14 @@ inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask tod
 // The tests of a whole batch come first: how many blocks a Gaussian reaches is hard to predict for the processor, and a
 // wrong guess is costly only while the test it depends on is still under way.
 template <int kChannels>
-void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated& sums) {
-  BlockMask open = start_transmittance(tile, sums.transmittance);
+void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated* blocks) {
+  BlockMask open = 0;
+  for (int block = 0; block < kBlocks; ++block) {
+    const Float first = first_transmittance(tile, block);
+    blocks[block].transmittance = first;
+    for (Lanes& sum : blocks[block].channel) sum = Float(0.0f);
+    if (!all_negative(first)) open |= bit_of(block);
+  }
   const uint32_t begin = frame.tile_begin[index], end = frame.tile_begin[index + 1];
   const Entry* entries = frame.entries.data();
   uint32_t i = begin;
@@ -189,7 +195,7 @@ void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated& s
     }
     for (uint32_t first = i; i < batch_end && open != 0; ++i) {
       const BlockMask todo = reached[i - first] & open;
-      frame.masks[i] = blend_entry<kChannels>(frame.splats[entries[i].gaussian], tile, todo, open, sums);
+      frame.masks[i] = blend_entry<kChannels>(frame.splats[entries[i].gaussian], tile, todo, open, blocks);
     }
   }
   frame.tile_used[index] = i - begin;
@@ -197,18 +203,15 @@ void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated& s
 
 // Adds the background behind what is not opaque.
 void add_background(const Camera& camera, Accumulated& sums) {
-  for (int i = 0; i < kTilePixels; i += kLanes) {
-    const Float signed_left_over = Float::load(sums.transmittance + i);
-    const Float left_over = simd::maximum(signed_left_over, -signed_left_over);
-    for (int c = 0; c < 3; ++c) {
-      float* sum = sums.channel[c] + i;
-      simd::fmadd(left_over, Float(camera.background[c]), Float::load(sum)).store(sum);
-    }
+  const Float transmittance = sums.transmittance;
+  const Float left_over = simd::maximum(transmittance, -transmittance);
+  for (int c = 0; c < 3; ++c) {
+    sums.channel[c] = simd::fmadd(left_over, Float(camera.background[c]), sums.channel[c]);
   }
 }
 
-// From the order of blocks and lanes to rows of an image, or back: calls copy(offset in the image, offset in the tile,
-// number of pixels) for each run of neighbours.
+// From blocks to rows of an image, or back: calls copy(offset in the image, block, first lane, number of pixels) for each
+// run of neighbours.
 template <class Copy>
 void for_each_run(const Tile& tile, int32_t image_width, Copy&& copy) {
   for (int y = 0; y < tile.height; ++y) {
@@ -216,78 +219,82 @@ void for_each_run(const Tile& tile, int32_t image_width, Copy&& copy) {
     for (int x = 0; x < tile.width; x += kBlockWidth) {
       const int block = y / kBlockHeight * kBlocksPerRow + x / kBlockWidth;
       const int count = tile.width - x < kBlockWidth ? tile.width - x : kBlockWidth;
-      copy(row + x, block * kLanes + y % kBlockHeight * kBlockWidth, count);
+      copy(row + x, block, y % kBlockHeight * kBlockWidth, count);
     }
   }
 }
 
-void write_plane(const Frame& frame, const Tile& tile, const float* values, bool clamped, float* plane) {
-  alignas(64) float limited[kTilePixels];
-  if (clamped) {
-    for (int i = 0; i < kTilePixels; i += kLanes) {
-      // In this order not-a-number stays.
-      const Float low = simd::maximum(Float(0.0f), Float::load(values + i));
-      simd::minimum(Float(1.0f), low).store(limited + i);
-    }
-    values = limited;
+void copy_run(float* to, const float* from, int count) {
+  if (count == kBlockWidth) {
+    std::memcpy(to, from, kBlockWidth * sizeof(float));  // of constant size it is one instruction
+  } else {
+    for (int i = 0; i < count; ++i) to[i] = from[i];
   }
-  for_each_run(tile, frame.camera.width, [&](int64_t in_image, int in_tile, int count) {
-    std::memcpy(plane + in_image, values + in_tile, static_cast<size_t>(count) * sizeof(float));
-  });
 }
+
+// In this order not-a-number stays.
+Float limited(Float color) { return simd::minimum(Float(1.0f), simd::maximum(Float(0.0f), color)); }
 
 template <int kChannels>
 void blend_tile(Frame& frame, const Outputs& outputs, int64_t index) {
   const Tile tile = tile_at(frame, index);
-  Accumulated sums;
-  std::memset(sums.channel, 0, sizeof sums.channel);
-  blend_entries<kChannels>(frame, index, tile, sums);
-  add_background(frame.camera, sums);
-  if (frame.kept) {
-    std::memcpy(frame.pixels.data() + index * 4 * kTilePixels, sums.channel, sizeof sums.channel);
+  Accumulated blocks[kBlocks];
+  blend_entries<kChannels>(frame, index, tile, blocks);
+  float* kept = frame.pixels.data() + index * 4 * kTilePixels;
+  for (int block = 0; block < kBlocks; ++block) {
+    Accumulated& sums = blocks[block];
+    add_background(frame.camera, sums);
+    if (frame.kept) std::memcpy(kept + block * 4 * kLanes, sums.channel, sizeof sums.channel);
+    for (int c = 0; c < 3 && frame.clamped; ++c) sums.channel[c] = limited(sums.channel[c]);
   }
   const int64_t plane = static_cast<int64_t>(frame.camera.width) * frame.camera.height;
-  for (int c = 0; c < 3; ++c) write_plane(frame, tile, sums.channel[c], frame.clamped, outputs.image + c * plane);
-  if (kChannels == 4) write_plane(frame, tile, sums.channel[3], false, outputs.inverse_depth);
+  for (int c = 0; c < kChannels; ++c) {
+    float* out = c < 3 ? outputs.image + c * plane : outputs.inverse_depth;
+    for_each_run(tile, frame.camera.width, [&](int64_t pixel, int block, int lane, int count) {
+      copy_run(out + pixel, blocks[block].channel[c].value + lane, count);
+    });
+  }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Backward
 
+// For the pixels of a block.
+template <int kChannels>
 struct Replayed {
-  alignas(64) float transmittance[kTilePixels];
-  alignas(64) float behind[kTilePixels];      // derivative-weighted colour of all that is not yet passed
-  alignas(64) float derivative[4][kTilePixels];
+  Lanes transmittance;
+  Lanes behind;                 // derivative times colour, of all that is not yet passed
+  Lanes derivative[kChannels];  // of the loss, for the final colour and inverse depth
 };
-
-// The derivative for the final colour, where the image follows it.
-void read_derivative(const Frame& frame, const Tile& tile, const float* plane, const float* values, bool clamped,
-                     float* derivative) {
-  std::memset(derivative, 0, kTilePixels * sizeof(float));
-  for_each_run(tile, frame.camera.width, [&](int64_t in_image, int in_tile, int count) {
-    std::memcpy(derivative + in_tile, plane + in_image, static_cast<size_t>(count) * sizeof(float));
-  });
-  if (!clamped) return;
-  for (int i = 0; i < kTilePixels; ++i) {
-    if (values[i] < 0.0f || values[i] > 1.0f) derivative[i] = 0.0f;
-  }
-}
 
 template <int kChannels>
 void prepare_replay(const Frame& frame, const Tile& tile, int64_t index, const float* d_image,
-                    const float* d_inverse_depth, Replayed& replayed) {
-  const float* final = frame.pixels.data() + index * 4 * kTilePixels;
+                    const float* d_inverse_depth, Replayed<kChannels>* blocks) {
+  const float* kept = frame.pixels.data() + index * 4 * kTilePixels;
   const int64_t plane = static_cast<int64_t>(frame.camera.width) * frame.camera.height;
+  const Float zero = Float(0.0f), one = Float(1.0f);
+  for (int block = 0; block < kBlocks; ++block) {
+    for (Lanes& derivative : blocks[block].derivative) derivative = zero;
+  }
   for (int c = 0; c < kChannels; ++c) {
     const float* source = c < 3 ? d_image + c * plane : d_inverse_depth;
-    read_derivative(frame, tile, source, final + c * kTilePixels, c < 3 && frame.clamped, replayed.derivative[c]);
+    for_each_run(tile, frame.camera.width, [&](int64_t pixel, int block, int lane, int count) {
+      copy_run(blocks[block].derivative[c].value + lane, source + pixel, count);
+    });
   }
-  for (int i = 0; i < kTilePixels; i += kLanes) {
-    Float behind = Float(0.0f);
+  for (int block = 0; block < kBlocks; ++block) {
+    Replayed<kChannels>& replayed = blocks[block];
+    Float behind = zero;
     for (int c = 0; c < kChannels; ++c) {
-      behind = simd::fmadd(Float::load(final + c * kTilePixels + i), Float::load(replayed.derivative[c] + i), behind);
+      const Float color = Float::load(kept + (block * 4 + c) * kLanes);
+      if (c < 3 && frame.clamped) {
+        const Mask beyond = (color < zero) | (one < color);
+        replayed.derivative[c] = select(beyond, zero, replayed.derivative[c]);
+      }
+      behind = simd::fmadd(color, replayed.derivative[c], behind);
     }
-    behind.store(replayed.behind + i);
+    replayed.behind = behind;
+    replayed.transmittance = first_transmittance(tile, block);
   }
 }
 
@@ -311,23 +318,18 @@ struct LaneSums {
 };
 
 template <int kChannels>
-inline void block_backward(const Spread& spread, const Float (&color)[4], int block, Replayed& replayed,
+inline void block_backward(const Spread& spread, const Float (&color)[4], int block, Replayed<kChannels>& replayed,
                            LaneSums<kChannels>& sums) {
-  float* t = replayed.transmittance + block * kLanes;
-  float* b = replayed.behind + block * kLanes;
-  const Float transmittance = Float::load(t);
+  const Float transmittance = replayed.transmittance;
   const Step step = step_into(spread, block, transmittance);
-  step.transmittance.store(t);
+  replayed.transmittance = step.transmittance;
   const Float zero = Float(0.0f);
   const Float weight = select(step.blended, step.alpha * transmittance, zero);
-  Float along = zero;  // colour times derivative
-  for (int c = 0; c < kChannels; ++c) {
-    const Float derivative = Float::load(replayed.derivative[c] + block * kLanes);
-    along = c == 0 ? color[c] * derivative : simd::fmadd(color[c], derivative, along);
-    sums.channel[c] = simd::fmadd(weight, derivative, sums.channel[c]);
-  }
-  const Float behind = simd::fnmadd(weight, along, Float::load(b));
-  behind.store(b);
+  Float along = color[0] * replayed.derivative[0];  // colour times derivative
+  for (int c = 1; c < kChannels; ++c) along = simd::fmadd(color[c], replayed.derivative[c], along);
+  for (int c = 0; c < kChannels; ++c) sums.channel[c] = simd::fmadd(weight, replayed.derivative[c], sums.channel[c]);
+  const Float behind = simd::fnmadd(weight, along, replayed.behind);
+  replayed.behind = behind;
   const Float passes = simd::reciprocal(Float(1.0f) - step.alpha);
   const Float d_alpha = simd::fnmadd(behind, passes, transmittance * along);
   const Float s = select(step.blended, step.opacity_times_falloff * d_alpha, zero);
@@ -345,9 +347,8 @@ void blend_tile_backward(Frame& frame, const float* d_image, const float* d_inve
   const uint32_t used = frame.tile_used[index];
   if (used == 0) return;
   const Tile tile = tile_at(frame, index);
-  Replayed replayed;
-  prepare_replay<kChannels>(frame, tile, index, d_image, d_inverse_depth, replayed);
-  start_transmittance(tile, replayed.transmittance);
+  Replayed<kChannels> blocks[kBlocks];
+  prepare_replay(frame, tile, index, d_image, d_inverse_depth, blocks);
   const Entry* entries = frame.entries.data() + frame.tile_begin[index];
   const BlockMask* masks = frame.masks.data() + frame.tile_begin[index];
   for (uint32_t i = 0; i < used; ++i) {
@@ -358,7 +359,8 @@ void blend_tile_backward(Frame& frame, const float* d_image, const float* d_inve
     const Float color[4] = {Float(splat.red), Float(splat.green), Float(splat.blue), Float(splat.inverse_depth)};
     LaneSums<kChannels> sums;
     for (BlockMask todo = masks[i]; todo != 0; todo &= static_cast<BlockMask>(todo - 1)) {
-      block_backward<kChannels>(spread, color, lowest_block(todo), replayed, sums);
+      const int block = lowest_block(todo);
+      block_backward(spread, color, block, blocks[block], sums);
     }
     sums.store(frame.gradients[entries[i].slot]);
     frame.written[entries[i].slot] = 1;

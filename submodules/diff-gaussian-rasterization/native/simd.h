@@ -49,7 +49,10 @@ inline uint32_t bits(Mask a) { return a.m; }
 inline Mask from_bits(uint32_t value) { return {static_cast<__mmask16>(value)}; }
 // The same numbers, but negative in the chosen lanes.
 inline Float negative_where(Mask m, Float a) { return _mm512_mask_or_ps(a.v, m.m, a.v, _mm512_set1_ps(-0.0f)); }
-inline bool all_negative(Float a) { return _mm512_movepi32_mask(_mm512_castps_si512(a.v)) == 0xffff; }
+inline bool all_negative(Float a) {
+  const __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(a.v));
+  return _kortestc_mask16_u8(negative, negative) != 0;
+}
 inline Float select(Mask m, Float yes, Float no) { return _mm512_mask_blend_ps(m.m, no.v, yes.v); }
 inline Float fmadd(Float a, Float b, Float c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
 inline Float fnmadd(Float a, Float b, Float c) { return _mm512_fnmadd_ps(a.v, b.v, c.v); }
