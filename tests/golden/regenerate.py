@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the golden files: `python -m tests.golden.regenerate`. Say in the commit why they change.
+
+good_*.f3dgs decode to the values whose SHA-256 sizes.csv holds; bad_*.f3dgs must be refused.
+A file of a published version never changes: readers of today have to read it for ever.
+"""
+
+import csv
+import hashlib
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from gaussian_compression.codec.container import Container, pack_container, unpack_container
+from gaussian_compression.codec.model_file import ModelFile, decode, encode, in_file_order
+from tests.test_codec import random_model as random_version_1
+from tests.test_grid_codec import random_model as random_version_2
+from utils.files import write_text
+
+FOLDER = Path(__file__).parent
+TABLE = FOLDER / "sizes.csv"
+
+
+def good_files() -> dict[str, bytes]:
+    """Small files of both versions, by name."""
+    files = {
+        f"good_v1_sh{degree}": encode(ModelFile(in_file_order(random_version_1(60, degree))))
+        for degree in (0, 3)
+    }
+    for degree in range(4):
+        model = random_version_2(120, degree, seed=degree)
+        files[f"good_v2_sh{degree}"] = encode(ModelFile(model, {"generator": "golden"}))
+    files["good_v2_empty"] = encode(ModelFile(random_version_2(0, 3)))
+    return files
+
+
+def bad_files(good: dict[str, bytes]) -> dict[str, bytes]:
+    """Files that a reader must refuse, by what is wrong with them. Their checksums are right."""
+    data = good["good_v2_sh1"]
+    sections = dict(unpack_container(data).sections)
+    model = bytearray(zlib.decompress(sections["model"]))
+
+    def changed(version: int = 2, **new: bytes) -> bytes:
+        return pack_container(Container(version, {**sections, **new}))
+
+    def lying_count(count: int) -> bytes:
+        lie = model.copy()
+        lie[1:5] = count.to_bytes(4, "little")
+        return zlib.compress(bytes(lie), 9)
+
+    return {
+        "bad_cut_short": data[: len(data) // 2],
+        "bad_left_over": data + b"\0",
+        "bad_checksum": data[:-3] + bytes([data[-3] ^ 1]) + data[-2:],
+        "bad_version": changed(version=3),
+        "bad_unknown_section": changed(extra=b""),
+        "bad_more_gaussians": changed(model=lying_count(10**6)),
+        "bad_beyond_limit": changed(model=lying_count(2**31)),
+        "bad_words_missing": changed(rans0=sections["rans0"][:-2]),
+        "bad_words_left_over": changed(rans1=sections["rans1"] + b"\0\0"),
+        "bad_bits_missing": changed(bits1=sections["bits1"][:-1]),
+        "bad_tables_bomb": changed(tables=zlib.compress(bytes(10**6), 9)),
+    }
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of the decoded values, attribute by attribute in the order of the format page."""
+    names = ("xyz", "opacity", "scaling", "rotation", "features_dc", "features_rest")
+    values = decode(data).splats.values()
+    hashed = hashlib.sha256()
+    for name in names:
+        hashed.update(np.ascontiguousarray(values[name], "<f4").tobytes())
+    return hashed.hexdigest()
+
+
+def main() -> None:
+    """Writes all files and the table."""
+    good = good_files()
+    for name, data in {**good, **bad_files(good)}.items():
+        (FOLDER / f"{name}.f3dgs").write_bytes(data)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", "bytes", "sha256 of the decoded values"])
+    for name, data in good.items():
+        table.writerow([name, len(data), digest(data)])
+    write_text(TABLE, text.getvalue())
+
+
+if __name__ == "__main__":
+    main()
