@@ -9,6 +9,7 @@ uncertain, somewhat less.
 """
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,11 @@ from gaussian_compression.codec.grids import (
 from gaussian_compression.codec.order import compact_morton_codes
 from splat_formats.splats import FloatArray, Splats
 
+_Number = TypeVar("_Number", bound=np.generic)
+
 _UNIT = 1 << 16  # of the integer rules
+_ROWS_AT_ONCE = 1 << 13  # what a processor's cache holds
+_SAMPLE = 1 << 17  # Gaussians that statistics look at
 _MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the steps of colour
 
 
@@ -40,17 +45,17 @@ _MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the s
 class Precision:
     """Steps at the median Gaussian's precision class, and how they follow the classes."""
 
-    sh_step: float = 1 / 28
+    sh_step: float = 1 / 32
     deadzone: float = 0.55
     """A coefficient below this part of its step becomes 0 (0.5: plain rounding)."""
-    dc_step: float = 1 / 15
-    rotation_step: float = 1 / 31
+    dc_step: float = 1 / 17
+    rotation_step: float = 1 / 36
     """Of quaternion components."""
-    scale_step: float = 1 / 13.5
+    scale_step: float = 1 / 15.5
     """Of natural logarithms."""
-    opacity_step: float = 1 / 11
+    opacity_step: float = 1 / 12.5
     """Of logits."""
-    position_step: float = 0.13
+    position_step: float = 0.113
     """Of a Gaussian's own size."""
     weight_exponent: float = 0.38
     """Steps go with weight ^ -exponent."""
@@ -146,7 +151,7 @@ def _position_grid(splats: Splats, precision: Precision, scale: Line) -> Positio
     """Cells as fine as the finest Gaussians need, over a box that leaves far outliers aside."""
     count = splats.count
     wanted = _wanted_position_step(splats, precision)
-    finest = float(np.quantile(wanted, 0.02)) if count else 0.0
+    finest = float(np.quantile(_sample(wanted), 0.02)) if count else 0.0
     low, high = _robust_box(splats.xyz)
     extent = float((high - low).max())
     bits = MAX_POSITION_BITS
@@ -164,7 +169,7 @@ def _robust_box(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
     """A box that holds all Gaussians but outliers, which would cost the others their precision."""
     if not len(xyz):
         return np.zeros(3, np.float32), np.ones(3, np.float32)
-    inner = np.quantile(xyz, [0.005, 0.995], axis=0)
+    inner = np.quantile(_sample(xyz), [0.005, 0.995], axis=0)
     reach = 8 * (inner[1] - inner[0])
     low = np.maximum(xyz.min(axis=0), inner[0] - reach)
     return low.astype(np.float32), np.minimum(xyz.max(axis=0), inner[1] + reach)
@@ -203,11 +208,12 @@ def _precision_rule(
 ) -> PrecisionRule:
     """The closed form in integers: classes from opacity, scales and distance from the middle."""
     opacity, scale, position = lines
+    xyz = _sample(splats.xyz)
     factor = -2 * precision.weight_exponent * _UNIT  # classes per octave of weight
     alpha = 1 / (1 + np.exp(-(opacity.minimum + opacity.step * np.arange(opacity.levels))))
     by_opacity = factor * 2 * precision.opacity_power / 2 * 2 * np.log2(alpha) / 2
     size = factor * np.array(precision.size_powers) * scale.step / np.log(2)
-    cells = _cells(splats.xyz, position) >> (position.bits - position.coarse_bits)
+    cells = _cells(xyz, position) >> (position.bits - position.coarse_bits)
     centre = np.median(cells, axis=0).astype(int) if splats.count else np.zeros(3, int)
     distance = np.linalg.norm(cells - centre, axis=1)
     unit = max(float(np.median(distance)) if splats.count else 1.0, 1.0)
@@ -227,12 +233,14 @@ def _precision_rule(
 def _centred(
     rule: PrecisionRule, splats: Splats, lines: tuple[Line, Line], cells: Integers
 ) -> PrecisionRule:
-    """The rule shifted so that the median Gaussian has the middle class."""
+    """The rule shifted so that the median of the sample, at `cells`, has the middle class."""
     if not splats.count:
         return rule
     opacity, scale = lines
-    totals = np.array(rule.by_opacity)[opacity.symbols(splats.opacity[:, 0])]
-    totals = totals + scale.symbols(splats.scaling).astype(np.int64) @ np.array(rule.scale_factors)
+    totals = np.array(rule.by_opacity)[opacity.symbols(_sample(splats.opacity)[:, 0])]
+    totals = totals + scale.symbols(_sample(splats.scaling)).astype(np.int64) @ np.array(
+        rule.scale_factors
+    )
     squared = ((cells.astype(np.int64) - np.array(rule.centre)) ** 2).sum(axis=1)
     shells = np.searchsorted(np.array(rule.radii, np.int64) ** 2, squared, side="right")
     totals = totals + np.array(rule.by_shell)[shells]
@@ -252,7 +260,8 @@ def _measured_classes(weights: npt.NDArray[np.float64], precision: Precision) ->
 
 def _dc_grid(splats: Splats, precision: Precision) -> tuple[float, tuple[int, int, int], Transform]:
     dc = splats.features_dc[:, 0]
-    transform = _decorrelating(dc - dc.mean(axis=0) if splats.count else dc, 3)
+    sample = _sample(dc)
+    transform = _decorrelating(sample - sample.mean(axis=0) if splats.count else sample, 3)
     step = np.float32(precision.dc_step / 8)
     low = np.zeros(3, int)
     if splats.count:
@@ -265,10 +274,16 @@ def _sh_grid(
     splats: Splats, precision: Precision, classes: Integers
 ) -> tuple[tuple[float, ...], Transform]:
     steps = precision.sh_step * 2.0 ** ((np.arange(CLASSES) - _MIDDLE_CLASS) / 2)
-    sh = _rest(splats)
+    sh = _sample(_rest(splats))
     # In steps: what the coder sees. Gaussians with wide steps have little to say.
-    transform = _decorrelating(sh / steps.astype(np.float32)[classes, None], sh.shape[1])
+    in_steps = sh / steps.astype(np.float32)[_sample(classes), None]
+    transform = _decorrelating(in_steps, sh.shape[1])
     return tuple(float(step) for step in (steps / MATRIX_UNIT).astype(np.float32)), transform
+
+
+def _sample(rows: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    """Evenly chosen rows, enough for statistics."""
+    return rows[:: max(1, len(rows) // _SAMPLE)]
 
 
 def _rest(splats: Splats) -> FloatArray:
@@ -331,13 +346,17 @@ def _sh_symbols(
     splats: Splats, grids: Grids, deadzone: float, classes: Integers
 ) -> npt.NDArray[np.int16]:
     sh = _rest(splats)
+    symbols = np.zeros(sh.shape, np.int16)
     if not sh.shape[1]:
-        return np.zeros(sh.shape, np.int16)
-    steps = np.array(grids.sh_steps, np.float32)[classes, None] * np.float32(MATRIX_UNIT)
-    scaled = grids.sh_transform.forward(sh) / steps
-    magnitude = np.floor(np.abs(scaled) + np.float32(1 - deadzone))
-    limit = 2**15 - 1
-    return np.clip(np.copysign(magnitude, scaled), -limit, limit).astype(np.int16)
+        return symbols
+    per_step = 1 / (np.array(grids.sh_steps, np.float32) * np.float32(MATRIX_UNIT))
+    bound, limit = np.float32(1 - deadzone), np.float32(2**15 - 1)
+    for low in range(0, splats.count, _ROWS_AT_ONCE):
+        part = slice(low, low + _ROWS_AT_ONCE)
+        scaled = grids.sh_transform.forward(sh[part]) * per_step.take(classes[part])[:, None]
+        scaled += np.copysign(bound, scaled)
+        symbols[part] = np.clip(scaled, -limit, limit, out=scaled)  # towards 0
+    return symbols
 
 
 def order_in_layers(

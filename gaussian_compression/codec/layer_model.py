@@ -155,22 +155,24 @@ class _Layer:
         used = None if given is None else used_groups(given)
         groups = self._near("groups", CLASSES, precision, self._still, used)
         _within(groups, channels // COEFFICIENTS_PER_GROUP + 1, "sh")
-        rows = np.flatnonzero(groups)
+        rows: npt.NDArray[np.intp] = np.flatnonzero(groups)
+        left: Values = groups[rows]
         total = np.searchsorted([2, 6], self._around(groups)[rows], side="right").astype(np.int32)
         energy = np.zeros(len(rows), np.int32)
         for group in range(channels // COEFFICIENTS_PER_GROUP):
-            kept = np.flatnonzero(groups[rows] > group)
-            rows, total, energy = rows[kept], total[kept], energy[kept]
-            is_last = (groups[rows] == group + 1).astype(np.int32)
-            fixed = (is_last * _TOTAL_BINS + total) * _ENERGY_LEVELS
+            if group and not left.all():
+                kept = np.flatnonzero(left)
+                rows, left = rows.take(kept), left.take(kept)
+                total, energy = total.take(kept), energy.take(kept)
+            fixed = ((left == 1) * np.int32(_TOTAL_BINS) + total) * np.int32(_ENERGY_LEVELS)
+            left -= 1
             first = group * COEFFICIENTS_PER_GROUP
             for channel in range(first, first + COEFFICIENTS_PER_GROUP):
                 contexts = fixed + _ENERGY_BINS.take(energy, mode="clip")
-                values = None if given is None else given[channel, rows].astype(np.int32)
-                found = self._signed(f"sh{channel}", 2 * _TOTAL_BINS * _ENERGY_LEVELS, contexts,
-                                     values)  # fmt: skip
+                values = None if given is None else given[channel].take(rows)
+                magnitudes, found = self._signed(f"sh{channel}", contexts, values)
                 planes[channel, rows] = found
-                energy += 4 * np.minimum(np.abs(found), 15) - (energy >> 3)
+                energy += (np.minimum(magnitudes, 15) << 2) - (energy >> 3)
         return planes
 
     def _around(self, groups: Values) -> Values:
@@ -181,19 +183,20 @@ class _Layer:
         around[:-lanes] += groups[lanes:]
         return around
 
-    def _signed(self, name: str, size: int, contexts: Values, given: Values | None) -> Values:
-        """Magnitudes under contexts, then the signs of those that are not 0 as plain bits."""
-        magnitudes = self._coder.plane(
-            name, size, contexts, None if given is None else np.abs(given)
-        )
-        if given is None and magnitudes.max(initial=0) > MAX_SH_MAGNITUDE:
+    def _signed(
+        self, name: str, contexts: Values, given: npt.NDArray[np.int16] | None
+    ) -> tuple[Values, npt.NDArray[np.int16]]:
+        """Magnitudes under contexts, then the signs of those that are not 0; both, and together."""
+        wanted = None if given is None else np.abs(given.astype(np.int32))
+        magnitudes = self._coder.plane(name, 2 * _TOTAL_BINS * _ENERGY_LEVELS, contexts, wanted)
+        if magnitudes.max(initial=0) > MAX_SH_MAGNITUDE:
             raise CorruptFile("sh", f"a magnitude above {MAX_SH_MAGNITUDE}")
-        rows = np.flatnonzero(magnitudes)
-        negative = None if given is None else (given[rows] < 0).astype(np.int32)
-        negative = self._coder.bits(np.ones(len(rows), np.int32), negative)
-        signed = magnitudes.copy()
-        signed[rows] *= 1 - 2 * negative
-        return signed
+        (rows,) = magnitudes.nonzero()
+        signs = None if given is None else given.take(rows) < 0
+        negative = rows[self._coder.flags(len(rows), signs)]
+        signed = magnitudes.astype(np.int16)
+        signed[negative] = -signed.take(negative)
+        return magnitudes, signed
 
     def _near(
         self, name: str, size: int, contexts: Values, shifts: Values, given: Values | None

@@ -14,7 +14,13 @@ import numpy.typing as npt
 
 from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.histograms import Counts, Tables
-from gaussian_compression.codec.rans import DecodeTable, RansDecoder, RansEncoder, Tokens
+from gaussian_compression.codec.rans import (
+    PROBABILITY_BITS,
+    DecodeTable,
+    RansDecoder,
+    RansEncoder,
+    Tokens,
+)
 
 Values = npt.NDArray[np.int32]
 Contexts = npt.NDArray[np.int32]
@@ -65,6 +71,10 @@ class PlaneCoder(ABC):
     @abstractmethod
     def bits(self, widths: Values, values: Values | None) -> Values:
         """Plain integers (n,), values[i] of widths[i] bits (at most 24)."""
+
+    @abstractmethod
+    def flags(self, count: int, values: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+        """Plain bits (count,): as `bits`, all of width 1."""
 
 
 def tokens_of(values: Values) -> Tokens:
@@ -133,6 +143,12 @@ class PlaneWriter(PlaneCoder):
         for bit in range(int(widths.max()) - 1 if len(widths) else -1, -1, -1):
             wide = widths > bit
             self._bits.append(np.packbits(values[wide] >> bit & 1).tobytes())
+        return values
+
+    def flags(self, count: int, values: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+        """See PlaneCoder."""
+        assert values is not None
+        self._bits.append(np.packbits(values).tobytes())
         return values
 
     def _extra_bits(self, tokens: Tokens, values: Values) -> None:
@@ -220,7 +236,7 @@ class PlaneReader(PlaneCoder):
         values: Values | None,
     ) -> Values:
         """See PlaneCoder."""
-        histograms = self._bases.histograms(name, size * neighbour.count).astype(np.int32)
+        histograms = self._bases.histograms(name, size * neighbour.count)
         tokens = np.empty(len(contexts), np.uint8)
         average = np.full(self._lanes, 16 * neighbour.start, np.int32)
         first, shift = contexts * np.int32(neighbour.count), shifts + 4
@@ -252,7 +268,18 @@ class PlaneReader(PlaneCoder):
         if self._next_byte != len(self._bits):
             raise CorruptFile(self._bit_section, "bytes left over")
 
+    def flags(self, count: int, values: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+        """See PlaneCoder."""
+        end = self._next_byte + (count + 7) // 8
+        if end > len(self._bits):
+            raise CorruptFile(self._bit_section, "ends before its last bit")
+        found = np.unpackbits(self._bits[self._next_byte : end], count=count)
+        self._next_byte = end
+        return found.view(np.bool_)
+
     def _values(self, tokens: Tokens) -> Values:
+        if tokens.max(initial=0) <= DIRECT_TOKENS:
+            return tokens.astype(np.int32)
         values = TOKEN_BASE.take(tokens)
         large = np.flatnonzero(tokens > DIRECT_TOKENS)
         values[large] += self.bits(_EXTRA_BITS[tokens[large]], None)
@@ -263,12 +290,13 @@ class ContextBases:
     """The reader's side of `Families`: each plane's part of the context map."""
 
     def __init__(self, tables: Tables, section: str) -> None:
-        self._map, self._section = tables.context_map, section
-        self._parts: dict[str, npt.NDArray[np.uint8]] = {}
+        self._map = tables.context_map.astype(np.int32) << PROBABILITY_BITS
+        self._section = section
+        self._parts: dict[str, npt.NDArray[np.int32]] = {}
         self._next = 0
 
-    def histograms(self, name: str, size: int) -> npt.NDArray[np.uint8]:
-        """The histogram of each of the plane's `size` contexts."""
+    def histograms(self, name: str, size: int) -> npt.NDArray[np.int32]:
+        """The histogram << 12 of each of the plane's `size` contexts."""
         if name not in self._parts:
             end = self._next + size
             if end > len(self._map):
