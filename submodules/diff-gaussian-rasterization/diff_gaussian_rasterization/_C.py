@@ -149,7 +149,8 @@ def rasterize_gaussians(
     # Without a single Gaussian the original leaves the image black, whatever the background.
     make = torch.zeros if n == 0 else torch.empty
     color, inverse_depth = make(3, height, width), make(1, height, width)
-    radii = torch.zeros(n, dtype=torch.int32)
+    # Not zeros: PyTorch would wake its own threads for that, and they then spin in our way.
+    radii = torch.empty(n, dtype=torch.int32)
     if n != 0:
         outputs = native.Outputs(address(color), address(inverse_depth), address(radii))
         frame.render(camera, scene_of(parameters), outputs, keep=keep, clamp=False)

@@ -282,11 +282,11 @@ class Frame:
             )
         )
 
-    def counts(self) -> tuple[int, int, int]:
-        """Sizes of the view: Gaussians drawn, tile entries, blocks of pixels blended."""
+    def counts(self) -> dict[str, int]:
+        """Sizes of this view: Gaussians drawn, tile entries, pixels in the blocks blended."""
         numbers = (ctypes.c_int64 * 3)()
         library.frame_counts(self._handle, numbers)
-        return numbers[0], numbers[1], numbers[2]
+        return dict(zip(("drawn", "tile_entries", "blended_pixels"), numbers, strict=True))
 
     def stage_seconds(self) -> dict[str, tuple[float, float]]:
         """(wall, CPU) time of each stage of this view; of the backward ones if there were any."""

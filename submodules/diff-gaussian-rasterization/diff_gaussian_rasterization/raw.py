@@ -51,6 +51,14 @@ class Frame:
         self.inverse_depth = inverse_depth
         self._context = context
 
+    def stage_seconds(self) -> dict[str, tuple[float, float]]:
+        """(wall, CPU) time of each stage; empty unless rendered for training."""
+        return {} if self._context is None else self._context[0].stage_seconds()
+
+    def counts(self) -> dict[str, int]:
+        """Sizes of this view, for benchmarks; empty unless rendered for training."""
+        return {} if self._context is None else self._context[0].counts()
+
     def backward(
         self,
         d_image: torch.Tensor,
@@ -108,7 +116,8 @@ def render(
     make = torch.zeros if n == 0 else torch.empty
     image = make(3, height, width)
     depth = make(1, height, width) if inverse_depth else None
-    radii = torch.zeros(n, dtype=torch.int32)
+    # Not zeros: PyTorch would wake its own threads for that, and they then spin in our way.
+    radii = torch.empty(n, dtype=torch.int32)
     frame = native.Frame()
     if n != 0:
         outputs = native.Outputs(address(image), address(depth), address(radii))
