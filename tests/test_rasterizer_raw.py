@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,53 @@ def test_buffers_serve_again() -> None:
     for _ in range(5):
         raw.render(gaussians, scene.settings, training=True)
     assert len(native.Frame._idle) == idle
+
+
+def test_released_buffers_are_taken_anew() -> None:
+    scene = random_scene(seed=36, count=50)
+    before = raw.render(raw_of(scene), scene.settings, training=True).image
+    raw.release_buffers()
+    assert not native.Frame._idle
+    assert torch.equal(raw.render(raw_of(scene), scene.settings, training=True).image, before)
+
+
+def test_views_drawn_at_the_same_time_do_not_mix() -> None:
+    scenes = [random_scene(seed=seed, count=3000) for seed in range(40, 44)]
+    wanted = [raw.render(raw_of(s), s.settings, training=False).image for s in scenes]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            views = pool.map(lambda s: raw.render(raw_of(s), s.settings, training=False), scenes)
+            for view, image in zip(views, wanted, strict=True):
+                assert torch.equal(view.image, image)
+
+
+FORK_PROGRAM = """
+import os, torch
+from diff_gaussian_rasterization import raw
+from reference.random_scenes import random_scene, raw_of
+torch.set_num_threads(2)
+scene = random_scene(seed=45, count=3000)
+gaussians = raw_of(scene)
+before = raw.render(gaussians, scene.settings, training=False).image
+child = os.fork()
+if child == 0:
+    after = raw.render(gaussians, scene.settings, training=False).image
+    os._exit(0 if torch.equal(before, after) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_draws_with_threads_of_its_own() -> None:
+    program = subprocess.run(
+        [sys.executable, "-c", FORK_PROGRAM],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert program.returncode == 0, program.stderr
 
 
 def test_wrong_places_for_gradients_are_named() -> None:

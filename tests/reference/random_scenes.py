@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from diff_gaussian_rasterization import GaussianRasterizationSettings
@@ -25,7 +26,7 @@ class Scene:
     rotations: Tensor
     settings: GaussianRasterizationSettings
 
-    def with_settings(self, **changes: object) -> Scene:
+    def with_settings(self, **changes: Any) -> Scene:
         """The same Gaussians in another view."""
         return replace(self, settings=self.settings._replace(**changes))
 

@@ -252,6 +252,14 @@ class Frame:
             with self._lock:
                 self._idle.append(handle)
 
+    @classmethod
+    def release_idle(cls) -> None:
+        """Give the memory of all buffers that wait for use back to the system."""
+        with cls._lock:
+            handles, cls._idle[:] = list(cls._idle), []
+        for handle in handles:
+            library.frame_destroy(handle)
+
     def render(
         self, camera: Camera, scene: Scene, outputs: Outputs, *, keep: bool, clamp: bool
     ) -> None:

@@ -126,6 +126,14 @@ def render(
     return Frame(image, radii, depth, (frame, parameters) if training else None)
 
 
+def release_buffers() -> None:
+    """Give the memory that is kept from view to view back to the system; the next view takes anew.
+
+    Views that are still held keep theirs.
+    """
+    native.Frame.release_idle()
+
+
 def _checked(gaussians: RawGaussians, *, written: bool = False) -> Parameters:
     n = gaussians.xyz.shape[0]
     shapes = {
