@@ -134,8 +134,8 @@ def _cut_to_degree(splats: Splats, sh_degree: int | None) -> Splats:
 
 def _finite(splats: Splats) -> Splats:
     columns = ("xyz", "features_dc", "features_rest", "opacity", "scaling", "rotation")
-    rows = [getattr(splats, name).reshape(splats.count, -1) for name in columns]
-    finite = np.all([np.isfinite(row).all(axis=1) for row in rows], axis=0)
+    arrays = [getattr(splats, name) for name in columns]
+    finite = np.all([np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in arrays], axis=0)
     if finite.all():
         return splats
     return Splats(**{name: getattr(splats, name)[finite] for name in columns})
