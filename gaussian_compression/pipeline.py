@@ -331,6 +331,8 @@ class _Clock:
 
 def finite_rows(splats: Splats) -> Splats:
     """The splats without those that have a parameter that is infinite or no number."""
+    if not splats.count:
+        return splats
     columns = [getattr(splats, name).reshape(splats.count, -1) for name in RawParameters._fields]
     finite = np.all([np.isfinite(column).all(axis=1) for column in columns], axis=0)
     return Splats(**{name: getattr(splats, name)[finite] for name in RawParameters._fields})
