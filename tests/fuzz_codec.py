@@ -31,14 +31,17 @@ def unpacked(data: bytes) -> bytes:
     container = unpack_container(data)
     parts = [struct.pack("<H", container.version)]
     for name, section in container.sections.items():
-        content = zlib.decompress(section) if name in PACKED else section
+        is_packed = container.version == 2 and name in PACKED
+        content = zlib.decompress(section) if is_packed else section
         parts.append(struct.pack("<8sI", name.encode(), len(content)) + content)
     return b"".join(parts)
 
 
 def packed(data: bytes) -> bytes | None:
     """The file that such bytes describe, with right checksums."""
-    sections, position = {}, 2
+    if len(data) < 2:
+        return None
+    (version,), sections, position = struct.unpack_from("<H", data), {}, 2
     while position + 12 <= len(data):
         name, length = struct.unpack_from("<8sI", data, position)
         content = data[position + 12 : position + 12 + length]
@@ -47,10 +50,9 @@ def packed(data: bytes) -> bytes | None:
         if not text.isalnum():
             return None
         key = text.decode("ascii")
-        sections[key] = zlib.compress(content, 1) if key in PACKED else content
-    if len(data) < 2 or len(sections) > 64:
-        return None
-    return pack_container(Container(struct.unpack_from("<H", data)[0], sections))
+        is_packed = version == 2 and key in PACKED
+        sections[key] = zlib.compress(content, 1) if is_packed else content
+    return pack_container(Container(version, sections)) if len(sections) <= 64 else None
 
 
 def one_input(data: bytes) -> None:
