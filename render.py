@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from arguments import ModelParams, PipelineOptions, PipelineParams, get_combined_args
 from gaussian_renderer import GaussianModel, render
-from gaussian_renderer.evaluation import to_8bit
 from scene import LATEST, Scene
 from scene.cameras import Camera
 from utils import cli
 from utils.errors import InputError
 from utils.general_utils import safe_state
+from utils.image_utils import save_png
 
 
 @dataclass(frozen=True)
@@ -40,18 +39,11 @@ def render_set(
 ) -> None:
     """Write <model>/<name>/ours_<iteration>/{renders,gt}/00000.png and so on."""
     folder = views.model_path / views.name / f"ours_{views.iteration}"
-    for kind in ("renders", "gt"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
     cameras: Iterable[Camera] = tqdm(views.cameras, desc=f"Rendering {views.name}", unit="view")
     for index, camera in enumerate(cameras):
         image = render(camera, gaussians, pipe, background)["render"]
-        save_png(to_8bit(image), folder / "renders" / f"{index:05d}.png")
-        save_png(camera.image_u8, folder / "gt" / f"{index:05d}.png")
-
-
-def save_png(image: Tensor, path: Path) -> None:
-    """Write a uint8 image (3,H,W)."""
-    Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(path)
+        save_png(folder / "renders" / f"{index:05d}.png", image)
+        save_png(folder / "gt" / f"{index:05d}.png", camera.image_u8)
 
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:

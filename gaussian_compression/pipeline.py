@@ -122,7 +122,7 @@ class _Run:
     def __init__(self, job: CompressionJob, progress: Progress) -> None:
         self._job, self._progress, self._settings = job, progress, job.settings
         self._trajectory = job.settings.trajectory
-        self._start = finite_rows(job.start)
+        self._start = job.start.finite()
         if not self._start.count:
             raise InputError("the model holds no Gaussians (with finite parameters) to compress")
         self._views = self._split_views()
@@ -327,15 +327,6 @@ class _Clock:
 
     def cpu_seconds(self) -> float:
         return round(time.process_time() - self._cpu, 2)
-
-
-def finite_rows(splats: Splats) -> Splats:
-    """The splats without those that have a parameter that is infinite or no number."""
-    if not splats.count:
-        return splats
-    columns = [getattr(splats, name).reshape(splats.count, -1) for name in RawParameters._fields]
-    finite = np.all([np.isfinite(column).all(axis=1) for column in columns], axis=0)
-    return Splats(**{name: getattr(splats, name)[finite] for name in RawParameters._fields})
 
 
 def _digest(splats: Splats) -> str:

@@ -75,7 +75,7 @@ def compress_without_training(
 ) -> TrainingFreeResult:
     """The compressed model. InputError if no Gaussian is left that has finite parameters."""
     began = time.monotonic()
-    kept = _finite(_cut_to_degree(splats, sh_degree))
+    kept = _cut_to_degree(splats, sh_degree).finite()
     if not kept.count:
         raise InputError("the model holds no Gaussians (with finite parameters) to compress")
     quantized = quantize_splats(kept, QUALITIES[quality])
@@ -130,12 +130,3 @@ def _cut_to_degree(splats: Splats, sh_degree: int | None) -> Splats:
         raise InputError(f"--sh_degree {sh_degree}: the model has only degree {splats.sh_degree}")
     kept = REST_COEFFICIENTS[sh_degree]
     return replace(splats, features_rest=np.ascontiguousarray(splats.features_rest[:, :kept]))
-
-
-def _finite(splats: Splats) -> Splats:
-    columns = ("xyz", "features_dc", "features_rest", "opacity", "scaling", "rotation")
-    arrays = [getattr(splats, name) for name in columns]
-    finite = np.all([np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in arrays], axis=0)
-    if finite.all():
-        return splats
-    return Splats(**{name: getattr(splats, name)[finite] for name in columns})

@@ -17,6 +17,7 @@ from torch import Tensor
 from gaussian_renderer import render
 from scene.gaussian_model import GaussianModel
 from utils.image_metrics import score_images
+from utils.image_utils import to_u8
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,6 @@ class ViewScore:
     """Mean absolute difference; images in 0..1."""
 
 
-def to_8bit(image: Tensor) -> Tensor:
-    """uint8 of `image` (float, nominally 0..1), rounded half up."""
-    return (image * 255 + 0.5).clamp(0, 255).to(torch.uint8)
-
-
 @torch.no_grad()
 def evaluate(
     cameras: Iterable[Any], gaussians: GaussianModel, pipe: Any, background: Tensor
@@ -43,7 +39,7 @@ def evaluate(
     """Scores of every view in `cameras`, in order. Give a progress bar as `cameras` to see it."""
     scores = []
     for camera in cameras:
-        image = to_8bit(render(camera, gaussians, pipe, background)["render"])
+        image = to_u8(render(camera, gaussians, pipe, background)["render"])
         truth = camera.image_u8.to(image.device)
         psnr, ssim = score_images(image, truth)
         l1 = (image.float() - truth.float()).abs().mean().item() / 255

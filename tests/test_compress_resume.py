@@ -17,8 +17,6 @@ from sample_scene import Order, make_scene
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import Splats
 
-pytest.importorskip("diff_gaussian_rasterization")
-
 ROOT = Path(__file__).parents[1]
 SHORT = (
     *("--warmup_iterations", "8", "--finetune_iterations", "8", "--final_iterations", "8"),

@@ -15,7 +15,6 @@ from gaussian_compression.decoded import to_splats
 from gaussian_compression.finetune import TrainableModel
 from gaussian_compression.guard import split_off_guard
 from gaussian_compression.model_folder import MARK, start_from_folder, start_from_ply
-from gaussian_compression.pipeline import finite_rows
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.quantize import (
     Range,
@@ -275,7 +274,7 @@ def test_rows_that_are_no_numbers_are_dropped() -> None:
     splats = small_splats()
     splats.scaling[2, 1] = np.nan
     splats.features_rest[5, 0, 0] = np.inf
-    clean = finite_rows(splats)
+    clean = splats.finite()
     assert clean.count == 7
     np.testing.assert_array_equal(clean.xyz[2], splats.xyz[3])
 

@@ -21,8 +21,6 @@ from gaussian_compression.straight_through import (
 )
 from scene.raw_parameters import RawParameters
 
-pytest.importorskip("diff_gaussian_rasterization")
-
 RATES = {
     "xyz": 1e-4,
     "features_dc": 2.5e-3,

@@ -21,8 +21,6 @@ from splat_formats.ply import read_ply
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
-pytest.importorskip("diff_gaussian_rasterization")
-
 Train = Callable[..., Path]
 
 

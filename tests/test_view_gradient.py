@@ -9,8 +9,6 @@ import pytest
 import torch
 from reference.random_splats import random_raw
 
-pytest.importorskip("diff_gaussian_rasterization")
-
 from gaussian_renderer.view_gradient import (
     AutogradViewGradient,
     DirectViewGradient,
