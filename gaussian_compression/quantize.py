@@ -78,7 +78,7 @@ def quantizers_for(
     """Each attribute's quantiser in the preset fast3dgs."""
     levels = 2**settings.sh_bits
     return {
-        "xyz": _position_quantizer(raw.xyz, settings.position_bits),
+        "xyz": position_quantizer(raw.xyz, settings.position_bits),
         "opacity": Float16(),
         "scaling": Float16(),
         "rotation": Float16(),
@@ -87,7 +87,8 @@ def quantizers_for(
     }
 
 
-def _position_quantizer(xyz: Tensor, bits: int) -> Quantizer:
+def position_quantizer(xyz: Tensor, bits: int) -> Quantizer:
+    """float32 for 32 bits, else a grid over the bounding box of the positions as they are."""
     if bits == 32:
         return Float32()
     low, high = (bound.cpu().numpy() for bound in torch.aminmax(xyz, dim=0))

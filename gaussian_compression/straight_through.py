@@ -19,6 +19,7 @@ from gaussian_compression.quantize import (
     ShRanges,
     initial_ranges,
     moved_ranges,
+    position_quantizer,
     quantize_into,
     quantized,
     quantizers_for,
@@ -135,7 +136,7 @@ class KernelStraightThrough:
         ]
         found = straight_through_step(states, self._steps, eps=ADAM_EPSILON)
         by_name = dict(zip(RawParameters._fields, found, strict=True))
-        positions = quantizers_for(self._raw, ranges, self._quantization)["xyz"]
+        positions = position_quantizer(self._raw.xyz, self._quantization.position_bits)
         self.seen = self.seen._replace(xyz=quantized(self._raw.xyz, positions, self._buffers.xyz))
         observed = ShRanges(Range(*by_name["features_dc"]), Range(*by_name["features_rest"]))
         return moved_ranges(ranges, observed, self._quantization.range_momentum)

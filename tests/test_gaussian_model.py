@@ -71,7 +71,6 @@ def test_covariance_is_the_rotated_squared_scaling() -> None:
 
 
 def test_cloud_becomes_isotropic_gaussians_sized_by_their_neighbours() -> None:
-    pytest.importorskip("simple_knn")
     points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
     cloud = BasicPointCloud(points, np.full((4, 3), 0.75), np.zeros((4, 3)))
     model = GaussianModel(2, device=CPU)
@@ -89,7 +88,6 @@ def test_cloud_becomes_isotropic_gaussians_sized_by_their_neighbours() -> None:
 
 
 def test_cloud_with_the_2023_arguments() -> None:
-    pytest.importorskip("simple_knn")
     points = np.random.default_rng(0).normal(size=(9, 3))
     model = GaussianModel(0, device=CPU)
     model.create_from_pcd(BasicPointCloud(points, points * 0, points * 0), np.float64(1.5))
@@ -101,7 +99,6 @@ def test_cloud_with_the_2023_arguments() -> None:
 
 
 def test_coinciding_points_have_a_finite_size() -> None:
-    pytest.importorskip("simple_knn")
     model = GaussianModel(0, device=CPU)
     zeros = np.zeros((5, 3))
     model.create_from_pcd(BasicPointCloud(zeros, zeros, zeros), 1.0)
@@ -109,7 +106,6 @@ def test_coinciding_points_have_a_finite_size() -> None:
 
 
 def test_too_small_a_cloud_is_refused() -> None:
-    pytest.importorskip("simple_knn")
     zeros = np.zeros((3, 3))
     with pytest.raises(InputError, match="at least 4 points"):
         GaussianModel(0, device=CPU).create_from_pcd(BasicPointCloud(zeros, zeros, zeros), 1.0)
