@@ -50,6 +50,7 @@ from gaussian_compression.settings import (
     PUBLISHED_WARMUP,
     CompressionSettings,
     FinetuneSettings,
+    GridSettings,
     QuantizationSettings,
     StoppingRule,
     TrajectorySettings,
@@ -65,7 +66,10 @@ from utils.errors import InputError
 
 logger = logging.getLogger("gaussian_compression")
 
-PRESETS = {"fast3dgs": CompressionSettings()}
+PRESETS = {
+    "compact": CompressionSettings(grids=GridSettings()),
+    "fast3dgs": CompressionSettings(),
+}
 """Named settings; each is the default of every flag that is not given."""
 
 
@@ -103,8 +107,10 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     start.add_argument("--start_ply", help="a bare PLY, of any trainer, to start from")
     start.add_argument("--training_free", action="store_true", help="quantise and encode a "
         "--start_ply only, in seconds, without photos; see --training_free --help")  # fmt: skip
-    group = parser.add_argument_group("Compression (defaults: the published method's)")
-    group.add_argument("--preset", choices=sorted(PRESETS), default="fast3dgs")
+    group = parser.add_argument_group("Compression (defaults: the preset's)")
+    group.add_argument("--preset", choices=sorted(PRESETS), default="compact", help="compact"
+        " (default): the published rounds, then grids fitted to the scene and entropy coding; "
+        "fast3dgs: the published method to the end, 8-bit SH, half floats and LZMA")  # fmt: skip
     add = group.add_argument
     add("--prune_fraction", type=float, help="part of the remaining Gaussians a round removes")
     add("--warmup_iterations", type=int, help="fine-tuning of the unpruned model, without guard")
@@ -115,7 +121,12 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     add("--patience", type=int, help="so many rounds in a row must lose more for the rounds to end")
     add("--guard", choices=("train", "test"), help="views that stop the rounds: held out of the "
         "training views, or the test views as published")  # fmt: skip
-    add("--position_bits", type=int, help="32: float32; fewer: a grid over the bounding box")
+    add("--noise", type=float, help="what rounding may add to the images' squared error, as a part "
+        "of the model's own: more for a smaller file (preset compact)")  # fmt: skip
+    add("--sparsity", type=float, help="weight of the coded SH's magnitude in the final "
+        "fine-tuning: more for a smaller file (preset compact)")  # fmt: skip
+    add("--position_bits", type=int, help="32: float32; fewer: a grid over the bounding box "
+        "(preset fast3dgs)")  # fmt: skip
     add("--sh_sparsity", type=float, help="weight of mean |f_rest| in the loss")
     add("--seed", type=int, help="of every random choice")
     add("--keep_rounds", action="store_true", help="keep all checkpoints in compressed/rounds")
@@ -150,6 +161,7 @@ def _recorded_options(parser: ArgumentParser, args: Namespace) -> dict[str, Any]
 def settings_of(args: Namespace) -> CompressionSettings:
     """The preset with the flags that were given."""
     preset = PRESETS[args.preset]
+    _check_flags_of_preset(args, preset)
     given = {name: value for name, value in vars(args).items() if value is not None}
 
     def chosen(values: Any) -> dict[str, Any]:
@@ -166,7 +178,16 @@ def settings_of(args: Namespace) -> CompressionSettings:
     whole = chosen(preset)
     whole["trajectory"] = TrajectorySettings(**trajectory)
     whole["stopping"] = StoppingRule(**chosen(preset.stopping))
+    if preset.grids is not None:
+        whole["grids"] = GridSettings(**chosen(preset.grids))
     return CompressionSettings(**whole)
+
+
+def _check_flags_of_preset(args: Namespace, preset: CompressionSettings) -> None:
+    others = ("noise", "sparsity") if preset.grids is None else ("position_bits",)
+    for name in others:
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name} has no meaning with --preset {args.preset}")
 
 
 def find_start(args: Namespace, model_path: Path) -> StartModel:

@@ -31,9 +31,9 @@ say $python train.py -s "$scene" -m "$model" --eval --iterations $trained \
     --test_iterations -1 --save_iterations $trained --disable_viewer
 
 step "Compressing it (with a short schedule)"
-say $python compress.py -s "$scene" -m "$model" --preset fast3dgs \
+say $python compress.py -s "$scene" -m "$model" \
     --warmup_iterations 200 --finetune_iterations 100 --final_iterations 300 \
-    --max_rounds 6 --position_bits 16
+    --max_rounds 6
 
 step "Decoding the compressed file"
 say $python decompress.py "$model/compressed/model.f3dgs" demo/decoded.ply

@@ -26,9 +26,9 @@ from typing import Any
 import torch
 
 from arguments import ModelOptions, OptimizationOptions
-from gaussian_compression.finetune import Finetuner, TrainableModel
+from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, TrainableModel
 from gaussian_compression.model_folder import start_from_folder
-from gaussian_compression.settings import NO_RESTART, FinetuneSettings, QuantizationSettings
+from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
 from gaussian_compression.straight_through import straight_through
 from gaussian_renderer.view_gradient import RenderOptions, ViewLoss, view_gradient
 from scene import GaussianModel, Scene
@@ -75,8 +75,8 @@ def time_finetuning(
     """The loop of gaussian_compression.finetune, with a stopwatch in it."""
     trainable = TrainableModel.start_from(model.raw_parameters().map(lambda t: t.detach().clone()))
     settings, quantization = FinetuneSettings(), QuantizationSettings()
-    tuner = Finetuner(differentiate, scene.cameras_extent, settings, quantization)
-    rates = tuner.rates(NO_RESTART, left=0.0)
+    tuner = Finetuner(differentiate, scene.cameras_extent, settings)
+    rates = tuner.rates(CONSTANT_RATES, left=0.0)
     optimizer = straight_through(trainable.raw, trainable.ranges, settings, quantization)
     gradients, watch = trainable.raw.map(torch.empty_like), Stopwatch()
     for view in drawn(scene, rounds):
@@ -84,7 +84,7 @@ def time_finetuning(
             with watch.part("render, loss, backward"):
                 differentiate(view, optimizer.seen, gradients)
             with watch.part("Adam, ranges, quantisation"):
-                trainable.ranges = optimizer.step(gradients, trainable.ranges, rates)
+                optimizer.step(gradients, rates)
     return watch
 
 

@@ -38,7 +38,7 @@ _Number = TypeVar("_Number", bound=np.generic)
 _UNIT = 1 << 16  # of the integer rules
 _ROWS_AT_ONCE = 1 << 13  # what a processor's cache holds
 _SAMPLE = 1 << 17  # Gaussians that statistics look at
-_MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the steps of colour
+MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the steps of colour
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def design_grids(
         dc_step=dc_step,
         dc_low=dc_low,
         dc_transform=dc_transform,
-        dc_shift=LinearRule(3 * _UNIT + _UNIT // 2 - per_class * _MIDDLE_CLASS, (per_class,), 8),
+        dc_shift=LinearRule(3 * _UNIT + _UNIT // 2 - per_class * MIDDLE_CLASS, (per_class,), 8),
         sh_steps=sh_steps,
         sh_transform=sh_transform,
     )
@@ -185,7 +185,7 @@ def _position_shift(precision: Precision, scale: Line, cell: float, most: int) -
     powers = np.array(precision.position_powers)
     per_class = precision.position_class_power / 2
     constant = np.log2(precision.position_step / cell) + powers.sum() * scale.minimum / np.log(2)
-    constant += 0.5 - per_class * _MIDDLE_CLASS
+    constant += 0.5 - per_class * MIDDLE_CLASS
     factors = (per_class, *(powers * scale.step / np.log(2)))
     return LinearRule(
         round(constant * _UNIT),
@@ -198,7 +198,7 @@ def _rotation_shift(precision: Precision, scale: Line) -> LinearRule:
     """Elongated Gaussians are turned finely, round ones hardly at all."""
     per_class = precision.rotation_class_power / 2
     per_ratio = precision.rotation_power * scale.step / np.log(2)
-    constant = 3.5 - per_class * _MIDDLE_CLASS + precision.rotation_power * 2.5
+    constant = 3.5 - per_class * MIDDLE_CLASS + precision.rotation_power * 2.5
     factors = (per_class, -per_ratio, 0.0, per_ratio)
     return LinearRule(round(constant * _UNIT), tuple(round(f * _UNIT) for f in factors), 7)
 
@@ -244,7 +244,7 @@ def _centred(
     squared = ((cells.astype(np.int64) - np.array(rule.centre)) ** 2).sum(axis=1)
     shells = np.searchsorted(np.array(rule.radii, np.int64) ** 2, squared, side="right")
     totals = totals + np.array(rule.by_shell)[shells]
-    offset = int(_MIDDLE_CLASS * _UNIT + _UNIT // 2 - np.median(totals))
+    offset = int(MIDDLE_CLASS * _UNIT + _UNIT // 2 - np.median(totals))
     return replace(rule, by_opacity=tuple(entry + offset for entry in rule.by_opacity))
 
 
@@ -254,7 +254,7 @@ def _measured_classes(weights: npt.NDArray[np.float64], precision: Precision) ->
     floor = float(np.quantile(weights[seen], 0.001)) if seen.any() else 1.0
     octaves = np.log2(np.maximum(weights, floor))
     middle = float(np.median(octaves[seen])) if seen.any() else 0.0
-    classes = _MIDDLE_CLASS - 2 * precision.weight_exponent * (octaves - middle)
+    classes = MIDDLE_CLASS - 2 * precision.weight_exponent * (octaves - middle)
     return np.clip(np.rint(classes), 0, CLASSES - 1).astype(np.int32)
 
 
@@ -273,7 +273,7 @@ def _dc_grid(splats: Splats, precision: Precision) -> tuple[float, tuple[int, in
 def _sh_grid(
     splats: Splats, precision: Precision, classes: Integers
 ) -> tuple[tuple[float, ...], Transform]:
-    steps = precision.sh_step * 2.0 ** ((np.arange(CLASSES) - _MIDDLE_CLASS) / 2)
+    steps = precision.sh_step * 2.0 ** ((np.arange(CLASSES) - MIDDLE_CLASS) / 2)
     sh = _sample(_rest(splats))
     # In steps: what the coder sees. Gaussians with wide steps have little to say.
     in_steps = sh / steps.astype(np.float32)[_sample(classes), None]

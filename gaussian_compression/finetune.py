@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning with the quantisers in the loop, and nothing densified, reset or scheduled."""
+"""Fine-tuning with the quantisers in the loop, and nothing densified or reset."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from gaussian_compression.settings import (
     QuantizationSettings,
     WarmRestart,
 )
-from gaussian_compression.straight_through import straight_through
+from gaussian_compression.straight_through import StraightThrough
 from gaussian_renderer.view_gradient import Differentiate
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
@@ -44,6 +44,17 @@ class TrainableModel:
 
 
 @dataclass(frozen=True)
+class RateCourse:
+    """How learning rates move, log-linearly: from `start` to `end` x their constant values."""
+
+    start: WarmRestart = NO_RESTART
+    end: float = 1.0
+
+
+CONSTANT_RATES = RateCourse()
+
+
+@dataclass(frozen=True)
 class Finetuner:
     """Everything a fine-tuning needs but the model."""
 
@@ -51,36 +62,33 @@ class Finetuner:
     extent: float
     """Radius of the training cameras, world units (contract: `cameras_extent`)."""
     loss: FinetuneSettings
-    quantization: QuantizationSettings
 
     def run(
         self,
-        model: TrainableModel,
+        optimizer: StraightThrough,
         views: Sequence[Camera],
         iterations: int,
         order: random.Random,
         on_iteration: Callable[[float], None],
-        restart: WarmRestart = NO_RESTART,
+        course: RateCourse = CONSTANT_RATES,
     ) -> None:
-        """Train `model` in place for `iterations` views drawn without replacement.
+        """Train what `optimizer` holds for `iterations` views drawn without replacement.
 
-        Moments start at zero every time, as the published method throws them away at each pruning.
-        `on_iteration` gets the photometric loss. Learning rates start as `restart` has them.
+        `on_iteration` gets the photometric loss.
         """
-        optimizer = straight_through(model.raw, model.ranges, self.loss, self.quantization)
-        gradients = model.raw.map(torch.empty_like)
+        gradients = optimizer.seen.map(torch.empty_like)
         for done, view in zip(range(iterations), _endless_epochs(views, order), strict=False):
             loss = self.differentiate(view, optimizer.seen, gradients).loss
-            model.ranges = optimizer.step(
-                gradients, model.ranges, self.rates(restart, left=1 - done / iterations)
-            )
+            optimizer.step(gradients, self.rates(course, left=1 - done / iterations))
             on_iteration(loss)
 
-    def rates(self, restart: WarmRestart, left: float) -> dict[str, float]:
+    def rates(self, course: RateCourse, left: float) -> dict[str, float]:
         """Learning rates by tensor name when the part `left` (1 to 0) of the iterations is left."""
-        factor = restart.rate_factor**left
+        end = course.end ** (1 - left)
+        factor = end * course.start.rate_factor**left
+        position_factor = end * course.start.position_rate_factor**left
         return {
-            "xyz": self.loss.position_lr * self.extent * restart.position_rate_factor**left,
+            "xyz": self.loss.position_lr * self.extent * position_factor,
             "features_dc": self.loss.feature_lr * factor,
             "features_rest": self.loss.feature_rest_lr * factor,
             "opacity": self.loss.opacity_lr * factor,

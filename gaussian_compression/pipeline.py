@@ -18,12 +18,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from gaussian_compression.codec.model_file import ModelFile, decode, encode, in_file_order
+from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.model_file import ModelFile, decode, encode
+from gaussian_compression.codec.symbols import QuantizedSplats
 from gaussian_compression.decoded import to_splats
-from gaussian_compression.finetune import Finetuner, TrainableModel
+from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
+from gaussian_compression.grid_straight_through import on_fitted_grids, with_ordered_raw_axes
 from gaussian_compression.guard import ViewSplit, split_off_guard
 from gaussian_compression.prune import rows_to_keep
-from gaussian_compression.quantize import quantizers_for, to_symbols
 from gaussian_compression.rounds import (
     Checkpoint,
     Measurement,
@@ -32,12 +34,16 @@ from gaussian_compression.rounds import (
     RoundFolder,
     judge,
 )
-from gaussian_compression.sensitivity import accumulate_gradients, gradient_norm_scores
-from gaussian_compression.settings import (
-    NO_RESTART,
-    CompressionSettings,
-    WarmRestart,
-    check_settings,
+from gaussian_compression.sensitivity import (
+    accumulate_gradients,
+    gradient_norm_scores,
+    render_sensitivity,
+)
+from gaussian_compression.settings import CompressionSettings, check_settings
+from gaussian_compression.straight_through import (
+    RangedStraightThrough,
+    StraightThrough,
+    straight_through,
 )
 from gaussian_renderer.evaluation import evaluate
 from gaussian_renderer.view_gradient import RenderOptions, view_gradient
@@ -127,17 +133,13 @@ class _Run:
             raise InputError("the model holds no Gaussians (with finite parameters) to compress")
         self._views = self._split_views()
         self._device = job.background.device
-        self._differentiate = partial(
-            view_gradient(job.render_options, self._trajectory.finetune.lambda_dssim, self._device),
-            background=job.background,
-            sh_degree=self._start.sh_degree,
+        views = view_gradient(
+            job.render_options, self._trajectory.finetune.lambda_dssim, self._device
         )
-        self._finetuner = Finetuner(
-            self._differentiate,
-            job.extent,
-            self._trajectory.finetune,
-            self._trajectory.quantization,
-        )
+        background, sh_degree = job.background, self._start.sh_degree
+        self._differentiate = partial(views, background=background, sh_degree=sh_degree)
+        self._pull_back = partial(views.pull_back, background=background, sh_degree=sh_degree)
+        self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
         # The round that ships may lie as far back as the rule's patience reaches.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
         self._folder = RoundFolder(job.rounds_folder, self._fingerprint(), keep)
@@ -152,9 +154,9 @@ class _Run:
             rounds, shipped, reason = self._all_rounds(start)
         model = self._folder.load(shipped, self._device).model
         with self._timed("final fine-tuning"):
-            self._final_finetuning(model)
+            stored = self._finally_finetuned(model)
         with self._timed("encode, decode and compare"):
-            data = self._encode(model)
+            data = encode(ModelFile(stored, self._job.metadata))
         decoded = to_splats(decode(data).splats)
         with self._timed("measure the decoded model"):
             final = RawParameters.from_splats(decoded, self._device)
@@ -206,8 +208,8 @@ class _Run:
         checkpoint = Checkpoint(TrainableModel.start_from(start), [])
         began = _Clock()
         iterations = self._trajectory.warmup_iterations
-        views, restart = self._views.training, self._trajectory.warmup_restart
-        self._finetune(checkpoint.model, views, iterations, "round 0, unpruned", restart)
+        course = RateCourse(start=self._trajectory.warmup_restart)
+        self._finetune(checkpoint.model, iterations, "round 0, unpruned", course)
         self._close_round(checkpoint, iterations, began)
         return checkpoint
 
@@ -216,9 +218,7 @@ class _Run:
         began = _Clock()
         self._prune(checkpoint.model, f"round {number}, gradients")
         iterations = self._trajectory.finetune_iterations
-        self._finetune(
-            checkpoint.model, self._views.training, iterations, f"round {number}, fine-tuning"
-        )
+        self._finetune(checkpoint.model, iterations, f"round {number}, fine-tuning", CONSTANT_RATES)
         self._close_round(checkpoint, iterations, began)
 
     def _prune(self, model: TrainableModel, name: str) -> None:
@@ -232,23 +232,53 @@ class _Run:
         model.raw = model.raw.rows(keep)
 
     def _finetune(
-        self,
-        model: TrainableModel,
-        views: Sequence[Camera],
-        iterations: int,
-        name: str,
-        restart: WarmRestart = NO_RESTART,
+        self, model: TrainableModel, iterations: int, name: str, course: RateCourse
     ) -> None:
-        order = random.Random(f"{self._trajectory.seed} {name}")
-        with self._progress.stage(name, iterations) as advance:
-            self._finetuner.run(model, views, iterations, order, advance, restart)
+        """Fine-tuning of a round, which changes `model`."""
+        optimizer = self._as_published(model)
+        self._run(optimizer, self._views.training, iterations, name, course)
+        model.ranges = optimizer.ranges
 
-    def _final_finetuning(self, model: TrainableModel) -> None:
+    def _as_published(self, model: TrainableModel) -> RangedStraightThrough:
+        # Moments start at zero every time: the published method throws them away at each pruning.
+        trajectory = self._trajectory
+        return straight_through(
+            model.raw, model.ranges, trajectory.finetune, trajectory.quantization
+        )
+
+    def _finally_finetuned(self, model: TrainableModel) -> QuantizedSplats | GridSplats:
         # The guard has done its work: its views are photographs like the others.
         views = [*self._views.training, *self._views.guard]
         if self._trajectory.guard == "test":
             views = self._views.training
-        self._finetune(model, views, self._settings.final_iterations, "final fine-tuning")
+        grids, iterations = self._settings.grids, self._settings.final_iterations
+        course = CONSTANT_RATES if grids is None else RateCourse(end=grids.rate_end)
+        optimizer = self._as_stored(model, views)
+        self._run(optimizer, views, iterations, "final fine-tuning", course)
+        return optimizer.stored()
+
+    def _as_stored(self, model: TrainableModel, views: Sequence[Camera]) -> StraightThrough:
+        """The optimiser that sees `model` as the file will hold it."""
+        if self._settings.grids is None:
+            return self._as_published(model)
+        raw = with_ordered_raw_axes(model.raw)
+        with self._progress.stage("sensitivities", len(views)) as advance:
+            sensitivity = render_sensitivity(
+                raw, views, self._pull_back, self._trajectory.seed, lambda: advance(None)
+            )
+        return on_fitted_grids(raw, sensitivity, self._settings.grids)
+
+    def _run(
+        self,
+        optimizer: StraightThrough,
+        views: Sequence[Camera],
+        iterations: int,
+        name: str,
+        course: RateCourse,
+    ) -> None:
+        order = random.Random(f"{self._trajectory.seed} {name}")
+        with self._progress.stage(name, iterations) as advance:
+            self._finetuner.run(optimizer, views, iterations, order, advance, course)
 
     def _close_round(self, checkpoint: Checkpoint, iterations: int, began: "_Clock") -> None:
         rounds, model = checkpoint.rounds, checkpoint.model
@@ -262,25 +292,21 @@ class _Run:
                 guard=self._quality(self._views.guard, decoded, f"round {number}, guard views"),
                 wall_seconds=began.wall_seconds(),
                 cpu_seconds=began.cpu_seconds(),
-                measurement=self._measurement(number, model, decoded),
+                measurement=self._measurement(number, model),
             )
         )
         self._folder.save(checkpoint)
         self._progress.note(_round_line(rounds, self._start.count))
 
-    def _measurement(
-        self, number: int, model: TrainableModel, decoded: RawParameters
-    ) -> Measurement | None:
+    def _measurement(self, number: int, model: TrainableModel) -> Measurement | None:
+        """As the file would be if this round shipped as it is."""
         every = self._settings.measure_test_every
         if not every or number % every:
             return None
+        stored = self._as_stored(model, self._views.training).stored()
+        decoded = RawParameters.from_splats(to_splats(stored), self._device)
         test = self._quality(self._job.test_views, decoded, f"round {number}, test views")
-        return Measurement(test, len(self._encode(model)))
-
-    def _encode(self, model: TrainableModel) -> bytes:
-        quantizers = quantizers_for(model.raw, model.ranges, self._trajectory.quantization)
-        symbols = in_file_order(to_symbols(model.raw, quantizers))
-        return encode(ModelFile(symbols, self._job.metadata))
+        return Measurement(test, len(encode(ModelFile(stored, self._job.metadata))))
 
     def _quality(self, views: Sequence[Camera], raw: RawParameters, name: str) -> Quality:
         if not views:

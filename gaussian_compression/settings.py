@@ -74,12 +74,30 @@ class StoppingRule:
 
 
 @dataclass(frozen=True)
+class GridSettings:
+    """A version-2 file: grids from sensitivities measured on the training views (docs/codec.md)."""
+
+    noise: float = 0.12
+    """What rounding may add to the images' squared error, as a part of the model's own error: the
+    limit of all numbers together, were the errors even over each step. More: a smaller file."""
+    sparsity: float = 0.4
+    """Weight, in the final fine-tuning, of the mean magnitude of the coded SH."""
+    rate_end: float = 0.1
+    """The final fine-tuning's rates fall to this multiple, so that values settle on their grids."""
+    weight_exponent: float = 0.38
+    deadzone: float = 0.55
+    layer_fraction: float = 0.12
+
+
+@dataclass(frozen=True)
 class CompressionSettings:
     """One compression run."""
 
     trajectory: TrajectorySettings = field(default_factory=TrajectorySettings)
     stopping: StoppingRule = field(default_factory=StoppingRule)
     final_iterations: int = 5000
+    grids: GridSettings | None = None
+    """None: the file of version 1, as the method was published."""
     keep_rounds: bool = False
     """Keep every round's checkpoint, so that another stopping rule costs only the last stage."""
     measure_test_every: int = 0
@@ -109,6 +127,9 @@ def check_settings(settings: CompressionSettings) -> None:
         "--guard": (trajectory.guard, trajectory.guard in ("train", "test")),
         "--measure_test_every": (settings.measure_test_every, settings.measure_test_every >= 0),
     }
+    if grids := settings.grids:
+        checks["--noise"] = (grids.noise, grids.noise > 0)
+        checks["--sparsity"] = (grids.sparsity, grids.sparsity >= 0)
     for flag, (value, fits) in checks.items():
         if not fits:
             raise InputError(f"{flag} {value}: out of range, see compress.py --help")

@@ -2,8 +2,9 @@
 """The optimiser of fine-tuning: Adam on full-precision parameters that are seen quantised.
 
 Gradients are taken at the quantised values and applied to the full-precision ones (straight-through
-estimator, Bengio et al. 2013). The quantisers of a step come from the ranges before it, so that
-step, ranges and quantisation are one pass over the memory where the kernel package offers it.
+estimator, Bengio et al. 2013). Here for version 1 of the file, whose quantisers follow the values'
+ranges; those of a step come from the ranges before it, so that step, ranges and quantisation are
+one pass over the memory where the kernel package offers it. Version 2: grid_straight_through.py.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.model_file import in_file_order
 from gaussian_compression.codec.quantizers import Float16, Quantizer, Uniform
+from gaussian_compression.codec.symbols import QuantizedSplats
 from gaussian_compression.quantize import (
     Range,
     ShRanges,
@@ -23,6 +27,7 @@ from gaussian_compression.quantize import (
     quantize_into,
     quantized,
     quantizers_for,
+    to_symbols,
 )
 from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
 from scene.kernel_adam import adam
@@ -35,16 +40,29 @@ KERNEL_MODULE = "diff_gaussian_rasterization.straight_through"
 class StraightThrough(Protocol):
     """An optimiser bound to one model."""
 
-    seen: RawParameters
-    """The quantised values: what to render, and where the next gradient belongs."""
+    @property
+    def seen(self) -> RawParameters:
+        """The quantised values: what to render, and where the next gradient belongs."""
+        ...
 
-    def step(
-        self, gradients: RawParameters, ranges: ShRanges, rates: Mapping[str, float]
-    ) -> ShRanges:
-        """Update parameters, moments and `seen`; the ranges after one more observation.
+    def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+        """Update parameters, moments and `seen`; `gradients` may be changed.
 
         `rates`: learning rates by tensor name.
         """
+        ...
+
+    def stored(self) -> QuantizedSplats | GridSplats:
+        """The model as its file will hold it, in file order: the values of `seen` in integers."""
+        ...
+
+
+class RangedStraightThrough(StraightThrough, Protocol):
+    """One whose quantisers follow the values' ranges."""
+
+    @property
+    def ranges(self) -> ShRanges:
+        """Of the next step."""
         ...
 
 
@@ -53,11 +71,18 @@ def straight_through(
     ranges: ShRanges,
     loss: FinetuneSettings,
     quantization: QuantizationSettings,
-) -> StraightThrough:
+) -> RangedStraightThrough:
     """The optimiser of `raw`, which it changes in place."""
     on_cpu = raw.xyz.device.type == "cpu"
     kind = KernelStraightThrough if on_cpu and _kernel_installed() else PlainStraightThrough
     return kind(raw, ranges, loss, quantization)
+
+
+def stored_symbols(
+    raw: RawParameters, ranges: ShRanges, quantization: QuantizationSettings
+) -> QuantizedSplats:
+    """A model as a version-1 file will hold it."""
+    return in_file_order(to_symbols(raw, quantizers_for(raw, ranges, quantization)))
 
 
 def _kernel_installed() -> bool:
@@ -82,11 +107,10 @@ class PlainStraightThrough:
         groups = [{"params": [leaf], "name": name} for name, leaf in leaves]
         self._optimizer = adam(groups, ADAM_EPSILON)
         self._buffers = raw.map(torch.empty_like)
-        self.seen = self._quantize(ranges)
+        self.ranges = ranges
+        self.seen = self._quantize()
 
-    def step(
-        self, gradients: RawParameters, ranges: ShRanges, rates: Mapping[str, float]
-    ) -> ShRanges:
+    def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
         """See StraightThrough. Adds the sparsity's part to `gradients`."""
         rest = self.seen.features_rest
         if self._sparsity and rest.numel():
@@ -96,11 +120,15 @@ class PlainStraightThrough:
         for group in self._optimizer.param_groups:
             group["lr"] = rates[group["name"]]
         self._optimizer.step()
-        self.seen = self._quantize(ranges)
-        return moved_ranges(ranges, initial_ranges(self._raw), self._quantization.range_momentum)
+        self.seen, observed = self._quantize(), initial_ranges(self._raw)
+        self.ranges = moved_ranges(self.ranges, observed, self._quantization.range_momentum)
 
-    def _quantize(self, ranges: ShRanges) -> RawParameters:
-        quantizers = quantizers_for(self._raw, ranges, self._quantization)
+    def stored(self) -> QuantizedSplats:
+        """See StraightThrough."""
+        return stored_symbols(self._raw, self.ranges, self._quantization)
+
+    def _quantize(self) -> RawParameters:
+        quantizers = quantizers_for(self._raw, self.ranges, self._quantization)
         return quantize_into(self._raw, quantizers, self._buffers)
 
 
@@ -119,17 +147,16 @@ class KernelStraightThrough:
         self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
         self._buffers = raw.map(torch.empty_like)
         self._steps = 0
+        self.ranges = ranges
         quantizers = quantizers_for(raw, ranges, quantization)
         self.seen = quantize_into(raw, quantizers, self._buffers)
 
-    def step(
-        self, gradients: RawParameters, ranges: ShRanges, rates: Mapping[str, float]
-    ) -> ShRanges:
+    def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
         """See StraightThrough."""
         from diff_gaussian_rasterization.straight_through import straight_through_step
 
         self._steps += 1
-        quantizers = quantizers_for(self._raw, ranges, self._quantization)
+        quantizers = quantizers_for(self._raw, self.ranges, self._quantization)
         states = [
             self._state(name, gradient, quantizers[name], rates[name])
             for name, gradient in gradients.named()
@@ -139,7 +166,11 @@ class KernelStraightThrough:
         positions = position_quantizer(self._raw.xyz, self._quantization.position_bits)
         self.seen = self.seen._replace(xyz=quantized(self._raw.xyz, positions, self._buffers.xyz))
         observed = ShRanges(Range(*by_name["features_dc"]), Range(*by_name["features_rest"]))
-        return moved_ranges(ranges, observed, self._quantization.range_momentum)
+        self.ranges = moved_ranges(self.ranges, observed, self._quantization.range_momentum)
+
+    def stored(self) -> QuantizedSplats:
+        """See StraightThrough."""
+        return stored_symbols(self._raw, self.ranges, self._quantization)
 
     def _state(self, name: str, gradient: Tensor, quantizer: Quantizer, rate: float) -> tuple:
         from diff_gaussian_rasterization.adam import AdamState

@@ -8,7 +8,7 @@ autograd-free calls, else through autograd over whatever is installed. A test co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -54,6 +54,18 @@ class ViewGradient(Protocol):
         """
         ...
 
+    def pull_back(
+        self,
+        camera: Camera,
+        image_gradient: Tensor,
+        raw: RawParameters,
+        out: RawParameters,
+        background: Tensor,
+        sh_degree: int,
+    ) -> Tensor:
+        """The image (3,H,W); the derivatives of the sum of image x `image_gradient` go to `out`."""
+        ...
+
 
 @dataclass(frozen=True)
 class RenderOptions:
@@ -81,19 +93,45 @@ class AutogradViewGradient:
         sh_degree: int,
     ) -> ViewLoss:
         """See ViewGradient."""
+        leaves, drawn = self._draw(camera, raw, background, sh_degree)
+        with torch.enable_grad():
+            loss = photometric_loss(drawn["render"], camera, self._lambda_dssim)
+        wanted = [*leaves, drawn["viewspace_points"]]
+        *gradients, screen = torch.autograd.grad(loss, wanted, allow_unused=True)
+        _write(gradients, out)
+        if screen is None:
+            screen = torch.zeros_like(raw.xyz)
+        return ViewLoss(loss.item(), drawn["render"].detach(), drawn["radii"], screen[:, :2])
+
+    def pull_back(
+        self,
+        camera: Camera,
+        image_gradient: Tensor,
+        raw: RawParameters,
+        out: RawParameters,
+        background: Tensor,
+        sh_degree: int,
+    ) -> Tensor:
+        """See ViewGradient."""
+        leaves, drawn = self._draw(camera, raw, background, sh_degree)
+        image = drawn["render"]
+        _write(torch.autograd.grad(image, leaves, image_gradient, allow_unused=True), out)
+        return image.detach()
+
+    def _draw(
+        self, camera: Camera, raw: RawParameters, background: Tensor, sh_degree: int
+    ) -> tuple[RawParameters, dict[str, Any]]:
+        """Leaves of `raw` and the view drawn from them."""
         leaves = raw.map(lambda tensor: tensor.detach().requires_grad_())
         model = GaussianModel.from_raw(leaves)
         model.active_sh_degree = sh_degree
         with torch.enable_grad():
-            drawn = render(camera, model, self._options, background)
-            loss = photometric_loss(drawn["render"], camera, self._lambda_dssim)
-        wanted = [*leaves, drawn["viewspace_points"]]
-        *gradients, screen = torch.autograd.grad(loss, wanted, allow_unused=True)
-        for target, gradient in zip(out, gradients, strict=True):
-            target.zero_() if gradient is None else target.copy_(gradient)
-        if screen is None:
-            screen = torch.zeros_like(raw.xyz)
-        return ViewLoss(loss.item(), drawn["render"].detach(), drawn["radii"], screen[:, :2])
+            return leaves, render(camera, model, self._options, background)
+
+
+def _write(gradients: Iterable[Tensor | None], out: RawParameters) -> None:
+    for target, gradient in zip(out, gradients, strict=True):
+        target.zero_() if gradient is None else target.copy_(gradient)
 
 
 class DirectViewGradient:
@@ -121,12 +159,7 @@ class DirectViewGradient:
     ) -> ViewLoss:
         """See ViewGradient."""
         self._fit_buffers(raw, camera)
-        frame = self._rasterizer.render(
-            self._rasterizer.RawGaussians(*raw),
-            self._view(camera, background, sh_degree),
-            training=True,
-            clamp=True,
-        )
+        frame = self._draw(camera, raw, background, sh_degree)
         l1, ssim, _ = self._value_and_gradient(
             frame.image, camera.image_u8, self._lambda_dssim, self._image_gradient
         )
@@ -135,6 +168,28 @@ class DirectViewGradient:
         )
         loss = (1 - self._lambda_dssim) * l1 + self._lambda_dssim * (1 - ssim)
         return ViewLoss(loss, frame.image, frame.radii, self._screen)
+
+    def pull_back(
+        self,
+        camera: Camera,
+        image_gradient: Tensor,
+        raw: RawParameters,
+        out: RawParameters,
+        background: Tensor,
+        sh_degree: int,
+    ) -> Tensor:
+        """See ViewGradient."""
+        frame = self._draw(camera, raw, background, sh_degree)
+        frame.backward(image_gradient, self._rasterizer.RawGaussians(*out))
+        return frame.image
+
+    def _draw(self, camera: Camera, raw: RawParameters, background: Tensor, sh_degree: int) -> Any:
+        return self._rasterizer.render(
+            self._rasterizer.RawGaussians(*raw),
+            self._view(camera, background, sh_degree),
+            training=True,
+            clamp=True,
+        )
 
     def _fit_buffers(self, raw: RawParameters, camera: Camera) -> None:
         if self._screen.shape[0] != raw.gaussian_count:

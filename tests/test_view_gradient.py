@@ -67,6 +67,34 @@ def test_both_paths_agree(sh_degree: int, active: int, antialiasing: bool) -> No
         assert name == "features_rest" or a.abs().max() > 0
 
 
+@pytest.mark.parametrize("kind", [AutogradViewGradient, DirectViewGradient])
+def test_pull_back_is_the_slope_of_a_weighted_sum_of_pixels(kind: type) -> None:
+    raw, view = scene(1), camera()
+    weights = torch.randn(3, 37, 45, generator=torch.Generator().manual_seed(1))
+    differentiate = kind(RenderOptions(), 0.2)
+    out = raw.map(torch.empty_like)
+    differentiate.pull_back(view, weights, raw, out, WHITE, 1)
+    direction = out.features_dc / out.features_dc.norm()
+
+    def sum_at(step: float) -> float:
+        moved = raw._replace(features_dc=raw.features_dc + step * direction)
+        image = differentiate(view, moved, raw.map(torch.empty_like), WHITE, 1).image
+        return float((image.double() * weights).sum())
+
+    slope = (sum_at(0.02) - sum_at(-0.02)) / 0.04
+    assert slope == pytest.approx(float(out.features_dc.norm()), rel=0.02)
+
+
+def test_pull_back_is_the_same_on_both_paths() -> None:
+    raw, view = scene(), camera()
+    weights = torch.randn(3, 37, 45, generator=torch.Generator().manual_seed(1))
+    slow, fast = raw.map(torch.empty_like), raw.map(torch.empty_like)
+    AutogradViewGradient(RenderOptions(), 0.2).pull_back(view, weights, raw, slow, WHITE, 3)
+    DirectViewGradient(RenderOptions(), 0.2).pull_back(view, weights, raw, fast, WHITE, 3)
+    for (name, a), b in zip(slow.named(), fast, strict=True):
+        assert (a - b).norm() <= 3e-4 * a.norm() + 1e-12, name
+
+
 def test_gradient_is_the_slope_of_the_loss() -> None:
     raw, view = scene(1), camera()
     out = raw.map(torch.empty_like)

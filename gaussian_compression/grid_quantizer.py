@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grids of a version-2 file in torch: fine-tuning sees exactly the values that it will hold.
+
+Grids and precision classes stay as they were designed; symbols follow the parameters. The
+operations are those of design_grids.py and grid_splats.py, in the same order and precision, and a
+test holds the two bit-identical. (SH of thousands of steps, whose sums float32 does not hold
+exactly, may be seen one unit in the last place off; the integers are the same.)
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.grids import MATRIX_UNIT, Grids, Integers, Line, LinearRule
+from gaussian_compression.design_grids import MIDDLE_CLASS
+from scene.raw_parameters import RawParameters
+
+_GREATEST_SH = 2**15 - 1
+_GREATEST_DC = 2**15 - 1
+
+
+class GridSymbols(NamedTuple):
+    """The integers of N Gaussians, as GridSplats names them; int32, SH and DC as whole float32."""
+
+    xyz: Tensor
+    opacity: Tensor
+    scale: Tensor
+    rotation: Tensor
+    dc: Tensor
+    sh: Tensor
+
+
+class GridQuantizer:
+    """Rounds one model to its grids. Parameters are in the *coding basis* (`to_coding_basis`).
+
+    There `features_rest` holds, instead of SH coefficients, their transform: what is rounded.
+    Scales are kept in descending order and quaternions with w >= 0, as the file has them.
+    """
+
+    def __init__(
+        self,
+        grids: Grids,
+        deadzone: float,
+        classes: Integers,
+        far: npt.NDArray[np.bool_],
+        device: torch.device,
+    ) -> None:
+        """`classes` (N,) and `far` (N,) bool, centres beyond the cells, are of this very model."""
+        self.grids, self._deadzone = grids, deadzone
+        self._far = torch.tensor(far, device=device)
+        self._any_far = bool(far.any())
+        self._classes = torch.tensor(classes, dtype=torch.int64, device=device)
+        steps = torch.tensor(grids.sh_steps, dtype=torch.float32, device=device)
+        self._sh_steps = steps[self._classes][:, None]
+        self._sh_scale = 1 / (self._sh_steps * MATRIX_UNIT)
+        self._sh_matrix = _float32(grids.sh_transform.matrix, device)
+        self._dc_matrix = _float32(grids.dc_transform.matrix, device)
+        inverse = np.linalg.inv(grids.dc_transform.matrix.astype(np.float64) / MATRIX_UNIT)
+        self._dc_inverse = _float32(inverse, device)
+        self._dc_unit = torch.tensor(np.float32(grids.dc_step * MATRIX_UNIT), device=device)
+        self._dc_low = _float32(np.array(grids.dc_low), device)
+        shifts = grids.dc_shift.apply(classes)
+        self._dc_size = _float32(1 << shifts, device)[:, None]
+        self._origin = _float32(np.array(grids.position.origin), device)
+
+    def to_coding_basis(self, raw: RawParameters) -> RawParameters:
+        """A copy of `raw` (decoded basis) in the coding basis."""
+        inverse = np.linalg.inv(self.grids.sh_transform.matrix.astype(np.float64) / MATRIX_UNIT)
+        rest = raw.features_rest.flatten(1) @ _float32(inverse, raw.xyz.device)
+        rest = rest.reshape(raw.features_rest.shape)
+        return raw.map(torch.clone)._replace(features_rest=rest)
+
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        """The gradient (N, K, 3) by SH coefficients as one by their transform."""
+        by_code = gradient.flatten(1) @ (self._sh_matrix.T / MATRIX_UNIT)
+        return by_code.reshape(gradient.shape)
+
+    def sh_in_steps(self, coded: RawParameters) -> Tensor:
+        """The transformed coefficients (N, C) in steps of their Gaussians."""
+        return coded.features_rest.flatten(1) * self._sh_scale
+
+    def sh_weights(self) -> Tensor:
+        """(N, 1): how much finer a Gaussian's SH steps are than those of the middle class."""
+        return self.grids.sh_steps[MIDDLE_CLASS] / self._sh_steps
+
+    def decoded(self, coded: RawParameters) -> RawParameters:
+        """The values that the file would give back, in the decoded basis."""
+        return self.values(self.symbols(coded), coded)
+
+    def symbols(self, coded: RawParameters) -> GridSymbols:
+        """The nearest integers of every attribute."""
+        scale = _descending(_line_symbols(self.grids.scale, coded.scaling))
+        return GridSymbols(
+            xyz=self._cells(coded.xyz, self._position_shift(scale)),
+            opacity=_line_symbols(self.grids.opacity, coded.opacity[:, 0]),
+            scale=scale,
+            rotation=self._rotation_symbols(coded.rotation, scale),
+            dc=self._dc_symbols(coded.features_dc[:, 0]),
+            sh=self._sh_symbols(coded),
+        )
+
+    def values(self, symbols: GridSymbols, coded: RawParameters) -> RawParameters:
+        """What the integers decode to; far centres are those of `coded`."""
+        grids, position = self.grids, self.grids.position
+        half = torch.ones_like(symbols.xyz[:, :1]) << self._position_shift(symbols.scale) >> 1
+        xyz = (symbols.xyz + half).float() * position.cell + self._origin
+        if self._any_far:
+            xyz = torch.where(self._far[:, None], coded.xyz, xyz)
+        dc = (symbols.dc * self._dc_size + self._dc_low) @ self._dc_matrix * grids.dc_step
+        rest = symbols.sh @ self._sh_matrix * self._sh_steps
+        return RawParameters(
+            xyz=xyz,
+            features_dc=dc[:, None],
+            features_rest=rest.reshape(coded.features_rest.shape),
+            opacity=_line_values(grids.opacity, symbols.opacity)[:, None],
+            scaling=_line_values(grids.scale, symbols.scale),
+            rotation=self._rotation_values(symbols),
+        )
+
+    def to_grid_splats(self, coded: RawParameters) -> GridSplats:
+        """The model as the integers to store, rows in their present order."""
+        s = self.symbols(coded)
+        far = self._far.nonzero()[:, 0]
+        return GridSplats(
+            grids=self.grids,
+            xyz=_int32(s.xyz),
+            opacity=_int32(s.opacity),
+            scale=_int32(s.scale),
+            precision=_int32(self._classes),
+            rotation=_int32(s.rotation),
+            dc=_int32(s.dc),
+            sh=s.sh.cpu().numpy().astype(np.int16),
+            far_rows=_int32(far),
+            far_xyz=coded.xyz[far].cpu().numpy(),
+            layer_ends=(coded.gaussian_count,),
+        )
+
+    def _position_shift(self, scale: Tensor) -> Tensor:
+        return self._rule(self.grids.position.shift, scale)[:, None]
+
+    def _rotation_shift(self, scale: Tensor) -> Tensor:
+        return self._rule(self.grids.rotation_shift, scale)[:, None]
+
+    def _rule(self, rule: LinearRule, scale: Tensor) -> Tensor:
+        """LinearRule.apply to precision class and scale symbols."""
+        total = self._classes * rule.factors[0] + rule.bias
+        for axis, factor in enumerate(rule.factors[1:]):
+            if factor:
+                total += scale[:, axis].long() * factor
+        return (total >> 16).clamp_(0, rule.most).int()
+
+    def _cells(self, xyz: Tensor, shift: Tensor) -> Tensor:
+        grid = self.grids.position
+        scaled = ((xyz - self._origin) / grid.cell).floor_()
+        cells = scaled.clamp_(0, 2**grid.bits - 1).int()
+        return cells >> shift << shift
+
+    def _rotation_symbols(self, rotation: Tensor, scale: Tensor) -> Tensor:
+        unit = torch.nn.functional.normalize(rotation)
+        unit = torch.where(unit[:, :1] < 0, -unit, unit)
+        turns = (1 << self._rotation_shift(scale)).float() * self.grids.rotation_step
+        return (unit[:, 1:] / turns).round_().int()
+
+    def _rotation_values(self, symbols: GridSymbols) -> Tensor:
+        shift = self._rotation_shift(symbols.scale)
+        vector = (symbols.rotation << shift).float() * self.grids.rotation_step
+        x, y, z = (vector * vector).unbind(1)
+        # In double: PyTorch's float32 root may be one unit off, the decoder's is exact.
+        w = (1 - ((x + y) + z)).clamp_(min=0).double().sqrt_().float()
+        return torch.cat([w[:, None], vector], dim=1)
+
+    def _dc_symbols(self, dc: Tensor) -> Tensor:
+        steps = dc @ self._dc_inverse / self._dc_unit
+        return ((steps - self._dc_low) / self._dc_size).round_().clamp_(0, _GREATEST_DC)
+
+    def _sh_symbols(self, coded: RawParameters) -> Tensor:
+        scaled = self.sh_in_steps(coded)
+        scaled += torch.copysign(scaled.new_tensor(1 - self._deadzone), scaled)
+        return scaled.trunc_().clamp_(-_GREATEST_SH, _GREATEST_SH)
+
+
+def _float32(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def _int32(values: Tensor) -> Integers:
+    return values.cpu().numpy().astype(np.int32)
+
+
+def _line_symbols(line: Line, values: Tensor) -> Tensor:
+    return ((values - line.minimum) / line.step).round_().clamp_(0, line.levels - 1).int()
+
+
+def _line_values(line: Line, symbols: Tensor) -> Tensor:
+    return symbols.float() * line.step + line.minimum
+
+
+def _descending(scale: Tensor) -> Tensor:
+    """Scales cut down to the one before: axes that would change places stay round instead."""
+    return torch.cummin(scale, dim=1).values

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning on the grids of a version-2 file: what is trained is what is stored."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from reference.random_splats import random_raw
+
+from gaussian_compression.codec.model_file import ModelFile, decode, encode
+from gaussian_compression.decoded import to_splats
+from gaussian_compression.design_grids import Precision, design_grids, snap_to_grids
+from gaussian_compression.fitted_precision import (
+    colour_weights,
+    errors_per_number,
+    fit_precision,
+)
+from gaussian_compression.grid_quantizer import GridQuantizer
+from gaussian_compression.grid_straight_through import (
+    GridStraightThrough,
+    on_fitted_grids,
+    with_ordered_raw_axes,
+)
+from gaussian_compression.sensitivity import RenderSensitivity, render_sensitivity
+from gaussian_compression.settings import GridSettings
+from scene.raw_parameters import RawParameters
+from splat_formats.splats import Splats
+
+RATES = {
+    "xyz": 1e-3,
+    "features_dc": 2.5e-3,
+    "features_rest": 5e-3,
+    "opacity": 0.025,
+    "scaling": 0.2,
+    "rotation": 0.05,
+}
+
+
+def ordered(count: int = 4000, sh_degree: int = 3, seed: int = 0) -> RawParameters:
+    return with_ordered_raw_axes(random_raw(count, sh_degree, seed=seed))
+
+
+def random_sensitivity(raw: RawParameters) -> RawParameters:
+    generator = torch.Generator().manual_seed(7)
+    size = torch.exp(torch.randn(raw.gaussian_count, generator=generator))
+    return raw.map(
+        lambda t: size.reshape(-1, *[1] * (t.dim() - 1)) * torch.rand(t.shape, generator=generator)
+    )
+
+
+def quantizer_of(
+    raw: RawParameters, precision: Precision, far: np.ndarray | None = None
+) -> GridQuantizer:
+    splats = raw.to_splats()
+    grids, classes = design_grids(splats, precision, None)
+    none = np.zeros(splats.count, bool)
+    return GridQuantizer(
+        grids, precision.deadzone, classes, none if far is None else far, torch.device("cpu")
+    )
+
+
+def in_file_of(optimizer: GridStraightThrough) -> Splats:
+    return to_splats(decode(encode(ModelFile(optimizer.stored()))).splats)
+
+
+def rows_as_text(splats: Splats) -> list[bytes]:
+    columns = [getattr(splats, name).reshape(splats.count, -1) for name in RawParameters._fields]
+    return sorted(row.tobytes() for row in np.concatenate(columns, axis=1))
+
+
+@pytest.mark.parametrize("sh_degree", [0, 1, 3])
+@pytest.mark.parametrize("outliers", [0, 3])
+def test_what_is_seen_is_what_the_file_gives_back(sh_degree: int, outliers: int) -> None:
+    raw = ordered(sh_degree=sh_degree)
+    raw.xyz[:outliers] *= 1000
+    sensitivity = RenderSensitivity(random_sensitivity(raw), 1e-3 * raw.gaussian_count)
+    optimizer = on_fitted_grids(raw, sensitivity, GridSettings())
+    for seed in range(5):
+        optimizer.step(random_raw(raw.gaussian_count, sh_degree, seed=seed), RATES)
+    stored = optimizer.stored()
+    assert len(stored.far_rows) == outliers
+    assert rows_as_text(in_file_of(optimizer)) == rows_as_text(optimizer.seen.to_splats())
+
+
+def test_symbols_are_those_of_the_numpy_twin() -> None:
+    raw, precision = ordered(), Precision(sh_step=1 / 12)
+    quantizer = quantizer_of(raw, precision)
+    splats = raw.to_splats()
+    grids, classes = design_grids(splats, precision, None)
+    twin = snap_to_grids(splats, grids, precision.deadzone, classes)
+    found = quantizer.to_grid_splats(quantizer.to_coding_basis(raw))
+    for name in ("xyz", "opacity", "scale", "precision", "rotation", "dc"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(twin, name), err_msg=name)
+    # The transform there and back rounds: a value between two steps may fall to either.
+    assert (found.sh != twin.sh).mean() < 1e-3
+    assert abs(found.sh - twin.sh).max() <= 1
+
+
+def test_gradient_in_the_coding_basis_is_the_chain_rule() -> None:
+    raw = ordered(300)
+    quantizer = quantizer_of(raw, Precision())
+    coded = quantizer.to_coding_basis(raw).features_rest.double().requires_grad_()
+    matrix = torch.tensor(quantizer.grids.sh_transform.matrix.astype(np.float64)) / 4096
+    weights = torch.randn(raw.features_rest.shape, generator=torch.Generator().manual_seed(1))
+    decoded = (coded.flatten(1) @ matrix).reshape(coded.shape)
+    torch.testing.assert_close(decoded.detach().float(), raw.features_rest, rtol=1e-3, atol=1e-5)
+    (expected,) = torch.autograd.grad((decoded * weights).sum(), coded)
+    torch.testing.assert_close(
+        quantizer.pull_back(weights).double(), expected, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_scales_stay_in_descending_order() -> None:
+    raw = ordered(500)
+    sensitivity = RenderSensitivity(random_sensitivity(raw), 1e-3 * raw.gaussian_count)
+    optimizer = on_fitted_grids(raw, sensitivity, GridSettings())
+    uphill = raw.map(torch.zeros_like)
+    uphill.scaling[:, 2] = -1  # the smallest grows past the others
+    for _ in range(20):
+        optimizer.step(uphill._replace(features_rest=uphill.features_rest.clone()), RATES)
+    assert (optimizer.seen.scaling.diff(dim=1) <= 0).all()
+    assert (optimizer.seen.scaling[:, 2] > raw.scaling[:, 2]).any()
+    assert (np.diff(optimizer.stored().scale, axis=1) <= 0).all()
+
+
+def test_sparsity_makes_the_file_smaller() -> None:
+    raw = ordered(3000)
+    sizes = []
+    for sparsity in (0.0, 1.0):
+        sensitivity = RenderSensitivity(random_sensitivity(raw), 1e-3 * raw.gaussian_count)
+        optimizer = on_fitted_grids(raw, sensitivity, GridSettings(sparsity=sparsity))
+        for _ in range(30):
+            optimizer.step(raw.map(torch.zeros_like), RATES)
+        sizes.append(np.count_nonzero(optimizer.stored().sh))
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_steps_fit_the_tolerance() -> None:
+    splats = ordered().to_splats()
+    sensitivity = random_sensitivity(RawParameters.from_splats(splats, "cpu")).to_splats()
+    for tolerance in (1e-5, 1e-4):
+        precision = fit_precision(splats, sensitivity, tolerance, Precision())
+        grids, classes = design_grids(splats, precision, colour_weights(sensitivity))
+        snapped = snap_to_grids(splats, grids, precision.deadzone, classes)
+        errors = errors_per_number(splats, snapped, sensitivity)
+        for name in ("features_dc", "opacity", "scaling", "rotation"):
+            assert errors[name] == pytest.approx(tolerance, rel=0.35), name
+
+
+def test_rounding_adds_less_than_the_noise_asked_for() -> None:
+    raw, error = ordered(), 1.0
+    sensitivity = RenderSensitivity(random_sensitivity(raw), error)
+    for noise in (0.1, 0.4):
+        settings = GridSettings(noise=noise * raw.gaussian_count / 1000)
+        seen = on_fitted_grids(raw, sensitivity, settings).seen
+        squares = zip(raw, seen, sensitivity.per_parameter, strict=True)
+        added = sum(float((s * (a - b).square()).sum()) for a, b, s in squares)
+        assert 0.2 * settings.noise * error < added < 1.5 * settings.noise * error
+
+
+def test_sensitivity_is_the_squared_error_of_a_small_change() -> None:
+    """On an image that is linear in two parameters, where the diagonal is known."""
+    raw = random_raw(6, 0)
+    basis = torch.randn(6, 3, 20, 30, generator=torch.Generator().manual_seed(3))
+
+    class View:
+        image_u8 = torch.zeros(3, 20, 30, dtype=torch.uint8)
+
+    def pull_back(
+        view: View, weights: torch.Tensor, raw: RawParameters, out: RawParameters
+    ) -> torch.Tensor:
+        for tensor in out:
+            tensor.zero_()
+        out.opacity.copy_((basis * weights).sum(dim=(1, 2, 3))[:, None])
+        return (basis * raw.opacity.reshape(6, 1, 1, 1)).sum(0)
+
+    views = [View()] * 400
+    found = render_sensitivity(raw, views, pull_back, 0, lambda: None)  # type: ignore[arg-type]
+    exact = basis.square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(found.per_parameter.opacity[:, 0], exact, rtol=0.25, atol=0)
+    image = (basis * raw.opacity.reshape(6, 1, 1, 1)).sum(0)
+    assert found.error == pytest.approx(float(image.square().mean()), rel=1e-5)
+    assert not found.per_parameter.xyz.any()
+
+
+def test_one_gaussian_and_no_sensitivity_still_make_a_file() -> None:
+    raw = ordered(1)
+    nothing = RenderSensitivity(raw.map(torch.zeros_like), 0.0)
+    optimizer = on_fitted_grids(raw, nothing, GridSettings())
+    optimizer.step(raw.map(torch.zeros_like), RATES)
+    assert rows_as_text(in_file_of(optimizer)) == rows_as_text(optimizer.seen.to_splats())
+    assert replace(GridSettings(), noise=0.1).noise == 0.1
