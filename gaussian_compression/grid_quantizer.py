@@ -110,7 +110,8 @@ class GridQuantizer:
         xyz = (symbols.xyz + half).float() * position.cell + self._origin
         if self._any_far:
             xyz = torch.where(self._far[:, None], coded.xyz, xyz)
-        dc = (symbols.dc * self._dc_size + self._dc_low) @ self._dc_matrix * grids.dc_step
+        steps = symbols.dc * self._dc_size + self._dc_low
+        dc = (steps.double() @ self._dc_matrix.double()).float() * grids.dc_step
         rest = symbols.sh @ self._sh_matrix * self._sh_steps
         return RawParameters(
             xyz=xyz,
