@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn a compressed model back into a PLY: `python decompress.py FILE OUT.ply`.
 
-Needs NumPy only: no scene, no torch, no GPU.
+Needs NumPy only: no scene, no torch, no GPU. Reads the files of the published Fast-3DGS code too,
+without executing anything in them.
 """
 
 from argparse import ArgumentParser
@@ -10,7 +11,9 @@ from pathlib import Path
 from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.model_file import MAX_LAYERS, decode
 from gaussian_compression.decoded import to_splats
+from gaussian_compression.published_file import is_published_file, read_published_file
 from splat_formats.ply import write_ply
+from splat_formats.splats import Splats
 from utils.cli import run
 from utils.errors import InputError
 
@@ -18,7 +21,9 @@ from utils.errors import InputError
 def main() -> None:
     """Reads, decodes, writes, says what came out."""
     parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("file", type=Path, help="compressed model (.f3dgs)")
+    parser.add_argument(
+        "file", type=Path, help="compressed model (.f3dgs, or LZMA of the published code)"
+    )
     parser.add_argument("ply", type=Path, help="PLY to write")
     parser.add_argument(
         "--layers",
@@ -30,11 +35,18 @@ def main() -> None:
     if args.layers < 1:
         raise InputError(f"--layers {args.layers}: at least 1 expected")
     try:
-        splats = to_splats(decode(args.file.read_bytes(), args.layers).splats)
+        splats = read_model(args.file.read_bytes(), args.layers)
     except CorruptFile as error:
         raise InputError(f"{args.file}: {error}") from error
     write_ply(args.ply, splats)
     print(f"{args.ply}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}")
+
+
+def read_model(data: bytes, layers: int) -> Splats:
+    """The model in a file of either kind, told apart by its first bytes."""
+    if is_published_file(data):
+        return read_published_file(data)
+    return to_splats(decode(data, layers).splats)
 
 
 if __name__ == "__main__":
