@@ -274,8 +274,9 @@ def read_sh(reader: LayerReader, channels: int, p: list[int], lanes: int) -> Row
         for i in range(n)
     ]
     energy = [0] * n
+    by_use = sorted(range(n), key=lambda i: -used[i])
     for group in range(channels // 3):
-        rows = [i for i in range(n) if used[i] > group]
+        rows = [i for i in by_use if used[i] > group]
         for c in range(3 * group, 3 * group + 3):
             contexts = []
             for i in rows:

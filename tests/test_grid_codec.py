@@ -278,10 +278,10 @@ def test_rans_gives_back_its_tokens(count: int, lanes: int, seed: int) -> None:
     tables = design_tables([("a", counts[:1]), ("b", counts[1:])])
     ids = tables.context_map[ids]
     cut = count // 3
-    encoder = RansEncoder(lanes)
-    encoder.add(ids[:cut], tokens[:cut])
-    encoder.add(ids[cut:], tokens[cut:])
-    stream = encoder.finish(tables.frequencies)
+    encoder = RansEncoder(lanes, tables.frequencies)
+    encoder.add_before(ids[cut:], tokens[cut:])
+    encoder.add_before(ids[:cut], tokens[:cut])
+    stream = encoder.finish()
     decoder = RansDecoder(stream, lanes, DecodeTable.of(tables.frequencies), "x")
     index = ids.astype(np.int32) << 12
     found = np.concatenate([decoder.block(index[:cut]), decoder.block(index[cut:])])

@@ -36,7 +36,13 @@ from gaussian_compression.codec.layer_model import (
 )
 from gaussian_compression.codec.order import compact_morton_codes
 from gaussian_compression.codec.planes import ContextBases, Families, PlaneReader, PlaneWriter
-from gaussian_compression.codec.rans import MAX_LANES, DecodeTable, lanes_for
+from gaussian_compression.codec.rans import (
+    ENOUGH_LANES,
+    MAX_LANES,
+    MAX_ROWS_PER_LANE,
+    DecodeTable,
+    lanes_for,
+)
 from gaussian_compression.codec.symbols import MAX_COUNT
 
 MAX_LAYERS = 16
@@ -187,6 +193,10 @@ def _check_layers(layers: list[_Layer], file_bytes: int) -> None:
         raise CorruptFile("model", "more far Gaussians than Gaussians")
     if any(1 << layer.lanes > MAX_LANES for layer in layers):
         raise CorruptFile("model", f"at most {MAX_LANES} lanes allowed")
+    for layer in layers:
+        least = min(ENOUGH_LANES, layer.count / MAX_ROWS_PER_LANE)
+        if 1 << layer.lanes < least:
+            raise CorruptFile("model", f"{1 << layer.lanes} lanes for {layer.count} Gaussians")
 
 
 def _pack_edges(edges: Edges) -> bytes:
@@ -234,7 +244,7 @@ def _design_edges(splats: GridSplats) -> Edges:
         "scale1": steps[0] - steps[1],
         "scale2": steps[1] - steps[2],
         **{f"dc{channel}": splats.dc[:, channel] << shift for channel in range(3)},
-        "groups": used_groups(splats.sh.T),
+        "groups": used_groups(splats.sh),
     }
     return {name: _octiles(columns[name]) for name in BINNED}
 

@@ -147,7 +147,7 @@ class GridSplats:
     def _sh_values(self) -> FloatArray:
         values = np.empty((self.count, self.grids.sh_channels), np.float32)
         steps = np.array(self.grids.sh_steps, np.float32).take(self.precision)
-        for low in range(0, self.count, _ROWS_AT_ONCE):
+        for low in range(0, self.count, _ROWS_AT_ONCE):  # the product itself uses all cores
             part = slice(low, low + _ROWS_AT_ONCE)
             np.multiply(
                 self.grids.sh_transform.inverse(self.sh[part]),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gaussian_compression.codec.blocks import for_blocks
+
 Integers = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 
@@ -31,11 +33,17 @@ class LinearRule:
 
     def apply(self, *terms: Integers) -> Integers:
         """The class (N,) of integers (N,) below 2^13 each."""
-        total = np.full(terms[0].shape, self.bias, np.int64)
-        for factor, term in zip(self.factors, terms, strict=True):
-            if factor:
-                total += factor * term.astype(np.int64)
-        return np.clip(total >> 16, 0, self.most).astype(np.int32)
+        classes = np.empty(terms[0].shape, np.int32)
+
+        def one(block: slice) -> None:
+            total = np.full(terms[0][block].shape, self.bias, np.int64)
+            for factor, term in zip(self.factors, terms, strict=True):
+                if factor:
+                    total += term[block].astype(np.int64) * factor
+            classes[block] = np.clip(total >> 16, 0, self.most)
+
+        for_blocks(len(classes), one)
+        return classes
 
 
 @dataclass(frozen=True)
@@ -58,15 +66,22 @@ class PrecisionRule:
 
     def apply(self, opacity: Integers, scale: Integers, cells: Integers) -> Integers:
         """The classes (N,) of opacity (N,) and scale (N, 3) symbols and coarse cells (N, 3)."""
-        total = np.array(self.by_opacity, np.int64).take(opacity)
-        for axis, factor in enumerate(self.scale_factors):
-            total += factor * scale[:, axis].astype(np.int64)
-        squared = np.zeros(len(cells), np.int64)
-        for axis, centre in enumerate(self.centre):
-            squared += (cells[:, axis].astype(np.int64) - centre) ** 2
-        shell = np.searchsorted(np.array(self.radii, np.int64) ** 2, squared, side="right")
-        total += np.array(self.by_shell, np.int64).take(shell)
-        return np.clip(total >> 16, 0, CLASSES - 1).astype(np.int32)
+        by_opacity, by_shell = (np.array(t, np.int64) for t in (self.by_opacity, self.by_shell))
+        squared_radii = np.array(self.radii, np.int64) ** 2
+        classes = np.empty(len(cells), np.int32)
+
+        def one(block: slice) -> None:
+            total = by_opacity.take(opacity[block])
+            for axis, factor in enumerate(self.scale_factors):
+                total += scale[block, axis].astype(np.int64) * factor
+            squared = np.zeros(len(total), np.int64)
+            for axis, centre in enumerate(self.centre):
+                squared += (cells[block, axis].astype(np.int64) - centre) ** 2
+            total += by_shell.take(np.searchsorted(squared_radii, squared, side="right"))
+            classes[block] = np.clip(total >> 16, 0, CLASSES - 1)
+
+        for_blocks(len(classes), one)
+        return classes
 
 
 @dataclass(frozen=True)

@@ -13,25 +13,28 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gaussian_compression.codec.blocks import for_blocks
 from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.grid_splats import GridSplats
 from gaussian_compression.codec.grids import CLASSES, Grids, Integers
 from gaussian_compression.codec.octree import code_octree
 from gaussian_compression.codec.order import compact_morton_codes, morton_cells
-from gaussian_compression.codec.planes import Neighbour, PlaneCoder, Values
+from gaussian_compression.codec.planes import (
+    ENERGY_LAST_GROUP,
+    Neighbour,
+    PlaneCoder,
+    Values,
+    first_energy_keys,
+)
 
 COEFFICIENTS_PER_GROUP = 3
-MAX_SH_MAGNITUDE = 2**15 - 1
 
 BINNED = ("opacity", "scale0", "scale1", "scale2", "dc0", "dc1", "dc2", "groups")
 """What is told apart by bins as part of contexts; the file holds the bins' edges."""
 EDGES = 7
 BINS = EDGES + 1
 
-_ENERGY_EDGES = (1, 4, 8, 14, 22, 32, 46, 66, 95, 140, 210)
-_ENERGY_LEVELS = len(_ENERGY_EDGES) + 1
-_ENERGY_BINS = np.searchsorted(_ENERGY_EDGES, np.arange(256), side="right").astype(np.int32)
-_TOTAL_BINS = 3
+ShRows = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class LayerColumns:
     """(3, n)"""
     dc: Integers
     """(3, n)"""
-    sh: npt.NDArray[np.int16]
-    """(C, n)"""
+    sh: ShRows
+    """(n, C), but rows in Morton order: they are put in an order of their own."""
 
 
 @dataclass(frozen=True)
@@ -147,33 +150,29 @@ class _Layer:
             planes.append(_within(found, 2**15, "dc"))
         return np.stack(planes)
 
-    def sh(self, precision: Values, given: npt.NDArray[np.int16] | None) -> npt.NDArray[np.int16]:
+    def sh(self, precision: Values, given: ShRows | None) -> ShRows:
         channels = self._grids.sh_channels
-        planes = np.zeros((channels, self._shape.count), np.int16)
         if not channels:
-            return planes
-        used = None if given is None else used_groups(given)
+            return np.zeros((self._shape.count, 0), np.int16)
+        order = step_major(self._shape.count, self._shape.lanes)
+        used = None if given is None else used_groups(given).take(order)
         groups = self._near("groups", CLASSES, precision, self._still, used)
         _within(groups, channels // COEFFICIENTS_PER_GROUP + 1, "sh")
-        rows: npt.NDArray[np.intp] = np.flatnonzero(groups)
-        left: Values = groups[rows]
-        total = np.searchsorted([2, 6], self._around(groups)[rows], side="right").astype(np.int32)
-        energy = np.zeros(len(rows), np.int32)
-        for group in range(channels // COEFFICIENTS_PER_GROUP):
-            if group and not left.all():
-                kept = np.flatnonzero(left)
-                rows, left = rows.take(kept), left.take(kept)
-                total, energy = total.take(kept), energy.take(kept)
-            fixed = ((left == 1) * np.int32(_TOTAL_BINS) + total) * np.int32(_ENERGY_LEVELS)
-            left -= 1
-            first = group * COEFFICIENTS_PER_GROUP
-            for channel in range(first, first + COEFFICIENTS_PER_GROUP):
-                contexts = fixed + _ENERGY_BINS.take(energy, mode="clip")
-                values = None if given is None else given[channel].take(rows)
-                magnitudes, found = self._signed(f"sh{channel}", contexts, values)
-                planes[channel, rows] = found
-                energy += (np.minimum(magnitudes, 15) << 2) - (energy >> 3)
-        return planes
+        # Those that use the most groups first: the rows of any group are then a slice.
+        by_use = np.argsort(255 - groups.astype(np.uint8), kind="stable")
+        rows = order.take(by_use)
+        users = np.bincount(groups, minlength=CLASSES + 1)[::-1].cumsum()[::-1]
+        planes = np.zeros((channels, int(users[1])), np.int16)
+        if given is not None:
+            planes = np.ascontiguousarray(given.take(rows[: users[1]], axis=0).T)
+        keys = first_energy_keys(self._around(groups).take(by_use[: users[1]]))
+        for channel in range(channels):
+            group, within = divmod(channel, COEFFICIENTS_PER_GROUP)
+            count, longer = int(users[group + 1]), int(users[group + 2])
+            if within == 0:
+                keys[longer:count] += ENERGY_LAST_GROUP
+            self._coder.signed_plane(f"sh{channel}", keys[:count], planes[channel, :count])
+        return given if given is not None else _in_place(planes, rows)
 
     def _around(self, groups: Values) -> Values:
         """The sum of the groups in the rows before and after, in the same lane."""
@@ -182,21 +181,6 @@ class _Layer:
         around[lanes:] += groups[:-lanes]
         around[:-lanes] += groups[lanes:]
         return around
-
-    def _signed(
-        self, name: str, contexts: Values, given: npt.NDArray[np.int16] | None
-    ) -> tuple[Values, npt.NDArray[np.int16]]:
-        """Magnitudes under contexts, then the signs of those that are not 0; both, and together."""
-        wanted = None if given is None else np.abs(given.astype(np.int32))
-        magnitudes = self._coder.plane(name, 2 * _TOTAL_BINS * _ENERGY_LEVELS, contexts, wanted)
-        if magnitudes.max(initial=0) > MAX_SH_MAGNITUDE:
-            raise CorruptFile("sh", f"a magnitude above {MAX_SH_MAGNITUDE}")
-        (rows,) = magnitudes.nonzero()
-        signs = None if given is None else given.take(rows) < 0
-        negative = rows[self._coder.flags(len(rows), signs)]
-        signed = magnitudes.astype(np.int16)
-        signed[negative] = -signed.take(negative)
-        return magnitudes, signed
 
     def _near(
         self, name: str, size: int, contexts: Values, shifts: Values, given: Values | None
@@ -215,14 +199,38 @@ def _bin_table(edges: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     return np.searchsorted(np.array(edges), values, side="right").astype(np.uint8)
 
 
-def used_groups(sh: npt.NDArray[np.int16]) -> Values:
-    """Groups of coefficients up to the last that is not 0, of each row."""
-    used = np.zeros(sh.shape[1], np.int32)
-    for group in range(len(sh) // COEFFICIENTS_PER_GROUP):
-        first = group * COEFFICIENTS_PER_GROUP
-        x, y, z = sh[first : first + COEFFICIENTS_PER_GROUP]
-        used[(x | y | z) != 0] = group + 1
+def used_groups(sh: ShRows) -> Values:
+    """Groups of coefficients up to the last that is not 0, of each row (n, C)."""
+    used = np.zeros(len(sh), np.int32)
+
+    def count(block: slice) -> None:
+        planes = np.ascontiguousarray(sh[block].T)
+        for group in range(len(planes) // COEFFICIENTS_PER_GROUP):
+            first = group * COEFFICIENTS_PER_GROUP
+            x, y, z = planes[first : first + COEFFICIENTS_PER_GROUP]
+            used[block][(x | y | z) != 0] = group + 1
+
+    for_blocks(len(sh), count)
     return used
+
+
+def _in_place(planes: npt.NDArray[np.int16], rows: npt.NDArray[np.intp]) -> ShRows:
+    """Rows (n, C): row rows[i] is column i of `planes`, or 0 where there is no such column."""
+    channels, count = planes.shape
+    compact = np.zeros((count + 1, channels), np.int16)
+    source = np.full(len(rows), count, np.intp)
+    source[rows[:count]] = np.arange(count)
+    found = np.empty((len(rows), channels), np.int16)
+
+    def turn(block: slice) -> None:
+        compact[block] = planes[:, block].T
+
+    def move(block: slice) -> None:
+        compact.take(source[block], axis=0, out=found[block], mode="clip")
+
+    for_blocks(count, turn)
+    for_blocks(len(rows), move)
+    return found
 
 
 def _zigzag(values: Values) -> Values:
@@ -254,7 +262,7 @@ def layer_columns(rows: GridSplats, lanes: int) -> LayerColumns:
         precision=rows.precision[order],
         rotation=_planes(rows.rotation, order),
         dc=_planes(rows.dc, order),
-        sh=_planes(rows.sh, order),
+        sh=rows.sh,
     )
 
 
@@ -274,7 +282,7 @@ def columns_to_rows(columns: LayerColumns, shape: LayerShape) -> dict[str, Integ
         "precision": columns.precision[place],
         "rotation": _rows(columns.rotation, place),
         "dc": _rows(columns.dc, place),
-        "sh": _rows(columns.sh, place),
+        "sh": columns.sh,
     }
 
 

@@ -4,6 +4,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from gaussian_compression.codec.blocks import for_blocks
+
 BITS_PER_AXIS = 21
 
 
@@ -39,13 +41,26 @@ def morton_order(positions: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
 
 def compact_morton_codes(cells: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """Morton codes (N,) of integer cells (N, 3) below 2^21."""
-    return morton_codes(cells.astype(np.uint32)).astype(np.int64)
+    codes = np.empty(len(cells), np.int64)
+
+    def spread(block: slice) -> None:
+        codes[block] = morton_codes(cells[block].astype(np.uint32))
+
+    for_blocks(len(cells), spread)
+    return codes
 
 
 def morton_cells(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     """The cells (N, 3) whose Morton codes are (N,)."""
-    axes = [_gather(codes.astype(np.uint64) >> np.uint64(axis)) for axis in range(3)]
-    return np.stack(axes, axis=1).astype(np.int32)
+    cells = np.empty((len(codes), 3), np.int32)
+
+    def gather(block: slice) -> None:
+        part = codes[block].astype(np.uint64)
+        for axis in range(3):
+            cells[block, axis] = _gather(part >> np.uint64(axis))
+
+    for_blocks(len(codes), gather)
+    return cells
 
 
 def _gather(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

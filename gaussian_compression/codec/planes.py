@@ -36,6 +36,38 @@ TOKEN_BASE = np.r_[
 _SIZE = np.minimum(TOKEN_BASE, 2047)  # shifted by MAX_SHIFT + 4 it still fits 32 bits
 
 
+MAX_SH_MAGNITUDE = 2**15 - 1
+
+# The context of an SH magnitude is kept as one number for each row, its key: the energy of the
+# magnitudes before (below 2^9), the neighbours' class, and whether the row's last group is coded.
+EnergyKeys = npt.NDArray[np.int16]
+_ENERGY_BITS = 9
+_ENERGY_EDGES = (1, 4, 8, 14, 22, 32, 46, 66, 95, 140, 210)
+_NEIGHBOUR_EDGES = (2, 6)
+_NEIGHBOUR_CLASSES = len(_NEIGHBOUR_EDGES) + 1
+ENERGY_LAST_GROUP = _NEIGHBOUR_CLASSES << _ENERGY_BITS
+_ENERGY_LEVELS = len(_ENERGY_EDGES) + 1
+_ENERGY_CONTEXTS = 2 * _NEIGHBOUR_CLASSES * _ENERGY_LEVELS
+_CONTEXT_OF_KEY = (
+    np.arange(2 * _NEIGHBOUR_CLASSES, dtype=np.int32)[:, None] * _ENERGY_LEVELS
+    + np.searchsorted(_ENERGY_EDGES, np.arange(1 << _ENERGY_BITS), side="right").astype(np.int32)
+).reshape(-1)
+
+
+def first_energy_keys(neighbours: Values) -> EnergyKeys:
+    """The keys (n,) before the first magnitude, from the neighbours' used groups."""
+    classes = np.searchsorted(_NEIGHBOUR_EDGES, neighbours, side="right")
+    return (classes << _ENERGY_BITS).astype(np.int16)
+
+
+def _add_energy(keys: EnergyKeys, tokens: Tokens) -> None:
+    """energy += 4 min(magnitude, 15) - (energy >> 3), which stays below 2^9."""
+    decay = keys & np.int16((1 << _ENERGY_BITS) - 1)
+    decay >>= 3
+    keys -= decay
+    keys += (np.minimum(tokens, np.uint8(15)) << np.uint8(2)).astype(np.int16)
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """How a value's predecessors in its lane become a part of its context.
@@ -69,12 +101,15 @@ class PlaneCoder(ABC):
         """As `plane`, with the bin of the predecessors as a further part of the context."""
 
     @abstractmethod
-    def bits(self, widths: Values, values: Values | None) -> Values:
-        """Plain integers (n,), values[i] of widths[i] bits (at most 24)."""
+    def signed_plane(self, name: str, keys: EnergyKeys, values: npt.NDArray[np.int16]) -> None:
+        """Magnitudes, each under its key's context, then signs; a reader fills `values` (n,).
+
+        The magnitudes' energy is added to `keys`.
+        """
 
     @abstractmethod
-    def flags(self, count: int, values: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
-        """Plain bits (count,): as `bits`, all of width 1."""
+    def bits(self, widths: Values, values: Values | None) -> Values:
+        """Plain integers (n,), values[i] of widths[i] bits (at most 24)."""
 
 
 def tokens_of(values: Values) -> Tokens:
@@ -109,7 +144,7 @@ class PlaneWriter(PlaneCoder):
 
     def __init__(self, lanes: int, families: "Families") -> None:
         self._lanes, self._families = lanes, families
-        self._blocks: list[tuple[Contexts, Tokens]] = []
+        self._blocks: list[tuple[int, npt.NDArray[np.uint16], Tokens]] = []
         self._bits: list[bytes] = []
 
     def plane(self, name: str, size: int, contexts: Contexts, values: Values | None) -> Values:
@@ -137,6 +172,15 @@ class PlaneWriter(PlaneCoder):
         self._extra_bits(tokens, values)
         return values
 
+    def signed_plane(self, name: str, keys: EnergyKeys, values: npt.NDArray[np.int16]) -> None:
+        """See PlaneCoder."""
+        magnitudes = np.abs(values.astype(np.int32))
+        tokens = tokens_of(magnitudes)
+        self._record(name, _ENERGY_CONTEXTS, _CONTEXT_OF_KEY.take(keys), tokens)
+        self._extra_bits(tokens, magnitudes)
+        self._bits.append(np.packbits(values[tokens != 0] < 0).tobytes())
+        _add_energy(keys, tokens)
+
     def bits(self, widths: Values, values: Values | None) -> Values:
         """See PlaneCoder."""
         assert values is not None
@@ -145,26 +189,20 @@ class PlaneWriter(PlaneCoder):
             self._bits.append(np.packbits(values[wide] >> bit & 1).tobytes())
         return values
 
-    def flags(self, count: int, values: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
-        """See PlaneCoder."""
-        assert values is not None
-        self._bits.append(np.packbits(values).tobytes())
-        return values
-
     def _extra_bits(self, tokens: Tokens, values: Values) -> None:
         large = np.flatnonzero(tokens > DIRECT_TOKENS)
         self.bits(_EXTRA_BITS[tokens[large]], values[large] - TOKEN_BASE[tokens[large]])
 
     def _record(self, name: str, size: int, contexts: Contexts, tokens: Tokens) -> None:
-        base = self._families.count(name, size, contexts, tokens)
-        self._blocks.append((contexts + np.int32(base), tokens))
+        first = self._families.count(name, size, contexts, tokens)
+        self._blocks.append((first, contexts.astype(np.uint16), tokens))
 
     def rans_bytes(self, tables: Tables) -> bytes:
         """The layer's rANS stream."""
-        encoder = RansEncoder(self._lanes)
-        for contexts, tokens in self._blocks:
-            encoder.add(tables.context_map.take(contexts), tokens)
-        return encoder.finish(tables.frequencies)
+        encoder = RansEncoder(self._lanes, tables.frequencies)
+        for first, contexts, tokens in reversed(self._blocks):
+            encoder.add_before(tables.context_map[first:].take(contexts), tokens)
+        return encoder.finish()
 
     def bit_bytes(self) -> bytes:
         """The layer's plain bits."""
@@ -254,12 +292,7 @@ class PlaneReader(PlaneCoder):
         found = np.zeros(len(widths), np.int32)
         for bit in range(int(widths.max()) - 1 if len(widths) else -1, -1, -1):
             wide = np.flatnonzero(widths > bit)
-            end = self._next_byte + (len(wide) + 7) // 8
-            if end > len(self._bits):
-                raise CorruptFile(self._bit_section, "ends before its last bit")
-            plane = np.unpackbits(self._bits[self._next_byte : end], count=len(wide))
-            found[wide] |= plane.astype(np.int32) << bit
-            self._next_byte = end
+            found[wide] |= self._plain(len(wide)).astype(np.int32) << bit
         return found
 
     def finish(self) -> None:
@@ -268,14 +301,33 @@ class PlaneReader(PlaneCoder):
         if self._next_byte != len(self._bits):
             raise CorruptFile(self._bit_section, "bytes left over")
 
-    def flags(self, count: int, values: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+    def signed_plane(self, name: str, keys: EnergyKeys, values: npt.NDArray[np.int16]) -> None:
         """See PlaneCoder."""
+        histogram_of_key = self._bases.histograms(name, _ENERGY_CONTEXTS).take(_CONTEXT_OF_KEY)
+        tokens = np.empty(len(keys), np.uint8)
+        for low in range(0, len(keys), self._lanes):
+            part = keys[low : low + self._lanes]
+            found = self._decoder.step(histogram_of_key.take(part))
+            tokens[low : low + self._lanes] = found
+            _add_energy(part, found)
+        values[:] = tokens
+        if tokens.max(initial=0) > DIRECT_TOKENS:
+            magnitudes = self._values(tokens)
+            if magnitudes.max() > MAX_SH_MAGNITUDE:
+                raise CorruptFile("sh", f"a magnitude above {MAX_SH_MAGNITUDE}")
+            values[:] = magnitudes
+        (rows,) = (tokens != 0).nonzero()
+        negative = rows[self._plain(len(rows)).view(np.bool_)]
+        values[negative] = -values.take(negative)
+
+    def _plain(self, count: int) -> npt.NDArray[np.uint8]:
+        """The next list of `count` plain bits."""
         end = self._next_byte + (count + 7) // 8
         if end > len(self._bits):
             raise CorruptFile(self._bit_section, "ends before its last bit")
         found = np.unpackbits(self._bits[self._next_byte : end], count=count)
         self._next_byte = end
-        return found.view(np.bool_)
+        return found
 
     def _values(self, tokens: Tokens) -> Values:
         if tokens.max(initial=0) <= DIRECT_TOKENS:

@@ -46,7 +46,7 @@ def bad_files(good: dict[str, bytes]) -> dict[str, bytes]:
         return pack_container(Container(version, {**sections, **new}))
 
     def lying_count(count: int) -> bytes:
-        lie = model.copy()
+        lie = model.copy()  # its lanes: 1
         lie[1:5] = count.to_bytes(4, "little")
         return zlib.compress(bytes(lie), 9)
 
@@ -56,7 +56,8 @@ def bad_files(good: dict[str, bytes]) -> dict[str, bytes]:
         "bad_checksum": data[:-3] + bytes([data[-3] ^ 1]) + data[-2:],
         "bad_version": changed(version=3),
         "bad_unknown_section": changed(extra=b""),
-        "bad_more_gaussians": changed(model=lying_count(10**6)),
+        "bad_more_gaussians": changed(model=lying_count(1000)),
+        "bad_few_lanes": changed(model=lying_count(1025)),
         "bad_beyond_limit": changed(model=lying_count(2**31)),
         "bad_words_missing": changed(rans0=sections["rans0"][:-2]),
         "bad_words_left_over": changed(rans1=sections["rans1"] + b"\0\0"),
