@@ -5,19 +5,22 @@
 """
 
 import json
+import math
 import time
 from argparse import ArgumentParser
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gaussian_compression.axes import with_ordered_axes
+from gaussian_compression.codec.blocks import for_blocks
 from gaussian_compression.codec.grid_splats import GridSplats
 from gaussian_compression.codec.model_file import ModelFile, bytes_per_section, encode
 from gaussian_compression.decoded import to_splats
-from gaussian_compression.design_grids import QUALITIES, Quantized, quantize_splats
+from gaussian_compression.design_grids import QUALITIES, quantize_splats
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
 from utils.errors import InputError
@@ -90,33 +93,55 @@ def compress_without_training(
         "bytes_per_gaussian": round(len(data) / kept.count, 3),
         "bytes_per_section": bytes_per_section(data),
         "layers": _layer_report(quantized.splats),
-        "errors": attribute_errors(kept, quantized),
+        "errors": attribute_errors(kept, decoded, quantized.order),
         "seconds": round(time.monotonic() - began, 2),
     }
     return TrainingFreeResult(data, decoded, report)
 
 
-def attribute_errors(splats: Splats, quantized: Quantized) -> dict[str, dict[str, float]]:
+def attribute_errors(
+    splats: Splats, decoded: Splats, order: npt.NDArray[np.intp]
+) -> dict[str, dict[str, float]]:
     """Root mean square and greatest difference of every attribute, as decoded, by its name.
 
-    In the attributes' own units; rotations in radians, between the same ellipsoids' axes.
+    Row i of `decoded` was row order[i] of `splats`. In the attributes' own units; rotations in
+    radians, between the same ellipsoids' axes.
     """
-    decoded, before = to_splats(quantized.splats), with_ordered_axes(splats)
+    blocks: list[dict[str, tuple[float, float]]] = []
+
+    def measure(block: slice) -> None:
+        before = with_ordered_axes(_rows(splats, order[block]))
+        blocks.append(_differences(before, _rows(decoded, block)))
+
+    for_blocks(decoded.count, measure)
     errors = {}
-    for name in ("xyz", "opacity", "scaling", "features_dc", "features_rest"):
-        difference = getattr(before, name)[quantized.order] - getattr(decoded, name)
-        errors[name] = _spread(difference)
-    cosine = np.abs((before.rotation[quantized.order] * decoded.rotation).sum(axis=1))
-    errors["rotation"] = _spread(2 * np.arccos(np.minimum(cosine, 1)))
+    for name, size in _sizes(decoded).items():
+        squares = math.fsum(block[name][0] for block in blocks)
+        errors[name] = {"rms": math.sqrt(squares / max(1, size)),
+                        "max": max((block[name][1] for block in blocks), default=0.0)}  # fmt: skip
     return errors
 
 
-def _spread(difference: np.ndarray) -> dict[str, float]:
-    if not difference.size:
-        return {"rms": 0.0, "max": 0.0}
-    size = np.abs(difference)
-    return {"rms": float(np.sqrt(np.mean(np.square(size, dtype=np.float64)))),
-            "max": float(size.max())}  # fmt: skip
+def _differences(a: Splats, b: Splats) -> dict[str, tuple[float, float]]:
+    """Sum of squares and maximum of the difference in each attribute."""
+    names = ("xyz", "opacity", "scaling", "features_dc", "features_rest")
+    sizes = {name: np.abs(getattr(a, name) - getattr(b, name)) for name in names}
+    cosine = np.abs((a.rotation * b.rotation).sum(axis=1))
+    sizes["rotation"] = 2 * np.arccos(np.minimum(cosine, 1))
+    return {
+        name: (float(np.square(size, dtype=np.float64).sum()), float(size.max(initial=0)))
+        for name, size in sizes.items()
+    }
+
+
+def _sizes(splats: Splats) -> dict[str, int]:
+    """Numbers of each attribute; a rotation counts as one."""
+    sizes = {field.name: getattr(splats, field.name).size for field in fields(splats)}
+    return {**sizes, "rotation": splats.count}
+
+
+def _rows(splats: Splats, rows: slice | npt.NDArray[np.intp]) -> Splats:
+    return Splats(**{field.name: getattr(splats, field.name)[rows] for field in fields(splats)})
 
 
 def _layer_report(splats: GridSplats) -> list[int]:
