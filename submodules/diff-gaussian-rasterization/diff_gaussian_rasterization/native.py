@@ -297,10 +297,11 @@ class Frame:
         return dict(zip(("drawn", "tile_entries", "blended_pixels"), numbers, strict=True))
 
     def stage_seconds(self) -> dict[str, tuple[float, float]]:
-        """(wall, CPU) time of each stage of this view; of the backward ones if there were any."""
+        """(wall, CPU) time of each stage of this view that has run."""
         wall, cpu = ((ctypes.c_double * len(STAGES))() for _ in range(2))
         library.frame_seconds(self._handle, wall, cpu)
-        return dict(zip(STAGES, zip(wall, cpu, strict=True), strict=True))
+        times = zip(STAGES, wall, cpu, strict=True)
+        return {stage: (wall, cpu) for stage, wall, cpu in times if wall > 0}
 
 
 def mark_visible(camera: Camera, means: torch.Tensor) -> torch.Tensor:

@@ -45,15 +45,17 @@ class Frame:
         radii: torch.Tensor,
         inverse_depth: torch.Tensor | None,
         context: tuple[native.Frame, Parameters] | None,
+        seconds: dict[str, tuple[float, float]],
     ) -> None:
         self.image = image
         self.radii = radii
         self.inverse_depth = inverse_depth
         self._context = context
+        self._seconds = seconds
 
     def stage_seconds(self) -> dict[str, tuple[float, float]]:
-        """(wall, CPU) time of each stage; empty unless rendered for training."""
-        return {} if self._context is None else self._context[0].stage_seconds()
+        """(wall, CPU) time of each stage that has run."""
+        return self._seconds if self._context is None else self._context[0].stage_seconds()
 
     def counts(self) -> dict[str, int]:
         """Sizes of this view, for benchmarks; empty unless rendered for training."""
@@ -123,7 +125,8 @@ def render(
         outputs = native.Outputs(address(image), address(depth), address(radii))
         scene = scene_of(parameters, raw=True)
         frame.render(camera, scene, outputs, keep=training, clamp=clamp)
-    return Frame(image, radii, depth, (frame, parameters) if training else None)
+    context = (frame, parameters) if training else None
+    return Frame(image, radii, depth, context, frame.stage_seconds())
 
 
 def release_buffers() -> None:

@@ -161,8 +161,7 @@ inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask tod
     Accumulated& sums = blocks[block];
     const Float transmittance = sums.transmittance;
     const Step step = step_into(spread, block, transmittance);
-    if (!any(step.drawn)) continue;
-    changed |= bit_of(block);
+    changed |= static_cast<BlockMask>(BlockMask{any(step.drawn)} << block);
     const Float weight = select(step.blended, step.alpha * transmittance, Float(0.0f));
     for (int c = 0; c < kChannels; ++c) sums.channel[c] = simd::fmadd(weight, color[c], sums.channel[c]);
     sums.transmittance = step.transmittance;

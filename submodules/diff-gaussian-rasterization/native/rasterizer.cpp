@@ -2,6 +2,7 @@
 // The library's interface: plain C, for ctypes. Arguments were checked by the caller; see native.py of the package.
 #include <time.h>
 
+#include <algorithm>
 #include <exception>
 #include <new>
 
@@ -64,6 +65,8 @@ EXPORT int32_t frame_render(Frame* frame, const Camera* camera, const Scene* sce
     frame->rows = (camera->height + kTileSize - 1) / kTileSize;
     frame->kept = keep;
     frame->clamped = clamp;
+    std::fill(frame->wall_seconds, frame->wall_seconds + kStages, 0.0);
+    std::fill(frame->cpu_seconds, frame->cpu_seconds + kStages, 0.0);
     timed(*frame, kProject, [&] { project_gaussians(*frame, *scene, outputs->radii, threads); });
     timed(*frame, kSort, [&] { sort_into_tiles(*frame, threads); });
     timed(*frame, kBlend, [&] { blend(*frame, *outputs, threads); });
