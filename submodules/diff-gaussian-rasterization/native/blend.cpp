@@ -21,8 +21,9 @@ using simd::Mask;
 constexpr BlockMask kAllBlocks = static_cast<BlockMask>(~BlockMask{0});
 constexpr float kLeastExponent = -7.99435344f;  // log2(kAlphaMin)
 constexpr float kRoundingSlack = 2.0e-3f;       // so that rounding in the test of a block never loses a pixel
-constexpr int kAhead = 8;                       // entries whose Gaussians are called for before they are needed
 constexpr int kBatch = 32;                      // entries tested before any of them is blended
+constexpr int kAhead = kBatch;                  // entries whose Gaussians are called for before they are needed
+constexpr int kAheadBackward = 8;               // the same where each takes longer
 
 // Pixel coordinates within the tile: of the first pixel of each block, and within a block of each lane.
 struct Layout {
@@ -136,8 +137,9 @@ inline Step step_into(const Spread& spread, int block, Float transmittance) {
 }
 
 // Inlined by force: GCC takes a function that only prefetches for one without effect, and drops its calls.
+template <int kEntries>
 __attribute__((always_inline)) inline void call_for(const Frame& frame, const Entry* entry, const Entry* end) {
-  if (entry + kAhead < end) __builtin_prefetch(&frame.splats[entry[kAhead].gaussian]);
+  if (entry + kEntries < end) __builtin_prefetch(&frame.splats[entry[kEntries].gaussian]);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated* b
     const uint32_t batch_end = end - i < kBatch ? end : i + kBatch;
     BlockMask reached[kBatch];
     for (uint32_t j = i; j < batch_end; ++j) {
-      call_for(frame, entries + j, entries + end);
+      call_for<kAhead>(frame, entries + j, entries + end);
       const Splat& splat = frame.splats[entries[j].gaussian];
       reached[j - i] = blocks_reached(Spread(splat, tile), splat);
     }
@@ -351,7 +353,7 @@ void blend_tile_backward(Frame& frame, const float* d_image, const float* d_inve
   const Entry* entries = frame.entries.data() + frame.tile_begin[index];
   const BlockMask* masks = frame.masks.data() + frame.tile_begin[index];
   for (uint32_t i = 0; i < used; ++i) {
-    call_for(frame, entries + i, entries + used);
+    call_for<kAheadBackward>(frame, entries + i, entries + used);
     if (masks[i] == 0) continue;
     const Splat& splat = frame.splats[entries[i].gaussian];
     const Spread spread(splat, tile);
