@@ -129,10 +129,10 @@ inline Step step_into(const Spread& spread, int block, Float transmittance) {
   step.opacity_times_falloff = simd::power_of_two(exponent);
   step.alpha = simd::minimum(step.opacity_times_falloff, Float(formulas::kAlphaMax));
   step.drawn = (exponent <= spread.log2_opacity) & (Float(formulas::kAlphaMin) <= step.alpha);
-  const Float next = simd::fnmadd(transmittance, step.alpha, transmittance);
+  const Float next = simd::fnmadd_where(step.drawn, transmittance, step.alpha, transmittance);
   step.blended = step.drawn & (Float(formulas::kLeastTransmittance) <= next);
   step.stopped = and_not(step.drawn, step.blended);
-  step.transmittance = negative_where(step.stopped, select(step.blended, next, transmittance));
+  step.transmittance = negative_where(step.stopped, transmittance, next);
   return step;
 }
 

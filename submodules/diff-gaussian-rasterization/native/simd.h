@@ -33,6 +33,11 @@ struct Float {
   void store(float* p) const { _mm512_storeu_ps(p, v); }
 };
 
+// An integer (or what stands for it) and the rest, in [0, 1].
+struct Split {
+  Float whole, fraction;
+};
+
 inline Float operator+(Float a, Float b) { return _mm512_add_ps(a.v, b.v); }
 inline Float operator-(Float a, Float b) { return _mm512_sub_ps(a.v, b.v); }
 inline Float operator*(Float a, Float b) { return _mm512_mul_ps(a.v, b.v); }
@@ -47,8 +52,10 @@ inline Mask and_not(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & ~b.m)
 inline bool any(Mask a) { return a.m != 0; }
 inline uint32_t bits(Mask a) { return a.m; }
 inline Mask from_bits(uint32_t value) { return {static_cast<__mmask16>(value)}; }
-// The same numbers, but negative in the chosen lanes.
-inline Float negative_where(Mask m, Float a) { return _mm512_mask_or_ps(a.v, m.m, a.v, _mm512_set1_ps(-0.0f)); }
+// c - a b in the chosen lanes, elsewhere c.
+inline Float fnmadd_where(Mask m, Float a, Float b, Float c) { return _mm512_mask3_fnmadd_ps(a.v, b.v, c.v, m.m); }
+// a made negative in the chosen lanes, elsewhere b.
+inline Float negative_where(Mask m, Float a, Float b) { return _mm512_mask_or_ps(b.v, m.m, a.v, _mm512_set1_ps(-0.0f)); }
 inline bool all_negative(Float a) {
   const __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(a.v));
   return _kortestc_mask16_u8(negative, negative) != 0;
@@ -62,6 +69,8 @@ inline Float square_root(Float a) { return _mm512_sqrt_ps(a.v); }
 inline Float round_nearest(Float a) { return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline Float round_down(Float a) { return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 inline Float scale_by_power_of_two(Float a, Float integer) { return _mm512_scalef_ps(a.v, integer.v); }
+// For power_of_two; the scaling above rounds the exponent down by itself.
+inline Split split(Float a) { return {a, _mm512_reduce_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
 inline Float exponent(Float a) { return _mm512_getexp_ps(a.v); }
 inline Float mantissa(Float a) { return _mm512_getmant_ps(a.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero); }
 
@@ -137,6 +146,11 @@ struct Float {
   void store(float* p) const { _mm256_storeu_ps(p, v); }
 };
 
+// An integer (or what stands for it) and the rest, in [0, 1].
+struct Split {
+  Float whole, fraction;
+};
+
 inline Float operator+(Float a, Float b) { return _mm256_add_ps(a.v, b.v); }
 inline Float operator-(Float a, Float b) { return _mm256_sub_ps(a.v, b.v); }
 inline Float operator*(Float a, Float b) { return _mm256_mul_ps(a.v, b.v); }
@@ -150,7 +164,12 @@ inline Mask and_not(Mask a, Mask b) { return {_mm256_andnot_ps(b.m, a.m)}; }
 
 inline bool any(Mask a) { return !_mm256_testz_ps(a.m, a.m); }
 inline uint32_t bits(Mask a) { return static_cast<uint32_t>(_mm256_movemask_ps(a.m)); }
-inline Float negative_where(Mask m, Float a) { return _mm256_or_ps(a.v, _mm256_and_ps(m.m, _mm256_set1_ps(-0.0f))); }
+inline Float fnmadd_where(Mask m, Float a, Float b, Float c) {
+  return _mm256_blendv_ps(c.v, _mm256_fnmadd_ps(a.v, b.v, c.v), m.m);
+}
+inline Float negative_where(Mask m, Float a, Float b) {
+  return _mm256_blendv_ps(b.v, _mm256_or_ps(a.v, _mm256_set1_ps(-0.0f)), m.m);
+}
 inline bool all_negative(Float a) { return _mm256_movemask_ps(a.v) == 0xff; }
 inline Mask from_bits(uint32_t value) {
   const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
@@ -169,6 +188,10 @@ inline Float round_down(Float a) { return _mm256_floor_ps(a.v); }
 inline Float scale_by_power_of_two(Float a, Float integer) {
   const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(integer.v), 23);
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), power));
+}
+inline Split split(Float a) {
+  const Float whole = round_down(a);
+  return {whole, a - whole};
 }
 inline Float exponent(Float a) {
   const __m256i biased = _mm256_srli_epi32(_mm256_castps_si256(a.v), 23);
@@ -242,6 +265,11 @@ struct Float {
   void store(float* p) const { std::memcpy(p, &v, sizeof v); }
 };
 
+// An integer (or what stands for it) and the rest, in [0, 1].
+struct Split {
+  Float whole, fraction;
+};
+
 inline Float operator+(Float a, Float b) { return a.v + b.v; }
 inline Float operator-(Float a, Float b) { return a.v - b.v; }
 inline Float operator*(Float a, Float b) { return a.v * b.v; }
@@ -262,7 +290,6 @@ inline uint32_t bits(Mask a) {
 #endif
 }
 inline bool any(Mask a) { return bits(a) != 0; }
-inline Float negative_where(Mask m, Float a) { return (Floats)((Integers)a.v | (m.m & INT32_MIN)); }
 inline bool all_negative(Float a) { return bits({(Integers)a.v < 0}) == 0xf; }
 inline Mask from_bits(uint32_t value) {
   const Integers bit = {1, 2, 4, 8};
@@ -283,6 +310,8 @@ inline Float fnmadd(Float a, Float b, Float c) {
 inline Float fmadd(Float a, Float b, Float c) { return a.v * b.v + c.v; }
 inline Float fnmadd(Float a, Float b, Float c) { return c.v - a.v * b.v; }
 #endif
+inline Float fnmadd_where(Mask m, Float a, Float b, Float c) { return select(m, fnmadd(a, b, c), c); }
+inline Float negative_where(Mask m, Float a, Float b) { return select(m, (Floats)((Integers)a.v | INT32_MIN), b); }
 // As on x86, the second operand where either is not a number.
 inline Float minimum(Float a, Float b) { return select(a < b, a, b); }
 inline Float maximum(Float a, Float b) { return select(b < a, a, b); }
@@ -308,6 +337,10 @@ inline Integers to_integers(Float a) { return __builtin_convertvector(a.v, Integ
 // The integer must lie in [-126, 127], and a in [0.5, 2).
 inline Float scale_by_power_of_two(Float a, Float integer) {
   return (Floats)((Integers)a.v + to_integers(integer) * (1 << 23));
+}
+inline Split split(Float a) {
+  const Float whole = round_nearest(a - Float(0.5f));
+  return {whole, a - whole};
 }
 inline Float exponent(Float a) { return __builtin_convertvector(((Integers)a.v >> 23) - 127, Floats); }
 inline Float mantissa(Float a) { return (Floats)(((Integers)a.v & 0x007fffff) | 0x3f800000); }
@@ -340,17 +373,16 @@ inline Float round_up(Float a) { return -round_down(-a); }
 inline Float clamp(Float a, Float low, Float high) { return minimum(maximum(a, low), high); }
 
 // 2^a to 2e-7, relatively, for a in [-126, 127]; less, and not-a-number, gives a number near 0.
-// The polynomial is the minimax fit of 2^f on [-0.5, 0.5] with the value 1 at 0; its error is 9.2e-8.
+// The polynomial is the minimax fit of 2^f on [0, 1] with the value 1 at 0; its error is 8.2e-8.
 inline Float power_of_two(Float a) {
 #if !defined(__AVX512F__)
   a = maximum(a, Float(-126.0f));
 #endif
-  const Float whole = round_nearest(a);
-  const Float f = a - whole;
-  Float p = fmadd(Float(1.326472707e-3f), f, Float(9.671512649e-3f));
-  p = fmadd(p, f, Float(5.550733744e-2f));
-  p = fmadd(p, f, Float(2.402224209e-1f));
-  p = fmadd(p, f, Float(6.931469776e-1f));
+  const auto [whole, f] = split(a);
+  Float p = fmadd(Float(1.86713e-3f), f, Float(9.01703e-3f));
+  p = fmadd(p, f, Float(5.579991e-2f));
+  p = fmadd(p, f, Float(2.4016445e-1f));
+  p = fmadd(p, f, Float(6.9315131e-1f));
   p = fmadd(p, f, Float(1.0f));
   return scale_by_power_of_two(p, whole);
 }
