@@ -2,7 +2,7 @@
 """The scenes that the benchmarks draw, made from the real data in one folder (`--data DIR`).
 
 garden    gsplat's profiling points with random shapes: small Gaussians of all opacities
-million   garden's points repeated to a million with jitter, 1600x1060, and as much smaller as denser
+million   garden's points repeated to a million with jitter, shrunk as they are denser, 1600x1060
 snowmiku  a trained model in the first of its views, at half and at full resolution
 """
 
@@ -71,7 +71,8 @@ def million(data: Path) -> Workload:
     copies = points[torch.arange(1_000_000) % len(points)]
     jittered = copies + JITTER * torch.randn(copies.shape, generator=random)
     parameters = _random_shapes(jittered, random)
-    parameters["scaling"] += 0.5 * math.log(len(points) / len(copies))  # as much of the view covered
+    # As much of the view is covered as before.
+    parameters["scaling"] += 0.5 * math.log(len(points) / len(copies))
     return Workload(parameters, pose.enlarged(1600, 1060))
 
 

@@ -7,7 +7,6 @@ autograd-free calls, else through autograd over whatever is installed. A test co
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor
 
 from gaussian_renderer import render
+from gaussian_renderer.direct import direct_rasterizer, draw_directly
 from gaussian_renderer.photometric import photometric_loss
-from gaussian_renderer.rasterizer import installed_package
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
@@ -137,14 +136,12 @@ def _write(gradients: Iterable[Tensor | None], out: RawParameters) -> None:
 class DirectViewGradient:
     """Straight through the kernels: no autograd, no activations in torch, buffers that stay."""
 
-    def __init__(self, options: RenderOptions, lambda_dssim: float) -> None:
+    def __init__(self, options: RenderOptions, lambda_dssim: float, rasterizer: Any) -> None:
         import fused_ssim
-        from diff_gaussian_rasterization import GaussianRasterizationSettings, raw
 
         self._options = options
         self._lambda_dssim = lambda_dssim
-        self._settings = GaussianRasterizationSettings
-        self._rasterizer: Any = raw
+        self._rasterizer = rasterizer
         self._value_and_gradient = fused_ssim.l1_ssim_value_and_gradient
         self._screen = torch.empty(0, 2)
         self._image_gradient = torch.empty(0)
@@ -184,11 +181,8 @@ class DirectViewGradient:
         return frame.image
 
     def _draw(self, camera: Camera, raw: RawParameters, background: Tensor, sh_degree: int) -> Any:
-        return self._rasterizer.render(
-            self._rasterizer.RawGaussians(*raw),
-            self._view(camera, background, sh_degree),
-            training=True,
-            clamp=True,
+        return draw_directly(
+            self._rasterizer, raw, camera, self._options, background, sh_degree, training=True
         )
 
     def _fit_buffers(self, raw: RawParameters, camera: Camera) -> None:
@@ -196,23 +190,6 @@ class DirectViewGradient:
             self._screen = torch.empty(raw.gaussian_count, 2)
         if self._image_gradient.shape != camera.image_u8.shape:
             self._image_gradient = torch.empty(camera.image_u8.shape)
-
-    def _view(self, camera: Camera, background: Tensor, sh_degree: int) -> Any:
-        return self._settings(
-            image_height=camera.image_height,
-            image_width=camera.image_width,
-            tanfovx=math.tan(camera.FoVx * 0.5),
-            tanfovy=math.tan(camera.FoVy * 0.5),
-            bg=background,
-            scale_modifier=1.0,
-            viewmatrix=camera.world_view_transform,
-            projmatrix=camera.full_proj_transform,
-            sh_degree=sh_degree,
-            campos=camera.camera_center,
-            prefiltered=False,
-            debug=self._options.debug,
-            antialiasing=self._options.antialiasing,
-        )
 
 
 Differentiate = Callable[[Camera, RawParameters, RawParameters], ViewLoss]
@@ -223,15 +200,14 @@ def view_gradient(
     options: RenderOptions, lambda_dssim: float, device: torch.device
 ) -> ViewGradient:
     """The fastest implementation that the installed packages and the options allow."""
-    in_python = options.convert_SHs_python or options.compute_cov3D_python
-    if device.type == "cpu" and not in_python and _direct_path_installed():
-        return DirectViewGradient(options, lambda_dssim)
+    rasterizer = direct_rasterizer(device, options)
+    if rasterizer is not None and _fused_loss_installed():
+        return DirectViewGradient(options, lambda_dssim, rasterizer)
     return AutogradViewGradient(options, lambda_dssim)
 
 
-def _direct_path_installed() -> bool:
-    package = installed_package()
-    if find_spec(f"{package.__name__}.raw") is None or find_spec("fused_ssim") is None:
+def _fused_loss_installed() -> bool:
+    if find_spec("fused_ssim") is None:
         return False
     import fused_ssim
 

@@ -196,7 +196,8 @@ void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated* b
     }
     for (uint32_t first = i; i < batch_end && open != 0; ++i) {
       const BlockMask todo = reached[i - first] & open;
-      frame.masks[i] = blend_entry<kChannels>(frame.splats[entries[i].gaussian], tile, todo, open, blocks);
+      const BlockMask changed = blend_entry<kChannels>(frame.splats[entries[i].gaussian], tile, todo, open, blocks);
+      if (frame.kept) frame.masks[i] = changed;
     }
   }
   frame.tile_used[index] = i - begin;
@@ -241,11 +242,11 @@ void blend_tile(Frame& frame, const Outputs& outputs, int64_t index) {
   const Tile tile = tile_at(frame, index);
   Accumulated blocks[kBlocks];
   blend_entries<kChannels>(frame, index, tile, blocks);
-  float* kept = frame.pixels.data() + index * 4 * kTilePixels;
+  float* kept = frame.kept ? frame.pixels.data() + index * 4 * kTilePixels : nullptr;
   for (int block = 0; block < kBlocks; ++block) {
     Accumulated& sums = blocks[block];
     add_background(frame.camera, sums);
-    if (frame.kept) std::memcpy(kept + block * 4 * kLanes, sums.channel, sizeof sums.channel);
+    if (kept != nullptr) std::memcpy(kept + block * 4 * kLanes, sums.channel, sizeof sums.channel);
     for (int c = 0; c < 3 && frame.clamped; ++c) sums.channel[c] = limited(sums.channel[c]);
   }
   const int64_t plane = static_cast<int64_t>(frame.camera.width) * frame.camera.height;
@@ -372,9 +373,11 @@ void blend_tile_backward(Frame& frame, const float* d_image, const float* d_inve
 
 void blend(Frame& frame, const Outputs& outputs, int threads) {
   const int64_t tiles = frame.tiles();
-  frame.masks.reserve(frame.tile_begin[tiles]);
   frame.tile_used.reserve(tiles);
-  if (frame.kept) frame.pixels.reserve(tiles * 4 * kTilePixels);
+  if (frame.kept) {
+    frame.masks.reserve(frame.tile_begin[tiles]);
+    frame.pixels.reserve(tiles * 4 * kTilePixels);
+  }
   ThreadPool::run(threads, tiles, [&](int64_t tile, int) {
     if (outputs.inverse_depth != nullptr) {
       blend_tile<4>(frame, outputs, tile);

@@ -81,11 +81,12 @@ EXPORT int32_t frame_backward(Frame* frame, const Scene* scene, const float* d_i
   });
 }
 
-// Sizes of the last view, for benchmarks: Gaussians drawn, tile entries, pixels in the blocks blended.
+// Sizes of the last view, for benchmarks: Gaussians drawn, tile entries, pixels in the blocks blended (0 unless kept).
 EXPORT void frame_counts(const Frame* frame, int64_t* counts) {
   counts[0] = frame->drawn;
   counts[1] = frame->tile_begin[frame->tiles()];
   counts[2] = 0;
+  if (!frame->kept) return;
   for (int64_t tile = 0; tile < frame->tiles(); ++tile) {
     for (uint32_t i = 0; i < frame->tile_used[tile]; ++i) {
       counts[2] += __builtin_popcountll(frame->masks[frame->tile_begin[tile] + i]) * simd::kLanes;
