@@ -58,7 +58,8 @@ from gaussian_compression.settings import (
 )
 from gaussian_renderer.rasterizer import default_device
 from gaussian_renderer.view_gradient import RenderOptions
-from scene import Scene
+from scene import Scene, write_model_folder
+from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
 from utils.cli import run, show_messages
 from utils.console_progress import ConsoleProgress
@@ -89,8 +90,7 @@ def main() -> None:
     if args.restart:
         shutil.rmtree(job.rounds_folder, ignore_errors=True)
     result = compress(job, ConsoleProgress())
-    if not (model_path / CFG_ARGS_NAME).exists():
-        write_cfg_args(model_path, options)
+    complete_model_folder(model_path, options)
     iteration, report = write_outputs(model_path, start, job, result)
     if not settings.keep_rounds:
         shutil.rmtree(job.rounds_folder)
@@ -242,6 +242,14 @@ def build_job(
             "antialiasing": pipeline.antialiasing,
         },
     )
+
+
+def complete_model_folder(model_path: Path, options: ModelOptions) -> None:
+    """What training would have left there for viewers and render.py, where it did not."""
+    if not (model_path / CFG_ARGS_NAME).exists():
+        write_cfg_args(model_path, options)
+    if not (model_path / "cameras.json").exists():
+        write_model_folder(model_path, readSceneInfo(options, with_points=True))
 
 
 def say_result(model_path: Path, iteration: int, report: dict[str, Any]) -> None:

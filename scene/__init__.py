@@ -18,7 +18,7 @@ from utils.errors import InputError
 from utils.files import write_text
 from utils.system_utils import searchForMaxIteration
 
-__all__ = ["GaussianModel", "Scene"]
+__all__ = ["GaussianModel", "Scene", "write_model_folder"]
 
 logger = logging.getLogger(__name__)
 

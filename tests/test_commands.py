@@ -197,10 +197,12 @@ def test_bare_ply_compresses_into_a_folder_of_its_own(workshop: Workshop, tmp_pa
     trained = workshop.model / "point_cloud" / f"iteration_{ITERATIONS}" / "point_cloud.ply"
     succeed(
         *("compress.py", "-s", workshop.scene, "-m", tmp_path / "new", "--start_ply", trained),
-        *("--warmup_iterations", 1, "--finetune_iterations", 1, "--final_iterations", 1),
+        *("--eval", "--warmup_iterations", 1, "--finetune_iterations", 1, "--final_iterations", 1),
         *("--max_rounds", 1, "--preset", "fast3dgs", "--position_bits", 16, "--max_psnr_drop", 50),
     )
     assert (tmp_path / "new" / "compressed" / "model.f3dgs").stat().st_size > 0
+    for name in ("cameras.json", "input.ply"):  # as training leaves them, for viewers
+        assert (tmp_path / "new" / name).read_bytes() == (workshop.model / name).read_bytes()
     succeed("render.py", "-m", tmp_path / "new", "--quiet")
 
 
