@@ -152,7 +152,7 @@ def _position_grid(splats: Splats, precision: Precision, scale: Line) -> Positio
     count = splats.count
     wanted = _wanted_position_step(splats, precision)
     finest = float(np.quantile(_sample(wanted), 0.02)) if count else 0.0
-    low, high = _robust_box(splats.xyz)
+    low, high = robust_box(splats.xyz)
     extent = float((high - low).max())
     bits = MAX_POSITION_BITS
     if finest > 0:
@@ -165,7 +165,7 @@ def _position_grid(splats: Splats, precision: Precision, scale: Line) -> Positio
     )
 
 
-def _robust_box(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
+def robust_box(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
     """A box that holds all Gaussians but outliers, which would cost the others their precision."""
     if not len(xyz):
         return np.zeros(3, np.float32), np.ones(3, np.float32)

@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gaussian_compression.axes import with_ordered_axes
 from gaussian_compression.codec.grid_splats import GridSplats
 from gaussian_compression.design_grids import (
     Precision,
-    design_grids,
     order_in_layers,
     snap_to_grids,
 )
-from gaussian_compression.fitted_precision import colour_weights, fit_precision
+from gaussian_compression.fitted_grids import fit_grids, settle_hidden_scales
 from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
@@ -37,13 +38,14 @@ class GridStraightThrough:
         self,
         raw: RawParameters,
         quantizer: GridQuantizer,
-        sparsity: float,
-        layer_fraction: float,
+        hidden_scales: Tensor,
+        settings: GridSettings,
     ) -> None:
-        """`sparsity`: weight of the mean magnitude of SH, in steps of the median class."""
-        self._quantizer, self._layer_fraction = quantizer, layer_fraction
+        """`hidden_scales` (N, 3) stay as they are: no image would tell where they drift to."""
+        self._quantizer, self._layer_fraction = quantizer, settings.layer_fraction
+        self._hidden_scales = hidden_scales
         self._coded = quantizer.to_coding_basis(raw)
-        self._pull = sparsity * quantizer.sh_weights() / max(1, raw.features_rest.numel())
+        self._pull = settings.sparsity * quantizer.sh_weights() / max(1, raw.features_rest.numel())
         leaves = [(name, leaf) for name, leaf in self._coded.named() if leaf.numel()]
         self._optimizer = adam([{"params": [leaf], "name": name} for name, leaf in leaves],
                                ADAM_EPSILON)  # fmt: skip
@@ -53,6 +55,7 @@ class GridStraightThrough:
         """See StraightThrough. Changes `gradients`."""
         pulled = self._quantizer.pull_back(gradients.features_rest)
         pulled.flatten(1).addcmul_(self._coded.features_rest.flatten(1).sign(), self._pull)
+        gradients.scaling.masked_fill_(self._hidden_scales, 0)
         gradients = gradients._replace(features_rest=pulled)
         for leaf, gradient in zip(self._coded, gradients, strict=True):
             leaf.grad = gradient
@@ -84,12 +87,14 @@ def on_fitted_grids(
     )
     numbers = NUMBERS_PER_GAUSSIAN * max(1, splats.count)
     tolerance = settings.noise * sensitivity.error / numbers
-    precision = fit_precision(splats, measured, tolerance, start)
-    grids, classes = design_grids(splats, precision, colour_weights(measured))
+    grids, classes = fit_grids(splats, measured, tolerance, start)
+    splats, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
     far = np.zeros(splats.count, bool)
-    far[snap_to_grids(splats, grids, precision.deadzone, classes).far_rows] = True
-    quantizer = GridQuantizer(grids, precision.deadzone, classes, far, device)
-    return GridStraightThrough(raw, quantizer, settings.sparsity, settings.layer_fraction)
+    far[snap_to_grids(splats, grids, settings.deadzone, classes).far_rows] = True
+    quantizer = GridQuantizer(grids, settings.deadzone, classes, far, device)
+    settled = raw._replace(scaling=torch.tensor(splats.scaling, device=device))
+    hidden_scales = torch.tensor(hidden, device=device)
+    return GridStraightThrough(settled, quantizer, hidden_scales, settings)
 
 
 def with_ordered_raw_axes(raw: RawParameters) -> RawParameters:

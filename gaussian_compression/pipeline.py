@@ -252,13 +252,16 @@ class _Run:
         if self._trajectory.guard == "test":
             views = self._views.training
         grids, iterations = self._settings.grids, self._settings.final_iterations
-        course = CONSTANT_RATES if grids is None else RateCourse(end=grids.rate_end)
-        optimizer = self._as_stored(model, views)
+        course = CONSTANT_RATES
+        if grids is not None:
+            course = RateCourse(grids.final_restart, grids.final_rate_end)
+        optimizer = self._as_stored(model)
         self._run(optimizer, views, iterations, "final fine-tuning", course)
         return optimizer.stored()
 
-    def _as_stored(self, model: TrainableModel, views: Sequence[Camera]) -> StraightThrough:
+    def _as_stored(self, model: TrainableModel) -> StraightThrough:
         """The optimiser that sees `model` as the file will hold it."""
+        views = self._views.training  # and not the guard: its errors are not yet the model's own
         if self._settings.grids is None:
             return self._as_published(model)
         raw = with_ordered_raw_axes(model.raw)
@@ -303,7 +306,7 @@ class _Run:
         every = self._settings.measure_test_every
         if not every or number % every:
             return None
-        stored = self._as_stored(model, self._views.training).stored()
+        stored = self._as_stored(model).stored()
         decoded = RawParameters.from_splats(to_splats(stored), self._device)
         test = self._quality(self._job.test_views, decoded, f"round {number}, test views")
         return Measurement(test, len(encode(ModelFile(stored, self._job.metadata))))

@@ -82,8 +82,10 @@ class GridSettings:
     limit of all numbers together, were the errors even over each step. More: a smaller file."""
     sparsity: float = 0.4
     """Weight, in the final fine-tuning, of the mean magnitude of the coded SH."""
-    rate_end: float = 0.1
-    """The final fine-tuning's rates fall to this multiple, so that values settle on their grids."""
+    final_restart: WarmRestart = WarmRestart(rate_factor=3.0, position_rate_factor=10.0)
+    """The final fine-tuning begins so: grids and guard views are new to it, and learned fast."""
+    final_rate_end: float = 0.1
+    """And its rates end at this multiple, so that values settle on their grids."""
     weight_exponent: float = 0.38
     deadzone: float = 0.55
     layer_fraction: float = 0.12

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grids from measured sensitivities: every stored number may err equally much. NumPy only.
+
+Small errors of the parameters add up in the images: squared error = sum of sensitivity x error^2.
+At a given size the total is least where one more bit would gain the same everywhere, that is where
+every number adds the same to it (reverse water-filling; Cover and Thomas, Elements of Information
+Theory, 10.3). Colours follow the precision classes, which are measured; positions and rotations
+follow rules of class and scales, which are fitted; scales and opacities have one step each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.grids import (
+    MATRIX_UNIT,
+    MAX_POSITION_BITS,
+    MAX_SHIFT,
+    Grids,
+    Integers,
+    LinearRule,
+    PositionGrid,
+)
+from gaussian_compression.decoded import to_splats
+from gaussian_compression.design_grids import Precision, design_grids, robust_box, snap_to_grids
+from splat_formats.splats import Splats
+
+_STEP_OF = {"features_dc": "dc_step", "opacity": "opacity_step", "scaling": "scale_step"}
+_PASSES = 3
+_MOST_CHANGE = 4.0
+"""Of a step in one pass: errors grow with the square of steps only as long as these are small."""
+_FINEST = 0.01
+"""So many of the Gaussians may want a finer grid than there is."""
+_FINEST_TURN = 2.0**-13
+"""Of quaternion components: the format's symbols reach no further."""
+_UNIT = 1 << 16
+
+Float64s = npt.NDArray[np.float64]
+
+
+def fit_grids(
+    splats: Splats, sensitivity: Splats, tolerance: float, start: Precision
+) -> tuple[Grids, Integers]:
+    """Grids on which each number adds `tolerance` to the error of the images, and the classes.
+
+    `splats` has ordered axes; `sensitivity` holds, for each of its values, the mean squared error
+    of an image (0..1) for an error of 1. SH are judged by the even error over a step.
+    """
+    precision = start
+    for _ in range(_PASSES):
+        grids, classes = design_grids(splats, precision, _colour_weights(sensitivity))
+        snapped = snap_to_grids(splats, grids, precision.deadzone, classes)
+        found = errors_per_number(splats, snapped, sensitivity)
+        changed = {step: getattr(precision, step) * _factor(tolerance, found[name])
+                   for name, step in _STEP_OF.items()}  # fmt: skip
+        changed["sh_step"] = precision.sh_step * _factor(
+            tolerance, _even_sh_error(sensitivity, np.array(grids.sh_steps), classes)
+        )
+        precision = replace(precision, **changed)
+    grids, classes = design_grids(splats, precision, _colour_weights(sensitivity))
+    return _with_fitted_rules(grids, classes, splats, sensitivity, tolerance), classes
+
+
+def errors_per_number(splats: Splats, snapped: GridSplats, sensitivity: Splats) -> dict[str, float]:
+    """What each attribute adds to the images' mean squared error, per value of a Gaussian."""
+    decoded, errors = to_splats(snapped), {}
+    for name in (*_STEP_OF, "xyz", "rotation"):
+        before, after = getattr(splats, name), getattr(decoded, name)
+        squared = getattr(sensitivity, name) * np.square(after - before, dtype=np.float64)
+        errors[name] = float(squared.sum()) / max(1, before.size)
+    return errors
+
+
+def _colour_weights(sensitivity: Splats) -> Float64s:
+    """What decides a Gaussian's precision class (N,)."""
+    return sensitivity.features_dc.sum(axis=(1, 2), dtype=np.float64)
+
+
+def _even_sh_error(sensitivity: Splats, sh_steps: np.ndarray, classes: Integers) -> float:
+    """As `errors_per_number`, if errors were even over each step."""
+    rest = sensitivity.features_rest
+    if not rest.size:
+        return 0.0
+    steps = sh_steps.astype(np.float64)[classes] * MATRIX_UNIT
+    return float((rest.mean(axis=(1, 2), dtype=np.float64) * steps**2 / 12).mean())
+
+
+def _factor(tolerance: float, error: float) -> float:
+    if error <= 0:
+        return 1.0
+    return float(np.clip(np.sqrt(tolerance / error), 1 / _MOST_CHANGE, _MOST_CHANGE))
+
+
+def _with_fitted_rules(
+    grids: Grids, classes: Integers, splats: Splats, sensitivity: Splats, tolerance: float
+) -> Grids:
+    terms = (classes, *grids.scale.symbols(splats.scaling).T)
+    turns = _fitted(
+        _Measured(sensitivity.rotation[:, 1:].mean(axis=1, dtype=np.float64), terms, tolerance),
+        lambda finest: (max(finest, _FINEST_TURN), MAX_SHIFT),
+    )
+    if turns is not None:
+        step, rule = turns
+        grids = replace(grids, rotation_step=step, rotation_shift=rule)
+    low, high = robust_box(splats.xyz)
+    extent, coarse = max(float((high - low).max()), 1e-30), grids.position.coarse_bits
+
+    def bits(cell: float) -> int:
+        wanted = np.ceil(np.log2(extent / cell + 1) - 1e-9)
+        return int(np.clip(wanted, coarse, MAX_POSITION_BITS))
+
+    def cells(finest: float) -> tuple[float, int]:
+        return extent / (2 ** bits(finest) - 1), min(MAX_SHIFT, bits(finest) - coarse)
+
+    places = _fitted(
+        _Measured(sensitivity.xyz.mean(axis=1, dtype=np.float64), terms, tolerance), cells
+    )
+    if places is not None:
+        cell, rule = places
+        origin = grids.position.origin
+        grids = replace(grids, position=PositionGrid(origin, cell, bits(cell), coarse, rule))
+    return grids
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a rule is fitted to: sensitivities (N,), and the integers (N,) that it may look at."""
+
+    sensitivity: Float64s
+    terms: tuple[Integers, ...]
+    tolerance: float
+
+    def error(self, steps: Float64s) -> float:
+        """Per number, even over each step."""
+        return float(np.mean(self.sensitivity * steps**2) / 12)
+
+
+def _fitted(
+    measured: _Measured, unit_of: Callable[[float], tuple[float, int]]
+) -> tuple[float, LinearRule] | None:
+    """The finest step and the rule of the shifts whose steps come nearest to what is wanted.
+
+    `unit_of` gives, for the finest step wanted, the finest one to use and the greatest shift. None
+    where too little is seen to fit anything to.
+    """
+    seen = measured.sensitivity > 0
+    design = np.stack([np.ones(len(seen)), *measured.terms], axis=1)
+    if measured.tolerance <= 0 or seen.sum() < 64 * design.shape[1]:
+        return None
+    wanted = np.log2(12 * measured.tolerance / measured.sensitivity[seen]) / 2
+    factors = np.linalg.lstsq(design[seen], wanted, rcond=None)[0]
+    for _ in range(2 * _PASSES):
+        octaves = design @ factors
+        step, most = unit_of(float(2 ** np.quantile(octaves, _FINEST)))
+        step = float(np.float32(step))
+        bias = round((factors[0] - np.log2(step) + 0.5) * _UNIT)
+        rule = LinearRule(bias, tuple(round(f * _UNIT) for f in factors[1:]), most)
+        error = measured.error(step * np.exp2(rule.apply(*measured.terms).astype(np.float64)))
+        factors[0] += np.log2(measured.tolerance / error) / 2
+    return step, rule
+
+
+def settle_hidden_scales(
+    splats: Splats, grids: Grids, sensitivity: Splats, tolerance: float
+) -> tuple[Splats, npt.NDArray[np.bool_]]:
+    """Scales that no image shows, put where they cost least; and which (N, 3).
+
+    The thinnest axis of a flat Gaussian is lost in the width of a pixel: any smaller value gives
+    the same images, and so does any up to a bound (covariance, exp(2 s), enters them linearly). Of
+    all these the file gets the commonest difference from the axis before.
+    """
+    step, low = grids.scale.step, grids.scale.minimum
+    scaling, hidden = splats.scaling.copy(), np.zeros((splats.count, 3), bool)
+    symbols = grids.scale.symbols(scaling)
+    for axis in (1, 2):
+        shown = sensitivity.scaling[:, axis].astype(np.float64)
+        hidden[:, axis] = shown <= 4 * tolerance
+        before = symbols[:, axis - 1]
+        bound = scaling[:, axis] + np.log1p(2 * np.sqrt(tolerance / np.maximum(shown, 1e-30))) / 2
+        least = np.maximum(before - np.floor((bound - low) / step).astype(np.int64), 0)
+        drops = np.maximum(before - symbols[:, axis], 0)
+        drops = np.where(hidden[:, axis], _commonest(drops, hidden[:, axis], least), drops)
+        symbols[:, axis] = np.maximum(before - drops, 0)
+        settled = grids.scale.values(symbols[:, axis])
+        scaling[:, axis] = np.where(hidden[:, axis], settled, scaling[:, axis])
+        scaling[:, axis] = np.minimum(scaling[:, axis], scaling[:, axis - 1])
+    return replace(splats, scaling=scaling.astype(np.float32)), hidden
+
+
+def _commonest(
+    drops: Integers, free: npt.NDArray[np.bool_], least: npt.NDArray[np.int64]
+) -> Integers:
+    """For each row the commonest of `drops` from its `least` on; free rows follow the others."""
+    size = int(max(drops.max(initial=0), least.max(initial=0))) + 1
+    chosen = drops[~free]
+    for _ in range(_PASSES):
+        counts = np.bincount(chosen, minlength=size)
+        # From the end: where the greatest count so far stands.
+        backwards = np.maximum.accumulate(counts[::-1])
+        is_new = np.r_[True, counts[::-1][1:] >= backwards[:-1]]
+        place = np.maximum.accumulate(np.where(is_new, np.arange(size), 0))
+        best = (size - 1 - place)[::-1]
+        result = best[least].astype(np.int32)
+        chosen = np.where(free, result, drops)
+    return result
