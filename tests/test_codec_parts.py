@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codec's parts by themselves: planes, plain bits, rANS, blocks of rows."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gaussian_compression.codec.blocks import for_blocks
+from gaussian_compression.codec.errors import CorruptFile
+from gaussian_compression.codec.grids import LinearRule
+from gaussian_compression.codec.histograms import design_tables
+from gaussian_compression.codec.planes import (
+    ENERGY_LAST_GROUP,
+    MAX_SH_MAGNITUDE,
+    MAX_VALUE,
+    ContextBases,
+    Families,
+    Neighbour,
+    PlaneCoder,
+    PlaneReader,
+    PlaneWriter,
+    first_energy_keys,
+)
+from gaussian_compression.codec.rans import DecodeTable, RansDecoder, RansEncoder
+
+BINS = np.searchsorted([1, 3, 10, 30], np.arange(31), side="right").astype(np.uint8)
+Content = dict[str, np.ndarray]
+
+
+def content_of(count: int, seed: int, greatest: int) -> Content:
+    """Values of all sizes up to `greatest`, contexts, widths and shifts."""
+    generator = np.random.default_rng(seed)
+
+    def values(most: int) -> np.ndarray:
+        return (generator.random(count) ** 8 * most).astype(np.int32)
+
+    widths = generator.integers(0, 22, count).astype(np.int32)
+    return {
+        "plain": values(greatest),
+        "near": values(greatest),
+        "contexts": generator.integers(0, 3, count).astype(np.int32),
+        "shifts": generator.integers(0, 16, count).astype(np.int32),
+        "widths": widths,
+        "bits": generator.integers(0, 2**22, count).astype(np.int32) & ((1 << widths) - 1),
+        "signed": values(min(greatest, MAX_SH_MAGNITUDE)).astype(np.int16)
+        * generator.choice([-1, 1], count).astype(np.int16),
+        "neighbours": generator.integers(0, 30, count).astype(np.int32),
+    }
+
+
+def code(coder: PlaneCoder, known: Content, given_: Content | None) -> Content:
+    """All kinds of planes, written if given."""
+
+    def part(name: str) -> np.ndarray | None:
+        return None if given_ is None else given_[name]
+
+    count = len(known["contexts"])
+    neighbour = Neighbour(BINS, 5, 3)
+    contexts, shifts = known["contexts"], known["shifts"]
+    found = {
+        "plain": coder.plane("plain", 3, contexts, part("plain")),
+        "near": coder.neighbour_plane("near", 3, contexts, shifts, neighbour, part("near")),
+        "bits": coder.bits(known["widths"], part("bits")),
+    }
+    signed = np.zeros(count, np.int16) if given_ is None else given_["signed"].copy()
+    keys = first_energy_keys(known["neighbours"])
+    coder.signed_plane("first", keys, signed)
+    again = signed if given_ is not None else signed.copy()
+    keys[count // 2 :] += ENERGY_LAST_GROUP
+    coder.signed_plane("second", keys, again)
+    return {**found, "signed": signed, "again": again}
+
+
+def streams_of(known: Content, lanes: int) -> tuple[bytes, bytes, ContextBases, DecodeTable]:
+    families = Families()
+    writer = PlaneWriter(lanes, families)
+    code(writer, known, known)
+    tables = design_tables(families.counts())
+    bases = ContextBases(tables, "tables")
+    return writer.rans_bytes(tables), writer.bit_bytes(), bases, DecodeTable.of(tables.frequencies)
+
+
+LANES = st.sampled_from([1, 2, 8, 64])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 300), st.integers(0, 10**6), st.sampled_from([0, 1, 300, MAX_VALUE]), LANES)
+def test_planes_of_every_kind_round_trip(count: int, seed: int, greatest: int, lanes: int) -> None:
+    known = content_of(count, seed, greatest)
+    rans, bits, bases, table = streams_of(known, lanes)
+    reader = PlaneReader((rans, bits), lanes, (bases, table), 0)
+    found = code(reader, known, None)
+    reader.finish()
+    bases.finish()
+    for name in ("plain", "near", "bits", "signed"):
+        np.testing.assert_array_equal(found[name], known[name], err_msg=name)
+    np.testing.assert_array_equal(found["again"], known["signed"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.booleans(), LANES)
+def test_a_stream_cut_anywhere_is_refused(data: st.DataObject, of_rans: bool, lanes: int) -> None:
+    known = content_of(100, 5, 1000)
+    rans, bits, bases, table = streams_of(known, lanes)
+    if of_rans:
+        rans = rans[: data.draw(st.integers(0, len(rans) - 1))]
+    else:
+        bits = bits[: data.draw(st.integers(0, len(bits) - 1))]
+    with pytest.raises(CorruptFile):
+        reader = PlaneReader((rans, bits), lanes, (bases, table), 0)
+        code(reader, known, None)
+        reader.finish()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(0, 7))
+def test_a_bit_flip_in_rans_ends_in_refusal_or_other_tokens(data: st.DataObject, bit: int) -> None:
+    """A flip cannot go unnoticed: the last states or the tokens differ."""
+    tokens = (np.random.default_rng(1).random(200) ** 2 * 9).astype(np.uint8)
+    ids = np.zeros(200, np.uint8)
+    tables = design_tables([("a", np.bincount(tokens, minlength=256)[None].astype(float))])
+    encoder = RansEncoder(4, tables.frequencies)
+    encoder.add_before(ids, tokens)
+    stream = bytearray(encoder.finish())
+    stream[data.draw(st.integers(0, len(stream) - 1))] ^= 1 << bit
+    table = DecodeTable.of(tables.frequencies)
+    try:
+        decoder = RansDecoder(bytes(stream), 4, table, "x")
+        found = decoder.block(np.zeros(200, np.int32))
+        decoder.finish()
+    except CorruptFile:
+        return
+    assert not np.array_equal(found, tokens)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 4095), st.integers(0, 10**6))
+def test_the_encoders_division_is_exact(frequency: int, seed: int) -> None:
+    """At the greatest states, multiples of the frequency and their neighbours among them."""
+    most = (frequency << 20) - 1
+    quotients = np.random.default_rng(seed).integers(0, most // frequency + 1, 200)
+    states = np.r_[quotients * frequency, quotients * frequency - 1, most].clip(2**16, most)
+    narrow = states.astype(np.uint32)
+    found = (narrow / np.full(len(states), frequency, np.uint32)).astype(np.uint32)
+    np.testing.assert_array_equal(found, states // frequency)
+
+
+def test_tokens_of_every_frequency_round_trip() -> None:
+    tokens = np.repeat(np.arange(13), 2 ** np.arange(13)).astype(np.uint8)
+    frequencies = np.zeros((2, 256), np.uint32)
+    frequencies[0, :13] = np.r_[1, 2 ** np.arange(12)]
+    frequencies[1, 7] = 4096
+    ids = np.zeros(len(tokens), np.uint8)
+    encoder = RansEncoder(2, frequencies)
+    certain = np.full(999, 7, np.uint8)
+    encoder.add_before(np.ones(999, np.uint8), certain)
+    encoder.add_before(ids, tokens)
+    stream = encoder.finish()
+    decoder = RansDecoder(stream, 2, DecodeTable.of(frequencies), "x")
+    np.testing.assert_array_equal(decoder.block(np.zeros(len(tokens), np.int32)), tokens)
+    np.testing.assert_array_equal(decoder.block(np.full(999, 4096, np.int32)), certain)
+    decoder.finish()
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1000])
+def test_blocks_cover_all_rows_once(count: int) -> None:
+    seen = np.zeros(count, np.int32)
+    lock = threading.Lock()
+
+    def visit(block: slice) -> None:
+        with lock:
+            assert 0 < block.stop - block.start <= 8
+            seen[block] += 1
+
+    for_blocks(count, visit, size=8)
+    assert (seen == 1).all()
+
+
+def test_a_fault_in_a_block_is_raised() -> None:
+    def fail(block: slice) -> None:
+        raise CorruptFile("x", str(block.start))
+
+    with pytest.raises(CorruptFile):
+        for_blocks(100, fail, size=8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 40_000), st.integers(0, 1000))
+def test_rules_in_blocks_agree_with_whole_numbers(count: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    rule = LinearRule(int(generator.integers(-(2**31), 2**31)), (2**30, -(2**31), 77), 15)
+    terms = [generator.integers(0, 2**13, count).astype(np.int32) for _ in range(3)]
+    exact = rule.bias + sum(
+        f * t.astype(np.int64) for f, t in zip(rule.factors, terms, strict=True)
+    )
+    np.testing.assert_array_equal(rule.apply(*terms), np.clip(exact >> 16, 0, 15))
