@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the fuzzer changes (tests/fuzz_codec.py): files with their checksums and zlib taken off."""
+
+import struct
+import zlib
+
+from gaussian_compression.codec.container import Container, pack_container, unpack_container
+from gaussian_compression.codec.errors import CorruptFile
+from gaussian_compression.codec.model_file import decode
+
+PACKED = ("model", "tables")
+
+
+def unpacked(data: bytes) -> bytes:
+    """A file as the fuzzer changes it: version, then each section inflated behind its length."""
+    container = unpack_container(data)
+    parts = [struct.pack("<H", container.version)]
+    for name, section in container.sections.items():
+        is_packed = container.version == 2 and name in PACKED
+        content = zlib.decompress(section) if is_packed else section
+        parts.append(struct.pack("<8sI", name.encode(), len(content)) + content)
+    return b"".join(parts)
+
+
+def packed(data: bytes) -> bytes | None:
+    """The file that such bytes describe, with right checksums."""
+    if len(data) < 2:
+        return None
+    (version,), sections, position = struct.unpack_from("<H", data), {}, 2
+    while position + 12 <= len(data):
+        name, length = struct.unpack_from("<8sI", data, position)
+        content = data[position + 12 : position + 12 + length]
+        position += 12 + length
+        text = name.rstrip(b"\0")
+        if not text.isalnum():
+            return None
+        key = text.decode("ascii")
+        is_packed = version == 2 and key in PACKED
+        sections[key] = zlib.compress(content, 1) if is_packed else content
+    return pack_container(Container(version, sections)) if len(sections) <= 64 else None
+
+
+def one_input(data: bytes) -> None:
+    """Raises only where the decoder does what it must not."""
+    for candidate in (data, packed(data)):
+        if candidate is not None:
+            try:
+                decode(candidate).splats.values()
+            except CorruptFile:
+                continue
