@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file format in figures: `python benchmarks/codec.py [--only snowmiku] [--json OUT.json]`.
+"""The file format in figures: `python -m benchmarks.codec [--only snowmiku] [--json OUT.json]`.
 
 For each model: bytes and test-view quality of version 2 at each quality against the version-1 file
 of the preset fast3dgs without fine-tuning; bytes by attribute; what each part of the codec gives;
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from arguments import ModelOptions, PipelineOptions
+from benchmarks.peers import PEERS, in_morton_order
 from gaussian_compression.codec.container import unpack_container
 from gaussian_compression.codec.grid_file import record_layers
 from gaussian_compression.codec.grid_splats import GridSplats
@@ -131,6 +132,29 @@ def measure_model(name: str, splats: Splats, views: Views | None) -> dict[str, A
             "psnr_and_ssim_change": change,
             "first_layer_bytes": layer,
         }
+    return result
+
+
+def measure_peers(name: str, splats: Splats, views: Views | None) -> dict[str, Any]:
+    """Bytes and quality of other formats, against the model as it is."""
+    ordered = in_morton_order(splats)
+    before = views.scores(ordered) if views else None
+    print(f"{name}, as a PLY{_score_text(before)}", flush=True)
+    result: dict[str, Any] = {"ply": before}
+
+    def report(label: str, size: int, decoded: Splats) -> None:
+        scores = views.scores(decoded) if views else None
+        change = (scores[0] - before[0], scores[1] - before[1]) if scores and before else None
+        print(f"  {label:34s}{size / splats.count:6.2f} bytes per Gaussian{_change_text(change)}",
+              flush=True)  # fmt: skip
+        result[label] = {"bytes": size, "psnr_and_ssim_change": change}
+
+    for quality in ("high", "medium"):
+        model = quantize_splats(splats, QUALITIES[quality]).splats
+        report(f"this codec, {quality}", len(encode(ModelFile(model))), to_splats(model))
+    for label, encoder in PEERS.items():
+        peer = encoder(ordered)
+        report(label, peer.size, peer.decoded)
     return result
 
 
@@ -264,6 +288,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=sorted(CASES), default=sorted(CASES))
     parser.add_argument("--no_views", action="store_true", help="bytes and speed only")
     parser.add_argument("--speed_count", type=int, default=1_000_000, help="0: no speed")
+    parser.add_argument("--peers", action="store_true", help="compare with SPZ and SOG, only")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     args = parser.parse_args()
     figures: dict[str, Any] = {"qualities": {n: asdict(p) for n, p in QUALITIES.items()}}
@@ -274,9 +299,12 @@ def main() -> None:
             path = next(path.rglob("point_cloud.ply"))
         splats = read_ply(path)
         views = load_views(args.data / source, splats) if source and not args.no_views else None
+        if args.peers:
+            figures[name] = measure_peers(name, splats, views)
+            continue
         figures[name] = measure_model(name, splats, views)
         figures[name]["ablation"] = ablation(splats)
-    if args.speed_count:
+    if args.speed_count and not args.peers:
         figures["speed"] = speed(splats, args.speed_count)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
