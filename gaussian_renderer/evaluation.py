@@ -17,7 +17,7 @@ from torch import Tensor
 from gaussian_renderer import render
 from gaussian_renderer.direct import direct_rasterizer, draw_directly
 from scene.gaussian_model import GaussianModel
-from utils.image_metrics import score_images
+from utils.image_metrics import mean_difference, score_images
 from utils.image_utils import to_u8
 
 
@@ -44,7 +44,7 @@ def evaluate(
         image = to_u8(draw(camera))
         truth = camera.image_u8.to(image.device)
         psnr, ssim = score_images(image, truth)
-        l1 = (image.float() - truth.float()).abs().mean().item() / 255
+        l1 = mean_difference(image, truth)
         scores.append(ViewScore(camera.image_name, psnr, ssim, l1))
     return scores
 

@@ -29,7 +29,12 @@ def to_u8(image: Tensor) -> Tensor:
     """uint8 of a float image in 0..1, rounded half up; a uint8 image as it is."""
     if image.dtype == torch.uint8:
         return image
-    return (image * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+    if image.device.type != "cpu":
+        return (image * 255 + 0.5).clamp(0, 255).to(torch.uint8)
+    # PyTorch's threads would wait for each other longer than they work.
+    scaled = image.detach().numpy() * np.float32(255) + np.float32(0.5)
+    with np.errstate(invalid="ignore"):  # not-a-number becomes some colour, as elsewhere
+        return torch.from_numpy(np.clip(scaled, 0, 255, out=scaled).astype(np.uint8))
 
 
 def save_png(path: str | os.PathLike[str], image: Tensor) -> None:
