@@ -1,156 +1,229 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times one iteration of fine-tuning and of training, part by part, on a trained model.
+"""Times one iteration of fine-tuning and of training, part by part, and its memory.
 
-    python benchmarks/iteration.py -s SCENE -m MODEL [-r 2] [--rounds 30] [--threads 2] [--json F]
+    python benchmarks/iteration.py --data DATA [--scene NAME] [--rounds 20] [--threads 2] [--json F]
 
-Views are drawn as in a run. Wall and CPU milliseconds, minimum and median over the rounds; CPU time
-counts all threads, and divided by the threads says what a quiet machine would take.
+The photograph is the scene's own render with noise. Wall and CPU milliseconds, minimum and median;
+CPU time counts all threads, and divided by the threads says what a quiet machine would take. Under
+each table: what of the iteration is spent in PyTorch's own operations, by its profiler, and the
+largest of them. Each scene runs in a process of its own, whose peak memory is given, less what it
+held before the loop began to allocate.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import random
-import statistics
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from diff_gaussian_rasterization.raw import release_buffers
+from torch.profiler import ProfilerActivity, profile
 
-from arguments import ModelOptions, OptimizationOptions
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from arguments import OptimizationOptions
+from benchmarks.timing import describe_machine, print_table, time_parts
+from benchmarks.workloads import SCENES, Pose, Workload
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, TrainableModel
-from gaussian_compression.model_folder import start_from_folder
 from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
 from gaussian_compression.straight_through import straight_through
-from gaussian_renderer.view_gradient import RenderOptions, ViewLoss, view_gradient
-from scene import GaussianModel, Scene
+from gaussian_renderer import render
+from gaussian_renderer.view_gradient import RenderOptions, view_gradient
+from scene.cameras import Camera
 from scene.densification import accumulate
+from scene.gaussian_model import GaussianModel
 from scene.optimizer import take_step
 from scene.raw_parameters import RawParameters
+from utils.image_utils import to_u8
 
 CPU = torch.device("cpu")
+EXTENT = 5.0  # of the cameras: it scales learning rates, which time does not depend on
+NOISE = 0.05
+
+Lap = Callable[[str], None]
+Step = Callable[[Lap], None]
 
 
-@dataclass
-class Stopwatch:
-    """Wall and CPU seconds of named parts, one entry a round."""
-
-    wall: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    cpu: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        yield
-        self.wall[name].append(time.perf_counter() - wall)
-        self.cpu[name].append(time.process_time() - cpu)
-
-    def table(self) -> dict[str, dict[str, float]]:
-        """Milliseconds by part."""
-        return {
-            name: {
-                "wall_min": 1e3 * min(self.wall[name]),
-                "wall_median": 1e3 * statistics.median(self.wall[name]),
-                "cpu_min": 1e3 * min(self.cpu[name]),
-                "cpu_median": 1e3 * statistics.median(self.cpu[name]),
-            }
-            for name in self.wall
-        }
-
-
-Differentiate = Callable[[Any, RawParameters, RawParameters], ViewLoss]
-
-
-def time_finetuning(
-    model: GaussianModel, scene: Scene, differentiate: Differentiate, rounds: int
-) -> Stopwatch:
-    """The loop of gaussian_compression.finetune, with a stopwatch in it."""
-    trainable = TrainableModel.start_from(model.raw_parameters().map(lambda t: t.detach().clone()))
-    settings, quantization = FinetuneSettings(), QuantizationSettings()
-    tuner = Finetuner(differentiate, scene.cameras_extent, settings)
-    rates = tuner.rates(CONSTANT_RATES, left=0.0)
-    optimizer = straight_through(trainable.raw, trainable.ranges, settings, quantization)
-    gradients, watch = trainable.raw.map(torch.empty_like), Stopwatch()
-    for view in drawn(scene, rounds):
-        with watch.part("whole iteration"):
-            with watch.part("render, loss, backward"):
-                differentiate(view, optimizer.seen, gradients)
-            with watch.part("Adam, ranges, quantisation"):
-                optimizer.step(gradients, rates)
-    return watch
-
-
-def time_training(
-    model: GaussianModel, scene: Scene, differentiate: Differentiate, rounds: int
-) -> Stopwatch:
-    """The loop of train.py while it densifies, with a stopwatch in it."""
-    model.spatial_lr_scale = scene.cameras_extent
-    model.training_setup(OptimizationOptions())
-    gradients, watch = model.raw_parameters().map(torch.empty_like), Stopwatch()
-    for view in drawn(scene, rounds):
-        with watch.part("whole iteration"):
-            with watch.part("render, loss, backward"):
-                said = differentiate(view, model.raw_parameters(), gradients)
-            for parameter, gradient in zip(model.raw_parameters(), gradients, strict=True):
-                parameter.grad = gradient
-            with watch.part("densification statistics"), torch.no_grad():
-                accumulate(model, said.screen_gradient, said.radii)
-            with watch.part("Adam"):
-                take_step(model.trained_by, model.optimizer_type, said.radii)
-    return watch
-
-
-def drawn(scene: Scene, rounds: int) -> list[Any]:
-    """Views in random order. The first round of each loop also fills buffers: see the minimum."""
-    return random.Random(0).choices(scene.getTrainCameras(), k=rounds)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("-s", "--source_path", required=True)
-    parser.add_argument("-m", "--model_path", type=Path, required=True)
-    parser.add_argument("-r", "--resolution", type=int, default=-1)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    options = ModelOptions(
-        source_path=args.source_path, resolution=args.resolution, eval=True, data_device="cpu"
+def camera_of(pose: Pose, photo: torch.Tensor) -> Camera:
+    matrix = pose.world_to_camera.numpy()
+    return Camera(
+        resolution=(pose.width, pose.height),
+        colmap_id=0,
+        R=matrix[:3, :3].T,
+        T=matrix[:3, 3],
+        FoVx=2 * math.atan(pose.width / (2 * pose.focal_x)),
+        FoVy=2 * math.atan(pose.height / (2 * pose.focal_y)),
+        depth_params=None,
+        image=None,
+        invdepthmap=None,
+        image_name="view.png",
+        uid=0,
+        image_u8=photo,
     )
-    model = GaussianModel.from_splats(start_from_folder(args.model_path).splats, device=CPU)
-    scene = Scene(options, model, shuffle=False)
+
+
+def photograph(load: Workload, model: GaussianModel) -> Camera:
+    blank = torch.zeros((3, load.pose.height, load.pose.width), dtype=torch.uint8)
+    camera = camera_of(load.pose, blank)
+    with torch.no_grad():
+        image = render(camera, model, RenderOptions(), torch.zeros(3))["render"]
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    return camera_of(load.pose, to_u8(image + NOISE * noise))
+
+
+def finetuning_step(raw: RawParameters, camera: Camera, differentiate: Any) -> Step:
+    """The loop of gaussian_compression.finetune."""
+    trainable = TrainableModel.start_from(raw.map(torch.clone))
+    settings, quantization = FinetuneSettings(), QuantizationSettings()
+    rates = Finetuner(differentiate, EXTENT, settings).rates(NO_RESTART, left=0.0)
+    optimizer = straight_through(trainable.raw, trainable.ranges, settings, quantization)
+    gradients = trainable.raw.map(torch.empty_like)
+
+    def step(lap: Lap) -> None:
+        differentiate(camera, optimizer.seen, gradients)
+        lap("render, loss, backward")
+        optimizer.step(gradients, rates)
+        lap("Adam, ranges, quantisation")
+
+    return step
+
+
+def training_step(raw: RawParameters, camera: Camera, differentiate: Any) -> Step:
+    """The loop of train.py while it densifies."""
+    model = GaussianModel.from_raw(raw.map(lambda tensor: torch.nn.Parameter(tensor.clone())))
+    model.spatial_lr_scale = EXTENT
+    model.training_setup(OptimizationOptions())
+    gradients = model.raw_parameters().map(torch.empty_like)
+
+    def step(lap: Lap) -> None:
+        said = differentiate(camera, model.raw_parameters(), gradients)
+        for parameter, gradient in zip(model.raw_parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        lap("render, loss, backward")
+        with torch.no_grad():
+            accumulate(model, said.screen_gradient, said.radii)
+        lap("densification statistics")
+        take_step(model.trained_by, model.optimizer_type, said.radii)
+        lap("Adam")
+
+    return step
+
+
+STEPS = {"fine-tuning": finetuning_step, "training": training_step}
+
+
+def pytorch_share(step: Step, rounds: int) -> dict[str, Any]:
+    """Parts of the iteration in PyTorch's operations: of all, and of the largest, with its name."""
+
+    def run(lap: Lap) -> None:
+        step(lambda _: None)
+        lap("whole")
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        elapsed = time_parts(run, rounds)
+    whole = elapsed["whole"]["wall_median"] * (rounds + 1)
+    operations = [e for e in profiler.key_averages() if e.key.startswith("aten::")]
+    spent = {e.key: 1e-3 * e.self_cpu_time_total for e in operations}
+    largest = max(spent, key=lambda name: spent[name])
+    return {
+        "all": sum(spent.values()) / whole,
+        "largest": spent[largest] / whole,
+        "largest_name": largest,
+    }
+
+
+def peak_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measure(load: Workload, loop: str, rounds: int) -> dict[str, Any]:
+    raw = RawParameters(**load.parameters)
+    camera = photograph(load, GaussianModel.from_raw(raw))
     differentiate = partial(
         view_gradient(RenderOptions(), 0.2, CPU), background=torch.zeros(3), sh_degree=3
     )
-    view = scene.getTrainCameras()[0]
-    result = {
-        "gaussians": model.get_xyz.shape[0],
-        "image": [view.image_width, view.image_height],
-        "threads": args.threads,
-        "machine": f"{platform.processor() or platform.machine()}, {platform.platform()}",
-        "fine-tuning": time_finetuning(model, scene, differentiate, args.rounds).table(),
-        "training": time_training(model, scene, differentiate, args.rounds).table(),
+    release_buffers()  # of drawing the photograph: the loop's own count
+    before = resident_bytes()
+    step = STEPS[loop](raw, camera, differentiate)
+    timings = time_parts(step, rounds)
+    peak = peak_bytes() - before  # the loops work on a copy of the parameters: it counts
+    whole = {key: sum(row[key] for row in timings.values()) for key in next(iter(timings.values()))}
+    return {
+        "milliseconds": {**timings, "whole iteration": whole},
+        "peak_bytes": peak,
+        "pytorch": pytorch_share(step, rounds),
     }
-    report(result)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
 
 
-def report(result: dict[str, Any]) -> None:
-    print(f"{result['gaussians']:,} Gaussians, {result['image']}, {result['threads']} threads")
-    print("| | wall min | wall median | CPU min | CPU median |\n|---|---|---|---|---|")
-    for loop in ("fine-tuning", "training"):
-        for name, ms in result[loop].items():
-            print(f"| {loop}: {name} | {' | '.join(f'{value:.1f}' for value in ms.values())} |")
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with test_garden.npz etc.")
+    parser.add_argument("--scene", choices=[*SCENES], action="append", help="default: all")
+    parser.add_argument("--loop", choices=[*STEPS], help="this loop only, in this process")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def run_alone(options: argparse.Namespace, scene: str, loop: str) -> dict[str, Any]:
+    """`measure` in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        arguments = {
+            "--data": options.data,
+            "--scene": scene,
+            "--loop": loop,
+            "--rounds": options.rounds,
+            "--threads": options.threads,
+            "--json": result,
+        }
+        words = [str(word) for pair in arguments.items() for word in pair]
+        subprocess.run([sys.executable, __file__, *words], check=True)
+        return json.loads(result.read_text())
+
+
+def main() -> None:
+    options = parse_arguments()
+    torch.set_num_threads(options.threads)
+    report: dict[str, Any]
+    if options.loop is not None:
+        (scene,) = options.scene
+        load = SCENES[scene](options.data)
+        report = measure(load, options.loop, options.rounds)
+        print_figures(f"{load.title(scene)}, {options.loop}", report)
+    else:
+        print(describe_machine())
+        names = options.scene or SCENES
+        report = {name: {loop: run_alone(options, name, loop) for loop in STEPS} for name in names}
+        report["machine"] = describe_machine()
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def print_figures(title: str, figures: dict[str, Any]) -> None:
+    print_table(title, figures["milliseconds"])
+    share = figures["pytorch"]
+    print(
+        f"\nPyTorch's operations: {share['all']:.1%} of the iteration, the largest "
+        f"{share['largest']:.1%} ({share['largest_name']}); peak memory beyond what was there "
+        f"before: {figures['peak_bytes'] * 1e-6:.0f} MB",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

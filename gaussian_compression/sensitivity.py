@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gaussian_renderer.view_gradient import Differentiate
 from scene.cameras import Camera
+from scene.kernel_statistics import add_to
 from scene.raw_parameters import RawParameters
 
 
@@ -22,8 +23,7 @@ def accumulate_gradients(
     total, gradients = raw.map(torch.zeros_like), raw.map(torch.empty_like)
     for view in views:
         differentiate(view, raw, gradients)
-        for accumulated, gradient in zip(total, gradients, strict=True):
-            accumulated.add_(gradient)
+        add_to(total, gradients)
         on_view()
     return total
 

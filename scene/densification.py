@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from scene.kernel_statistics import statistics_kernels
 from utils.general_utils import build_rotation
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ def accumulate(model: GaussianModel, screen_gradient: Tensor, radii: Tensor) -> 
 
     `screen_gradient` (N,>=2) is in NDC units; `radii` (N,) pixels are 0 where not visible.
     """
+    kernels = statistics_kernels(radii.device)
+    if kernels is not None:
+        sums = model.max_radii2D, model.xyz_gradient_accum, model.denom
+        kernels.add_view(radii, screen_gradient.contiguous(), *sums)
+        return
     torch.maximum(model.max_radii2D, radii.to(model.max_radii2D.dtype), out=model.max_radii2D)
     add_gradients(model, screen_gradient, radii > 0)
 

@@ -83,6 +83,12 @@ def run_python(program: str, **variables: str) -> subprocess.CompletedProcess[st
             "print(module.__file__)",
         ),
         (
+            "diff-gaussian-rasterization",
+            "import diff_gaussian_rasterization as module, torch; points = torch.zeros(1, 3);"
+            "from diff_gaussian_rasterization import _C; eye = torch.eye(4);"
+            "assert not _C.mark_visible(points, eye, eye).any(); print(module.__file__)",
+        ),
+        (
             "simple-knn",
             "import simple_knn._C as module, torch; points = torch.ones(9, 3);"
             "assert module.distCUDA2(points).tolist() == [0] * 9; print(module.__file__)",

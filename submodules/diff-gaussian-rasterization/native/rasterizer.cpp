@@ -9,6 +9,7 @@
 #include "adam.h"
 #include "cpu_level.h"
 #include "frame.h"
+#include "statistics.h"
 #include "straight_through.h"
 #include "thread_pool.h"
 
@@ -121,4 +122,10 @@ EXPORT int32_t straight_through_update(const StraightThroughGroup* groups, int32
   return guarded([&] {
     for (int32_t i = 0; i < count; ++i) straight_through_step(groups[i], *constants, &ranges[i], threads);
   });
+}
+
+EXPORT void statistics_add_view(const ViewStatistics* statistics, int32_t threads) { add_view(*statistics, threads); }
+
+EXPORT void statistics_add_floats(float* total, const float* part, int64_t count, int32_t threads) {
+  add_floats(total, part, count, threads);
 }

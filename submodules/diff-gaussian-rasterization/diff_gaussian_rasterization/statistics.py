@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sums over many views, by the package's own threads.
+
+PyTorch would do the same sums, but its threads then spin next to those of the kernels: that cost
+more than the sums themselves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+
+from . import native
+from .native import address, checked
+
+
+class _ViewStatistics(ctypes.Structure):
+    """Mirror of `rasterizer::ViewStatistics`."""
+
+    _fields_ = [
+        ("radii", ctypes.c_void_p),
+        ("screen", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("screen_width", ctypes.c_int64),
+        ("largest_radii", ctypes.c_void_p),
+        ("gradient_sums", ctypes.c_void_p),
+        ("visits", ctypes.c_void_p),
+    ]
+
+
+native.library.statistics_add_view.argtypes = [ctypes.POINTER(_ViewStatistics), ctypes.c_int32]
+native.library.statistics_add_view.restype = None
+native.library.statistics_add_floats.argtypes = [
+    *(ctypes.c_void_p,) * 2,
+    ctypes.c_int64,
+    ctypes.c_int32,
+]
+native.library.statistics_add_floats.restype = None
+
+
+def add_view(
+    radii: torch.Tensor,
+    screen: torch.Tensor,
+    largest_radii: torch.Tensor,
+    gradient_sums: torch.Tensor,
+    visits: torch.Tensor,
+) -> None:
+    """Take one view into the last three: greatest radius; where visible, |screen| and the visit.
+
+    radii int32 (N,), 0 where not visible; screen (N, 2), or wider with the rest ignored;
+    largest_radii (N,); gradient_sums and visits (N, 1). Float32, contiguous, on the CPU; else
+    ValueError.
+    """
+    count = radii.shape[0]
+    if radii.dtype != torch.int32 or radii.dim() != 1 or not radii.is_contiguous():
+        raise ValueError("radii must be a contiguous int32 tensor (N,).")
+    if screen.dim() != 2 or screen.shape[1] < 2:
+        raise ValueError(f"screen must have the shape (N, 2), not {tuple(screen.shape)}.")
+    checked("screen", screen, (count, None), written=True)
+    checked("largest_radii", largest_radii, (count,), written=True)
+    checked("gradient_sums", gradient_sums, (count, 1), written=True)
+    checked("visits", visits, (count, 1), written=True)
+    statistics = _ViewStatistics(
+        address(radii),
+        address(screen),
+        count,
+        screen.shape[1],
+        address(largest_radii),
+        address(gradient_sums),
+        address(visits),
+    )
+    native.library.statistics_add_view(statistics, torch.get_num_threads())
+
+
+def add_to(totals: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> None:
+    """Add each part to its total, in place. Float32, contiguous, on the CPU; else ValueError."""
+    for total, part in zip(totals, parts, strict=True):
+        checked("total", total, tuple(part.shape), written=True)
+        checked("part", part, tuple(part.shape), written=True)
+        threads = torch.get_num_threads()
+        native.library.statistics_add_floats(address(total), address(part), part.numel(), threads)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sums over views: the kernels against PyTorch's own operations."""
+
+import pytest
+import torch
+from diff_gaussian_rasterization import statistics
+from torch import Tensor
+
+from scene import kernel_statistics
+
+COUNT = 40_000  # several chunks of the kernels
+
+
+def view(seed: int) -> tuple[Tensor, Tensor]:
+    """(radii, half of them 0; screen gradient)."""
+    random = torch.Generator().manual_seed(seed)
+    radii = torch.randint(-30, 30, (COUNT,), generator=random).clamp_min(0).to(torch.int32)
+    return radii, torch.randn((COUNT, 2), generator=random)
+
+
+def empty_sums() -> list[Tensor]:
+    return [torch.zeros(COUNT), torch.zeros(COUNT, 1), torch.zeros(COUNT, 1)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_views_are_taken_in_as_by_pytorch(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found, (largest, gradients, visits) = empty_sums(), empty_sums()
+        for radii, screen in (view(0), view(1)):
+            statistics.add_view(radii, screen, *found)
+            visible = (radii > 0)[:, None]
+            largest = torch.maximum(largest, radii.float())
+            gradients += screen.norm(dim=1, keepdim=True) * visible
+            visits += visible
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], largest)
+    torch.testing.assert_close(found[1], gradients, rtol=1e-6, atol=0)
+    assert torch.equal(found[2], visits)
+
+
+def test_further_columns_of_the_gradient_do_not_count() -> None:
+    radii, screen = view(2)
+    narrow, wide = empty_sums(), empty_sums()
+    statistics.add_view(radii, screen, *narrow)
+    statistics.add_view(radii, torch.cat([screen, torch.full((COUNT, 1), 9.0)], 1), *wide)
+    assert torch.equal(narrow[1], wide[1])
+
+
+def test_wrong_tensors_are_named() -> None:
+    radii, screen = view(3)
+    with pytest.raises(ValueError, match="radii must be a contiguous int32"):
+        statistics.add_view(radii.float(), screen, *empty_sums())
+    with pytest.raises(ValueError, match=r"screen must have the shape \(N, 2\)"):
+        statistics.add_view(radii, screen[:, :1], *empty_sums())
+    with pytest.raises(ValueError, match="visits must have the shape"):
+        statistics.add_view(radii, screen, *empty_sums()[:2], torch.zeros(COUNT))
+    with pytest.raises(ValueError, match="total must have the shape"):
+        statistics.add_to([torch.zeros(3)], [torch.zeros(4)])
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_parts_are_added_to_their_totals(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not installed:
+        monkeypatch.setattr(kernel_statistics, "statistics_kernels", lambda device: None)
+    random = torch.Generator().manual_seed(4)
+    parts = [torch.randn(shape, generator=random) for shape in ((COUNT, 3), (COUNT, 0, 3), (7,))]
+    totals = [torch.ones_like(part) for part in parts]
+    kernel_statistics.add_to(totals, parts)
+    for total, part in zip(totals, parts, strict=True):
+        assert torch.equal(total, 1 + part)
+
+
+def test_nothing_is_added_to_nothing() -> None:
+    kernel_statistics.add_to([], [])
