@@ -84,7 +84,7 @@ def finetuning_step(raw: RawParameters, camera: Camera, differentiate: Any) -> S
     """The loop of gaussian_compression.finetune."""
     trainable = TrainableModel.start_from(raw.map(torch.clone))
     settings, quantization = FinetuneSettings(), QuantizationSettings()
-    rates = Finetuner(differentiate, EXTENT, settings).rates(NO_RESTART, left=0.0)
+    rates = Finetuner(differentiate, EXTENT, settings).rates(CONSTANT_RATES, left=0.0)
     optimizer = straight_through(trainable.raw, trainable.ranges, settings, quantization)
     gradients = trainable.raw.map(torch.empty_like)
 
