@@ -77,7 +77,7 @@ class StoppingRule:
 class GridSettings:
     """A version-2 file: grids from sensitivities measured on the training views (docs/codec.md)."""
 
-    noise: float = 0.12
+    noise: float = 0.08
     """What rounding may add to the images' squared error, as a part of the model's own error: the
     limit of all numbers together, were the errors even over each step. More: a smaller file."""
     sparsity: float = 0.4
