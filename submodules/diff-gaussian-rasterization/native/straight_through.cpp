@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 
+#include "adam_lanes.h"
 #include "simd.h"
 #include "thread_pool.h"
 
@@ -17,19 +18,6 @@ using simd::kLanes;
 constexpr int64_t kChunkFloats = 1 << 14;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargestHalf = 65504.0f;
-
-// The value as it is rounded to float here. The file format defines decoded values by a product and a sum, each rounded;
-// this keeps the compiler from making one fused multiply-add of them.
-inline Float rounded(Float a) {
-#if defined(__x86_64__)
-  asm("" : "+x"(a.v));
-#elif defined(__aarch64__)
-  asm("" : "+w"(a.v));
-#else
-  asm("" : "+m"(a.v));
-#endif
-  return a;
-}
 
 inline Float to_half_and_back(Float a) {
   const Float limited = clamp(a, -kLargestHalf, kLargestHalf);
@@ -50,12 +38,7 @@ class Step {
  public:
   Step(const StraightThroughGroup& group, const AdamConstants& k)
       : kind_(group.kind),
-        fresh_mean_(static_cast<float>(1.0 - k.beta_mean)),
-        beta_variance_(static_cast<float>(k.beta_variance)),
-        fresh_variance_(static_cast<float>(1.0 - k.beta_variance)),
-        epsilon_(static_cast<float>(k.epsilon)),
-        step_size_(group.adam.step_size),
-        correction_(group.adam.variance_correction),
+        adam_(group.adam, k),
         sparsity_(group.sparsity),
         minimum_(group.minimum),
         step_(group.step),
@@ -65,13 +48,7 @@ class Step {
   Float operator()(float* parameter, const float* gradient, float* mean, float* variance, float* seen) const {
     Float d = Float::load(gradient);
     if (seen != nullptr) d += sparsity_gradient(Float::load(seen));
-    const Float old_mean = Float::load(mean);
-    const Float m = fmadd(fresh_mean_, d - old_mean, old_mean);
-    const Float v = fmadd(fresh_variance_ * d, d, beta_variance_ * Float::load(variance));
-    m.store(mean);
-    v.store(variance);
-    const Float moved = Float::load(parameter) - step_size_ * m / fmadd(square_root(v), correction_, epsilon_);
-    moved.store(parameter);
+    const Float moved = adam_(parameter, d, mean, variance);
     if (kind_ == kGrid) on_grid(moved).store(seen);
     if (kind_ == kHalf) to_half_and_back(moved).store(seen);
     return moved;
@@ -89,7 +66,7 @@ class Step {
   }
 
   const int32_t kind_;
-  const Float fresh_mean_, beta_variance_, fresh_variance_, epsilon_, step_size_, correction_;
+  const AdamLanes adam_;
   const Float sparsity_, minimum_, step_, top_;
 };
 
@@ -108,22 +85,6 @@ struct Bounds {
   }
 };
 
-// The last elements of an array, fewer than a vector holds, lifted into vectors of their own and put back.
-class Tail {
- public:
-  Tail(float* begin, int64_t count) : begin_(begin), count_(begin == nullptr ? 0 : count) {
-    std::copy_n(begin_, count_, lanes_);
-    std::fill(lanes_ + count_, lanes_ + kLanes, count_ > 0 ? lanes_[0] : 0.0f);
-  }
-  float* lanes() { return begin_ == nullptr ? nullptr : lanes_; }
-  void put_back() const { std::copy_n(lanes_, count_, begin_); }
-
- private:
-  float* begin_;
-  int64_t count_;
-  float lanes_[kLanes] = {};
-};
-
 ParameterRange step_chunk(const StraightThroughGroup& group, const AdamConstants& constants, int64_t begin, int64_t end) {
   const AdamGroup& g = group.adam;
   const Step step(group, constants);
@@ -134,7 +95,7 @@ ParameterRange step_chunk(const StraightThroughGroup& group, const AdamConstants
     bounds.include(step(g.parameter + i, g.gradient + i, g.mean + i, g.variance + i, seen_at(i)));
   }
   if (i < end) {
-    // Lanes beyond the end repeat the first one, so that they neither trap nor widen the bounds.
+    using Tail = rasterizer::Tail<float, kLanes>;
     Tail parameter(g.parameter + i, end - i), gradient(const_cast<float*>(g.gradient) + i, end - i);
     Tail mean(g.mean + i, end - i), variance(g.variance + i, end - i), seen(seen_at(i), end - i);
     bounds.include(step(parameter.lanes(), gradient.lanes(), mean.lanes(), variance.lanes(), seen.lanes()));
