@@ -4,7 +4,8 @@
 Grids and precision classes stay as they were designed; symbols follow the parameters. The
 operations are those of design_grids.py and grid_splats.py, in the same order and precision, and a
 test holds the two bit-identical. (SH of thousands of steps, whose sums float32 does not hold
-exactly, may be seen one unit in the last place off; the integers are the same.)
+exactly, may be seen one unit in the last place off; the integers are the same.) What decides on an
+integer is rounded operation by operation, so that a kernel can find the same ones.
 """
 
 from typing import NamedTuple
@@ -15,7 +16,14 @@ import torch
 from torch import Tensor
 
 from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.grids import MATRIX_UNIT, Grids, Integers, Line, LinearRule
+from gaussian_compression.codec.grids import (
+    CLASSES,
+    MATRIX_UNIT,
+    Grids,
+    Integers,
+    Line,
+    LinearRule,
+)
 from gaussian_compression.design_grids import MIDDLE_CLASS
 from scene.raw_parameters import RawParameters
 
@@ -34,6 +42,17 @@ class GridSymbols(NamedTuple):
     sh: Tensor
 
 
+class ClassTables(NamedTuple):
+    """What follows from the precision class alone: float32 (CLASSES,)."""
+
+    sh_step: Tensor
+    """The value of 1 / 4096 SH step."""
+    sh_per_step: Tensor
+    """A coordinate times this is in steps."""
+    dc_size: Tensor
+    """One DC symbol in steps."""
+
+
 class GridQuantizer:
     """Rounds one model to its grids. Parameters are in the *coding basis* (`to_coding_basis`).
 
@@ -48,35 +67,44 @@ class GridQuantizer:
         classes: Integers,
         far: npt.NDArray[np.bool_],
         device: torch.device,
+        settled_scales: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        """`classes` (N,) and `far` (N,) bool, centres beyond the cells, are of this very model."""
-        self.grids, self._deadzone = grids, deadzone
-        self._far = torch.tensor(far, device=device)
+        """`classes` (N,) and `far` (N,) bool, centres beyond the cells, are of this very model.
+
+        So are `settled_scales` (N, 3), for scales that no image shows and that have to stay as they
+        are; NaN for the others.
+        """
+        self.grids, self.deadzone = grids, deadzone
+        self.far = torch.tensor(far, device=device)
         self._any_far = bool(far.any())
-        self._classes = torch.tensor(classes, dtype=torch.int64, device=device)
-        steps = torch.tensor(grids.sh_steps, dtype=torch.float32, device=device)
-        self._sh_steps = steps[self._classes][:, None]
-        self._sh_scale = 1 / (self._sh_steps * MATRIX_UNIT)
-        self._sh_matrix = _float32(grids.sh_transform.matrix, device)
-        self._dc_matrix = _float32(grids.dc_transform.matrix, device)
+        if settled_scales is None:
+            settled_scales = np.full((len(far), 3), np.nan, np.float32)
+        self._settled_scales = torch.tensor(settled_scales, device=device)
+        self.hidden_scales = ~self._settled_scales.isnan()
+        self.classes = torch.tensor(classes, dtype=torch.int64, device=device)
+        self.tables = _class_tables(grids, device)
+        self._sh_steps = self.tables.sh_step[self.classes][:, None]
+        self._sh_scale = self.tables.sh_per_step[self.classes][:, None]
+        self._dc_size = self.tables.dc_size[self.classes][:, None]
+        self.sh_matrix = _float32(grids.sh_transform.matrix, device)
+        self.dc_matrix = _float32(grids.dc_transform.matrix, device)
         inverse = np.linalg.inv(grids.dc_transform.matrix.astype(np.float64) / MATRIX_UNIT)
-        self._dc_inverse = _float32(inverse, device)
-        self._dc_unit = torch.tensor(np.float32(grids.dc_step * MATRIX_UNIT), device=device)
+        self.dc_inverse = _float32(inverse, device)
+        self.dc_unit = float(np.float32(grids.dc_step * MATRIX_UNIT))
         self._dc_low = _float32(np.array(grids.dc_low), device)
-        shifts = grids.dc_shift.apply(classes)
-        self._dc_size = _float32(1 << shifts, device)[:, None]
         self._origin = _float32(np.array(grids.position.origin), device)
 
     def to_coding_basis(self, raw: RawParameters) -> RawParameters:
-        """A copy of `raw` (decoded basis) in the coding basis."""
+        """A copy of `raw` (decoded basis) in the coding basis, hidden scales settled."""
         inverse = np.linalg.inv(self.grids.sh_transform.matrix.astype(np.float64) / MATRIX_UNIT)
         rest = raw.features_rest.flatten(1) @ _float32(inverse, raw.xyz.device)
         rest = rest.reshape(raw.features_rest.shape)
-        return raw.map(torch.clone)._replace(features_rest=rest)
+        scaling = torch.where(self.hidden_scales, self._settled_scales, raw.scaling)
+        return raw.map(torch.clone)._replace(features_rest=rest, scaling=scaling)
 
     def pull_back(self, gradient: Tensor) -> Tensor:
         """The gradient (N, K, 3) by SH coefficients as one by their transform."""
-        by_code = gradient.flatten(1) @ (self._sh_matrix.T / MATRIX_UNIT)
+        by_code = gradient.flatten(1) @ (self.sh_matrix.T / MATRIX_UNIT)
         return by_code.reshape(gradient.shape)
 
     def sh_in_steps(self, coded: RawParameters) -> Tensor:
@@ -109,10 +137,10 @@ class GridQuantizer:
         half = torch.ones_like(symbols.xyz[:, :1]) << self._position_shift(symbols.scale) >> 1
         xyz = (symbols.xyz + half).float() * position.cell + self._origin
         if self._any_far:
-            xyz = torch.where(self._far[:, None], coded.xyz, xyz)
+            xyz = torch.where(self.far[:, None], coded.xyz, xyz)
         steps = symbols.dc * self._dc_size + self._dc_low
-        dc = (steps.double() @ self._dc_matrix.double()).float() * grids.dc_step
-        rest = symbols.sh @ self._sh_matrix * self._sh_steps
+        dc = (steps.double() @ self.dc_matrix.double()).float() * grids.dc_step
+        rest = symbols.sh @ self.sh_matrix * self._sh_steps
         return RawParameters(
             xyz=xyz,
             features_dc=dc[:, None],
@@ -125,13 +153,13 @@ class GridQuantizer:
     def to_grid_splats(self, coded: RawParameters) -> GridSplats:
         """The model as the integers to store, rows in their present order."""
         s = self.symbols(coded)
-        far = self._far.nonzero()[:, 0]
+        far = self.far.nonzero()[:, 0]
         return GridSplats(
             grids=self.grids,
             xyz=_int32(s.xyz),
             opacity=_int32(s.opacity),
             scale=_int32(s.scale),
-            precision=_int32(self._classes),
+            precision=_int32(self.classes),
             rotation=_int32(s.rotation),
             dc=_int32(s.dc),
             sh=s.sh.cpu().numpy().astype(np.int16),
@@ -148,7 +176,7 @@ class GridQuantizer:
 
     def _rule(self, rule: LinearRule, scale: Tensor) -> Tensor:
         """LinearRule.apply to precision class and scale symbols."""
-        total = self._classes * rule.factors[0] + rule.bias
+        total = self.classes * rule.factors[0] + rule.bias
         for axis, factor in enumerate(rule.factors[1:]):
             if factor:
                 total += scale[:, axis].long() * factor
@@ -161,7 +189,9 @@ class GridQuantizer:
         return cells >> shift << shift
 
     def _rotation_symbols(self, rotation: Tensor, scale: Tensor) -> Tensor:
-        unit = torch.nn.functional.normalize(rotation)
+        w, x, y, z = (rotation * rotation).unbind(1)
+        length = _exact_root(((w + x) + y) + z).clamp_(min=1e-12)
+        unit = rotation / length[:, None]
         unit = torch.where(unit[:, :1] < 0, -unit, unit)
         turns = (1 << self._rotation_shift(scale)).float() * self.grids.rotation_step
         return (unit[:, 1:] / turns).round_().int()
@@ -170,18 +200,30 @@ class GridQuantizer:
         shift = self._rotation_shift(symbols.scale)
         vector = (symbols.rotation << shift).float() * self.grids.rotation_step
         x, y, z = (vector * vector).unbind(1)
-        # In double: PyTorch's float32 root may be one unit off, the decoder's is exact.
-        w = (1 - ((x + y) + z)).clamp_(min=0).double().sqrt_().float()
+        w = _exact_root((1 - ((x + y) + z)).clamp_(min=0))
         return torch.cat([w[:, None], vector], dim=1)
 
     def _dc_symbols(self, dc: Tensor) -> Tensor:
-        steps = dc @ self._dc_inverse / self._dc_unit
+        red, green, blue = dc[:, :1], dc[:, 1:2], dc[:, 2:]
+        m = self.dc_inverse
+        steps = ((red * m[0] + green * m[1]) + blue * m[2]) / self.dc_unit
         return ((steps - self._dc_low) / self._dc_size).round_().clamp_(0, _GREATEST_DC)
 
     def _sh_symbols(self, coded: RawParameters) -> Tensor:
         scaled = self.sh_in_steps(coded)
-        scaled += torch.copysign(scaled.new_tensor(1 - self._deadzone), scaled)
+        scaled += torch.copysign(scaled.new_tensor(1 - self.deadzone), scaled)
         return scaled.trunc_().clamp_(-_GREATEST_SH, _GREATEST_SH)
+
+
+def _class_tables(grids: Grids, device: torch.device) -> ClassTables:
+    sh_step = _float32(np.array(grids.sh_steps), device)
+    shifts = grids.dc_shift.apply(np.arange(CLASSES, dtype=np.int32))
+    return ClassTables(sh_step, 1 / (sh_step * MATRIX_UNIT), _float32(1 << shifts, device))
+
+
+def _exact_root(values: Tensor) -> Tensor:
+    # In double: PyTorch's float32 root may be one unit off, the decoder's is exact.
+    return values.double().sqrt_().float()
 
 
 def _float32(values: np.ndarray, device: torch.device) -> Tensor:

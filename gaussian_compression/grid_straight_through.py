@@ -7,14 +7,16 @@ file pays for, and a coefficient that it pulls to 0 is one less to store.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gaussian_compression.axes import with_ordered_axes
 from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.grids import MATRIX_UNIT, LinearRule
 from gaussian_compression.design_grids import (
+    MIDDLE_CLASS,
     Precision,
     order_in_layers,
     snap_to_grids,
@@ -23,61 +25,111 @@ from gaussian_compression.fitted_grids import fit_grids, settle_hidden_scales
 from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
-from gaussian_compression.straight_through import ADAM_EPSILON
+from gaussian_compression.straight_through import ADAM_EPSILON, StraightThrough, installed
 from scene.kernel_adam import adam
 from scene.raw_parameters import RawParameters
 
+if TYPE_CHECKING:
+    from diff_gaussian_rasterization import grid_step as kernel
+
+KERNEL_MODULE = "diff_gaussian_rasterization.grid_step"
 NUMBERS_PER_GAUSSIAN = 58
 """What a file stores of one: 3 + 1 + 3 + 3 + 3 numbers and 45 SH coefficients."""
 
 
-class GridStraightThrough:
-    """Adam on parameters in the coding basis, which are seen decoded. See StraightThrough."""
+class PlainGridStraightThrough:
+    """In PyTorch operations, on any device.
+
+    `coded` are the full-precision parameters, in the coding basis; `seen` what they decode to.
+    """
 
     def __init__(
-        self,
-        raw: RawParameters,
-        quantizer: GridQuantizer,
-        hidden_scales: Tensor,
-        settings: GridSettings,
+        self, raw: RawParameters, quantizer: GridQuantizer, settings: GridSettings
     ) -> None:
-        """`hidden_scales` (N, 3) stay as they are: no image would tell where they drift to."""
+        """`raw`, in the decoded basis, stays as it is."""
         self._quantizer, self._layer_fraction = quantizer, settings.layer_fraction
-        self._hidden_scales = hidden_scales
-        self._coded = quantizer.to_coding_basis(raw)
+        self.coded = quantizer.to_coding_basis(raw)
         self._pull = settings.sparsity * quantizer.sh_weights() / max(1, raw.features_rest.numel())
-        leaves = [(name, leaf) for name, leaf in self._coded.named() if leaf.numel()]
+        leaves = [(name, leaf) for name, leaf in self.coded.named() if leaf.numel()]
         self._optimizer = adam([{"params": [leaf], "name": name} for name, leaf in leaves],
                                ADAM_EPSILON)  # fmt: skip
-        self.seen = quantizer.decoded(self._coded)
+        self.seen = quantizer.decoded(self.coded)
 
     def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
         """See StraightThrough. Changes `gradients`."""
         pulled = self._quantizer.pull_back(gradients.features_rest)
-        pulled.flatten(1).addcmul_(self._coded.features_rest.flatten(1).sign(), self._pull)
-        gradients.scaling.masked_fill_(self._hidden_scales, 0)
+        pulled.flatten(1).addcmul_(self.coded.features_rest.flatten(1).sign(), self._pull)
+        gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
         gradients = gradients._replace(features_rest=pulled)
-        for leaf, gradient in zip(self._coded, gradients, strict=True):
+        for leaf, gradient in zip(self.coded, gradients, strict=True):
             leaf.grad = gradient
         for group in self._optimizer.param_groups:
             group["lr"] = rates[group["name"]]
         self._optimizer.step()
-        self.seen = self._quantizer.decoded(self._coded)
+        self.seen = self._quantizer.decoded(self.coded)
 
     def stored(self) -> GridSplats:
-        """The model as the file will hold it: what `seen` shows."""
-        splats = self._quantizer.to_grid_splats(self._coded)
-        return splats.reordered(*order_in_layers(splats, self._layer_fraction))
+        """See StraightThrough."""
+        return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
+
+
+class KernelGridStraightThrough:
+    """By the rasteriser package's fused kernel: the plain one's values, up to rounding of steps.
+
+    What is seen of the same parameters is the same bit by bit.
+    """
+
+    def __init__(
+        self, raw: RawParameters, quantizer: GridQuantizer, settings: GridSettings
+    ) -> None:
+        """See PlainGridStraightThrough; `raw` is on the CPU."""
+        from diff_gaussian_rasterization.grid_step import GridStep
+
+        self._quantizer, self._layer_fraction = quantizer, settings.layer_fraction
+        self.coded = quantizer.to_coding_basis(raw)
+        self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
+        self._steps = 0
+        sparsity = settings.sparsity / max(1, raw.features_rest.numel())
+        classes = quantizer.classes.to(torch.uint8)
+        self._step = GridStep(kernel_grids(quantizer, sparsity), classes, quantizer.far)
+        self.seen = quantizer.decoded(self.coded).map(torch.Tensor.contiguous)
+
+    def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+        """See StraightThrough. Writes over `seen` and changes `gradients`."""
+        from diff_gaussian_rasterization.adam import AdamState
+        from diff_gaussian_rasterization.grid_step import SeenModel, SeenState
+
+        self._steps += 1
+        gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
+        columns = zip(self.coded, gradients, *self._moments, strict=True)
+        states = [
+            AdamState(*column, rates[name])
+            for name, column in zip(RawParameters._fields, columns, strict=True)
+        ]
+        model = SeenModel(*map(SeenState, states, self.seen))
+        self._step(model, self._steps, eps=ADAM_EPSILON)
+
+    def stored(self) -> GridSplats:
+        """See StraightThrough."""
+        return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
 
 
 def on_fitted_grids(
     raw: RawParameters, sensitivity: RenderSensitivity, settings: GridSettings
-) -> GridStraightThrough:
+) -> StraightThrough:
     """The optimiser of `raw` (which stays as it is) on grids that fit its measured sensitivities.
 
     `sensitivity` is that of `raw`, whose ellipsoids have ordered axes.
     """
-    device = raw.xyz.device
+    fused = raw.xyz.device.type == "cpu" and installed(KERNEL_MODULE)
+    kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
+    return kind(raw, fitted_quantizer(raw, sensitivity, settings), settings)
+
+
+def fitted_quantizer(
+    raw: RawParameters, sensitivity: RenderSensitivity, settings: GridSettings
+) -> GridQuantizer:
+    """Grids and precision classes for `raw`, as `on_fitted_grids` has them."""
     splats, measured = raw.to_splats(), sensitivity.per_parameter.to_splats()
     start = replace(
         Precision(),
@@ -88,15 +140,60 @@ def on_fitted_grids(
     numbers = NUMBERS_PER_GAUSSIAN * max(1, splats.count)
     tolerance = settings.noise * sensitivity.error / numbers
     grids, classes = fit_grids(splats, measured, tolerance, start)
-    splats, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
+    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
     far = np.zeros(splats.count, bool)
     far[snap_to_grids(splats, grids, settings.deadzone, classes).far_rows] = True
-    quantizer = GridQuantizer(grids, settings.deadzone, classes, far, device)
-    settled = raw._replace(scaling=torch.tensor(splats.scaling, device=device))
-    hidden_scales = torch.tensor(hidden, device=device)
-    return GridStraightThrough(settled, quantizer, hidden_scales, settings)
+    settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))
+    device = raw.xyz.device
+    return GridQuantizer(grids, settings.deadzone, classes, far, device, settled_scales)
 
 
 def with_ordered_raw_axes(raw: RawParameters) -> RawParameters:
     """The same ellipsoids, named as a version-2 file names them."""
     return RawParameters.from_splats(with_ordered_axes(raw.to_splats()), raw.xyz.device)
+
+
+def _in_file_order(splats: GridSplats, layer_fraction: float) -> GridSplats:
+    return splats.reordered(*order_in_layers(splats, layer_fraction))
+
+
+def kernel_grids(quantizer: GridQuantizer, sparsity: float) -> "kernel.Grids":
+    """The quantiser's grids as the kernel takes them.
+
+    `sparsity`: weight of the sum of magnitudes of SH, in steps of the median class.
+    """
+    from diff_gaussian_rasterization import grid_step as kernel
+
+    grids, tables = quantizer.grids, quantizer.tables
+    position, opacity, scale = grids.position, grids.opacity, grids.scale
+    in_own_steps = sparsity * grids.sh_steps[MIDDLE_CLASS] * MATRIX_UNIT
+    return kernel.Grids(
+        position=kernel.Cells(
+            position.origin, position.cell, position.bits, _kernel_rule(position.shift)
+        ),
+        opacity=kernel.Line(opacity.minimum, opacity.step, opacity.levels),
+        scale=kernel.Line(scale.minimum, scale.step, scale.levels),
+        rotation=kernel.Turns(grids.rotation_step, _kernel_rule(grids.rotation_shift)),
+        colour=kernel.Colour(
+            forward=quantizer.dc_inverse,
+            unit=quantizer.dc_unit,
+            inverse=quantizer.dc_matrix,
+            step=grids.dc_step,
+            low=grids.dc_low,
+            size=tables.dc_size,
+        ),
+        harmonics=kernel.Harmonics(
+            matrix=quantizer.sh_matrix,
+            unit=MATRIX_UNIT,
+            step=tables.sh_step,
+            per_step=tables.sh_per_step,
+            rounding=1 - quantizer.deadzone,
+            sparsity=in_own_steps,
+        ),
+    )
+
+
+def _kernel_rule(rule: LinearRule) -> "kernel.Rule":
+    from diff_gaussian_rasterization.grid_step import Rule
+
+    return Rule(rule.bias, rule.factors, rule.most)

@@ -74,7 +74,7 @@ def straight_through(
 ) -> RangedStraightThrough:
     """The optimiser of `raw`, which it changes in place."""
     on_cpu = raw.xyz.device.type == "cpu"
-    kind = KernelStraightThrough if on_cpu and _kernel_installed() else PlainStraightThrough
+    kind = KernelStraightThrough if on_cpu and installed(KERNEL_MODULE) else PlainStraightThrough
     return kind(raw, ranges, loss, quantization)
 
 
@@ -85,9 +85,10 @@ def stored_symbols(
     return in_file_order(to_symbols(raw, quantizers_for(raw, ranges, quantization)))
 
 
-def _kernel_installed() -> bool:
-    package = KERNEL_MODULE.partition(".")[0]
-    return find_spec(package) is not None and find_spec(KERNEL_MODULE) is not None
+def installed(module: str) -> bool:
+    """Whether a kernel package is there, in a version that has the module `package.name`."""
+    package = module.partition(".")[0]
+    return find_spec(package) is not None and find_spec(module) is not None
 
 
 class PlainStraightThrough:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from reference.random_splats import random_raw
+from reference.random_splats import random_raw, random_sensitivity
 
 from gaussian_compression.codec.model_file import ModelFile, decode, encode
 from gaussian_compression.decoded import to_splats
@@ -18,12 +18,15 @@ from gaussian_compression.fitted_grids import (
 )
 from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.grid_straight_through import (
-    GridStraightThrough,
+    KernelGridStraightThrough,
+    PlainGridStraightThrough,
+    fitted_quantizer,
     on_fitted_grids,
     with_ordered_raw_axes,
 )
 from gaussian_compression.sensitivity import RenderSensitivity, render_sensitivity
 from gaussian_compression.settings import GridSettings
+from gaussian_compression.straight_through import StraightThrough
 from scene.raw_parameters import RawParameters
 from splat_formats.splats import Splats
 
@@ -36,17 +39,12 @@ RATES = {
     "rotation": 0.05,
 }
 
+Kind = PlainGridStraightThrough | KernelGridStraightThrough
+KINDS = [PlainGridStraightThrough, KernelGridStraightThrough]
+
 
 def ordered(count: int = 4000, sh_degree: int = 3, seed: int = 0) -> RawParameters:
     return with_ordered_raw_axes(random_raw(count, sh_degree, seed=seed))
-
-
-def random_sensitivity(raw: RawParameters) -> RawParameters:
-    generator = torch.Generator().manual_seed(7)
-    size = torch.exp(torch.randn(raw.gaussian_count, generator=generator))
-    return raw.map(
-        lambda t: size.reshape(-1, *[1] * (t.dim() - 1)) * torch.rand(t.shape, generator=generator)
-    )
 
 
 def quantizer_of(
@@ -60,7 +58,7 @@ def quantizer_of(
     )
 
 
-def in_file_of(optimizer: GridStraightThrough) -> Splats:
+def in_file_of(optimizer: StraightThrough) -> Splats:
     return to_splats(decode(encode(ModelFile(optimizer.stored()))).splats)
 
 
@@ -69,13 +67,17 @@ def rows_as_text(splats: Splats) -> list[bytes]:
     return sorted(row.tobytes() for row in np.concatenate(columns, axis=1))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sh_degree", [0, 1, 3])
 @pytest.mark.parametrize("outliers", [0, 3])
-def test_what_is_seen_is_what_the_file_gives_back(sh_degree: int, outliers: int) -> None:
+def test_what_is_seen_is_what_the_file_gives_back(
+    sh_degree: int, outliers: int, kind: type[Kind]
+) -> None:
     raw = ordered(sh_degree=sh_degree)
     raw.xyz[:outliers] *= 1000
     sensitivity = RenderSensitivity(random_sensitivity(raw), 2e-3 * raw.gaussian_count)
-    optimizer = on_fitted_grids(raw, sensitivity, GridSettings())
+    settings = GridSettings()
+    optimizer = kind(raw, fitted_quantizer(raw, sensitivity, settings), settings)
     for seed in range(5):
         optimizer.step(random_raw(raw.gaussian_count, sh_degree, seed=seed), RATES)
     stored = optimizer.stored()
@@ -111,10 +113,12 @@ def test_gradient_in_the_coding_basis_is_the_chain_rule() -> None:
     )
 
 
-def test_scales_stay_in_descending_order() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_stay_in_descending_order(kind: type[Kind]) -> None:
     raw = ordered(500)
     sensitivity = RenderSensitivity(random_sensitivity(raw), 2e-3 * raw.gaussian_count)
-    optimizer = on_fitted_grids(raw, sensitivity, GridSettings())
+    settings = GridSettings()
+    optimizer = kind(raw, fitted_quantizer(raw, sensitivity, settings), settings)
     uphill = raw.map(torch.zeros_like)
     uphill.scaling[:, 2] = -1  # the smallest grows past the others
     for _ in range(20):

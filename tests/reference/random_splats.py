@@ -20,3 +20,12 @@ def random_raw(count: int = 300, sh_degree: int = 3, seed: int = 0) -> RawParame
         scaling=normal(count, 3) - 4,
         rotation=normal(count, 4),
     )
+
+
+def random_sensitivity(raw: RawParameters) -> RawParameters:
+    """Squared sensitivities, those of a Gaussian of one size."""
+    generator = torch.Generator().manual_seed(7)
+    size = torch.exp(torch.randn(raw.gaussian_count, generator=generator))
+    return raw.map(
+        lambda t: size.reshape(-1, *[1] * (t.dim() - 1)) * torch.rand(t.shape, generator=generator)
+    )

@@ -9,6 +9,7 @@
 #include "adam.h"
 #include "cpu_level.h"
 #include "frame.h"
+#include "grid_step.h"
 #include "statistics.h"
 #include "straight_through.h"
 #include "thread_pool.h"
@@ -128,4 +129,9 @@ EXPORT void statistics_add_view(const ViewStatistics* statistics, int32_t thread
 
 EXPORT void statistics_add_floats(float* total, const float* part, int64_t count, int32_t threads) {
   add_floats(total, part, count, threads);
+}
+
+EXPORT int32_t grid_update(const GridModel* model, const GridConstants* grids, const AdamConstants* constants,
+                           int32_t threads) {
+  return guarded([&] { grid_step(*model, *grids, *constants, threads); });
 }

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adam on the grids of a version-2 file, fused: step, symbols and decoded values in one pass."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from . import native
+from .adam import AdamState, adam_group
+from .native import address, checked
+
+CLASSES = 32
+SH_CHANNELS = (0, 9, 24, 45)
+
+
+class Line(NamedTuple):
+    """value = minimum + step x symbol, symbols 0 ... levels - 1."""
+
+    minimum: float
+    step: float
+    levels: int
+
+
+class Rule(NamedTuple):
+    """Bits from integers: clip((bias + factors . (class, three scale symbols)) >> 16, 0, most)."""
+
+    bias: int
+    factors: tuple[int, ...]
+    """Four."""
+    most: int
+    """At most 15."""
+
+
+class Cells(NamedTuple):
+    """Cubic cells from `origin` on, 2^bits a side; `shift` low bits are dropped."""
+
+    origin: tuple[float, float, float]
+    cell: float
+    bits: int
+    shift: Rule
+
+
+class Turns(NamedTuple):
+    """x, y, z of unit quaternions with w >= 0, in steps << shift."""
+
+    step: float
+    shift: Rule
+
+
+class Colour(NamedTuple):
+    """DC: rounded are (dc x forward / unit - low) / size, seen is symbols x inverse x step."""
+
+    forward: torch.Tensor
+    """(3, 3)"""
+    unit: float
+    inverse: torch.Tensor
+    """(3, 3) whole numbers."""
+    step: float
+    low: tuple[int, int, int]
+    size: torch.Tensor
+    """(32,) by class: powers of two."""
+
+
+class Harmonics(NamedTuple):
+    """Higher SH: rounded are coordinates x per_step, seen is symbols x matrix x step.
+
+    Magnitudes are cut off after `rounding`, at least 0 and below 1, has been added.
+    """
+
+    matrix: torch.Tensor
+    """(C, C) whole numbers."""
+    unit: float
+    """What 1 is in `matrix`: gradients by coordinates are gradients x matrix^T / unit."""
+    step: torch.Tensor
+    """(32,) by class."""
+    per_step: torch.Tensor
+    """(32,) by class."""
+    rounding: float
+    sparsity: float
+    """Weight of sum |coordinate x per_step| in the loss, whose gradient the step adds."""
+
+
+class Grids(NamedTuple):
+    """All grids of a model. Arithmetic is in float32, nothing fused; tensors are float32."""
+
+    position: Cells
+    opacity: Line
+    scale: Line
+    rotation: Turns
+    colour: Colour
+    harmonics: Harmonics
+
+
+class SeenState(NamedTuple):
+    """A parameter's Adam state, and where to write what it decodes to."""
+
+    adam: AdamState
+    seen: torch.Tensor
+
+
+class SeenModel(NamedTuple):
+    """Tensors as `raw.RawGaussians` has them; `features_rest` holds coordinates, seen are SH."""
+
+    xyz: SeenState
+    features_dc: SeenState
+    features_rest: SeenState
+    opacity: SeenState
+    scaling: SeenState
+    rotation: SeenState
+
+
+class _Line(ctypes.Structure):
+    """Mirror of `rasterizer::GridLine`."""
+
+    _fields_ = [(name, ctypes.c_float) for name in ("minimum", "step", "top")]
+
+
+class _Rule(ctypes.Structure):
+    """Mirror of `rasterizer::LinearRule`."""
+
+    _fields_ = [
+        ("bias", ctypes.c_int64),
+        ("factors", ctypes.c_int64 * 4),
+        ("most", ctypes.c_int64),
+    ]
+
+
+class _Constants(ctypes.Structure):
+    """Mirror of `rasterizer::GridConstants`."""
+
+    _fields_ = [
+        ("origin", ctypes.c_float * 3),
+        ("cell", ctypes.c_float),
+        ("top_cell", ctypes.c_float),
+        ("rotation_step", ctypes.c_float),
+        ("opacity", _Line),
+        ("scale", _Line),
+        ("position_shift", _Rule),
+        ("rotation_shift", _Rule),
+        ("dc_forward", ctypes.c_float * 9),
+        ("dc_unit", ctypes.c_float),
+        ("dc_inverse", ctypes.c_float * 9),
+        ("dc_step", ctypes.c_float),
+        ("dc_low", ctypes.c_float * 3),
+        ("dc_size", ctypes.c_float * CLASSES),
+        ("sh_step", ctypes.c_float * CLASSES),
+        ("sh_per_step", ctypes.c_float * CLASSES),
+        ("sh_matrix", ctypes.c_void_p),
+        ("sh_unit", ctypes.c_float),
+        ("sh_rounding", ctypes.c_float),
+        ("sh_sparsity", ctypes.c_float),
+    ]
+
+
+class _Attribute(ctypes.Structure):
+    """Mirror of `rasterizer::GridAttribute`."""
+
+    _fields_ = [("adam", native.AdamGroup), ("seen", ctypes.c_void_p)]
+
+
+class _Model(ctypes.Structure):
+    """Mirror of `rasterizer::GridModel`."""
+
+    _fields_ = [
+        ("count", ctypes.c_int64),
+        *((name, _Attribute) for name in SeenModel._fields),
+        ("classes", ctypes.c_void_p),
+        ("far", ctypes.c_void_p),
+    ]
+
+
+native.library.grid_update.argtypes = [
+    ctypes.POINTER(_Model),
+    ctypes.POINTER(_Constants),
+    ctypes.POINTER(native.AdamConstants),
+    ctypes.c_int32,
+]
+
+
+class GridStep:
+    """The step of one model, whose grids and precision classes stay."""
+
+    def __init__(self, grids: Grids, classes: torch.Tensor, far: torch.Tensor) -> None:
+        """`classes` uint8 (N,) below 32; `far` bool (N,): whose centres are seen as they are.
+
+        ValueError for tensors of another kind, and for what is out of range.
+        """
+        self._count = len(classes)
+        self._classes = _checked_rows("classes", classes, torch.uint8, self._count)
+        self._far = _checked_rows("far", far, torch.bool, self._count)
+        if self._count and int(classes.max()) >= CLASSES:
+            raise ValueError(f"classes must be below {CLASSES}, not {int(classes.max())}.")
+        matrix = grids.harmonics.matrix
+        self._channels = len(matrix)
+        if self._channels not in SH_CHANNELS:
+            raise ValueError(f"matrix must have one of {SH_CHANNELS} rows, not {len(matrix)}.")
+        self._matrix = checked("matrix", matrix, (self._channels,) * 2)
+        self._constants = _constants_of(grids, self._matrix)
+
+    def __call__(
+        self,
+        model: SeenModel,
+        step: int,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-15,
+    ) -> None:
+        """Update parameters, moments and seen values in place.
+
+        `step` counts from 1. Tensors are float32, on the CPU, contiguous; else ValueError.
+        """
+        if step < 1:
+            raise ValueError(f"step must be at least 1, not {step}.")
+        widths = dict(zip(SeenModel._fields, (3, 3, self._channels, 1, 3, 4), strict=True))
+        attributes = [
+            self._attribute(name, state, widths[name], step, betas)
+            for name, state in zip(SeenModel._fields, model, strict=True)
+        ]
+        native.check_status(
+            native.library.grid_update(
+                _Model(self._count, *attributes, address(self._classes), address(self._far)),
+                self._constants,
+                native.AdamConstants(*betas, eps),
+                torch.get_num_threads(),
+            )
+        )
+
+    def _attribute(
+        self, name: str, state: SeenState, width: int, step: int, betas: tuple[float, float]
+    ) -> _Attribute:
+        parameter = state.adam.parameter
+        if len(parameter) != self._count or parameter.numel() != self._count * width:
+            raise ValueError(
+                f"{name} must have {self._count} rows of {width} numbers, not the shape "
+                f"{tuple(parameter.shape)}."
+            )
+        checked(f"{name} as seen", state.seen, tuple(parameter.shape), written=True)
+        group = adam_group(
+            state.adam,
+            state.adam.learning_rate / (1.0 - betas[0] ** step),
+            1.0 / math.sqrt(1.0 - betas[1] ** step),
+        )
+        group.width = width  # which a tensor without rows does not tell
+        return _Attribute(group, address(state.seen))
+
+
+def _constants_of(grids: Grids, matrix: torch.Tensor) -> _Constants:
+    position, colour, harmonics = grids.position, grids.colour, grids.harmonics
+    if not 0 <= harmonics.rounding < 1:
+        raise ValueError(f"rounding must be at least 0 and below 1, not {harmonics.rounding}.")
+    return _Constants(
+        origin=position.origin,
+        cell=position.cell,
+        top_cell=2**position.bits - 1,
+        rotation_step=grids.rotation.step,
+        opacity=_line(grids.opacity),
+        scale=_line(grids.scale),
+        position_shift=_rule(position.shift),
+        rotation_shift=_rule(grids.rotation.shift),
+        dc_forward=_floats("forward", colour.forward, (3, 3)),
+        dc_unit=colour.unit,
+        dc_inverse=_floats("inverse", colour.inverse, (3, 3)),
+        dc_step=colour.step,
+        dc_low=colour.low,
+        dc_size=_floats("size", colour.size, (CLASSES,)),
+        sh_step=_floats("step", harmonics.step, (CLASSES,)),
+        sh_per_step=_floats("per_step", harmonics.per_step, (CLASSES,)),
+        sh_matrix=address(matrix),
+        sh_unit=harmonics.unit,
+        sh_rounding=harmonics.rounding,
+        sh_sparsity=harmonics.sparsity,
+    )
+
+
+def _checked_rows(name: str, rows: torch.Tensor, dtype: torch.dtype, count: int) -> torch.Tensor:
+    if rows.dtype != dtype or rows.shape != (count,) or rows.device.type != "cpu":
+        raise ValueError(f"{name} must be a {dtype} tensor ({count},) on the CPU.")
+    return rows.contiguous()
+
+
+def _floats(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> ctypes.Array[ctypes.c_float]:
+    numbers = checked(name, tensor, shape).flatten().tolist()
+    return (ctypes.c_float * len(numbers))(*numbers)
+
+
+def _line(line: Line) -> _Line:
+    return _Line(line.minimum, line.step, line.levels - 1)
+
+
+def _rule(rule: Rule) -> _Rule:
+    if len(rule.factors) != 4 or not 0 <= rule.most <= 15:
+        raise ValueError(f"a rule has four factors and gives at most 15, not {rule}.")
+    return _Rule(rule.bias, (ctypes.c_int64 * 4)(*rule.factors), rule.most)

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// One step of Adam on parameters that the model shows as a version-2 file gives them back: rounded to grids whose steps
+// follow each Gaussian's precision class and scales, SH and colour in a transformed basis. One pass over the memory.
+#pragma once
+
+#include <cstdint>
+
+#include "adam.h"
+
+namespace rasterizer {
+
+constexpr int kClasses = 32;  // of precision
+
+// value = minimum + step * symbol, symbols from 0 to `top`.
+struct GridLine {
+  float minimum, step, top;
+};
+
+// min(max((bias + factors . (class, three scale symbols)) >> 16, 0), most)
+struct LinearRule {
+  int64_t bias, factors[4], most;
+};
+
+struct GridConstants {
+  float origin[3];  // of the cells
+  float cell, top_cell;
+  float rotation_step;
+  GridLine opacity, scale;
+  LinearRule position_shift, rotation_shift;
+  float dc_forward[9], dc_unit;   // row vector x forward / unit: what is rounded
+  float dc_inverse[9], dc_step;   // row vector of symbols x inverse x step: the value; whole numbers
+  float dc_low[3];                // what symbol 0 stands for
+  float dc_size[kClasses];        // one symbol, in steps
+  float sh_step[kClasses];        // symbols x matrix x step: the values
+  float sh_per_step[kClasses];    // coordinate x this: what is rounded
+  const float* sh_matrix;         // (channels, channels), whole numbers
+  float sh_unit;                  // what 1 is in the matrix
+  float sh_rounding;              // what is added to a magnitude before it is cut off; below 1
+  float sh_sparsity;              // weight of sum |coordinate x per_step| in the loss
+};
+
+// Gradients are by the seen values. SH parameters are coordinates: the values are coordinates x matrix / unit.
+struct GridAttribute {
+  AdamGroup adam;
+  float* seen;  // written
+};
+
+struct GridModel {
+  int64_t count;
+  GridAttribute xyz, dc, rest, opacity, scaling, rotation;
+  const uint8_t* classes;  // one a row
+  const uint8_t* far;      // whether the row's centre is beyond the cells, and seen as it is
+};
+
+void grid_step(const GridModel& model, const GridConstants& grids, const AdamConstants& constants, int threads);
+
+}  // namespace rasterizer

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fused step of fine-tuning on grids against its plain twin, and against the decoder."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from reference.random_splats import random_raw, random_sensitivity
+
+from gaussian_compression.grid_quantizer import GridQuantizer
+from gaussian_compression.grid_straight_through import (
+    KernelGridStraightThrough,
+    PlainGridStraightThrough,
+    fitted_quantizer,
+    kernel_grids,
+    on_fitted_grids,
+    with_ordered_raw_axes,
+)
+from gaussian_compression.sensitivity import RenderSensitivity
+from gaussian_compression.settings import GridSettings
+from scene.raw_parameters import RawParameters
+
+RATES = {
+    "xyz": 1e-3,
+    "features_dc": 2.5e-3,
+    "features_rest": 5e-3,
+    "opacity": 0.025,
+    "scaling": 0.2,
+    "rotation": 0.05,
+}
+NO_RATES = dict.fromkeys(RATES, 0.0)
+SIZES = [(1, 0), (37, 1), (101, 2), (3001, 3)]
+
+
+def model(count: int, sh_degree: int, far: int = 0) -> RawParameters:
+    raw = with_ordered_raw_axes(random_raw(count, sh_degree))
+    raw.xyz[:far] *= 1000
+    return raw
+
+
+def quantizer_of(raw: RawParameters) -> GridQuantizer:
+    sensitivity = RenderSensitivity(random_sensitivity(raw), 2e-3 * raw.gaussian_count)
+    return fitted_quantizer(raw, sensitivity, GridSettings())
+
+
+def copied(raw: RawParameters) -> RawParameters:
+    return raw.map(torch.clone)
+
+
+def seen_by_the_kernel(raw: RawParameters, quantizer: GridQuantizer) -> KernelGridStraightThrough:
+    """An optimiser whose seen values are the kernel's, of parameters that did not move."""
+    optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings())
+    before = copied(optimizer.coded)
+    for tensor in optimizer.seen:
+        tensor.fill_(torch.nan)
+    optimizer.step(copied(raw), NO_RATES)
+    for a, b in zip(before, optimizer.coded, strict=True):
+        assert torch.equal(a, b)
+    return optimizer
+
+
+def assert_same_bits(found: RawParameters, expected: RawParameters) -> None:
+    for (name, a), b in zip(found.named(), expected, strict=True):
+        integers = (t.numpy().view(np.int32) for t in (a, b.contiguous()))
+        np.testing.assert_array_equal(*integers, err_msg=name)
+
+
+def elsewhere(raw: RawParameters) -> RawParameters:
+    """Parameters that the grids were not made for: beyond their edges, axes in any order."""
+    other = random_raw(raw.gaussian_count, raw.sh_degree, seed=3)
+    return raw._replace(
+        xyz=raw.xyz * 1.5,
+        features_dc=3 * other.features_dc,
+        features_rest=4 * other.features_rest,
+        opacity=2 * other.opacity,
+        scaling=other.scaling,
+        rotation=10 * other.rotation,
+    )
+
+
+def at_zero(raw: RawParameters) -> RawParameters:
+    """Zeros of both signs."""
+    return raw.map(lambda tensor: torch.zeros_like(tensor) * tensor)
+
+
+@pytest.mark.parametrize("change", [copied, elsewhere, at_zero])
+@pytest.mark.parametrize("far", [0, 1])
+@pytest.mark.parametrize(("count", "sh_degree"), SIZES)
+def test_seen_values_are_the_twins_bit_by_bit(
+    count: int, sh_degree: int, far: int, change: Callable[[RawParameters], RawParameters]
+) -> None:
+    raw = model(count, sh_degree, far)
+    quantizer = quantizer_of(raw)
+    optimizer = seen_by_the_kernel(change(raw), quantizer)
+    assert_same_bits(optimizer.seen, quantizer.decoded(optimizer.coded))
+
+
+@pytest.mark.parametrize("factor", [1.0, 300.0, 1e6])
+def test_seen_values_are_the_decoders_bit_by_bit_however_large(factor: float) -> None:
+    raw = model(500, 3)
+    quantizer = quantizer_of(raw)
+    rows = torch.arange(500)[:, None, None] % 7 == 0
+    scaled = torch.where(rows, raw.features_rest * factor, raw.features_rest)
+    optimizer = seen_by_the_kernel(raw._replace(features_rest=scaled), quantizer)
+    integers = quantizer.to_grid_splats(optimizer.coded)
+    assert (abs(integers.sh).max() == 2**15 - 1) == (factor == 1e6)
+    for name, values in integers.values().items():
+        seen = getattr(optimizer.seen, name).numpy().reshape(values.shape)
+        np.testing.assert_array_equal(seen.view(np.int32), values.view(np.int32), err_msg=name)
+
+
+@pytest.mark.parametrize(("count", "sh_degree"), SIZES)
+def test_fused_step_equals_the_plain_one(count: int, sh_degree: int) -> None:
+    raw = model(count, sh_degree)
+    quantizer = quantizer_of(raw)
+    plain = PlainGridStraightThrough(raw, quantizer, GridSettings(sparsity=3.0))
+    fused = KernelGridStraightThrough(raw, quantizer, GridSettings(sparsity=3.0))
+    for step in range(4):
+        gradients = random_raw(count, sh_degree, seed=step + 1)
+        plain.step(copied(gradients), RATES)
+        fused.step(copied(gradients), RATES)
+    for (name, a), b in zip(plain.coded.named(), fused.coded, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+        assert not a.numel() or not torch.equal(b, getattr(raw, name))
+    assert_same_bits(fused.seen, quantizer.decoded(fused.coded))
+
+
+def test_sparsity_is_the_twins() -> None:
+    raw = model(300, 3)
+    quantizer, nothing = quantizer_of(raw), raw.map(torch.zeros_like)
+    plain, fused = (
+        kind(raw, quantizer, GridSettings(sparsity=1.0))
+        for kind in (PlainGridStraightThrough, KernelGridStraightThrough)
+    )
+    for optimizer in (plain, fused):
+        # Adam's first step has no size of its own: the second tells how large the pull is.
+        optimizer.step(copied(nothing), RATES)
+        optimizer.step(raw.map(lambda t: torch.full_like(t, 1e-5)), RATES)
+    torch.testing.assert_close(
+        plain.coded.features_rest, fused.coded.features_rest, rtol=1e-4, atol=1e-6
+    )
+    start = quantizer.to_coding_basis(raw).features_rest
+    assert fused.coded.features_rest.abs().mean() < start.abs().mean()
+
+
+def test_the_kernel_is_chosen_where_it_is_installed() -> None:
+    raw = model(50, 1)
+    sensitivity = RenderSensitivity(random_sensitivity(raw), 0.1)
+    optimizer = on_fitted_grids(raw, sensitivity, GridSettings())
+    assert isinstance(optimizer, KernelGridStraightThrough)
+
+
+def test_threads_change_nothing() -> None:
+    raw = model(5003, 3, far=2)
+    quantizer, results = quantizer_of(raw), []
+    start, threads = quantizer.to_coding_basis(raw), torch.get_num_threads()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings())
+            optimizer.coded = copied(start)
+            optimizer.step(random_raw(5003, 3, seed=9), RATES)
+            results.append((optimizer.coded, optimizer.seen))
+    finally:
+        torch.set_num_threads(threads)
+    for coded, seen in results[1:]:
+        assert_same_bits(coded, results[0][0])
+        assert_same_bits(seen, results[0][1])
+
+
+@pytest.mark.parametrize("instruction_set", ["v2", "v3", "v4"])
+def test_every_instruction_set_decodes_alike(instruction_set: str) -> None:
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("one instruction set only on this machine")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", __file__, "-k", "bit_by_bit or plain_one"],
+        env={**os.environ, "FAST3DGS_ISA": instruction_set},
+        capture_output=True,
+        text=True,
+    )
+    if "supports only" in done.stdout:
+        pytest.skip(f"this processor has no {instruction_set}")
+    assert done.returncode == 0, done.stdout
+
+
+def test_wrong_tensors_are_named() -> None:
+    from diff_gaussian_rasterization.grid_step import GridStep
+
+    raw = model(40, 1)
+    quantizer = quantizer_of(raw)
+    optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings())
+    good, gradients = optimizer.seen, copied(raw)
+    for name, bad in {
+        "features_rest": torch.zeros(40, 3, 3).double(),
+        "rotation": torch.zeros(4, 40).T,
+        "scaling": torch.zeros(40, 2),
+    }.items():
+        optimizer.seen = good._replace(**{name: bad})
+        with pytest.raises(ValueError, match=f"{name} as seen"):
+            optimizer.step(gradients, RATES)
+    optimizer.seen = good
+    with pytest.raises(ValueError, match="gradient"):
+        optimizer.step(gradients._replace(xyz=torch.zeros(39, 3)), RATES)
+    optimizer.coded = optimizer.coded._replace(xyz=torch.zeros(39, 3))
+    with pytest.raises(ValueError, match="xyz must have 40 rows of 3"):
+        optimizer.step(gradients, RATES)
+
+    grids, classes = kernel_grids(quantizer, 0.0), quantizer.classes.byte()
+    with pytest.raises(ValueError, match="classes"):
+        GridStep(grids, quantizer.classes, quantizer.far)
+    with pytest.raises(ValueError, match="below 32"):
+        GridStep(grids, classes + 32, quantizer.far)
+    with pytest.raises(ValueError, match="far"):
+        GridStep(grids, classes, quantizer.far[:-1])
+    harmonics = grids.harmonics
+    with pytest.raises(ValueError, match="matrix"):
+        GridStep(
+            grids._replace(harmonics=harmonics._replace(matrix=torch.eye(10))),
+            classes,
+            quantizer.far,
+        )
+    with pytest.raises(ValueError, match="rounding"):
+        GridStep(grids._replace(harmonics=harmonics._replace(rounding=1.0)), classes, quantizer.far)
