@@ -34,8 +34,10 @@ from arguments import OptimizationOptions
 from benchmarks.timing import describe_machine, print_table, time_parts
 from benchmarks.workloads import SCENES, Pose, Workload
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, TrainableModel
-from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
-from gaussian_compression.straight_through import straight_through
+from gaussian_compression.grid_straight_through import on_fitted_grids, with_ordered_raw_axes
+from gaussian_compression.sensitivity import RenderSensitivity
+from gaussian_compression.settings import FinetuneSettings, GridSettings, QuantizationSettings
+from gaussian_compression.straight_through import StraightThrough, straight_through
 from gaussian_renderer import render
 from gaussian_renderer.view_gradient import RenderOptions, view_gradient
 from scene.cameras import Camera
@@ -81,18 +83,29 @@ def photograph(load: Workload, model: GaussianModel) -> Camera:
 
 
 def finetuning_step(raw: RawParameters, camera: Camera, differentiate: Any) -> Step:
-    """The loop of gaussian_compression.finetune."""
+    """The loop of gaussian_compression.finetune for version 1."""
     trainable = TrainableModel.start_from(raw.map(torch.clone))
     settings, quantization = FinetuneSettings(), QuantizationSettings()
-    rates = Finetuner(differentiate, EXTENT, settings).rates(CONSTANT_RATES, left=0.0)
     optimizer = straight_through(trainable.raw, trainable.ranges, settings, quantization)
-    gradients = trainable.raw.map(torch.empty_like)
+    return optimizer_step(optimizer, camera, differentiate)
+
+
+def grid_finetuning_step(raw: RawParameters, camera: Camera, differentiate: Any) -> Step:
+    """The same for version 2; all Gaussians count as equally sensitive, the work is the same."""
+    ordered = with_ordered_raw_axes(raw)
+    even = RenderSensitivity(ordered.map(torch.ones_like), error=1e-2 * raw.gaussian_count)
+    return optimizer_step(on_fitted_grids(ordered, even, GridSettings()), camera, differentiate)
+
+
+def optimizer_step(optimizer: StraightThrough, camera: Camera, differentiate: Any) -> Step:
+    rates = Finetuner(differentiate, EXTENT, FinetuneSettings()).rates(CONSTANT_RATES, left=0.0)
+    gradients = optimizer.seen.map(torch.empty_like)
 
     def step(lap: Lap) -> None:
         differentiate(camera, optimizer.seen, gradients)
         lap("render, loss, backward")
         optimizer.step(gradients, rates)
-        lap("Adam, ranges, quantisation")
+        lap("Adam, quantisation")
 
     return step
 
@@ -118,7 +131,11 @@ def training_step(raw: RawParameters, camera: Camera, differentiate: Any) -> Ste
     return step
 
 
-STEPS = {"fine-tuning": finetuning_step, "training": training_step}
+STEPS = {
+    "fine-tuning": finetuning_step,
+    "fine-tuning on grids": grid_finetuning_step,
+    "training": training_step,
+}
 
 
 def pytorch_share(step: Step, rounds: int) -> dict[str, Any]:

@@ -100,11 +100,12 @@ def test_seen_values_are_the_twins_bit_by_bit(
     assert_same_bits(optimizer.seen, quantizer.decoded(optimizer.coded))
 
 
-@pytest.mark.parametrize("factor", [1.0, 300.0, 1e6])
+@pytest.mark.parametrize("factor", [1.0, 30.0, 1e6])
 def test_seen_values_are_the_decoders_bit_by_bit_however_large(factor: float) -> None:
-    raw = model(500, 3)
+    raw = model(3001, 3)
     quantizer = quantizer_of(raw)
-    rows = torch.arange(500)[:, None, None] % 7 == 0
+    assert quantizer.sh_matrix.count_nonzero() > 45  # sums of more than one product
+    rows = torch.arange(3001)[:, None, None] % 7 == 0
     scaled = torch.where(rows, raw.features_rest * factor, raw.features_rest)
     optimizer = seen_by_the_kernel(raw._replace(features_rest=scaled), quantizer)
     integers = quantizer.to_grid_splats(optimizer.coded)
