@@ -20,6 +20,7 @@ import torch
 
 from arguments import ModelOptions, PipelineOptions
 from benchmarks.peers import PEERS, in_morton_order
+from gaussian_compression.codec.attribute_sizes import bytes_by_attribute
 from gaussian_compression.codec.container import unpack_container
 from gaussian_compression.codec.grid_file import record_layers
 from gaussian_compression.codec.grid_splats import GridSplats
@@ -45,16 +46,6 @@ CASES = {
     "snowmiku": ("snowmiku_model/point_cloud/iteration_12000/point_cloud.ply", "snowmiku"),
     "fox": ("fox_model/point_cloud/iteration_10000/point_cloud.ply", "fox"),
     "playbot": ("playbot_model", None),
-}
-# Planes of the layer model by what they describe.
-ATTRIBUTES = {
-    "positions": ("octree", "repeats"),
-    "opacity": ("opacity",),
-    "scale": ("scale",),
-    "precision class": ("precision",),
-    "rotation": ("rotation",),
-    "colour": ("dc",),
-    "SH": ("sh", "groups"),
 }
 
 
@@ -172,28 +163,6 @@ def _first_layer_bytes(data: bytes) -> int:
     return len(data) - sum(later)
 
 
-def bytes_by_attribute(model: GridSplats) -> dict[str, float]:
-    """Bytes per Gaussian, the ideal code lengths under the file's own tables."""
-    counts = record_layers(model).families.counts()
-    tables = design_tables(counts)
-    sizes = dict.fromkeys(ATTRIBUTES, 0.0)
-    first = 0
-    for family, plane in counts:
-        rows = tables.frequencies[tables.context_map[first : first + len(plane)]]
-        first += len(plane)
-        met = plane > 0
-        bits = -(plane[met] * np.log2(rows[met] / 4096)).sum()
-        owner = next(name for name, families in ATTRIBUTES.items() if family in families)
-        sizes[owner] += bits / 8 / model.count
-    signs = float((model.sh != 0).sum()) / 8 / model.count
-    grid = model.grids.position
-    dropped = grid.shift.apply(model.precision, *model.scale.T)
-    low_bits = 3 * float(np.mean(grid.bits - grid.coarse_bits - dropped)) / 8
-    sizes["SH"] += signs
-    sizes["positions"] += low_bits
-    return sizes
-
-
 def order_zero_bytes(model: GridSplats) -> float:
     """Bytes per Gaussian that contexts save: each plane under one histogram, less the real."""
     saved = 0.0
@@ -219,7 +188,8 @@ def ablation(splats: Splats) -> dict[str, dict[str, float]]:
     rows["one layer"] = bytes_by_attribute(_quantized(splats, layer_fraction=0.0))
     rows["no colour or SH transform"] = bytes_by_attribute(_untransformed(splats, high))
     rows["same precision for all"] = bytes_by_attribute(_quantized(splats, weight_exponent=0.0))
-    for label, sizes in rows.items():
+    for label, row in rows.items():
+        sizes = {name: size / splats.count for name, size in row.items()}
         parts = ", ".join(f"{name} {size:.2f}" for name, size in sizes.items())
         print(f"  {label}: {sum(sizes.values()):.2f} ({parts})", flush=True)
     saved = order_zero_bytes(model)

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from gaussian_compression.codec.model_file import SECTION_NAMES, bytes_per_section
+from gaussian_compression.codec.attribute_sizes import bytes_by_attribute
+from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.model_file import SECTION_NAMES, bytes_per_section, decode
 from gaussian_compression.pipeline import CompressionJob, CompressionResult
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import Splats
@@ -93,8 +95,6 @@ def build_report(
     start: StartModel, iteration: int, job: CompressionJob, result: CompressionResult
 ) -> dict[str, Any]:
     """Everything worth knowing about a compression, as JSON values. Sizes in bytes, times in s."""
-    sections = bytes_per_section(result.data)
-    names = {section: attribute for attribute, section in SECTION_NAMES.items()}
     return {
         "start": {
             "ply": str(start.path),
@@ -112,7 +112,7 @@ def build_report(
             "bytes": len(result.data),
             "ratio": round(start.ply_bytes / len(result.data), 2),
             "bytes_per_gaussian": round(len(result.data) / result.decoded.count, 2),
-            "bytes_per_attribute": {names.get(key, key): size for key, size in sections.items()},
+            "bytes_per_attribute": _attribute_bytes(result.data),
             "guard": asdict(result.final_guard),
             "test": asdict(result.final_test),
         },
@@ -129,6 +129,17 @@ def build_report(
         "identity": job.identity,
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
     }
+
+
+def _attribute_bytes(data: bytes) -> dict[str, int]:
+    """The file's bytes by attribute, and `other`: they add up to it."""
+    model = decode(data).splats
+    if isinstance(model, GridSplats):
+        sizes = {name: round(size) for name, size in bytes_by_attribute(model).items()}
+    else:
+        sections = bytes_per_section(data)
+        sizes = {name: sections[section] for name, section in SECTION_NAMES.items()}
+    return {**sizes, "other": len(data) - sum(sizes.values())}
 
 
 TEST_GUARD_WARNING = (

@@ -108,7 +108,10 @@ def test_outputs_and_report(scene: Path, trained: Path, tmp_path: Path) -> None:
     assert report["compressed"]["gaussians"] == expected
     assert report["compressed"]["iteration"] == 40 + 8 + 3 * 8 + 8
     assert report["compressed"]["bytes"] == len(file_of(model))
-    assert sum(report["compressed"]["bytes_per_attribute"].values()) == len(file_of(model))
+    by_attribute = report["compressed"]["bytes_per_attribute"]
+    assert sum(by_attribute.values()) == len(file_of(model))
+    assert min(by_attribute.values()) >= 0
+    assert by_attribute["xyz"] > 0
     assert [done["number"] for done in report["rounds"]] == [0, 1, 2, 3]
     assert [done["measurement"] is not None for done in report["rounds"]] == [True, False] * 2
     assert report["stopping"]["shipped_round"] == 3
