@@ -121,8 +121,8 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     add("--patience", type=int, help="so many rounds in a row must lose more for the rounds to end")
     add("--guard", choices=("train", "test"), help="views that stop the rounds: held out of the "
         "training views, or the test views as published")  # fmt: skip
-    add("--noise", type=float, help="what rounding may add to the images' squared error, as a part "
-        "of the model's own: more for a smaller file (preset compact)")  # fmt: skip
+    add("--noise", type=float, help="what rounding may add to the squared error of unseen views, "
+        "as a part of it: more for a smaller file (preset compact)")  # fmt: skip
     add("--sparsity", type=float, help="weight of the coded SH's magnitude in the final "
         "fine-tuning: more for a smaller file (preset compact)")  # fmt: skip
     add("--position_bits", type=int, help="32: float32; fewer: a grid over the bounding box "

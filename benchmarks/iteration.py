@@ -93,8 +93,9 @@ def finetuning_step(raw: RawParameters, camera: Camera, differentiate: Any) -> S
 def grid_finetuning_step(raw: RawParameters, camera: Camera, differentiate: Any) -> Step:
     """The same for version 2; all Gaussians count as equally sensitive, the work is the same."""
     ordered = with_ordered_raw_axes(raw)
-    even = RenderSensitivity(ordered.map(torch.ones_like), error=1e-2 * raw.gaussian_count)
-    return optimizer_step(on_fitted_grids(ordered, even, GridSettings()), camera, differentiate)
+    settings = GridSettings(noise=1e-3 * raw.gaussian_count)
+    even = RenderSensitivity(ordered.map(torch.ones_like), psnr=30.0, absolute_error=0.01)
+    return optimizer_step(on_fitted_grids(ordered, even, settings), camera, differentiate)
 
 
 def optimizer_step(optimizer: StraightThrough, camera: Camera, differentiate: Any) -> Step:

@@ -24,7 +24,6 @@ from gaussian_compression.codec.grids import (
     Line,
     LinearRule,
 )
-from gaussian_compression.design_grids import MIDDLE_CLASS
 from scene.raw_parameters import RawParameters
 
 _GREATEST_SH = 2**15 - 1
@@ -111,9 +110,9 @@ class GridQuantizer:
         """The transformed coefficients (N, C) in steps of their Gaussians."""
         return coded.features_rest.flatten(1) * self._sh_scale
 
-    def sh_weights(self) -> Tensor:
-        """(N, 1): how much finer a Gaussian's SH steps are than those of the middle class."""
-        return self.grids.sh_steps[MIDDLE_CLASS] / self._sh_steps
+    def steps_per_sh(self) -> Tensor:
+        """(N, 1): what one unit of a transformed coefficient is in steps of its Gaussian."""
+        return self._sh_scale
 
     def decoded(self, coded: RawParameters) -> RawParameters:
         """The values that the file would give back, in the decoded basis."""

@@ -16,7 +16,6 @@ from gaussian_compression.axes import with_ordered_axes
 from gaussian_compression.codec.grid_splats import GridSplats
 from gaussian_compression.codec.grids import MATRIX_UNIT, LinearRule
 from gaussian_compression.design_grids import (
-    MIDDLE_CLASS,
     Precision,
     order_in_layers,
     snap_to_grids,
@@ -44,12 +43,15 @@ class PlainGridStraightThrough:
     """
 
     def __init__(
-        self, raw: RawParameters, quantizer: GridQuantizer, settings: GridSettings
+        self, raw: RawParameters, quantizer: GridQuantizer, settings: GridSettings, pull: float
     ) -> None:
-        """`raw`, in the decoded basis, stays as it is."""
+        """`raw`, in the decoded basis, stays as it is.
+
+        `pull`: weight in the loss of the mean magnitude of SH, in steps of their Gaussians.
+        """
         self._quantizer, self._layer_fraction = quantizer, settings.layer_fraction
         self.coded = quantizer.to_coding_basis(raw)
-        self._pull = settings.sparsity * quantizer.sh_weights() / max(1, raw.features_rest.numel())
+        self._pull = pull * quantizer.steps_per_sh() / max(1, raw.features_rest.numel())
         leaves = [(name, leaf) for name, leaf in self.coded.named() if leaf.numel()]
         self._optimizer = adam([{"params": [leaf], "name": name} for name, leaf in leaves],
                                ADAM_EPSILON)  # fmt: skip
@@ -80,7 +82,7 @@ class KernelGridStraightThrough:
     """
 
     def __init__(
-        self, raw: RawParameters, quantizer: GridQuantizer, settings: GridSettings
+        self, raw: RawParameters, quantizer: GridQuantizer, settings: GridSettings, pull: float
     ) -> None:
         """See PlainGridStraightThrough; `raw` is on the CPU."""
         from diff_gaussian_rasterization.grid_step import GridStep
@@ -89,7 +91,7 @@ class KernelGridStraightThrough:
         self.coded = quantizer.to_coding_basis(raw)
         self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
         self._steps = 0
-        sparsity = settings.sparsity / max(1, raw.features_rest.numel())
+        sparsity = pull / max(1, raw.features_rest.numel())
         classes = quantizer.classes.to(torch.uint8)
         self._step = GridStep(kernel_grids(quantizer, sparsity), classes, quantizer.far)
         self.seen = quantizer.decoded(self.coded).map(torch.Tensor.contiguous)
@@ -123,7 +125,8 @@ def on_fitted_grids(
     """
     fused = raw.xyz.device.type == "cpu" and installed(KERNEL_MODULE)
     kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
-    return kind(raw, fitted_quantizer(raw, sensitivity, settings), settings)
+    pull = settings.sparsity * sensitivity.absolute_error
+    return kind(raw, fitted_quantizer(raw, sensitivity, settings), settings, pull)
 
 
 def fitted_quantizer(
@@ -137,8 +140,7 @@ def fitted_quantizer(
         deadzone=settings.deadzone,
         layer_fraction=settings.layer_fraction,
     )
-    numbers = NUMBERS_PER_GAUSSIAN * max(1, splats.count)
-    tolerance = settings.noise * sensitivity.error / numbers
+    tolerance = settings.noise / (NUMBERS_PER_GAUSSIAN * max(1, splats.count))
     grids, classes = fit_grids(splats, measured, tolerance, start)
     settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
     far = np.zeros(splats.count, bool)
@@ -160,13 +162,12 @@ def _in_file_order(splats: GridSplats, layer_fraction: float) -> GridSplats:
 def kernel_grids(quantizer: GridQuantizer, sparsity: float) -> "kernel.Grids":
     """The quantiser's grids as the kernel takes them.
 
-    `sparsity`: weight of the sum of magnitudes of SH, in steps of the median class.
+    `sparsity`: weight of the sum of magnitudes of SH, in steps of their Gaussians.
     """
     from diff_gaussian_rasterization import grid_step as kernel
 
     grids, tables = quantizer.grids, quantizer.tables
     position, opacity, scale = grids.position, grids.opacity, grids.scale
-    in_own_steps = sparsity * grids.sh_steps[MIDDLE_CLASS] * MATRIX_UNIT
     return kernel.Grids(
         position=kernel.Cells(
             position.origin, position.cell, position.bits, _kernel_rule(position.shift)
@@ -188,7 +189,7 @@ def kernel_grids(quantizer: GridQuantizer, sparsity: float) -> "kernel.Grids":
             step=tables.sh_step,
             per_step=tables.sh_per_step,
             rounding=1 - quantizer.deadzone,
-            sparsity=in_own_steps,
+            sparsity=sparsity,
         ),
     )
 

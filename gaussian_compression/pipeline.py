@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,7 +154,7 @@ class _Run:
             rounds, shipped, reason = self._all_rounds(start)
         model = self._folder.load(shipped, self._device).model
         with self._timed("final fine-tuning"):
-            stored = self._finally_finetuned(model)
+            stored = self._finally_finetuned(model, rounds[shipped].guard)
         with self._timed("encode, decode and compare"):
             data = encode(ModelFile(stored, self._job.metadata))
         decoded = to_splats(decode(data).splats)
@@ -246,7 +246,9 @@ class _Run:
             model.raw, model.ranges, trajectory.finetune, trajectory.quantization
         )
 
-    def _finally_finetuned(self, model: TrainableModel) -> QuantizedSplats | GridSplats:
+    def _finally_finetuned(
+        self, model: TrainableModel, guard: Quality
+    ) -> QuantizedSplats | GridSplats:
         # The guard has done its work: its views are photographs like the others.
         views = [*self._views.training, *self._views.guard]
         if self._trajectory.guard == "test":
@@ -255,12 +257,12 @@ class _Run:
         course = CONSTANT_RATES
         if grids is not None:
             course = RateCourse(grids.final_restart, grids.final_rate_end)
-        optimizer = self._as_stored(model)
+        optimizer = self._as_stored(model, guard)
         self._run(optimizer, views, iterations, "final fine-tuning", course)
         return optimizer.stored()
 
-    def _as_stored(self, model: TrainableModel) -> StraightThrough:
-        """The optimiser that sees `model` as the file will hold it."""
+    def _as_stored(self, model: TrainableModel, guard: Quality) -> StraightThrough:
+        """The optimiser that sees `model`, with this quality on guard views, as it is stored."""
         views = self._views.training  # and not the guard: its errors are not yet the model's own
         if self._settings.grids is None:
             return self._as_published(model)
@@ -269,7 +271,10 @@ class _Run:
             sensitivity = render_sensitivity(
                 raw, views, self._pull_back, self._trajectory.seed, lambda: advance(None)
             )
-        return on_fitted_grids(raw, sensitivity, self._settings.grids)
+        # Training views look better than others: noise is meant against the error of those.
+        unseen = sensitivity.psnr if guard.psnr is None else min(guard.psnr, sensitivity.psnr)
+        noise = self._settings.grids.noise * 10 ** ((sensitivity.psnr - unseen) / 10)
+        return on_fitted_grids(raw, sensitivity, replace(self._settings.grids, noise=noise))
 
     def _run(
         self,
@@ -287,26 +292,29 @@ class _Run:
         rounds, model = checkpoint.rounds, checkpoint.model
         number = len(rounds)
         decoded = model.decoded(self._trajectory.quantization)
+        guard = self._quality(self._views.guard, decoded, f"round {number}, guard views")
         rounds.append(
             Round(
                 number=number,
                 gaussians=model.raw.gaussian_count,
                 iterations=iterations + (rounds[-1].iterations if rounds else 0),
-                guard=self._quality(self._views.guard, decoded, f"round {number}, guard views"),
+                guard=guard,
                 wall_seconds=began.wall_seconds(),
                 cpu_seconds=began.cpu_seconds(),
-                measurement=self._measurement(number, model),
+                measurement=self._measurement(number, model, guard),
             )
         )
         self._folder.save(checkpoint)
         self._progress.note(_round_line(rounds, self._start.count))
 
-    def _measurement(self, number: int, model: TrainableModel) -> Measurement | None:
+    def _measurement(
+        self, number: int, model: TrainableModel, guard: Quality
+    ) -> Measurement | None:
         """As the file would be if this round shipped as it is."""
         every = self._settings.measure_test_every
         if not every or number % every:
             return None
-        stored = self._as_stored(model).stored()
+        stored = self._as_stored(model, guard).stored()
         decoded = RawParameters.from_splats(to_splats(stored), self._device)
         test = self._quality(self._job.test_views, decoded, f"round {number}, test views")
         return Measurement(test, len(encode(ModelFile(stored, self._job.metadata))))

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much parameters matter: gradients of the loss, and of the images, over the training views."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
 from torch import Tensor
@@ -38,14 +40,21 @@ PullBack = Callable[[Camera, Tensor, RawParameters, RawParameters], Tensor]
 """(camera, image gradient, raw, out) -> image: see ViewGradient.pull_back."""
 
 
+LEAST_ERROR = (1 / 255) ** 2 / 12
+"""Mean squared error of rounding a photograph to 8 bits: no view can be told to be better."""
+
+
 @dataclass(frozen=True)
 class RenderSensitivity:
     """What small errors of the parameters do to images."""
 
     per_parameter: RawParameters
-    """Mean squared error of the images (0..1) for an error of 1 in each parameter."""
-    error: float
-    """Mean squared error of the images against the photographs, as the model is."""
+    """For an error of 1 in each parameter: the squared error that it adds to an image, as a part of
+    the one that is there, on average over the views. So it counts as it does in their mean PSNR."""
+    psnr: float
+    """dB against the photographs, of the model as it is, on average over the views."""
+    absolute_error: float
+    """Mean |image - photograph|, images in 0..1."""
 
 
 def render_sensitivity(
@@ -58,20 +67,21 @@ def render_sensitivity(
     """The diagonal of the images' Gauss-Newton matrix, summed over all pixels of `views`.
 
     Estimated by one random sign for each pixel: the square of a sum of derivatives with random
-    signs is the sum of their squares, on average (Hutchinson 1989).
+    signs is the sum of their squares, on average (Hutchinson 1989). At least one view.
     """
     total, gradients = raw.map(torch.zeros_like), raw.map(torch.empty_like)
     generator = torch.Generator().manual_seed(seed)
-    pixels, squared_error = 0, 0.0
+    decibels, absolute = [], []
     for view in views:
         shape = view.image_u8.shape
         signs = torch.randint(0, 2, shape, generator=generator, dtype=torch.float32) * 2 - 1
         image = pull_back(view, signs.to(raw.xyz.device), raw, gradients)
+        difference = image - view.image_u8.to(image.device).float() / 255
+        error = max(float(difference.square().mean(dtype=torch.float64)), LEAST_ERROR)
+        share = 1 / (error * difference.numel() * len(views))
         for accumulated, gradient in zip(total, gradients, strict=True):
-            accumulated.addcmul_(gradient, gradient)
-        truth = view.image_u8.to(image.device).float() / 255
-        squared_error += float((image - truth).square().sum(dtype=torch.float64))
-        pixels += image.numel()
+            accumulated.addcmul_(gradient, gradient, value=share)
+        decibels.append(-10 * math.log10(error))
+        absolute.append(float(difference.abs().mean(dtype=torch.float64)))
         on_view()
-    pixels = max(1, pixels)
-    return RenderSensitivity(total.map(lambda t: t / pixels), squared_error / pixels)
+    return RenderSensitivity(total, mean(decibels), mean(absolute))

@@ -77,11 +77,13 @@ class StoppingRule:
 class GridSettings:
     """A version-2 file: grids from sensitivities measured on the training views (docs/codec.md)."""
 
-    noise: float = 0.08
-    """What rounding may add to the images' squared error, as a part of the model's own error: the
-    limit of all numbers together, were the errors even over each step. More: a smaller file."""
-    sparsity: float = 0.4
-    """Weight, in the final fine-tuning, of the mean magnitude of the coded SH."""
+    noise: float = 0.024
+    """What rounding may add to the squared error of views that were not trained on, as a part of
+    it: the limit of all numbers together, were the errors even over each step. The guard views
+    tell how large that error is."""
+    sparsity: float = 2.5
+    """Weight, in the final fine-tuning, of the mean magnitude of the coded SH in steps of their
+    grids, against the images' mean absolute error at its beginning."""
     final_restart: WarmRestart = WarmRestart(rate_factor=3.0, position_rate_factor=10.0)
     """The final fine-tuning begins so: grids and guard views are new to it, and learned fast."""
     final_rate_end: float = 0.1

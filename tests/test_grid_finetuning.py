@@ -47,6 +47,11 @@ def ordered(count: int = 4000, sh_degree: int = 3, seed: int = 0) -> RawParamete
     return with_ordered_raw_axes(random_raw(count, sh_degree, seed=seed))
 
 
+def fine(raw: RawParameters) -> float:
+    """A noise at which steps are a small part of the values."""
+    return 1.6e-4 * raw.gaussian_count
+
+
 def quantizer_of(
     raw: RawParameters, precision: Precision, far: np.ndarray | None = None
 ) -> GridQuantizer:
@@ -75,9 +80,10 @@ def test_what_is_seen_is_what_the_file_gives_back(
 ) -> None:
     raw = ordered(sh_degree=sh_degree)
     raw.xyz[:outliers] *= 1000
-    sensitivity = RenderSensitivity(random_sensitivity(raw), 2e-3 * raw.gaussian_count)
-    settings = GridSettings()
-    optimizer = kind(raw, fitted_quantizer(raw, sensitivity, settings), settings)
+    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.5)
+    settings = GridSettings(noise=fine(raw))
+    quantizer = fitted_quantizer(raw, sensitivity, settings)
+    optimizer = kind(raw, quantizer, settings, 0.01)
     for seed in range(5):
         optimizer.step(random_raw(raw.gaussian_count, sh_degree, seed=seed), RATES)
     stored = optimizer.stored()
@@ -116,9 +122,10 @@ def test_gradient_in_the_coding_basis_is_the_chain_rule() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_scales_stay_in_descending_order(kind: type[Kind]) -> None:
     raw = ordered(500)
-    sensitivity = RenderSensitivity(random_sensitivity(raw), 2e-3 * raw.gaussian_count)
-    settings = GridSettings()
-    optimizer = kind(raw, fitted_quantizer(raw, sensitivity, settings), settings)
+    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.5)
+    settings = GridSettings(noise=fine(raw))
+    quantizer = fitted_quantizer(raw, sensitivity, settings)
+    optimizer = kind(raw, quantizer, settings, 0.01)
     uphill = raw.map(torch.zeros_like)
     uphill.scaling[:, 2] = -1  # the smallest grows past the others
     for _ in range(20):
@@ -132,8 +139,10 @@ def test_sparsity_makes_the_file_smaller() -> None:
     raw = ordered(3000)
     sizes = []
     for sparsity in (0.0, 1.0):
-        sensitivity = RenderSensitivity(random_sensitivity(raw), 2e-3 * raw.gaussian_count)
-        optimizer = on_fitted_grids(raw, sensitivity, GridSettings(sparsity=sparsity))
+        sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.5)
+        optimizer = on_fitted_grids(
+            raw, sensitivity, GridSettings(noise=fine(raw), sparsity=sparsity)
+        )
         for _ in range(30):
             optimizer.step(raw.map(torch.zeros_like), RATES)
         sizes.append(np.count_nonzero(optimizer.stored().sh))
@@ -200,14 +209,14 @@ def test_a_bound_keeps_hidden_scales_from_showing() -> None:
 
 
 def test_rounding_adds_less_than_the_noise_asked_for() -> None:
-    raw, error = ordered(), 1.0
-    sensitivity = RenderSensitivity(random_sensitivity(raw), error)
+    raw = ordered()
+    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.01)
     for noise in (0.1, 0.4):
         settings = GridSettings(noise=noise * raw.gaussian_count / 1000)
         seen = on_fitted_grids(raw, sensitivity, settings).seen
         squares = zip(raw, seen, sensitivity.per_parameter, strict=True)
         added = sum(float((s * (a - b).square()).sum()) for a, b, s in squares)
-        assert 0.2 * settings.noise * error < added < 1.5 * settings.noise * error
+        assert 0.2 * settings.noise < added < 1.5 * settings.noise
 
 
 def test_sensitivity_is_the_squared_error_of_a_small_change() -> None:
@@ -228,17 +237,18 @@ def test_sensitivity_is_the_squared_error_of_a_small_change() -> None:
 
     views = [View()] * 400
     found = render_sensitivity(raw, views, pull_back, 0, lambda: None)  # type: ignore[arg-type]
-    exact = basis.square().mean(dim=(1, 2, 3))
-    torch.testing.assert_close(found.per_parameter.opacity[:, 0], exact, rtol=0.25, atol=0)
     image = (basis * raw.opacity.reshape(6, 1, 1, 1)).sum(0)
-    assert found.error == pytest.approx(float(image.square().mean()), rel=1e-5)
+    error = float(image.square().mean())
+    exact = basis.square().mean(dim=(1, 2, 3)) / error
+    torch.testing.assert_close(found.per_parameter.opacity[:, 0], exact, rtol=0.25, atol=0)
+    assert found.psnr == pytest.approx(-10 * np.log10(error), rel=1e-5)
+    assert found.absolute_error == pytest.approx(float(image.abs().mean()), rel=1e-5)
     assert not found.per_parameter.xyz.any()
 
 
 def test_one_gaussian_and_no_sensitivity_still_make_a_file() -> None:
     raw = ordered(1)
-    nothing = RenderSensitivity(raw.map(torch.zeros_like), 0.0)
+    nothing = RenderSensitivity(raw.map(torch.zeros_like), psnr=100.0, absolute_error=0.0)
     optimizer = on_fitted_grids(raw, nothing, GridSettings())
     optimizer.step(raw.map(torch.zeros_like), RATES)
     assert rows_as_text(in_file_of(optimizer)) == rows_as_text(optimizer.seen.to_splats())
-    assert replace(GridSettings(), noise=0.1).noise == 0.1

@@ -44,8 +44,9 @@ def model(count: int, sh_degree: int, far: int = 0) -> RawParameters:
 
 
 def quantizer_of(raw: RawParameters) -> GridQuantizer:
-    sensitivity = RenderSensitivity(random_sensitivity(raw), 2e-3 * raw.gaussian_count)
-    return fitted_quantizer(raw, sensitivity, GridSettings())
+    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.01)
+    settings = GridSettings(noise=1.6e-4 * raw.gaussian_count)
+    return fitted_quantizer(raw, sensitivity, settings)
 
 
 def copied(raw: RawParameters) -> RawParameters:
@@ -54,7 +55,7 @@ def copied(raw: RawParameters) -> RawParameters:
 
 def seen_by_the_kernel(raw: RawParameters, quantizer: GridQuantizer) -> KernelGridStraightThrough:
     """An optimiser whose seen values are the kernel's, of parameters that did not move."""
-    optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings())
+    optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01)
     before = copied(optimizer.coded)
     for tensor in optimizer.seen:
         tensor.fill_(torch.nan)
@@ -119,8 +120,8 @@ def test_seen_values_are_the_decoders_bit_by_bit_however_large(factor: float) ->
 def test_fused_step_equals_the_plain_one(count: int, sh_degree: int) -> None:
     raw = model(count, sh_degree)
     quantizer = quantizer_of(raw)
-    plain = PlainGridStraightThrough(raw, quantizer, GridSettings(sparsity=3.0))
-    fused = KernelGridStraightThrough(raw, quantizer, GridSettings(sparsity=3.0))
+    plain = PlainGridStraightThrough(raw, quantizer, GridSettings(), 0.2)
+    fused = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.2)
     for step in range(4):
         gradients = random_raw(count, sh_degree, seed=step + 1)
         plain.step(copied(gradients), RATES)
@@ -135,7 +136,7 @@ def test_sparsity_is_the_twins() -> None:
     raw = model(300, 3)
     quantizer, nothing = quantizer_of(raw), raw.map(torch.zeros_like)
     plain, fused = (
-        kind(raw, quantizer, GridSettings(sparsity=1.0))
+        kind(raw, quantizer, GridSettings(), 0.1)
         for kind in (PlainGridStraightThrough, KernelGridStraightThrough)
     )
     for optimizer in (plain, fused):
@@ -151,7 +152,7 @@ def test_sparsity_is_the_twins() -> None:
 
 def test_the_kernel_is_chosen_where_it_is_installed() -> None:
     raw = model(50, 1)
-    sensitivity = RenderSensitivity(random_sensitivity(raw), 0.1)
+    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.01)
     optimizer = on_fitted_grids(raw, sensitivity, GridSettings())
     assert isinstance(optimizer, KernelGridStraightThrough)
 
@@ -163,7 +164,7 @@ def test_threads_change_nothing() -> None:
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings())
+            optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01)
             optimizer.coded = copied(start)
             optimizer.step(random_raw(5003, 3, seed=9), RATES)
             results.append((optimizer.coded, optimizer.seen))
@@ -194,7 +195,7 @@ def test_wrong_tensors_are_named() -> None:
 
     raw = model(40, 1)
     quantizer = quantizer_of(raw)
-    optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings())
+    optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01)
     good, gradients = optimizer.seen, copied(raw)
     for name, bad in {
         "features_rest": torch.zeros(40, 3, 3).double(),
