@@ -77,11 +77,11 @@ class StoppingRule:
 class GridSettings:
     """A version-2 file: grids from sensitivities measured on the training views (docs/codec.md)."""
 
-    noise: float = 0.024
+    noise: float = 0.035
     """What rounding may add to the squared error of views that were not trained on, as a part of
     it: the limit of all numbers together, were the errors even over each step. The guard views
     tell how large that error is."""
-    sparsity: float = 2.5
+    sparsity: float = 1.0
     """Weight, in the final fine-tuning, of the mean magnitude of the coded SH in steps of their
     grids, against the images' mean absolute error at its beginning."""
     final_restart: WarmRestart = WarmRestart(rate_factor=3.0, position_rate_factor=10.0)
