@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file format in figures: `python -m benchmarks.codec [--only snowmiku] [--json OUT.json]`.
+"""The file format in figures: `python benchmarks/codec.py [--only snowmiku] [--json OUT.json]`.
 
 For each model: bytes and test-view quality of version 2 at each quality against the version-1 file
 of the preset fast3dgs without fine-tuning; bytes by attribute; what each part of the codec gives;
@@ -8,6 +8,7 @@ and the speed on a million Gaussians made by repeating a model with jitter.
 
 import json
 import resource
+import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from arguments import ModelOptions, PipelineOptions
 from benchmarks.peers import PEERS, in_morton_order
