@@ -255,7 +255,7 @@ def complete_model_folder(model_path: Path, options: ModelOptions) -> None:
 def say_result(model_path: Path, iteration: int, report: dict[str, Any]) -> None:
     """What came out, in a few lines."""
     start, compressed = report["start"], report["compressed"]
-    print(f"{file_path(model_path)}: {compressed['bytes'] / MEGABYTE:.2f} MB, "
+    print(f"{file_path(model_path)}: {compressed['bytes'] / MEGABYTE:.3g} MB, "
           f"{compressed['ratio']:.1f} times smaller")  # fmt: skip
     print(f"Gaussians: {start['gaussians']:,} -> {compressed['gaussians']:,}")
     for views in ("guard", "test"):

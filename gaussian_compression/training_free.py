@@ -54,7 +54,7 @@ def main() -> None:
     write_text(decoded / "decoded_from.json", json.dumps({"file": "compressed/model.f3dgs"}))
     write_ply(decoded / "point_cloud.ply", result.decoded)
     ply_bytes = args.start_ply.stat().st_size
-    print(f"{folder / 'model.f3dgs'}: {len(result.data) / 1e6:.2f} MB, "
+    print(f"{folder / 'model.f3dgs'}: {len(result.data) / 1e6:.3g} MB, "
           f"{ply_bytes / len(result.data):.1f} times smaller, "
           f"{time.monotonic() - began:.1f} s")  # fmt: skip
     for name, error in result.report["errors"].items():
