@@ -308,15 +308,20 @@ def _cells(xyz: FloatArray, grid: PositionGrid) -> Integers:
     return np.clip(np.floor(scaled), 0, 2**grid.bits - 1).astype(np.int32)
 
 
+def rows_beyond_cells(xyz: FloatArray, grid: PositionGrid) -> Integers:
+    """The rows, ascending, whose centres (N, 3) no cell holds."""
+    box = np.float32(grid.cell) * 2.0**grid.bits
+    offset = xyz - np.array(grid.origin, np.float32)
+    return np.flatnonzero(((offset < 0) | (offset > box)).any(axis=1)).astype(np.int32)
+
+
 def snap_to_grids(splats: Splats, grids: Grids, deadzone: float, classes: Integers) -> GridSplats:
     """The model, with ordered axes, as the nearest integers of its grids; rows stay in order."""
     scale = grids.scale.symbols(splats.scaling)
     axes = (classes, *scale.T)
     dropped = grids.position.shift.apply(*axes)[:, None]
     xyz = _cells(splats.xyz, grids.position) >> dropped << dropped
-    box = np.float32(grids.position.cell) * 2.0**grids.position.bits
-    offset = splats.xyz - np.array(grids.position.origin, np.float32)
-    far = np.flatnonzero(((offset < 0) | (offset > box)).any(axis=1)).astype(np.int32)
+    far = rows_beyond_cells(splats.xyz, grids.position)
     turns = np.float32(grids.rotation_step) * (1 << grids.rotation_shift.apply(*axes))[:, None]
     return GridSplats(
         grids=grids,

@@ -44,16 +44,17 @@ Float64s = npt.NDArray[np.float64]
 def fit_grids(
     splats: Splats, sensitivity: Splats, tolerance: float, start: Precision
 ) -> tuple[Grids, Integers]:
-    """Grids on which each number adds `tolerance` to the error of the images, and the classes.
+    """Grids on which each number adds `tolerance` to the images' errors, and the classes.
 
-    `splats` has ordered axes; `sensitivity` holds, for each of its values, the mean squared error
-    of an image (0..1) for an error of 1. SH are judged by the even error over a step.
+    `splats` has ordered axes; `sensitivity` holds, for each of its values, what an error of 1 adds
+    (RenderSensitivity.per_parameter). SH are judged by the even error over a step.
     """
     precision = start
+    without_sh = replace(splats, features_rest=splats.features_rest[:, :0])
     for _ in range(_PASSES):
-        grids, classes = design_grids(splats, precision, _colour_weights(sensitivity))
-        snapped = snap_to_grids(splats, grids, precision.deadzone, classes)
-        found = errors_per_number(splats, snapped, sensitivity)
+        grids, classes = design_grids(without_sh, precision, _colour_weights(sensitivity))
+        snapped = snap_to_grids(without_sh, grids, precision.deadzone, classes)
+        found = errors_per_number(without_sh, snapped, sensitivity)
         changed = {step: getattr(precision, step) * _factor(tolerance, found[name])
                    for name, step in _STEP_OF.items()}  # fmt: skip
         changed["sh_step"] = precision.sh_step * _factor(
@@ -65,7 +66,7 @@ def fit_grids(
 
 
 def errors_per_number(splats: Splats, snapped: GridSplats, sensitivity: Splats) -> dict[str, float]:
-    """What each attribute adds to the images' mean squared error, per value of a Gaussian."""
+    """What each attribute adds to the images' errors, per value of a Gaussian."""
     decoded, errors = to_splats(snapped), {}
     for name in (*_STEP_OF, "xyz", "rotation"):
         before, after = getattr(splats, name), getattr(decoded, name)

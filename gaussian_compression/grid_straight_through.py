@@ -18,7 +18,7 @@ from gaussian_compression.codec.grids import MATRIX_UNIT, LinearRule
 from gaussian_compression.design_grids import (
     Precision,
     order_in_layers,
-    snap_to_grids,
+    rows_beyond_cells,
 )
 from gaussian_compression.fitted_grids import fit_grids, settle_hidden_scales
 from gaussian_compression.grid_quantizer import GridQuantizer
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from diff_gaussian_rasterization import grid_step as kernel
 
 KERNEL_MODULE = "diff_gaussian_rasterization.grid_step"
-NUMBERS_PER_GAUSSIAN = 58
-"""What a file stores of one: 3 + 1 + 3 + 3 + 3 numbers and 45 SH coefficients."""
+NUMBERS_BESIDE_SH = 13
+"""What a file stores of a Gaussian: centre, opacity, scales, rotation, colour."""
 
 
 class PlainGridStraightThrough:
@@ -140,11 +140,12 @@ def fitted_quantizer(
         deadzone=settings.deadzone,
         layer_fraction=settings.layer_fraction,
     )
-    tolerance = settings.noise / (NUMBERS_PER_GAUSSIAN * max(1, splats.count))
+    numbers = (NUMBERS_BESIDE_SH + 3 * splats.features_rest.shape[1]) * splats.count
+    tolerance = settings.noise / numbers
     grids, classes = fit_grids(splats, measured, tolerance, start)
     settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
     far = np.zeros(splats.count, bool)
-    far[snap_to_grids(splats, grids, settings.deadzone, classes).far_rows] = True
+    far[rows_beyond_cells(splats.xyz, grids.position)] = True
     settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))
     device = raw.xyz.device
     return GridQuantizer(grids, settings.deadzone, classes, far, device, settled_scales)
