@@ -24,9 +24,10 @@ from gaussian_compression.fitted_grids import fit_grids, settle_hidden_scales
 from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
-from gaussian_compression.straight_through import ADAM_EPSILON, StraightThrough, installed
+from gaussian_compression.straight_through import ADAM_EPSILON, StraightThrough
 from scene.kernel_adam import adam
 from scene.raw_parameters import RawParameters
+from utils.optional_modules import installed
 
 if TYPE_CHECKING:
     from diff_gaussian_rasterization import grid_step as kernel

@@ -8,7 +8,6 @@ one pass over the memory where the kernel package offers it. Version 2: grid_str
 """
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Protocol
 
 import torch
@@ -32,6 +31,7 @@ from gaussian_compression.quantize import (
 from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
 from scene.kernel_adam import adam
 from scene.raw_parameters import RawParameters
+from utils.optional_modules import installed
 
 ADAM_EPSILON = 1e-15
 KERNEL_MODULE = "diff_gaussian_rasterization.straight_through"
@@ -83,12 +83,6 @@ def stored_symbols(
 ) -> QuantizedSplats:
     """A model as a version-1 file will hold it."""
     return in_file_order(to_symbols(raw, quantizers_for(raw, ranges, quantization)))
-
-
-def installed(module: str) -> bool:
-    """Whether a kernel package is there, in a version that has the module `package.name`."""
-    package = module.partition(".")[0]
-    return find_spec(package) is not None and find_spec(module) is not None
 
 
 class PlainStraightThrough:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from gaussian_renderer.rasterizer import installed_package
 from scene.raw_parameters import RawParameters
+from utils.optional_modules import installed
 
 
 def direct_rasterizer(device: torch.device, options: Any) -> Any | None:
@@ -26,9 +26,7 @@ def direct_rasterizer(device: torch.device, options: Any) -> Any | None:
         return None
     package = installed_package()
     name = f"{package.__name__}.raw"
-    # A module that is a single file has nothing inside, and find_spec would raise.
-    there = hasattr(package, "__path__") and find_spec(name) is not None
-    return import_module(name) if there else None
+    return import_module(name) if installed(name) else None
 
 
 def draw_directly(

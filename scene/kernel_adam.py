@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from utils.optional_modules import installed
 
 KERNEL_MODULE = "diff_gaussian_rasterization.adam"
 
@@ -19,14 +20,9 @@ def adam(groups: list[dict[str, Any]], eps: float) -> torch.optim.Adam:
     Both keep the same state and give the same steps up to rounding. Learning rates are the groups'.
     """
     on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
-    if on_cpu and _kernel_installed():
+    if on_cpu and installed(KERNEL_MODULE):
         return KernelAdam(groups, lr=0.0, eps=eps)
     return torch.optim.Adam(groups, lr=0.0, eps=eps, fused=True)
-
-
-def _kernel_installed() -> bool:
-    package = KERNEL_MODULE.partition(".")[0]
-    return find_spec(package) is not None and find_spec(KERNEL_MODULE) is not None
 
 
 class KernelAdam(torch.optim.Adam):

@@ -6,25 +6,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from utils.optional_modules import installed
 
 KERNEL_MODULE = "diff_gaussian_rasterization.statistics"
 
 
 def statistics_kernels(device: torch.device) -> Any | None:
     """The module with the kernels, if they run on `device`."""
-    return _installed() if device.type == "cpu" else None
+    return _kernels() if device.type == "cpu" else None
 
 
 @cache
-def _installed() -> Any | None:
-    package = KERNEL_MODULE.partition(".")[0]
-    there = find_spec(package) is not None and find_spec(KERNEL_MODULE) is not None
-    return import_module(KERNEL_MODULE) if there else None
+def _kernels() -> Any | None:
+    return import_module(KERNEL_MODULE) if installed(KERNEL_MODULE) else None
 
 
 @torch.no_grad()

@@ -124,7 +124,7 @@ def test_python_options_go_through_autograd() -> None:
 
 
 def test_without_the_raw_path_autograd_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gaussian_renderer.direct.find_spec", lambda name: None)
+    monkeypatch.setattr("gaussian_renderer.direct.installed", lambda name: False)
     assert isinstance(view_gradient(RenderOptions(), 0.2, CPU), AutogradViewGradient)
 
 
