@@ -18,7 +18,7 @@ import torch
 
 from gaussian_compression.codec.attribute_sizes import bytes_by_attribute
 from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.model_file import SECTION_NAMES, bytes_per_section, decode
+from gaussian_compression.codec.model_file import SECTION_NAMES, bytes_per_section
 from gaussian_compression.pipeline import CompressionJob, CompressionResult
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import Splats
@@ -112,7 +112,7 @@ def build_report(
             "bytes": len(result.data),
             "ratio": round(start.ply_bytes / len(result.data), 2),
             "bytes_per_gaussian": round(len(result.data) / result.decoded.count, 2),
-            "bytes_per_attribute": _attribute_bytes(result.data),
+            "bytes_per_attribute": _attribute_bytes(result),
             "guard": asdict(result.final_guard),
             "test": asdict(result.final_test),
         },
@@ -131,15 +131,14 @@ def build_report(
     }
 
 
-def _attribute_bytes(data: bytes) -> dict[str, int]:
+def _attribute_bytes(result: CompressionResult) -> dict[str, int]:
     """The file's bytes by attribute, and `other`: they add up to it."""
-    model = decode(data).splats
-    if isinstance(model, GridSplats):
-        sizes = {name: round(size) for name, size in bytes_by_attribute(model).items()}
+    if isinstance(result.stored, GridSplats):
+        sizes = {name: round(size) for name, size in bytes_by_attribute(result.stored).items()}
     else:
-        sections = bytes_per_section(data)
+        sections = bytes_per_section(result.data)
         sizes = {name: sections[section] for name, section in SECTION_NAMES.items()}
-    return {**sizes, "other": len(data) - sum(sizes.values())}
+    return {**sizes, "other": len(result.data) - sum(sizes.values())}
 
 
 TEST_GUARD_WARNING = (

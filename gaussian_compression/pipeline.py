@@ -101,6 +101,8 @@ class CompressionResult:
     """The file's bytes, the model they decode to, and how it came about."""
 
     data: bytes
+    stored: QuantizedSplats | GridSplats
+    """The integers in `data`."""
     decoded: Splats
     rounds: list[Round]
     shipped_round: int
@@ -164,6 +166,7 @@ class _Run:
             final_test = self._quality(self._job.test_views, final, "decoded, test views")
         return CompressionResult(
             data=data,
+            stored=stored,
             decoded=decoded,
             rounds=rounds,
             shipped_round=shipped,
