@@ -8,23 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gaussian_compression.codec import kernels
 from gaussian_compression.codec.blocks import for_blocks
+from gaussian_compression.codec.contexts import (
+    ENERGY_LAST_GROUP,
+    MAX_VALUE,
+    Neighbour,
+    first_energy_keys,
+)
 from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.grids import LinearRule
 from gaussian_compression.codec.histograms import design_tables
 from gaussian_compression.codec.planes import (
-    ENERGY_LAST_GROUP,
     MAX_SH_MAGNITUDE,
-    MAX_VALUE,
     ContextBases,
     Families,
-    Neighbour,
     PlaneCoder,
     PlaneReader,
     PlaneWriter,
-    first_energy_keys,
 )
-from gaussian_compression.codec.rans import DecodeTable, RansDecoder, RansEncoder
+from gaussian_compression.codec.rans import DecodeTable
+from tests.both_kernels import BOTH, using
 
 BINS = np.searchsorted([1, 3, 10, 30], np.arange(31), side="right").astype(np.uint8)
 Content = dict[str, np.ndarray]
@@ -84,15 +88,26 @@ def streams_of(known: Content, lanes: int) -> tuple[bytes, bytes, ContextBases, 
 
 
 LANES = st.sampled_from([1, 2, 8, 64])
+KERNELS = st.sampled_from(BOTH)
+SIZES = st.sampled_from([0, 1, 300, MAX_VALUE])
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 300), st.integers(0, 10**6), st.sampled_from([0, 1, 300, MAX_VALUE]), LANES)
-def test_planes_of_every_kind_round_trip(count: int, seed: int, greatest: int, lanes: int) -> None:
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 300), st.integers(0, 10**6), SIZES, LANES, KERNELS, KERNELS)
+def test_planes_of_every_kind_round_trip(
+    count: int,
+    seed: int,
+    greatest: int,
+    lanes: int,
+    writing: kernels.Kernels,
+    reading: kernels.Kernels,
+) -> None:
     known = content_of(count, seed, greatest)
-    rans, bits, bases, table = streams_of(known, lanes)
-    reader = PlaneReader((rans, bits), lanes, (bases, table), 0)
-    found = code(reader, known, None)
+    with using(writing):
+        rans, bits, bases, table = streams_of(known, lanes)
+    with using(reading):
+        reader = PlaneReader((rans, bits), lanes, (bases, table), 0)
+        found = code(reader, known, None)
     reader.finish()
     bases.finish()
     for name in ("plain", "near", "bits", "signed"):
@@ -100,36 +115,40 @@ def test_planes_of_every_kind_round_trip(count: int, seed: int, greatest: int, l
     np.testing.assert_array_equal(found["again"], known["signed"])
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data(), st.booleans(), LANES)
-def test_a_stream_cut_anywhere_is_refused(data: st.DataObject, of_rans: bool, lanes: int) -> None:
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.booleans(), LANES, KERNELS)
+def test_a_stream_cut_anywhere_is_refused(
+    data: st.DataObject, of_rans: bool, lanes: int, used: kernels.Kernels
+) -> None:
     known = content_of(100, 5, 1000)
     rans, bits, bases, table = streams_of(known, lanes)
     if of_rans:
         rans = rans[: data.draw(st.integers(0, len(rans) - 1))]
     else:
         bits = bits[: data.draw(st.integers(0, len(bits) - 1))]
-    with pytest.raises(CorruptFile):
+    with using(used), pytest.raises(CorruptFile):
         reader = PlaneReader((rans, bits), lanes, (bases, table), 0)
         code(reader, known, None)
         reader.finish()
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.data(), st.integers(0, 7))
-def test_a_bit_flip_in_rans_ends_in_refusal_or_other_tokens(data: st.DataObject, bit: int) -> None:
+@given(st.data(), st.integers(0, 7), KERNELS)
+def test_a_bit_flip_in_rans_ends_in_refusal_or_other_tokens(
+    data: st.DataObject, bit: int, used: kernels.Kernels
+) -> None:
     """A flip cannot go unnoticed: the last states or the tokens differ."""
     tokens = (np.random.default_rng(1).random(200) ** 2 * 9).astype(np.uint8)
-    ids = np.zeros(200, np.uint8)
+    histograms = np.zeros(1, np.uint8)
     tables = design_tables([("a", np.bincount(tokens, minlength=256)[None].astype(float))])
-    encoder = RansEncoder(4, tables.frequencies)
-    encoder.add_before(ids, tokens)
+    encoder = used.encoder(4, tables.frequencies)
+    encoder.plane_before(histograms, np.zeros(200, np.uint16), tokens)
     stream = bytearray(encoder.finish())
     stream[data.draw(st.integers(0, len(stream) - 1))] ^= 1 << bit
     table = DecodeTable.of(tables.frequencies)
     try:
-        decoder = RansDecoder(bytes(stream), 4, table, "x")
-        found = decoder.block(np.zeros(200, np.int32))
+        decoder = used.decoder(bytes(stream), 4, table, "x")
+        found = decoder.plane(histograms, np.zeros(200, np.int32))
         decoder.finish()
     except CorruptFile:
         return
@@ -148,20 +167,21 @@ def test_the_encoders_division_is_exact(frequency: int, seed: int) -> None:
     np.testing.assert_array_equal(found, states // frequency)
 
 
-def test_tokens_of_every_frequency_round_trip() -> None:
+@pytest.mark.parametrize("used", BOTH, ids=lambda used: used.name)
+def test_tokens_of_every_frequency_round_trip(used: kernels.Kernels) -> None:
     tokens = np.repeat(np.arange(13), 2 ** np.arange(13)).astype(np.uint8)
     frequencies = np.zeros((2, 256), np.uint32)
     frequencies[0, :13] = np.r_[1, 2 ** np.arange(12)]
     frequencies[1, 7] = 4096
-    ids = np.zeros(len(tokens), np.uint8)
-    encoder = RansEncoder(2, frequencies)
-    certain = np.full(999, 7, np.uint8)
-    encoder.add_before(np.ones(999, np.uint8), certain)
-    encoder.add_before(ids, tokens)
+    histograms, certain = np.arange(2, dtype=np.uint8), np.full(999, 7, np.uint8)
+    encoder = used.encoder(2, frequencies)
+    encoder.plane_before(histograms, np.ones(999, np.uint16), certain)
+    encoder.plane_before(histograms, np.zeros(len(tokens), np.uint16), tokens)
     stream = encoder.finish()
-    decoder = RansDecoder(stream, 2, DecodeTable.of(frequencies), "x")
-    np.testing.assert_array_equal(decoder.block(np.zeros(len(tokens), np.int32)), tokens)
-    np.testing.assert_array_equal(decoder.block(np.full(999, 4096, np.int32)), certain)
+    decoder = used.decoder(stream, 2, DecodeTable.of(frequencies), "x")
+    found = decoder.plane(histograms, np.zeros(len(tokens), np.int32))
+    np.testing.assert_array_equal(found, tokens)
+    np.testing.assert_array_equal(decoder.plane(histograms, np.ones(999, np.int32)), certain)
     decoder.finish()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.model_file import decode
+from tests.both_kernels import decoded_alike
 from tests.golden.regenerate import FOLDER, TABLE, digest, good_files
 
 with TABLE.open(newline="") as file:
@@ -19,12 +20,14 @@ def test_good_files_decode_to_the_recorded_bits(name: str) -> None:
     data = (FOLDER / f"{name}.f3dgs").read_bytes()
     assert len(data) == int(ROWS[name]["bytes"])
     assert digest(data) == ROWS[name]["sha256 of the decoded values"]
+    assert decoded_alike(data) is not None
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_files_are_refused(name: str) -> None:
     with pytest.raises(CorruptFile):
         decode((FOLDER / f"{name}.f3dgs").read_bytes())
+    assert decoded_alike((FOLDER / f"{name}.f3dgs").read_bytes()) is None
 
 
 def test_a_change_of_size_is_seen() -> None:

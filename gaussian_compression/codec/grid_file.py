@@ -9,6 +9,7 @@ cells). Normative text: docs/format.md.
 import struct
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +30,10 @@ from gaussian_compression.codec.layer_model import (
     BINNED,
     EDGES,
     LayerShape,
-    code_layer,
-    columns_to_rows,
+    code_columns,
+    code_sh,
     layer_columns,
+    put_rows,
     used_groups,
 )
 from gaussian_compression.codec.order import compact_morton_codes
@@ -93,7 +95,8 @@ def record_layers(splats: GridSplats) -> Recording:
         lanes = lanes_for(rows.count)
         writer = PlaneWriter(lanes, families)
         shape = LayerShape(splats.grids, edges, rows.count, lanes)
-        code_layer(writer, shape, layer_columns(rows, lanes))
+        columns = code_columns(writer, shape, layer_columns(rows, lanes))
+        code_sh(writer, shape, columns.precision, rows.sh, writes=True)
         writers.append(writer)
     return Recording(edges, families, writers)
 
@@ -123,36 +126,51 @@ def unpack_grid_splats(sections: dict[str, bytes], file_bytes: int, layers: int)
     """
     grids, parts = _unpack_model(_take(sections, "model"), file_bytes)
     edges, tables = _unpack_tables(_take(sections, "tables"))
-    table = DecodeTable.of(tables.frequencies)
-    bases = ContextBases(tables, "tables")
-    found = []
-    for number, part in enumerate(parts[:layers]):
+    wanted = parts[:layers]
+    ends = np.cumsum([0, *(part.count for part in wanted)]).tolist()
+    columns = _empty_columns(grids, ends[-1])
+    knowledge = ContextBases(tables, "tables"), DecodeTable.of(tables.frequencies)
+    far_rows, far_xyz = [], []
+    for number, part in enumerate(wanted):
         streams = _take(sections, f"rans{number}"), _take(sections, f"bits{number}")
-        reader = PlaneReader(streams, part.lanes, (bases, table), number)
+        reader = PlaneReader(streams, part.lanes, knowledge, number)
         shape = LayerShape(grids, edges, part.count, part.lanes)
-        rows = columns_to_rows(code_layer(reader, shape, None), shape)
-        reader.finish()
+        rows = {name: column[ends[number] : ends[number + 1]] for name, column in columns.items()}
+        _read_layer(reader, shape, rows)
         far = _take(sections, f"far{number}") if part.far else b""
-        rows["far_rows"], rows["far_xyz"] = _unpack_far(far, part, f"far{number}")
-        found.append(rows)
+        indices, xyz = _unpack_far(far, part, f"far{number}")
+        far_rows.append(indices + np.int32(ends[number]))
+        far_xyz.append(xyz)
     if len(parts) <= layers:
-        bases.finish()
-    for number in range(len(found), len(parts)):
+        knowledge[0].finish()
+    for number in range(len(wanted), len(parts)):
         for name in ("rans", "bits", "far"):
             sections.pop(f"{name}{number}", None)
-    return _joined(grids, [part.count for part in parts[:layers]], found)
+    return GridSplats(
+        grids=grids,
+        layer_ends=tuple(ends[1:]),
+        far_rows=np.concatenate(far_rows),
+        far_xyz=np.concatenate(far_xyz),
+        **columns,
+    )
 
 
-def _joined(
-    grids: Grids, counts: list[int], found: list[dict[str, np.ndarray]]
-) -> GridSplats:  # fmt: skip
-    ends = np.cumsum([0, *counts])
-    for rows, low in zip(found, ends[:-1], strict=True):
-        rows["far_rows"] = rows["far_rows"] + np.int32(low)
-    columns = {name: [rows[name] for rows in found] for name in found[0]}
-    whole = {name: c[0] if len(c) == 1 else np.concatenate(c) for name, c in columns.items()}
-    layer_ends = tuple(int(end) for end in ends[1:])
-    return GridSplats(grids=grids, layer_ends=layer_ends, **whole)
+def _read_layer(reader: PlaneReader, shape: LayerShape, rows: Mapping[str, np.ndarray]) -> None:
+    """Fills a layer's rows; one core puts the columns into place while another decodes the SH."""
+    columns = code_columns(reader, shape, None)
+    with ThreadPoolExecutor(1) as beside:
+        placed = beside.submit(put_rows, columns, shape, rows)
+        code_sh(reader, shape, columns.precision, rows["sh"], writes=False)
+        placed.result()
+    reader.finish()
+
+
+def _empty_columns(grids: Grids, count: int) -> dict[str, np.ndarray]:
+    """The arrays of GridSplats for the layers to fill; SH zero."""
+    shapes = {"xyz": (count, 3), "opacity": (count,), "scale": (count, 3), "precision": (count,),
+              "rotation": (count, 3), "dc": (count, 3)}  # fmt: skip
+    columns = {name: np.empty(shape, np.int32) for name, shape in shapes.items()}
+    return {**columns, "sh": np.zeros((count, grids.sh_channels), np.int16)}
 
 
 def _pack_model(grids: Grids, layers: list[GridSplats]) -> bytes:

@@ -13,19 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gaussian_compression.codec import kernels
 from gaussian_compression.codec.blocks import for_blocks
+from gaussian_compression.codec.contexts import (
+    ENERGY_LAST_GROUP,
+    Neighbour,
+    Values,
+    first_energy_keys,
+)
 from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.grid_splats import GridSplats
 from gaussian_compression.codec.grids import CLASSES, Grids, Integers
 from gaussian_compression.codec.octree import code_octree
 from gaussian_compression.codec.order import compact_morton_codes, morton_cells
-from gaussian_compression.codec.planes import (
-    ENERGY_LAST_GROUP,
-    Neighbour,
-    PlaneCoder,
-    Values,
-    first_energy_keys,
-)
+from gaussian_compression.codec.planes import PlaneCoder
+from gaussian_compression.codec.sh_rows import ShRows
 
 COEFFICIENTS_PER_GROUP = 3
 
@@ -34,12 +36,10 @@ BINNED = ("opacity", "scale0", "scale1", "scale2", "dc0", "dc1", "dc2", "groups"
 EDGES = 7
 BINS = EDGES + 1
 
-ShRows = npt.NDArray[np.int16]
-
 
 @dataclass(frozen=True)
 class LayerColumns:
-    """One layer's integers in step-major order. Names as in GridSplats."""
+    """One layer's integers but for SH, in step-major order. Names as in GridSplats."""
 
     codes: npt.NDArray[np.int64]
     """(n,) Morton codes of the coarse cells, in Morton order."""
@@ -53,8 +53,6 @@ class LayerColumns:
     """(3, n)"""
     dc: Integers
     """(3, n)"""
-    sh: ShRows
-    """(n, C), but rows in Morton order: they are put in an order of their own."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,8 @@ def step_major(count: int, lanes: int) -> npt.NDArray[np.intp]:
     return (np.arange(shortest + 1)[:, None] + starts).reshape(-1)[:count]
 
 
-def code_layer(coder: PlaneCoder, shape: LayerShape, given: LayerColumns | None) -> LayerColumns:
-    """The layer: `given` if the coder writes, what it finds if it reads."""
+def code_columns(coder: PlaneCoder, shape: LayerShape, given: LayerColumns | None) -> LayerColumns:
+    """All but the SH of a layer: `given` if the coder writes, what it finds if it reads."""
     grids = shape.grids
     codes = code_octree(
         coder, grids.position.coarse_bits, shape.count, None if given is None else given.codes
@@ -93,8 +91,17 @@ def code_layer(coder: PlaneCoder, shape: LayerShape, given: LayerColumns | None)
     turns = grids.rotation_shift.apply(precision, *axes)
     rotation = layer.rotation(turns, None if given is None else given.rotation)
     dc = layer.dc(precision, None if given is None else given.dc)
-    sh = layer.sh(precision, None if given is None else given.sh)
-    return LayerColumns(codes, np.stack(low_bits), opacity, scale, precision, rotation, dc, sh)
+    return LayerColumns(codes, np.stack(low_bits), opacity, scale, precision, rotation, dc)
+
+
+def code_sh(
+    coder: PlaneCoder, shape: LayerShape, precision: Values, sh: ShRows, writes: bool
+) -> None:
+    """The SH of a layer, after its columns.
+
+    `sh` (n, C), rows in Morton order, is what a writer writes; a reader gets zeros and fills them.
+    """
+    _Layer(coder, shape).sh(precision, sh, writes)
 
 
 class _Layer:
@@ -150,29 +157,35 @@ class _Layer:
             planes.append(_within(found, 2**15, "dc"))
         return np.stack(planes)
 
-    def sh(self, precision: Values, given: ShRows | None) -> ShRows:
+    def sh(self, precision: Values, rows: ShRows, writes: bool) -> None:
         channels = self._grids.sh_channels
         if not channels:
-            return np.zeros((self._shape.count, 0), np.int16)
+            return
         order = step_major(self._shape.count, self._shape.lanes)
-        used = None if given is None else used_groups(given).take(order)
+        used = used_groups(rows).take(order) if writes else None
         groups = self._near("groups", CLASSES, precision, self._still, used)
         _within(groups, channels // COEFFICIENTS_PER_GROUP + 1, "sh")
         # Those that use the most groups first: the rows of any group are then a slice.
         by_use = np.argsort(255 - groups.astype(np.uint8), kind="stable")
-        rows = order.take(by_use)
         users = np.bincount(groups, minlength=CLASSES + 1)[::-1].cumsum()[::-1]
-        planes = np.zeros((channels, int(users[1])), np.int16)
-        if given is not None:
-            planes = np.ascontiguousarray(given.take(rows[: users[1]], axis=0).T)
-        keys = first_energy_keys(self._around(groups).take(by_use[: users[1]]))
+        by_use = by_use[: users[1]]
+        order = order.take(by_use)
+        if writes:
+            planes = kernels.best.rows_to_planes(rows, order)
+        else:
+            planes = np.zeros((channels, len(order)), np.int16)
+        keys = first_energy_keys(self._around(groups).take(by_use))
         for channel in range(channels):
             group, within = divmod(channel, COEFFICIENTS_PER_GROUP)
             count, longer = int(users[group + 1]), int(users[group + 2])
             if within == 0:
                 keys[longer:count] += ENERGY_LAST_GROUP
             self._coder.signed_plane(f"sh{channel}", keys[:count], planes[channel, :count])
-        return given if given is not None else _in_place(planes, rows)
+        if not writes:
+            for_blocks(
+                len(order),
+                lambda part: kernels.best.planes_to_rows(planes[:, part], order[part], rows),
+            )
 
     def _around(self, groups: Values) -> Values:
         """The sum of the groups in the rows before and after, in the same lane."""
@@ -214,25 +227,6 @@ def used_groups(sh: ShRows) -> Values:
     return used
 
 
-def _in_place(planes: npt.NDArray[np.int16], rows: npt.NDArray[np.intp]) -> ShRows:
-    """Rows (n, C): row rows[i] is column i of `planes`, or 0 where there is no such column."""
-    channels, count = planes.shape
-    compact = np.zeros((count + 1, channels), np.int16)
-    source = np.full(len(rows), count, np.intp)
-    source[rows[:count]] = np.arange(count)
-    found = np.empty((len(rows), channels), np.int16)
-
-    def turn(block: slice) -> None:
-        compact[block] = planes[:, block].T
-
-    def move(block: slice) -> None:
-        compact.take(source[block], axis=0, out=found[block], mode="clip")
-
-    for_blocks(count, turn)
-    for_blocks(len(rows), move)
-    return found
-
-
 def _zigzag(values: Values) -> Values:
     return (values << 1) ^ (values >> 31)
 
@@ -262,28 +256,21 @@ def layer_columns(rows: GridSplats, lanes: int) -> LayerColumns:
         precision=rows.precision[order],
         rotation=_planes(rows.rotation, order),
         dc=_planes(rows.dc, order),
-        sh=rows.sh,
     )
 
 
-def columns_to_rows(columns: LayerColumns, shape: LayerShape) -> dict[str, Integers]:
-    """The integers of GridSplats by name, rows in Morton order."""
+def put_rows(columns: LayerColumns, shape: LayerShape, rows: Mapping[str, Integers]) -> None:
+    """Fills the arrays of GridSplats, by name, with the columns; rows in Morton order."""
     position = shape.grids.position
     order = step_major(shape.count, shape.lanes)
     place = np.empty(shape.count, np.intp)
     place[order] = np.arange(shape.count)
     fine = position.bits - position.coarse_bits
     dropped = position.shift.apply(columns.precision, *columns.scale)
-    low_bits = _rows(columns.low_bits << dropped, place)
-    return {
-        "xyz": (morton_cells(columns.codes) << fine) | low_bits,
-        "opacity": columns.opacity[place],
-        "scale": _rows(columns.scale, place),
-        "precision": columns.precision[place],
-        "rotation": _rows(columns.rotation, place),
-        "dc": _rows(columns.dc, place),
-        "sh": columns.sh,
-    }
+    _put(columns.low_bits << dropped, place, rows["xyz"])
+    rows["xyz"][:] |= morton_cells(columns.codes) << fine
+    for name in ("opacity", "scale", "precision", "rotation", "dc"):
+        _put(getattr(columns, name), place, rows[name])
 
 
 def _planes(rows: npt.NDArray, order: npt.NDArray[np.intp]) -> npt.NDArray:
@@ -291,6 +278,9 @@ def _planes(rows: npt.NDArray, order: npt.NDArray[np.intp]) -> npt.NDArray:
     return np.ascontiguousarray(rows.take(order, axis=0).T)
 
 
-def _rows(planes: npt.NDArray, place: npt.NDArray[np.intp]) -> npt.NDArray:
-    """Planes (C, N) as rows (N, C), reordered. Whole rows move faster than single numbers."""
-    return np.ascontiguousarray(planes.T).take(place, axis=0)
+def _put(planes: npt.NDArray, place: npt.NDArray[np.intp], rows: npt.NDArray) -> None:
+    """Planes (C, N) or (N,) into rows (N, C) or (N,), reordered.
+
+    Whole rows move faster than single numbers.
+    """
+    np.ascontiguousarray(planes.T).take(place, axis=0, out=rows, mode="clip")

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which code does the codec's heavy work: compiled where it is installed, else NumPy.
+
+Both give the same integers and the same bytes. `FAST3DGS_CODEC=numpy` asks for NumPy in any case.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import numpy.typing as npt
+
+from gaussian_compression.codec import plain_bits, rans, sh_rows
+from gaussian_compression.codec.contexts import EnergyKeys, Neighbour, Tokens, Values
+from gaussian_compression.codec.plain_bits import Bits
+from gaussian_compression.codec.rans import TokenDecoder, TokenEncoder
+from gaussian_compression.codec.sh_rows import Order, ShPlanes, ShRows
+
+VARIABLE = "FAST3DGS_CODEC"
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Coders and what goes around them: rans.py, sh_rows.py and plain_bits.py have plain ones."""
+
+    name: str
+    decoder: Callable[..., TokenDecoder]
+    encoder: Callable[..., TokenEncoder]
+    neighbour_bins: Callable[[Tokens, Values, Neighbour, int], npt.NDArray[np.uint8]]
+    add_energy: Callable[[EnergyKeys, Tokens], None]
+    rows_to_planes: Callable[[ShRows, Order], ShPlanes]
+    planes_to_rows: Callable[[ShPlanes, Order, ShRows], None]
+    apply_signs: Callable[[npt.NDArray[np.int16], Bits], None]
+    take_bits: Callable[[Values, int, Bits, Values], None]
+    give_bits: Callable[[Values, int, Values], Bits]
+
+
+PLAIN = Kernels(
+    name="numpy",
+    decoder=rans.PlainDecoder,
+    encoder=rans.PlainEncoder,
+    neighbour_bins=rans.neighbour_bins,
+    add_energy=rans.add_energy,
+    rows_to_planes=sh_rows.rows_to_planes,
+    planes_to_rows=sh_rows.planes_to_rows,
+    apply_signs=plain_bits.apply_signs,
+    take_bits=plain_bits.take_bits,
+    give_bits=plain_bits.give_bits,
+)
+
+
+def compiled() -> Kernels:
+    """The compiled ones. ImportError where they are not installed or this processor has none."""
+    from gaussian_compression.codec import native
+
+    return Kernels(
+        name="compiled",
+        decoder=native.NativeDecoder,
+        encoder=native.NativeEncoder,
+        neighbour_bins=native.neighbour_bins,
+        add_energy=native.add_energy,
+        rows_to_planes=native.rows_to_planes,
+        planes_to_rows=native.planes_to_rows,
+        apply_signs=native.apply_signs,
+        take_bits=native.take_bits,
+        give_bits=native.give_bits,
+    )
+
+
+def _chosen() -> Kernels:
+    wanted = os.environ.get(VARIABLE)
+    if wanted not in (None, "numpy", "compiled"):
+        raise ImportError(f"{VARIABLE} must be numpy or compiled, not '{wanted}'.")
+    if wanted == "numpy" or (wanted is None and find_spec("plane_coder") is None):
+        return PLAIN
+    return compiled()
+
+
+best = _chosen()
+"""What the codec uses."""

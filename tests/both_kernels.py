@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codec on either of its kernels: plain NumPy and compiled code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gaussian_compression.codec import kernels
+from gaussian_compression.codec.errors import CorruptFile
+from gaussian_compression.codec.grid_splats import GridSplats, same_integers
+from gaussian_compression.codec.model_file import decode
+from gaussian_compression.codec.symbols import QuantizedSplats
+
+BOTH = [kernels.PLAIN, kernels.compiled()]
+
+
+@contextmanager
+def using(chosen: kernels.Kernels) -> Iterator[None]:
+    """Within, the codec uses these."""
+    before = kernels.best
+    kernels.best = chosen
+    try:
+        yield
+    finally:
+        kernels.best = before
+
+
+def decoded_alike(data: bytes) -> GridSplats | QuantizedSplats | None:
+    """The model in a file, None where it is corrupt. AssertionError where the kernels differ."""
+    plain, compiled = (_outcome(data, used) for used in BOTH)
+    if isinstance(plain, GridSplats):
+        assert isinstance(compiled, GridSplats)
+        assert same_integers(plain, compiled)
+    elif isinstance(plain, str):
+        assert plain == compiled
+        return None
+    return plain
+
+
+def _outcome(data: bytes, used: kernels.Kernels) -> GridSplats | QuantizedSplats | str:
+    """The model, or the words of CorruptFile."""
+    with using(used):
+        try:
+            return decode(data).splats
+        except CorruptFile as error:
+            return str(error)
