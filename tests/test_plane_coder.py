@@ -204,6 +204,35 @@ def test_the_kernels_are_chosen_by_name() -> None:
     assert "must be numpy or compiled" in run(**{kernels.VARIABLE: "fast"}).stderr
 
 
+def decode_files(**variables: str) -> list[str]:
+    """What tests/damaged_files.py prints: instruction set, files decoded, their hash."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.damaged_files"],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **variables},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def decoded_here() -> list[str]:
+    return decode_files()[1:]
+
+
+@pytest.mark.parametrize("level", ["v2", "v3", "v4"])
+def test_every_instruction_set_decodes_the_same(level: str, decoded_here: list[str]) -> None:
+    own = plane_coder.instruction_set.removeprefix("x86-64-")
+    if not own.startswith("v") or level > own:
+        pytest.skip(f"this processor has no {level}")
+    found = decode_files(FAST3DGS_ISA=level)
+    assert found[0] == f"x86-64-{level}"
+    assert found[1:] == decoded_here
+
+
 def sanitizer() -> Path | None:
     """GCC's AddressSanitizer library, where there is one."""
     if shutil.which("g++") is None:
@@ -213,40 +242,31 @@ def sanitizer() -> Path | None:
     return path if path.is_absolute() else None
 
 
-def test_no_input_makes_the_compiled_code_leave_its_memory(tmp_path: Path) -> None:
-    """The fuzzer's corpus and the golden files again, under Address- and UBSanitizer."""
+@pytest.mark.parametrize("instructions", ["one lane at a time", "sixteen"])
+def test_no_file_makes_the_compiled_code_leave_its_memory(
+    tmp_path: Path, instructions: str, decoded_here: list[str]
+) -> None:
+    """Golden, fuzzed and damaged files again, under AddressSanitizer and UBSanitizer."""
     library = sanitizer()
     if library is None:
         pytest.skip("no g++ with AddressSanitizer")
+    march = []
+    if instructions == "sixteen":
+        if plane_coder.instruction_set != "x86-64-v4":
+            pytest.skip("this processor has no AVX-512")
+        march = ["-march=x86-64-v4"]
     copy = Path(shutil.copytree(PACKAGE / "plane_coder", tmp_path / "plane_coder"))
     for built in copy.glob("*.so"):
         built.unlink()
     sources = sorted(str(path) for path in (PACKAGE / "native").glob("*.cpp"))
     flags = "-std=c++17 -O1 -g -fPIC -shared -fsanitize=address,undefined"
     target = str(copy / "_native_generic.so")
-    command = ["g++", *shlex.split(flags), "-fno-sanitize-recover=all", *sources, "-o", target]
-    subprocess.run(command, check=True)
-    program = (
-        "import plane_coder\n"
-        "from tests.test_fuzz_corpus import GOLDEN, INPUTS, one_input\n"
-        "for data in [*INPUTS.values(), *(p.read_bytes() for p in GOLDEN.glob('*.f3dgs'))]:\n"
-        "    one_input(data)\n"
-        "print(plane_coder.instruction_set, len(INPUTS) > 50)\n"
+    command = ["g++", *shlex.split(flags), *march, "-fno-sanitize-recover=all", *sources]
+    subprocess.run([*command, "-o", target], check=True)
+    found = decode_files(
+        LD_PRELOAD=str(library),
+        ASAN_OPTIONS="detect_leaks=0",
+        PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]),
     )
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": str(library),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert result.stdout == "generic True\n"
+    assert found[0] == "generic"
+    assert found[1:] == decoded_here

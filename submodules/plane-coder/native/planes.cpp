@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Planes of tokens under contexts: the C interface that plane_coder/__init__.py calls. Arguments are checked there.
+// Planes of tokens under contexts: the C interface that plane_coder/__init__.py calls. Arguments are checked there. `rows`
+// are where a context's histogram begins in the decoder's table.
 #include <cstdint>
 
 #include "cpu_level.h"
@@ -11,8 +12,9 @@ namespace {
 
 constexpr int kEnergyBits = 9;
 constexpr int kLargestSize = 2047;
+constexpr int kLargestEnergy = 15;
 
-// The least value of a token, at most kLargestSize: 0 to 231 stand for themselves, 232 + j for 232 + 2^j - 1 on.
+// The least value of a token, at most kLargestSize: 0 to 231 stand for themselves, 232 + j for 231 + 2^j on.
 struct Sizes {
   int32_t of[256];
   constexpr Sizes() : of() {
@@ -24,59 +26,124 @@ struct Sizes {
 };
 constexpr Sizes kSizes;
 
+// Known contexts.
+struct Plain {
+  const uint32_t* of_context;
+  const int32_t* contexts;
+  uint8_t* tokens;
+
+  uint32_t row(int64_t i, int64_t) const { return of_context[contexts[i]]; }
+  void accept(int64_t i, int64_t, uint8_t token) const { tokens[i] = token; }
+#if RANS_SIXTEEN
+  __m512i rows(int64_t i, int64_t) const {
+    return _mm512_i32gather_epi32(_mm512_loadu_si512(contexts + i), of_context, 4);
+  }
+  void accept(int64_t i, int64_t, __m128i found) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(tokens + i), found);
+  }
+#endif
+};
+
 // The moving average of a lane's values, 16-fold, as a bin of it.
-struct Bins {
-  const uint8_t* bins;  // [last + 1]
+struct Averages {
+  const int32_t* bins;  // [last + 1]
   int32_t last;
-  uint8_t of(int32_t average) const {
-    const int32_t value = average >> 4;
+  int32_t* of_lane;
+
+  int32_t bin(int64_t lane) const {
+    const int32_t value = of_lane[lane] >> 4;
     return bins[value < last ? value : last];
+  }
+  void move(int64_t lane, uint8_t token, int32_t shift) const {
+    of_lane[lane] += ((kSizes.of[token] << (shift + 4)) - of_lane[lane]) >> 2;
   }
 };
 
-int32_t moved(int32_t average, uint8_t token, int32_t shift) {
-  return average + (((kSizes.of[token] << (shift + 4)) - average) >> 2);
-}
+// A context, and the bin of the lane's average.
+struct Neighbour {
+  const uint32_t* of_context;
+  const int32_t* contexts;
+  const int32_t* shifts;
+  int32_t bin_count;
+  Averages averages;
+  uint8_t* tokens;
+
+  uint32_t row(int64_t i, int64_t lane) const { return of_context[contexts[i] * bin_count + averages.bin(lane)]; }
+  void accept(int64_t i, int64_t lane, uint8_t token) const {
+    averages.move(lane, token, shifts[i]);
+    tokens[i] = token;
+  }
+#if RANS_SIXTEEN
+  __m512i rows(int64_t i, int64_t lane) const {
+    const __m512i average = _mm512_loadu_si512(averages.of_lane + lane);
+    const __m512i value = _mm512_min_epi32(_mm512_srai_epi32(average, 4), _mm512_set1_epi32(averages.last));
+    const __m512i bin = _mm512_i32gather_epi32(value, averages.bins, 4);
+    const __m512i known = _mm512_mullo_epi32(_mm512_loadu_si512(contexts + i), _mm512_set1_epi32(bin_count));
+    return _mm512_i32gather_epi32(_mm512_add_epi32(known, bin), of_context, 4);
+  }
+  void accept(int64_t i, int64_t lane, __m128i found) const {
+    const __m512i size = _mm512_i32gather_epi32(_mm512_cvtepu8_epi32(found), kSizes.of, 4);
+    const __m512i shift = _mm512_add_epi32(_mm512_loadu_si512(shifts + i), _mm512_set1_epi32(4));
+    const __m512i average = _mm512_loadu_si512(averages.of_lane + lane);
+    const __m512i difference = _mm512_sub_epi32(_mm512_sllv_epi32(size, shift), average);
+    _mm512_storeu_si512(averages.of_lane + lane, _mm512_add_epi32(average, _mm512_srai_epi32(difference, 2)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(tokens + i), found);
+  }
+#endif
+};
 
 // The energy of the magnitudes before, in a key's low bits, after one more.
 int16_t key_after(int16_t key, uint8_t token) {
   const int energy = key & ((1 << kEnergyBits) - 1);
-  return static_cast<int16_t>(key - (energy >> 3) + 4 * (token < 15 ? token : 15));
+  return static_cast<int16_t>(key - (energy >> 3) + 4 * (token < kLargestEnergy ? token : kLargestEnergy));
 }
+
+// A key for each row, which takes up the tokens' energy.
+struct Energy {
+  const uint32_t* of_key;
+  int16_t* keys;
+  uint8_t* tokens;
+
+  uint32_t row(int64_t i, int64_t) const { return of_key[keys[i]]; }
+  void accept(int64_t i, int64_t, uint8_t token) const {
+    keys[i] = key_after(keys[i], token);
+    tokens[i] = token;
+  }
+#if RANS_SIXTEEN
+  __m512i rows(int64_t i, int64_t) const {
+    const __m256i key = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys + i));
+    return _mm512_i32gather_epi32(_mm512_cvtepi16_epi32(key), of_key, 4);
+  }
+  void accept(int64_t i, int64_t, __m128i found) const {
+    __m256i* place = reinterpret_cast<__m256i*>(keys + i);
+    const __m256i key = _mm256_loadu_si256(place);
+    const __m256i energy = _mm256_and_si256(key, _mm256_set1_epi16((1 << kEnergyBits) - 1));
+    const __m256i kept = _mm256_sub_epi16(key, _mm256_srli_epi16(energy, 3));
+    const __m256i added = _mm256_cvtepu8_epi16(_mm_min_epu8(found, _mm_set1_epi8(kLargestEnergy)));
+    _mm256_storeu_si256(place, _mm256_add_epi16(kept, _mm256_slli_epi16(added, 2)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(tokens + i), found);
+  }
+#endif
+};
 
 }  // namespace
 
-// Tokens under known contexts; histograms[context]. False (0) where the words run out: so in all that follow.
-EXPORT int decode_plane(Decoder* decoder, int64_t count, const uint8_t* histograms, const int32_t* contexts,
-                        uint8_t* tokens) {
-  return decode_tokens(
-      *decoder, count, [=](int64_t i, int64_t) { return histograms[contexts[i]]; },
-      [=](int64_t i, int64_t, uint8_t token) { tokens[i] = token; });
+// Tokens under known contexts. False (0) where the words run out: so in all that follow.
+EXPORT int decode_plane(Decoder* decoder, int64_t count, const uint32_t* rows, const int32_t* contexts, uint8_t* tokens) {
+  return decode_tokens(*decoder, count, Plain{rows, contexts, tokens});
 }
 
 // As decode_plane, under contexts[i] x bin_count + the bin of the lane's average; averages[lanes] are moved on.
-EXPORT int decode_neighbour_plane(Decoder* decoder, int64_t count, const uint8_t* histograms, const int32_t* contexts,
-                                  const int32_t* shifts, const uint8_t* bins, int32_t last_bin, int32_t bin_count,
+EXPORT int decode_neighbour_plane(Decoder* decoder, int64_t count, const uint32_t* rows, const int32_t* contexts,
+                                  const int32_t* shifts, const int32_t* bins, int32_t last_bin, int32_t bin_count,
                                   int32_t* averages, uint8_t* tokens) {
-  const Bins table{bins, last_bin};
-  return decode_tokens(
-      *decoder, count,
-      [=](int64_t i, int64_t lane) { return histograms[contexts[i] * bin_count + table.of(averages[lane])]; },
-      [=](int64_t i, int64_t lane, uint8_t token) {
-        averages[lane] = moved(averages[lane], token, shifts[i]);
-        tokens[i] = token;
-      });
+  const Averages known{bins, last_bin, averages};
+  return decode_tokens(*decoder, count, Neighbour{rows, contexts, shifts, bin_count, known, tokens});
 }
 
-// As decode_plane, under histogram_of_key[keys[i]]; the keys take up the token's energy.
-EXPORT int decode_energy_plane(Decoder* decoder, int64_t count, const uint8_t* histogram_of_key, int16_t* keys,
-                               uint8_t* tokens) {
-  return decode_tokens(
-      *decoder, count, [=](int64_t i, int64_t) { return histogram_of_key[keys[i]]; },
-      [=](int64_t i, int64_t, uint8_t token) {
-        keys[i] = key_after(keys[i], token);
-        tokens[i] = token;
-      });
+// As decode_plane, under the rows' keys, which take up the tokens' energy.
+EXPORT int decode_energy_plane(Decoder* decoder, int64_t count, const uint32_t* rows, int16_t* keys, uint8_t* tokens) {
+  return decode_tokens(*decoder, count, Energy{rows, keys, tokens});
 }
 
 // Codes a block before those coded so far; symbols[histogram x 256 + token] = start << 16 | frequency. Returns the number
@@ -89,14 +156,14 @@ EXPORT int64_t encode_plane(uint32_t* states, int64_t lanes, int64_t count, cons
 }
 
 // The bin of every value's predecessors, as decode_neighbour_plane finds them.
-EXPORT void neighbour_bins(int64_t count, int64_t lanes, const uint8_t* tokens, const int32_t* shifts, const uint8_t* bins,
+EXPORT void neighbour_bins(int64_t count, int64_t lanes, const uint8_t* tokens, const int32_t* shifts, const int32_t* bins,
                            int32_t last_bin, int32_t* averages, uint8_t* found) {
-  const Bins table{bins, last_bin};
+  const Averages known{bins, last_bin, averages};
   for (int64_t first = 0; first < count; first += lanes) {
     const int64_t step = count - first < lanes ? count - first : lanes;
     for (int64_t lane = 0; lane < step; ++lane) {
-      found[first + lane] = table.of(averages[lane]);
-      averages[lane] = moved(averages[lane], tokens[first + lane], shifts[first + lane]);
+      found[first + lane] = static_cast<uint8_t>(known.bin(lane));
+      known.move(lane, tokens[first + lane], shifts[first + lane]);
     }
   }
 }

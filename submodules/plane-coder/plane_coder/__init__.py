@@ -10,7 +10,7 @@ ValueError or TypeError first.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -33,6 +33,7 @@ PROBABILITY_BITS = 12
 MAX_SHIFT = 15
 MAX_KEY_ENERGY = 1 << 9
 MAX_CHANNELS = 64
+MAX_AVERAGE = 1 << 30
 
 _library, instruction_set = load_library()
 _POINTER, _COUNT, _SMALL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
@@ -110,14 +111,8 @@ class TokenDecoder:
         """Fills tokens (n,) uint8, each under histograms[contexts (n,) int32], uint8."""
         count = len(tokens)
         _check("contexts", contexts, np.int32, count, len(histograms))
-        self._check_tokens(histograms, tokens)
-        return bool(
-            _decode_plane(
-                ctypes.byref(self._decoder),
-                count,
-                *_addresses(histograms, contexts, tokens),
-            )
-        )
+        rows = self._rows(histograms, tokens)
+        return bool(_call(_decode_plane, self._decoder, count, rows, contexts, tokens))
 
     def neighbour_plane(
         self,
@@ -138,37 +133,31 @@ class TokenDecoder:
         _check("contexts", contexts, np.int32, count, len(histograms) // bin_count)
         _check("shifts", shifts, np.int32, count, MAX_SHIFT + 1)
         _check("bins", bins, np.uint8, len(bins), bin_count)
-        _check("averages", averages, np.int32, int(self._decoder.lanes), 1 << 30)
+        _check("averages", averages, np.int32, int(self._decoder.lanes), MAX_AVERAGE)
         if not len(bins):
             raise ValueError("bins: at least one expected.")
-        self._check_tokens(histograms, tokens)
+        known = self._rows(histograms, tokens), contexts, shifts, bins.astype(np.int32)
+        sizes = len(bins) - 1, bin_count
         return bool(
-            _decode_neighbour_plane(
-                ctypes.byref(self._decoder),
-                count,
-                *_addresses(histograms, contexts, shifts, bins),
-                len(bins) - 1,
-                bin_count,
-                *_addresses(averages, tokens),
-            )
+            _call(_decode_neighbour_plane, self._decoder, count, *known, *sizes, averages, tokens)
         )
 
     def energy_plane(
         self, histogram_of_key: np.ndarray, keys: np.ndarray, tokens: np.ndarray
     ) -> bool:
         """As `plane`, under histogram_of_key[keys (n,) int16], uint8; keys take up the energy."""
-        count = len(tokens)
-        _check_keys(keys, count, len(histogram_of_key))
-        self._check_tokens(histogram_of_key, tokens)
-        return bool(
-            _decode_energy_plane(
-                ctypes.byref(self._decoder), count, *_addresses(histogram_of_key, keys, tokens)
-            )
-        )
+        count, limit = len(tokens), len(histogram_of_key)
+        if limit % MAX_KEY_ENERGY:  # or an energy could leave the table
+            raise ValueError(f"keys: a multiple of {MAX_KEY_ENERGY} expected, not {limit}.")
+        _check("keys", keys, np.int16, count, limit)
+        rows = self._rows(histogram_of_key, tokens)
+        return bool(_call(_decode_energy_plane, self._decoder, count, rows, keys, tokens))
 
-    def _check_tokens(self, histograms: np.ndarray, tokens: np.ndarray) -> None:
+    def _rows(self, histograms: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Where each context's histogram begins in the table."""
         _check("tokens", tokens, np.uint8, len(tokens))
         _check("histograms", histograms, np.uint8, len(histograms), self._histograms)
+        return histograms.astype(np.uint32) << np.uint32(PROBABILITY_BITS)
 
 
 class TokenEncoder:
@@ -198,12 +187,8 @@ class TokenEncoder:
         _check("histograms", histograms, np.uint8, len(histograms), len(self._symbols) >> 8)
         _check("tokens", tokens, np.uint8, count)
         words = np.empty(count + 1, np.uint16)
-        found = _encode_plane(
-            self._states.ctypes.data,
-            len(self._states),
-            count,
-            *_addresses(self._symbols, histograms, contexts, tokens, words),
-        )
+        known = self._symbols, histograms, contexts, tokens
+        found = _call(_encode_plane, self._states, len(self._states), count, *known, words)
         return words[count + 1 - found :].copy()
 
 
@@ -215,17 +200,12 @@ def neighbour_bins(
     _check("tokens", tokens, np.uint8, count)
     _check("shifts", shifts, np.int32, count, MAX_SHIFT + 1)
     _check("bins", bins, np.uint8, len(bins))
-    _check("averages", averages, np.int32, len(averages), 1 << 30)
+    _check("averages", averages, np.int32, len(averages), MAX_AVERAGE)
     if not len(bins) or not len(averages):
         raise ValueError("bins, averages: at least one of each expected.")
     found = np.empty(count, np.uint8)
-    _neighbour_bins(
-        count,
-        len(averages),
-        *_addresses(tokens, shifts, bins),
-        len(bins) - 1,
-        *_addresses(averages, found),
-    )
+    known = tokens, shifts, bins.astype(np.int32), len(bins) - 1
+    _call(_neighbour_bins, count, len(averages), *known, averages, found)
     return found
 
 
@@ -233,14 +213,14 @@ def add_energy(keys: np.ndarray, tokens: np.ndarray) -> None:
     """Keys (n,) int16 take up the energy of tokens (n,) uint8."""
     _check("keys", keys, np.int16, len(tokens))
     _check("tokens", tokens, np.uint8, len(tokens))
-    _add_energy(len(tokens), *_addresses(tokens, keys))
+    _call(_add_energy, len(tokens), tokens, keys)
 
 
 def rows_to_planes(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Planes (C, n) int16 of the rows order (n,) int64 of rows (N, C) int16."""
     _check_rows(rows, order)
     planes = np.empty((rows.shape[1], len(order)), np.int16)
-    _rows_to_planes(len(order), rows.shape[1], *_addresses(rows, order, planes))
+    _call(_rows_to_planes, len(order), rows.shape[1], rows, order, planes)
     return planes
 
 
@@ -257,7 +237,7 @@ def planes_to_rows(planes: np.ndarray, order: np.ndarray, rows: np.ndarray) -> N
     stride, rest = divmod(planes.strides[0], planes.itemsize)
     if (len(order) > 1 and planes.strides[1] != planes.itemsize) or rest:
         raise ValueError("planes: contiguous rows expected.")
-    _planes_to_rows(len(order), rows.shape[1], planes.ctypes.data, stride, *_addresses(order, rows))
+    _call(_planes_to_rows, len(order), rows.shape[1], planes, stride, order, rows)
 
 
 def apply_signs(values: np.ndarray, bits: np.ndarray) -> None:
@@ -267,7 +247,7 @@ def apply_signs(values: np.ndarray, bits: np.ndarray) -> None:
     """
     _check("values", values, np.int16, len(values))
     signs = _unpacked(bits, int(np.count_nonzero(values)))
-    _apply_signs(len(values), *_addresses(signs, values))
+    _call(_apply_signs, len(values), signs, values)
 
 
 def take_bits(widths: np.ndarray, bit: int, bits: np.ndarray, values: np.ndarray) -> None:
@@ -275,7 +255,7 @@ def take_bits(widths: np.ndarray, bit: int, bits: np.ndarray, values: np.ndarray
     _check("widths", widths, np.int32, len(values))
     _check("values", values, np.int32, len(values))
     ones = _unpacked(bits, int(np.count_nonzero(widths > bit)))
-    _take_bits(len(values), widths.ctypes.data, bit, *_addresses(ones, values))
+    _call(_take_bits, len(values), widths, bit, ones, values)
 
 
 def give_bits(widths: np.ndarray, bit: int, values: np.ndarray) -> np.ndarray:
@@ -283,7 +263,7 @@ def give_bits(widths: np.ndarray, bit: int, values: np.ndarray) -> np.ndarray:
     _check("widths", widths, np.int32, len(values))
     _check("values", values, np.int32, len(values))
     ones = np.empty(len(values) + 1, np.uint8)
-    found = _give_bits(len(values), widths.ctypes.data, bit, *_addresses(values, ones))
+    found = _call(_give_bits, len(values), widths, bit, values, ones)
     return np.packbits(ones[:found])
 
 
@@ -311,13 +291,6 @@ def _check(
         raise ValueError(f"{name}: 0 to {limit - 1} expected, not {array.min()} to {array.max()}.")
 
 
-def _check_keys(keys: np.ndarray, count: int, limit: int) -> None:
-    """Keys that stay within a table of `limit`, whatever energy the tokens add."""
-    if limit % MAX_KEY_ENERGY:
-        raise ValueError(f"keys: a table of a multiple of {MAX_KEY_ENERGY} expected, not {limit}.")
-    _check("keys", keys, np.int16, count, limit)
-
-
 def _check_rows(rows: np.ndarray, order: np.ndarray) -> None:
     if rows.ndim != 2 or not 1 <= rows.shape[1] <= MAX_CHANNELS:
         raise ValueError(f"rows: (N, 1 to {MAX_CHANNELS}) expected, not {rows.shape}.")
@@ -325,5 +298,14 @@ def _check_rows(rows: np.ndarray, order: np.ndarray) -> None:
     _check("order", order, np.int64, len(order), len(rows))
 
 
-def _addresses(*arrays: np.ndarray) -> Sequence[int]:
-    return [array.ctypes.data for array in arrays]
+def _call(function: Callable[..., int], *arguments: np.ndarray | ctypes.Structure | int) -> int:
+    """Calls with the arrays' addresses; the arrays live as long as the call."""
+    plain = []
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            plain.append(argument.ctypes.data)
+        elif isinstance(argument, ctypes.Structure):
+            plain.append(ctypes.byref(argument))
+        else:
+            plain.append(argument)
+    return function(*plain)
