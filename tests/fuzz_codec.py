@@ -2,34 +2,68 @@
 """Coverage-guided fuzzing of the decoder: `python -m tests.fuzz_codec [-max_total_time=3600]`.
 
 Needs `pip install atheris`. Checksums are set right before decoding, so that damage reaches the
-code behind them. Starts from the golden files and what earlier runs found to reach new code
-(golden/fuzz_corpus.zip, replayed by test_fuzz_corpus.py); anything but CorruptFile is a finding.
+code behind them; both kernels read every file and have to agree. Starts from the golden files and
+what earlier runs found to reach new code (golden/fuzz_corpus.zip, replayed by test_fuzz_corpus.py);
+anything but CorruptFile is a finding. `python -m tests.fuzz_codec published` does the same to the
+reader of the published code's files. A folder as argument keeps what is found.
 The process grows by about its input at each execution (the decoder alone does not): give
 `-runs=90000` and repeat.
 """
 
+import pickle
 import sys
 import tempfile
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import atheris
+import numpy as np
 
 with atheris.instrument_imports(include=["gaussian_compression"]):
-    from tests.fuzz_inputs import one_input, unpacked
+    from tests.fuzz_inputs import one_input, one_published_input, unpacked
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def main() -> None:
     """Fuzzes until stopped."""
+    arguments = [argument for argument in sys.argv if argument != "published"]
+    is_published = arguments != sys.argv
     with tempfile.TemporaryDirectory() as corpus:
-        for path in GOLDEN.glob("good_*.f3dgs"):
-            (Path(corpus) / path.stem).write_bytes(unpacked(path.read_bytes()))
-        with zipfile.ZipFile(GOLDEN / "fuzz_corpus.zip") as found:
-            found.extractall(corpus)
-        atheris.Setup([*sys.argv, "-max_len=20000", "-rss_limit_mb=2048", corpus], one_input)
+        (write_pickles if is_published else write_files)(Path(corpus))
+        target = one_published_input if is_published else one_input
+        atheris.Setup([*arguments, "-max_len=20000", "-rss_limit_mb=2048", corpus], target)
         atheris.Fuzz()
+
+
+def write_files(corpus: Path) -> None:
+    """What to start from: files as one_input takes them."""
+    for path in GOLDEN.glob("good_*.f3dgs"):
+        (corpus / path.stem).write_bytes(unpacked(path.read_bytes()))
+    with zipfile.ZipFile(GOLDEN / "fuzz_corpus.zip") as found:
+        found.extractall(corpus)
+
+
+def write_pickles(corpus: Path) -> None:
+    """What to start from: small models in all protocols and layouts that are read."""
+    generator = np.random.default_rng(0)
+    shapes = {"xyz": 3, "opacity": 1, "scaling": 3, "rotation": 4, "features_dc": 3}
+    plain: dict[str, Any] = {
+        name: generator.normal(size=(4, channels)).astype(np.float16)
+        for name, channels in shapes.items()
+    }
+    symbols = generator.integers(-9, 9, (4, 3, 3)).astype(np.int8)
+    beside = {"features_rest_scale": np.float32(0.1), "features_rest_zero_point": 2}
+    layouts = {
+        "beside": plain | {"features_rest": symbols} | beside,
+        "inside": plain | {"features_rest": {"data": symbols, "scale": 0.1, "zero_point": 2}},
+        "tuple": OrderedDict(plain | {"features_rest": (symbols, 0.1, np.int64(2))}),
+    }
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        for name, layout in layouts.items():
+            (corpus / f"{name}{protocol}").write_bytes(pickle.dumps(layout, protocol))
 
 
 if __name__ == "__main__":

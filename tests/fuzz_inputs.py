@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the fuzzer changes (tests/fuzz_codec.py): files with their checksums and zlib taken off."""
+"""What the fuzzer changes (tests/fuzz_codec.py): files with checksums, zlib and LZMA taken off."""
 
+import lzma
 import struct
 import zlib
 
 from gaussian_compression.codec.container import Container, pack_container, unpack_container
+from gaussian_compression.codec.errors import CorruptFile
+from gaussian_compression.published_file import read_published_file
 from tests.both_kernels import decoded_alike
 
 PACKED = ("model", "tables")
@@ -44,3 +47,12 @@ def one_input(data: bytes) -> None:
     for candidate in (data, packed(data)):
         if candidate is not None and (model := decoded_alike(candidate)) is not None:
             model.values()
+
+
+def one_published_input(data: bytes) -> None:
+    """As one_input, for the pickle in a file of the published code."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
+    try:
+        read_published_file(lzma.compress(data, check=lzma.CHECK_NONE, filters=filters))
+    except CorruptFile:
+        return
