@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn a compressed model back into a PLY: `python decompress.py FILE OUT.ply`.
 
-Needs NumPy only: no scene, no torch, no GPU. Reads the files of the published Fast-3DGS code too,
-without executing anything in them.
+Needs NumPy only: no scene, no torch, no GPU; with submodules/plane-coder installed it is faster.
+Reads the files of the published Fast-3DGS code too, without executing anything in them.
 """
 
 from argparse import ArgumentParser
 from pathlib import Path
 
+from gaussian_compression.codec import kernels
 from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.model_file import MAX_LAYERS, decode
 from gaussian_compression.decoded import to_splats
@@ -40,6 +41,8 @@ def main() -> None:
         raise InputError(f"{args.file}: {error}") from error
     write_ply(args.ply, splats)
     print(f"{args.ply}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}")
+    if kernels.best is kernels.PLAIN:
+        print("decoded by NumPy; pip install ./submodules/plane-coder makes this faster")
 
 
 def read_model(data: bytes, layers: int) -> Splats:

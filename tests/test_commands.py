@@ -134,15 +134,18 @@ def test_decoding_gives_what_was_measured(workshop: Workshop) -> None:
     assert workshop.decoded.read_bytes() == (last / "point_cloud.ply").read_bytes()
 
 
-def test_decoding_needs_no_torch(workshop: Workshop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("without", ["", "plane_coder"])
+def test_decoding_needs_numpy_alone(workshop: Workshop, tmp_path: Path, without: str) -> None:
     program = (
-        "import runpy, sys; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1]);"
+        f"import runpy, sys; sys.modules |= dict.fromkeys(['torch', {without!r}]);"
+        "sys.path.insert(0, sys.argv[1]);"
         "script = sys.argv.pop(1) + '/decompress.py'; runpy.run_path(script, run_name='__main__')"
     )
     file = workshop.model / "compressed" / "model.f3dgs"
     command = [sys.executable, "-c", program, str(ROOT), str(file), str(tmp_path / "out.ply")]
-    subprocess.run(command, capture_output=True, check=True)
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
     assert (tmp_path / "out.ply").read_bytes() == workshop.decoded.read_bytes()
+    assert ("decoded by NumPy" in done.stdout) == bool(without)
 
 
 def test_renders_are_pairs_of_the_same_size(workshop: Workshop) -> None:
