@@ -33,6 +33,7 @@ from arguments import (
     read_cfg_args,
     write_cfg_args,
 )
+from gaussian_compression.file_metadata import changed_settings, describe, up_axis
 from gaussian_compression.model_folder import (
     MEGABYTE,
     TEST_GUARD_WARNING,
@@ -87,6 +88,7 @@ def main() -> None:
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
     job = build_job(options, pipeline.extract(args), start, settings)
+    job = with_metadata(job, args.preset)
     if args.restart:
         shutil.rmtree(job.rounds_folder, ignore_errors=True)
     result = compress(job, ConsoleProgress())
@@ -236,12 +238,22 @@ def build_job(
             "resolution": options.resolution,
             "eval": options.eval,
         },
-        metadata={
-            "generator": "Fast-3DGS",
-            "white_background": options.white_background,
-            "antialiasing": pipeline.antialiasing,
-        },
     )
+
+
+def with_metadata(job: CompressionJob, preset: str) -> CompressionJob:
+    """The job whose file says where it comes from and how it is meant to be looked at."""
+    # What only watches the run must not change the file.
+    settings = replace(job.settings, keep_rounds=False, measure_test_every=0)
+    changed = changed_settings(settings.to_json(), PRESETS[preset].to_json())
+    metadata = describe(
+        job.start,
+        {"preset": preset, **changed},
+        white_background=bool(job.background.any()),
+        antialiasing=job.render_options.antialiasing,
+        up=up_axis([view.R for view in job.training_views]),
+    )
+    return replace(job, metadata=metadata)
 
 
 def complete_model_folder(model_path: Path, options: ModelOptions) -> None:

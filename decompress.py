@@ -5,12 +5,15 @@ Needs NumPy only: no scene, no torch, no GPU; with submodules/plane-coder instal
 Reads the files of the published Fast-3DGS code too, without executing anything in them.
 """
 
+import json
 from argparse import ArgumentParser
 from pathlib import Path
+from typing import Any
 
 from gaussian_compression.codec import kernels
 from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.model_file import MAX_LAYERS, decode
+from gaussian_compression.codec.grid_splats import GridSplats
+from gaussian_compression.codec.model_file import MAX_LAYERS, bytes_per_section, decode
 from gaussian_compression.decoded import to_splats
 from gaussian_compression.published_file import is_published_file, read_published_file
 from splat_formats.ply import write_ply
@@ -21,28 +24,62 @@ from utils.errors import InputError
 
 def main() -> None:
     """Reads, decodes, writes, says what came out."""
+    args = build_parser().parse_args()
+    if args.layers < 1:
+        raise InputError(f"--layers {args.layers}: at least 1 expected")
+    if not args.info and args.ply is None:
+        raise InputError("a PLY to write is expected behind the file (or --info)")
+    data = args.file.read_bytes()
+    try:
+        if args.info:
+            print(json.dumps(describe_file(data), indent=1))
+        if args.ply is not None:
+            write(args.ply, read_model(data, args.layers))
+    except CorruptFile as error:
+        raise InputError(f"{args.file}: {error}") from error
+
+
+def build_parser() -> ArgumentParser:
+    """The command line."""
     parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "file", type=Path, help="compressed model (.f3dgs, or LZMA of the published code)"
     )
-    parser.add_argument("ply", type=Path, help="PLY to write")
+    parser.add_argument("ply", type=Path, nargs="?", help="PLY to write")
     parser.add_argument(
         "--layers",
         type=int,
         default=MAX_LAYERS,
         help="only the first importance layers; the file may end behind them",
     )
-    args = parser.parse_args()
-    if args.layers < 1:
-        raise InputError(f"--layers {args.layers}: at least 1 expected")
-    try:
-        splats = read_model(args.file.read_bytes(), args.layers)
-    except CorruptFile as error:
-        raise InputError(f"{args.file}: {error}") from error
-    write_ply(args.ply, splats)
-    print(f"{args.ply}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}")
+    parser.add_argument("--info", action="store_true", help="say what is in the file, as JSON")
+    return parser
+
+
+def write(ply: Path, splats: Splats) -> None:
+    """Writes the PLY and says what it holds."""
+    write_ply(ply, splats)
+    print(f"{ply}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}")
     if kernels.best is kernels.PLAIN:
         print("decoded by NumPy; pip install ./submodules/plane-coder makes this faster")
+
+
+def describe_file(data: bytes) -> dict[str, Any]:
+    """Version, contents, bytes of each section and metadata, as JSON values."""
+    if is_published_file(data):
+        splats = read_published_file(data)
+        return {"version": "published", "gaussians": splats.count, "sh_degree": splats.sh_degree}
+    model = decode(data)
+    layers = model.splats.layer_ends if isinstance(model.splats, GridSplats) else ()
+    return {
+        "version": 2 if isinstance(model.splats, GridSplats) else 1,
+        "gaussians": model.splats.count,
+        "sh_degree": model.splats.sh_degree,
+        "gaussians_up_to_layer": list(layers),
+        "bytes": len(data),
+        "bytes_per_section": bytes_per_section(data),
+        "metadata": dict(model.metadata),
+    }
 
 
 def read_model(data: bytes, layers: int) -> Splats:

@@ -21,6 +21,7 @@ from gaussian_compression.codec.grid_splats import GridSplats
 from gaussian_compression.codec.model_file import ModelFile, bytes_per_section, encode
 from gaussian_compression.decoded import to_splats
 from gaussian_compression.design_grids import QUALITIES, quantize_splats
+from gaussian_compression.file_metadata import describe
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
 from utils.errors import InputError
@@ -82,7 +83,8 @@ def compress_without_training(
     if not kept.count:
         raise InputError("the model holds no Gaussians (with finite parameters) to compress")
     quantized = quantize_splats(kept, QUALITIES[quality])
-    data = encode(ModelFile(quantized.splats, {"generator": "Fast-3DGS", "quality": quality}))
+    metadata = describe(splats, {"quality": quality, "training_free": True})
+    data = encode(ModelFile(quantized.splats, metadata))
     decoded = to_splats(quantized.splats)
     report = {
         "gaussians": kept.count,

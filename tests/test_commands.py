@@ -134,6 +134,19 @@ def test_decoding_gives_what_was_measured(workshop: Workshop) -> None:
     assert workshop.decoded.read_bytes() == (last / "point_cloud.ply").read_bytes()
 
 
+def test_the_file_says_where_it_comes_from(workshop: Workshop) -> None:
+    printed = succeed("decompress.py", workshop.model / "compressed" / "model.f3dgs", "--info")
+    found = json.loads(printed)
+    report = json.loads((workshop.model / "compressed" / "report.json").read_text())
+    assert found["gaussians"] == report["compressed"]["gaussians"]
+    metadata = found["metadata"]
+    assert metadata["source"]["gaussians"] == report["start"]["gaussians"]
+    assert metadata["settings"]["preset"] == "fast3dgs"
+    assert metadata["settings"]["stopping"] == {"max_psnr_drop": 50.0, "max_rounds": 2}
+    assert not metadata["antialiasing"]
+    np.testing.assert_allclose(metadata["up"], [0, 0, 1], atol=0.2)
+
+
 @pytest.mark.parametrize("without", ["", "plane_coder"])
 def test_decoding_needs_numpy_alone(workshop: Workshop, tmp_path: Path, without: str) -> None:
     program = (

@@ -305,7 +305,7 @@ def _call(function: Callable[..., int], *arguments: np.ndarray | ctypes.Structur
         if isinstance(argument, np.ndarray):
             plain.append(argument.ctypes.data)
         elif isinstance(argument, ctypes.Structure):
-            plain.append(ctypes.byref(argument))
+            plain.append(ctypes.addressof(argument))
         else:
             plain.append(argument)
     return function(*plain)

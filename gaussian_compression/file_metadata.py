@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a file says of itself beside the model (docs/format.md, "Metadata"). NumPy only."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from splat_formats.splats import Splats
+
+GENERATOR = "Fast-3DGS"
+_DIGITS = 4
+
+
+def describe(start: Splats, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The metadata of a file made from `start` with these settings."""
+    source = {"gaussians": start.count, "sh_degree": start.sh_degree}
+    return {"generator": GENERATOR, "source": source, "settings": settings, **more}
+
+
+def changed_settings(settings: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """The entries of nested dictionaries that differ from the preset's."""
+    changed = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and isinstance(preset[name], dict):
+            value = changed_settings(value, preset[name])
+            if value:
+                changed[name] = value
+        elif value != preset[name]:
+            changed[name] = value
+    return changed
+
+
+def up_axis(rotations: Sequence[npt.NDArray]) -> list[float] | None:
+    """What is up in the world for most cameras, a unit vector; None where they do not agree.
+
+    `rotations` (3, 3) turn camera axes (x right, y down, z forward) to the world's.
+    """
+    if not rotations:
+        return None
+    mean = -np.mean([rotation[:, 1] for rotation in rotations], axis=0)
+    length = float(np.linalg.norm(mean))
+    if length < 0.5:  # of unit vectors that point everywhere
+        return None
+    return [round(float(x), _DIGITS) for x in mean / length]
