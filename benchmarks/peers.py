@@ -116,7 +116,8 @@ def webp(channels: list[np.ndarray], width: int) -> bytes:
     mode = {3: "RGB", 4: "RGBA"}[len(channels)]
     image = Image.fromarray(texels.reshape(height, width, -1), mode=mode)
     file = io.BytesIO()
-    image.save(file, "WEBP", lossless=True, exact=True, quality=100, method=6)
+    # Quality 100 takes a hundred times as long; bytes are within 0.3 %, more or fewer.
+    image.save(file, "WEBP", lossless=True, exact=True, quality=75, method=6)
     return file.getvalue()
 
 
@@ -138,8 +139,14 @@ def indices(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def palette(rows: np.ndarray, part: int) -> tuple[np.ndarray, np.ndarray]:
-    """A palette (K, C) of SH and labels (N,): one step of k-means from evenly chosen rows."""
+    """A palette (K, C) of SH and labels (N,): one step of k-means from evenly chosen rows.
+
+    Where there are no more different rows than entries, those rows, as in a model that was SOG.
+    """
     size = min(65536, 1024 * 2 ** int(np.log2(max(1, len(rows) / 1024)))) // part
+    different, labels = np.unique(rows, axis=0, return_inverse=True)
+    if len(different) <= size:
+        return different, labels.reshape(-1)
     centres = rows[np.linspace(0, len(rows) - 1, size).astype(int)].copy()
     labels = nearest(rows, centres)
     counts = np.bincount(labels, minlength=size)

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 Timings = dict[str, dict[str, float]]
 """Milliseconds of each part: wall_min, wall_median, cpu_min, cpu_median."""
 
@@ -62,6 +60,8 @@ def print_table(title: str, timings: Timings) -> None:
 
 def describe_machine() -> str:
     """Processor, threads of PyTorch, and its version."""
+    import torch  # here, for the benchmarks that do without
+
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One task of codec_speed.py, in a process of its own so that its memory is its own.
+
+`python benchmarks/codec_tasks.py make DATA COUNT PLY`, `... encode PLY FILE ROUNDS` or
+`... decode FILE ROUNDS`. The last two print the milliseconds of their parts as JSON.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.models import read_model, repeated
+from benchmarks.timing import time_parts
+from gaussian_compression.codec.model_file import ModelFile, decode, encode
+from gaussian_compression.decoded import to_splats
+from gaussian_compression.design_grids import QUALITIES, quantize_splats
+from splat_formats.ply import read_ply, write_ply
+
+
+def make(data: str, count: str, ply: str) -> None:
+    """Writes the PLY of `count` Gaussians."""
+    write_ply(ply, repeated(read_model(Path(data), "snowmiku"), int(count)))
+
+
+def time_encode(ply: str, file: str, rounds: str) -> None:
+    """Times what `compress.py --training_free` does between the PLY and the file; writes it."""
+    splats = read_ply(ply)
+    made = b""
+
+    def run(lap: Callable[[str], None]) -> None:
+        nonlocal made
+        model = quantize_splats(splats, QUALITIES["high"]).splats
+        lap("quantise")
+        made = encode(ModelFile(model))
+        lap("encode")
+
+    print(json.dumps(time_parts(run, int(rounds))))
+    Path(file).write_bytes(made)
+
+
+def time_decode(file: str, rounds: str) -> None:
+    """Times what `decompress.py` does between the file and the PLY."""
+    data = Path(file).read_bytes()
+
+    def run(lap: Callable[[str], None]) -> None:
+        model = decode(data).splats
+        lap("decode")
+        to_splats(model)
+        lap("values")
+
+    print(json.dumps(time_parts(run, int(rounds))))
+
+
+TASKS: dict[str, Callable[..., None]] = {
+    "make": make,
+    "encode": time_encode,
+    "decode": time_decode,
+}
+
+if __name__ == "__main__":
+    TASKS[sys.argv[1]](*sys.argv[2:])
