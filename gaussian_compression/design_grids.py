@@ -106,16 +106,9 @@ def quantize_splats(
 
 
 def design_grids(
-    splats: Splats,
-    precision: Precision,
-    weights: npt.NDArray[np.float64] | None,
-    sh_metric: npt.NDArray[np.float64] | None = None,
+    splats: Splats, precision: Precision, weights: npt.NDArray[np.float64] | None
 ) -> tuple[Grids, Integers]:
-    """The grids, and each Gaussian's precision class.
-
-    `sh_metric` (K, K), if known, is what errors of the SH coefficients of a colour add to the
-    images together, positive definite: SH are then coded in coordinates that add alike.
-    """
+    """The grids, and each Gaussian's precision class."""
     scale = _line(splats.scaling, precision.scale_step)
     opacity = _line(splats.opacity, precision.opacity_step)
     position = _position_grid(splats, precision, scale)
@@ -126,7 +119,7 @@ def design_grids(
     if weights is not None:
         classes = _measured_classes(weights, precision)
     dc_step, dc_low, dc_transform = _dc_grid(splats, precision)
-    sh_steps, sh_transform = _sh_grid(splats, precision, classes, sh_metric)
+    sh_steps, sh_transform = _sh_grid(splats, precision, classes)
     per_class = round(_UNIT / 2 * precision.dc_class_power)
     grids = Grids(
         sh_degree=splats.sh_degree,
@@ -278,16 +271,13 @@ def _dc_grid(splats: Splats, precision: Precision) -> tuple[float, tuple[int, in
 
 
 def _sh_grid(
-    splats: Splats,
-    precision: Precision,
-    classes: Integers,
-    sh_metric: npt.NDArray[np.float64] | None,
+    splats: Splats, precision: Precision, classes: Integers
 ) -> tuple[tuple[float, ...], Transform]:
     steps = precision.sh_step * 2.0 ** ((np.arange(CLASSES) - MIDDLE_CLASS) / 2)
     sh = _sample(_rest(splats))
     # In steps: what the coder sees. Gaussians with wide steps have little to say.
     in_steps = sh / steps.astype(np.float32)[_sample(classes), None]
-    transform = _decorrelating(in_steps, sh.shape[1], sh_metric)
+    transform = _decorrelating(in_steps, sh.shape[1])
     return tuple(float(step) for step in (steps / MATRIX_UNIT).astype(np.float32)), transform
 
 
@@ -302,30 +292,15 @@ def _rest(splats: Splats) -> FloatArray:
     return splats.features_rest.reshape(count, coefficients * colours)
 
 
-def _decorrelating(
-    values: FloatArray, channels: int, sh_metric: npt.NDArray[np.float64] | None = None
-) -> Transform:
-    """The Karhunen-Loeve transform of rows (N, C) about 0, most variance first.
-
-    With `sh_metric` not of the rows themselves but of coordinates in which the error that they
-    stand for is the squared length, and on average the same.
-    """
+def _decorrelating(values: FloatArray, channels: int) -> Transform:
+    """The Karhunen-Loeve transform of rows (N, C) about 0, most variance first."""
     if not channels or len(values) < 64 * channels:
         return Transform((np.eye(channels) * MATRIX_UNIT).astype(np.int16))
-    root = np.eye(channels)
-    if sh_metric is not None:
-        root = _root(np.kron(sh_metric, np.eye(3)).astype(np.float64))
-    covariance = root @ ((values.T @ values).astype(np.float64) / len(values)) @ root
-    vectors = np.linalg.eigh(covariance)[1][:, ::-1].T @ np.linalg.inv(root)
+    covariance = (values.T @ values).astype(np.float64) / len(values)
+    vectors = np.linalg.eigh(covariance)[1][:, ::-1].T
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
     vectors = vectors * np.sign(largest)  # eigenvectors have no sign of their own
     return Transform(np.rint(vectors * MATRIX_UNIT).astype(np.int16))
-
-
-def _root(metric: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The symmetric square root of a positive definite matrix (C, C), scaled to trace C."""
-    sizes, axes = np.linalg.eigh(metric * (len(metric) / np.trace(metric)))
-    return (axes * np.sqrt(sizes)) @ axes.T
 
 
 def _cells(xyz: FloatArray, grid: PositionGrid) -> Integers:

@@ -29,9 +29,6 @@ from gaussian_compression.design_grids import Precision, design_grids, robust_bo
 from splat_formats.splats import Splats
 
 _STEP_OF = {"features_dc": "dc_step", "opacity": "opacity_step", "scaling": "scale_step"}
-_SH_ERROR = 2.0
-"""How much more of the error each SH coefficient may add than other numbers: fine-tuning on the
-grids makes up for most of it (docs/codec.md)."""
 _PASSES = 3
 _MOST_CHANGE = 4.0
 """Of a step in one pass: errors grow with the square of steps only as long as these are small."""
@@ -45,17 +42,12 @@ Float64s = npt.NDArray[np.float64]
 
 
 def fit_grids(
-    splats: Splats,
-    sensitivity: Splats,
-    tolerance: float,
-    start: Precision,
-    sh_metric: Float64s | None = None,
+    splats: Splats, sensitivity: Splats, tolerance: float, start: Precision
 ) -> tuple[Grids, Integers]:
     """Grids on which each number adds `tolerance` to the images' errors, and the classes.
 
     `splats` has ordered axes; `sensitivity` holds, for each of its values, what an error of 1 adds
-    (RenderSensitivity.per_parameter), `sh_metric` what errors of SH add together. SH are judged by
-    the even error over a step, and may add _SH_ERROR times as much.
+    (RenderSensitivity.per_parameter). SH are judged by the even error over a step.
     """
     precision = start
     without_sh = replace(splats, features_rest=splats.features_rest[:, :0])
@@ -66,10 +58,10 @@ def fit_grids(
         changed = {step: getattr(precision, step) * _factor(tolerance, found[name])
                    for name, step in _STEP_OF.items()}  # fmt: skip
         changed["sh_step"] = precision.sh_step * _factor(
-            _SH_ERROR * tolerance, _even_sh_error(sensitivity, np.array(grids.sh_steps), classes)
+            tolerance, _even_sh_error(sensitivity, np.array(grids.sh_steps), classes)
         )
         precision = replace(precision, **changed)
-    grids, classes = design_grids(splats, precision, _colour_weights(sensitivity), sh_metric)
+    grids, classes = design_grids(splats, precision, _colour_weights(sensitivity))
     return _with_fitted_rules(grids, classes, splats, sensitivity, tolerance), classes
 
 

@@ -143,8 +143,7 @@ def fitted_quantizer(
     )
     numbers = (NUMBERS_BESIDE_SH + 3 * splats.features_rest.shape[1]) * splats.count
     tolerance = settings.noise / numbers
-    sh_metric = None if sensitivity.sh_metric is None else sensitivity.sh_metric.cpu().numpy()
-    grids, classes = fit_grids(splats, measured, tolerance, start, sh_metric)
+    grids, classes = fit_grids(splats, measured, tolerance, start)
     settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
     far = np.zeros(splats.count, bool)
     far[rows_beyond_cells(splats.xyz, grids.position)] = True

@@ -37,7 +37,6 @@ from gaussian_compression.rounds import (
 from gaussian_compression.sensitivity import (
     accumulate_gradients,
     gradient_norm_scores,
-    measured_sh_metric,
     render_sensitivity,
 )
 from gaussian_compression.settings import CompressionSettings, check_settings
@@ -268,20 +267,17 @@ class _Run:
     def _as_stored(self, model: TrainableModel, guard: Quality) -> StraightThrough:
         """The optimiser that sees `model`, with this quality on guard views, as it is stored."""
         views = self._views.training  # and not the guard: its errors are not yet the model's own
-        grids = self._settings.grids
-        if grids is None:
+        if self._settings.grids is None:
             return self._as_published(model)
         raw = with_ordered_raw_axes(model.raw)
-        with self._progress.stage("sensitivities", 2 * len(views)) as advance:
-            seed, on_view = self._trajectory.seed, lambda: advance(None)
-            sensitivity = render_sensitivity(raw, views, self._pull_back, seed, on_view)
-            steps = sensitivity.relative_steps(grids.weight_exponent)
-            sh_metric = measured_sh_metric(raw, views, self._pull_back, steps, seed, on_view)
-            sensitivity = replace(sensitivity, sh_metric=sh_metric)
+        with self._progress.stage("sensitivities", len(views)) as advance:
+            sensitivity = render_sensitivity(
+                raw, views, self._pull_back, self._trajectory.seed, lambda: advance(None)
+            )
         # Training views look better than others: noise is meant against the error of those.
         unseen = sensitivity.psnr if guard.psnr is None else min(guard.psnr, sensitivity.psnr)
-        noise = grids.noise * 10 ** ((sensitivity.psnr - unseen) / 10)
-        return on_fitted_grids(raw, sensitivity, replace(grids, noise=noise))
+        noise = self._settings.grids.noise * 10 ** ((sensitivity.psnr - unseen) / 10)
+        return on_fitted_grids(raw, sensitivity, replace(self._settings.grids, noise=noise))
 
     def _run(
         self,

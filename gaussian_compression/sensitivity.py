@@ -55,13 +55,6 @@ class RenderSensitivity:
     """dB against the photographs, of the model as it is, on average over the views."""
     absolute_error: float
     """Mean |image - photograph|, images in 0..1."""
-    sh_metric: Tensor | None = None
-    """(K, K): see measured_sh_metric. None: not measured."""
-
-    def relative_steps(self, weight_exponent: float) -> Tensor:
-        """How wide a Gaussian's steps of colour are, up to a common factor (N,)."""
-        shown = self.per_parameter.features_dc.sum(dim=(1, 2))
-        return shown.clamp(min=float(shown.mean()) * 1e-6 + 1e-30) ** -weight_exponent
 
 
 def render_sensitivity(
@@ -80,9 +73,11 @@ def render_sensitivity(
     generator = torch.Generator().manual_seed(seed)
     decibels, absolute = [], []
     for view in views:
-        signs = _signs(view, generator).to(raw.xyz.device)
-        difference = _difference(pull_back(view, signs, raw, gradients), view)
-        error = _squared_error(difference)
+        shape = view.image_u8.shape
+        signs = torch.randint(0, 2, shape, generator=generator, dtype=torch.float32) * 2 - 1
+        image = pull_back(view, signs.to(raw.xyz.device), raw, gradients)
+        difference = image - view.image_u8.to(image.device).float() / 255
+        error = max(float(difference.square().mean(dtype=torch.float64)), LEAST_ERROR)
         share = 1 / (error * difference.numel() * len(views))
         for accumulated, gradient in zip(total, gradients, strict=True):
             accumulated.addcmul_(gradient, gradient, value=share)
@@ -90,47 +85,3 @@ def render_sensitivity(
         absolute.append(float(difference.abs().mean(dtype=torch.float64)))
         on_view()
     return RenderSensitivity(total, mean(decibels), mean(absolute))
-
-
-_METRIC_FLOOR = 0.05
-"""Of the mean: what no view shows may still be seen from elsewhere."""
-
-
-def measured_sh_metric(
-    raw: RawParameters,
-    views: Sequence[Camera],
-    pull_back: PullBack,
-    steps: Tensor,
-    seed: int,
-    on_view: Callable[[], None],
-) -> Tensor:
-    """What errors of the K higher SH coefficients of a colour add to the images together (K, K).
-
-    Float64, up to a factor, of errors in proportion to a Gaussian's `steps` (N,). Views see a
-    Gaussian from few sides: some sums of coefficients show four times as much as the average, and
-    some not at all. Estimated as in render_sensitivity.
-    """
-    gradients, count = raw.map(torch.empty_like), raw.features_rest.shape[1]
-    total = raw.features_rest.new_zeros((count, count), dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    for view in views:
-        signs = _signs(view, generator).to(raw.xyz.device)
-        image = pull_back(view, signs, raw, gradients)
-        rows = (gradients.features_rest * steps[:, None, None]).transpose(1, 2).flatten(0, 1)
-        total += (rows.T @ rows).double() / _squared_error(_difference(image, view))
-        on_view()
-    trace = max(float(total.trace()), 1e-300)
-    return total * (count / trace) + _METRIC_FLOOR * torch.eye(count).to(total)
-
-
-def _signs(view: Camera, generator: torch.Generator) -> Tensor:
-    shape = view.image_u8.shape
-    return torch.randint(0, 2, shape, generator=generator, dtype=torch.float32) * 2 - 1
-
-
-def _difference(image: Tensor, view: Camera) -> Tensor:
-    return image - view.image_u8.to(image.device).float() / 255
-
-
-def _squared_error(difference: Tensor) -> float:
-    return max(float(difference.square().mean(dtype=torch.float64)), LEAST_ERROR)

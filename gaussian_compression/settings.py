@@ -79,8 +79,8 @@ class GridSettings:
 
     noise: float = 0.035
     """What rounding may add to the squared error of views that were not trained on, as a part of
-    it: the limit of all numbers together, were the errors even over each step; SH may add twice
-    their share. The guard views tell how large that error is."""
+    it: the limit of all numbers together, were the errors even over each step. The guard views
+    tell how large that error is."""
     sparsity: float = 1.0
     """Weight, in the final fine-tuning, of the mean magnitude of the coded SH in steps of their
     grids, against the images' mean absolute error at its beginning."""
