@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the codec has to reach, and whether the figures of codec.py say that it does."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -102,8 +101,9 @@ def _against_peers(name: str, model: dict[str, Any]) -> Iterator[Target]:
 
 def _score_text(row: Row, ply: Row) -> str:
     """PSNR less the PLY's; where the PLY's own renders are the pictures, as it is."""
-    lost = "" if math.isinf(ply["psnr"]) else f"{row['psnr'] - ply['psnr']:+.3f} dB"
-    return lost or f"{row['psnr']:.2f} dB"
+    if "psnr" not in ply:
+        return f"{row['psnr']:.2f} dB"
+    return f"{row['psnr'] - ply['psnr']:+.3f} dB"
 
 
 def _speed(figures: dict[str, Any] | None) -> Iterator[Target]:
