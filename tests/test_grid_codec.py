@@ -2,6 +2,7 @@
 """Version 2 of the file: round trips, the second decoder, damage."""
 
 import struct
+import tracemalloc
 import zlib
 from dataclasses import fields, replace
 
@@ -245,6 +246,29 @@ def test_lying_headers_are_refused(position: int, layout: str, value: int, words
     section = model_section(DAMAGED, position, layout, value)
     with pytest.raises(CorruptFile, match=words):
         decode(with_sections(DAMAGED, model=section))
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_promise_alone_gets_no_memory(layer: int) -> None:
+    """2.2 MB may promise 2^27 Gaussians (20 GB of integers), but their octree has to hold them."""
+    promised, lanes = 2**27 - 80, 13
+    model = bytearray(zlib.decompress(unpack_container(DAMAGED).sections["model"]))
+    struct.pack_into("<I", model, 1 + 9 * layer, promised)
+    struct.pack_into("<B", model, 9 + 9 * layer, lanes)
+    old = unpack_container(DAMAGED).sections
+    changed = {
+        "model": zlib.compress(bytes(model)),
+        f"rans{layer}": b"\0\0\1\0" * 2**lanes + old[f"rans{layer}"],
+        f"bits{layer}": old[f"bits{layer}"] + bytes(2_200_000),
+    }
+    data = with_sections(DAMAGED, **changed)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptFile, match="octree"):
+            decode(data)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(data)
+    finally:
+        tracemalloc.stop()
 
 
 def test_bombs_are_refused() -> None:

@@ -29,6 +29,7 @@ from gaussian_compression.codec.histograms import (
 from gaussian_compression.codec.layer_model import (
     BINNED,
     EDGES,
+    LayerColumns,
     LayerShape,
     code_columns,
     code_sh,
@@ -128,15 +129,18 @@ def unpack_grid_splats(sections: dict[str, bytes], file_bytes: int, layers: int)
     edges, tables = _unpack_tables(_take(sections, "tables"))
     wanted = parts[:layers]
     ends = np.cumsum([0, *(part.count for part in wanted)]).tolist()
-    columns = _empty_columns(grids, ends[-1])
+    columns = _grown({}, grids, 0)
     knowledge = ContextBases(tables, "tables"), DecodeTable.of(tables.frequencies)
     far_rows, far_xyz = [], []
     for number, part in enumerate(wanted):
         streams = _take(sections, f"rans{number}"), _take(sections, f"bits{number}")
         reader = PlaneReader(streams, part.lanes, knowledge, number)
         shape = LayerShape(grids, edges, part.count, part.lanes)
-        rows = {name: column[ends[number] : ends[number + 1]] for name, column in columns.items()}
-        _read_layer(reader, shape, rows)
+        found = code_columns(reader, shape, None)
+        # Only now: a layer's octree has to hold as many Gaussians as the header promises.
+        columns = _grown(columns, grids, ends[number + 1])
+        rows = {name: column[ends[number] :] for name, column in columns.items()}
+        _finish_layer(reader, shape, found, rows)
         far = _take(sections, f"far{number}") if part.far else b""
         indices, xyz = _unpack_far(far, part, f"far{number}")
         far_rows.append(indices + np.int32(ends[number]))
@@ -155,22 +159,29 @@ def unpack_grid_splats(sections: dict[str, bytes], file_bytes: int, layers: int)
     )
 
 
-def _read_layer(reader: PlaneReader, shape: LayerShape, rows: Mapping[str, np.ndarray]) -> None:
+def _finish_layer(
+    reader: PlaneReader, shape: LayerShape, found: LayerColumns, rows: Mapping[str, np.ndarray]
+) -> None:
     """Fills a layer's rows; one core puts the columns into place while another decodes the SH."""
-    columns = code_columns(reader, shape, None)
     with ThreadPoolExecutor(1) as beside:
-        placed = beside.submit(put_rows, columns, shape, rows)
-        code_sh(reader, shape, columns.precision, rows["sh"], writes=False)
+        placed = beside.submit(put_rows, found, shape, rows)
+        code_sh(reader, shape, found.precision, rows["sh"], writes=False)
         placed.result()
     reader.finish()
 
 
-def _empty_columns(grids: Grids, count: int) -> dict[str, np.ndarray]:
-    """The arrays of GridSplats for the layers to fill; SH zero."""
-    shapes = {"xyz": (count, 3), "opacity": (count,), "scale": (count, 3), "precision": (count,),
-              "rotation": (count, 3), "dc": (count, 3)}  # fmt: skip
-    columns = {name: np.empty(shape, np.int32) for name, shape in shapes.items()}
-    return {**columns, "sh": np.zeros((count, grids.sh_channels), np.int16)}
+def _grown(columns: Mapping[str, np.ndarray], grids: Grids, count: int) -> dict[str, np.ndarray]:
+    """The arrays of GridSplats with `count` rows: those of `columns`, others to be filled; SH 0.
+
+    The layers' rows are decoded into place: most are in the last, so that little is copied.
+    """
+    widths = {"xyz": (3,), "opacity": (), "scale": (3,), "precision": (), "rotation": (3,),
+              "dc": (3,)}  # fmt: skip
+    grown = {name: np.empty((count, *width), np.int32) for name, width in widths.items()}
+    grown["sh"] = np.zeros((count, grids.sh_channels), np.int16)
+    for name, column in columns.items():
+        grown[name][: len(column)] = column
+    return grown
 
 
 def _pack_model(grids: Grids, layers: list[GridSplats]) -> bytes:
