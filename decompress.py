@@ -13,7 +13,12 @@ from typing import Any
 from gaussian_compression.codec import kernels
 from gaussian_compression.codec.errors import CorruptFile
 from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.model_file import MAX_LAYERS, bytes_per_section, decode
+from gaussian_compression.codec.model_file import (
+    MAX_LAYERS,
+    ModelFile,
+    bytes_per_section,
+    decode,
+)
 from gaussian_compression.decoded import to_splats
 from gaussian_compression.published_file import is_published_file, read_published_file
 from splat_formats.ply import write_ply
@@ -31,10 +36,11 @@ def main() -> None:
         raise InputError("a PLY to write is expected behind the file (or --info)")
     data = args.file.read_bytes()
     try:
+        model = read_file(data, args.layers)
         if args.info:
-            print(json.dumps(describe_file(data), indent=1))
+            print(json.dumps(describe_file(data, model), indent=1))
         if args.ply is not None:
-            write(args.ply, read_model(data, args.layers))
+            write(args.ply, model if isinstance(model, Splats) else to_splats(model.splats))
     except CorruptFile as error:
         raise InputError(f"{args.file}: {error}") from error
 
@@ -64,15 +70,13 @@ def write(ply: Path, splats: Splats) -> None:
         print("decoded by NumPy; pip install ./submodules/plane-coder makes this faster")
 
 
-def describe_file(data: bytes) -> dict[str, Any]:
-    """Version, contents, bytes of each section and metadata, as JSON values."""
-    if is_published_file(data):
-        splats = read_published_file(data)
-        return {"version": "published", "gaussians": splats.count, "sh_degree": splats.sh_degree}
-    model = decode(data)
+def describe_file(data: bytes, model: ModelFile | Splats) -> dict[str, Any]:
+    """Version, contents, bytes of each section and metadata of a whole file, as JSON values."""
+    if isinstance(model, Splats):
+        return {"version": "published", "gaussians": model.count, "sh_degree": model.sh_degree}
     layers = model.splats.layer_ends if isinstance(model.splats, GridSplats) else ()
     return {
-        "version": 2 if isinstance(model.splats, GridSplats) else 1,
+        "version": 2 if layers else 1,
         "gaussians": model.splats.count,
         "sh_degree": model.splats.sh_degree,
         "gaussians_up_to_layer": list(layers),
@@ -82,11 +86,11 @@ def describe_file(data: bytes) -> dict[str, Any]:
     }
 
 
-def read_model(data: bytes, layers: int) -> Splats:
-    """The model in a file of either kind, told apart by its first bytes."""
+def read_file(data: bytes, layers: int) -> ModelFile | Splats:
+    """What is in a file of either kind, told apart by its first bytes."""
     if is_published_file(data):
         return read_published_file(data)
-    return to_splats(decode(data, layers).splats)
+    return decode(data, layers)
 
 
 if __name__ == "__main__":
