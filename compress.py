@@ -127,8 +127,9 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
         "as a part of it: more for a smaller file (preset compact)")  # fmt: skip
     add("--sparsity", type=float, help="weight of the coded SH's magnitude in the final "
         "fine-tuning: more for a smaller file (preset compact)")  # fmt: skip
-    add("--position_bits", type=int, help="32: float32; fewer: a grid over the bounding box "
-        "(preset fast3dgs)")  # fmt: skip
+    add("--position_bits", type=int, help="bits of positions an axis. compact: 12 to 20 of the "
+        "finest grid (default: what the finest Gaussians need); fast3dgs: 32 (float32), or 8 to 24 "
+        "over the bounding box")  # fmt: skip
     add("--sh_sparsity", type=float, help="weight of mean |f_rest| in the loss")
     add("--seed", type=int, help="of every random choice")
     add("--keep_rounds", action="store_true", help="keep all checkpoints in compressed/rounds")
@@ -176,7 +177,8 @@ def settings_of(args: Namespace) -> CompressionSettings:
         trajectory["warmup_iterations"] = given.get("warmup_iterations", PUBLISHED_WARMUP)
         given.setdefault("patience", PUBLISHED_PATIENCE)
     trajectory["finetune"] = FinetuneSettings(**chosen(preset.trajectory.finetune))
-    trajectory["quantization"] = QuantizationSettings(**chosen(preset.trajectory.quantization))
+    if preset.grids is None:  # else --position_bits is the grids'
+        trajectory["quantization"] = QuantizationSettings(**chosen(preset.trajectory.quantization))
     whole = chosen(preset)
     whole["trajectory"] = TrajectorySettings(**trajectory)
     whole["stopping"] = StoppingRule(**chosen(preset.stopping))
@@ -186,8 +188,7 @@ def settings_of(args: Namespace) -> CompressionSettings:
 
 
 def _check_flags_of_preset(args: Namespace, preset: CompressionSettings) -> None:
-    others = ("noise", "sparsity") if preset.grids is None else ("position_bits",)
-    for name in others:
+    for name in ("noise", "sparsity") if preset.grids is None else ():
         if getattr(args, name) is not None:
             raise InputError(f"--{name} has no meaning with --preset {args.preset}")
 

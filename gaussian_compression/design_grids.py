@@ -57,6 +57,8 @@ class Precision:
     """Of logits."""
     position_step: float = 0.113
     """Of a Gaussian's own size."""
+    position_bits: int | None = None
+    """Of the finest position grid, an axis; None: as many as the finest Gaussians need."""
     weight_exponent: float = 0.38
     """Steps go with weight ^ -exponent."""
     layer_fraction: float = 0.12
@@ -154,8 +156,8 @@ def _position_grid(splats: Splats, precision: Precision, scale: Line) -> Positio
     finest = float(np.quantile(_sample(wanted), 0.02)) if count else 0.0
     low, high = robust_box(splats.xyz)
     extent = float((high - low).max())
-    bits = MAX_POSITION_BITS
-    if finest > 0:
+    bits = precision.position_bits or MAX_POSITION_BITS
+    if finest > 0 and precision.position_bits is None:
         bits = int(np.clip(np.ceil(np.log2(max(extent, 1e-30) / finest + 1)), 1, MAX_POSITION_BITS))
     cell = max(extent / (2**bits - 1), 1e-30)
     coarse = int(np.clip(round(np.log2(max(count, 1)) / 2 + 0.5), 1, bits))

@@ -62,7 +62,8 @@ def fit_grids(
         )
         precision = replace(precision, **changed)
     grids, classes = design_grids(splats, precision, _colour_weights(sensitivity))
-    return _with_fitted_rules(grids, classes, splats, sensitivity, tolerance), classes
+    measured = splats, sensitivity, tolerance
+    return _with_fitted_rules(grids, classes, measured, start.position_bits), classes
 
 
 def errors_per_number(splats: Splats, snapped: GridSplats, sensitivity: Splats) -> dict[str, float]:
@@ -96,8 +97,12 @@ def _factor(tolerance: float, error: float) -> float:
 
 
 def _with_fitted_rules(
-    grids: Grids, classes: Integers, splats: Splats, sensitivity: Splats, tolerance: float
+    grids: Grids,
+    classes: Integers,
+    measured: tuple[Splats, Splats, float],
+    position_bits: int | None,
 ) -> Grids:
+    splats, sensitivity, tolerance = measured
     terms = (classes, *grids.scale.symbols(splats.scaling).T)
     turns = _fitted(
         _Measured(sensitivity.rotation[:, 1:].mean(axis=1, dtype=np.float64), terms, tolerance),
@@ -110,6 +115,8 @@ def _with_fitted_rules(
     extent, coarse = max(float((high - low).max()), 1e-30), grids.position.coarse_bits
 
     def bits(cell: float) -> int:
+        if position_bits is not None:
+            return position_bits
         wanted = np.ceil(np.log2(extent / cell + 1) - 1e-9)
         return int(np.clip(wanted, coarse, MAX_POSITION_BITS))
 

@@ -140,6 +140,7 @@ def fitted_quantizer(
         weight_exponent=settings.weight_exponent,
         deadzone=settings.deadzone,
         layer_fraction=settings.layer_fraction,
+        position_bits=settings.position_bits,
     )
     numbers = (NUMBERS_BESIDE_SH + 3 * splats.features_rest.shape[1]) * splats.count
     tolerance = settings.noise / numbers

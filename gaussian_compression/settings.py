@@ -88,6 +88,8 @@ class GridSettings:
     """The final fine-tuning begins so: grids and guard views are new to it, and learned fast."""
     final_rate_end: float = 0.1
     """And its rates end at this multiple, so that values settle on their grids."""
+    position_bits: int | None = None
+    """Of the finest position grid, an axis; None: as many as the finest Gaussians need."""
     weight_exponent: float = 0.38
     deadzone: float = 0.55
     layer_fraction: float = 0.12
@@ -132,6 +134,8 @@ def check_settings(settings: CompressionSettings) -> None:
         "--measure_test_every": (settings.measure_test_every, settings.measure_test_every >= 0),
     }
     if grids := settings.grids:
+        bits_given = grids.position_bits
+        checks["--position_bits"] = (bits_given, bits_given is None or 12 <= bits_given <= 20)
         checks["--noise"] = (grids.noise, grids.noise > 0)
         checks["--sparsity"] = (grids.sparsity, grids.sparsity >= 0)
     for flag, (value, fits) in checks.items():

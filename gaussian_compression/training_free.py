@@ -46,7 +46,7 @@ def main() -> None:
         raise InputError(f"no PLY at {args.start_ply}")
     began = time.monotonic()
     splats = read_ply(args.start_ply)
-    result = compress_without_training(splats, args.quality, args.sh_degree)
+    result = compress_without_training(splats, args.quality, args.sh_degree, args.position_bits)
     folder = args.model_path / "compressed"
     with atomic_path(folder / "model.f3dgs") as path:
         path.write_bytes(result.data)
@@ -69,21 +69,29 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--start_ply", type=Path, required=True, help="the model to compress")
     parser.add_argument("-m", "--model_path", type=Path, required=True, help="folder to write to")
     parser.add_argument("--quality", choices=sorted(QUALITIES), default="high")
+    parser.add_argument("--position_bits", type=int, choices=range(12, 21), help="of the finest "
+        "position grid, an axis (default: what the finest Gaussians need)")  # fmt: skip
     parser.add_argument("--sh_degree", type=int, choices=range(MAX_SH_DEGREE + 1),
                         help="drop the higher spherical harmonics")  # fmt: skip
     return parser
 
 
 def compress_without_training(
-    splats: Splats, quality: str = "high", sh_degree: int | None = None
+    splats: Splats,
+    quality: str = "high",
+    sh_degree: int | None = None,
+    position_bits: int | None = None,
 ) -> TrainingFreeResult:
     """The compressed model. InputError if no Gaussian is left that has finite parameters."""
     began = time.monotonic()
     kept = _cut_to_degree(splats, sh_degree).finite()
     if not kept.count:
         raise InputError("the model holds no Gaussians (with finite parameters) to compress")
-    quantized = quantize_splats(kept, QUALITIES[quality])
-    metadata = describe(splats, {"quality": quality, "training_free": True})
+    quantized = quantize_splats(kept, replace(QUALITIES[quality], position_bits=position_bits))
+    settings = {"quality": quality, "training_free": True}
+    if position_bits is not None:
+        settings["position_bits"] = position_bits
+    metadata = describe(splats, settings)
     data = encode(ModelFile(quantized.splats, metadata))
     decoded = to_splats(quantized.splats)
     report = {

@@ -291,6 +291,7 @@ def test_rows_that_are_no_numbers_are_dropped() -> None:
             ),
             "--position_bits 4",
         ),
+        (CompressionSettings(grids=GridSettings(position_bits=21)), "--position_bits 21"),
     ],
 )
 def test_senseless_settings_are_named(settings: CompressionSettings, flag: str) -> None:

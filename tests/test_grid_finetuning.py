@@ -208,6 +208,16 @@ def test_a_bound_keeps_hidden_scales_from_showing() -> None:
     assert (slope * grown**2)[:, 1:].max() <= tolerance * 1.5
 
 
+@pytest.mark.parametrize("bits", [12, 20])
+def test_position_bits_are_those_asked_for(bits: int) -> None:
+    raw = ordered()
+    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.5)
+    settings = GridSettings(noise=fine(raw), position_bits=bits)
+    optimizer = on_fitted_grids(raw, sensitivity, settings)
+    assert optimizer.stored().grids.position.bits == bits
+    assert rows_as_text(in_file_of(optimizer)) == rows_as_text(optimizer.seen.to_splats())
+
+
 def test_rounding_adds_less_than_the_noise_asked_for() -> None:
     raw = ordered()
     sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.01)

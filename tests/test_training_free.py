@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gaussian_compression.codec.grid_splats import GridSplats
 from gaussian_compression.codec.model_file import decode
 from gaussian_compression.decoded import to_splats
 from gaussian_compression.training_free import compress_without_training
@@ -43,6 +44,18 @@ def test_from_ply_to_file_and_back(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert read_ply(again).count == count
     np.testing.assert_array_equal(read_ply(tmp_path / "2.ply").xyz, decoded.xyz)
+
+
+def test_position_bits_are_those_asked_for() -> None:
+    splats, errors = random_splats(2000, 0), []
+    for bits in (12, 16, 20):
+        result = compress_without_training(splats, position_bits=bits)
+        model = decode(result.data)
+        assert isinstance(model.splats, GridSplats)
+        assert model.splats.grids.position.bits == bits
+        assert model.metadata["settings"]["position_bits"] == bits
+        errors.append(result.report["errors"]["xyz"]["rms"])
+    assert errors[0] > errors[1] > 0
 
 
 def test_what_cannot_be_compressed_is_refused(tmp_path: Path) -> None:
