@@ -36,6 +36,7 @@ from gaussian_compression.rounds import (
 from gaussian_compression.sensitivity import gradient_norm_scores
 from gaussian_compression.settings import (
     CompressionSettings,
+    GridSettings,
     QuantizationSettings,
     StoppingRule,
     TrajectorySettings,
