@@ -10,18 +10,18 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from gaussian_compression.codec import kernels
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.model_file import (
+from splat_codec import kernels
+from splat_codec.errors import CorruptFile
+from splat_codec.grid_splats import GridSplats
+from splat_codec.model_file import (
     MAX_LAYERS,
     ModelFile,
     bytes_per_section,
     decode,
 )
-from gaussian_compression.decoded import to_splats
-from gaussian_compression.published_file import is_published_file, read_published_file
+from splat_formats.decoded import to_splats
 from splat_formats.ply import write_ply
+from splat_formats.published_file import is_published_file, read_published_file
 from splat_formats.splats import Splats
 from utils.cli import run
 from utils.errors import InputError

@@ -26,7 +26,7 @@ from benchmarks.codec_rounds import read_rounds, run_rounds
 from benchmarks.codec_sizes import measure_sizes
 from benchmarks.codec_targets import all_targets, print_targets
 from benchmarks.models import DATA, MILLION, PHOTOGRAPHS, PLYS, read_model
-from gaussian_compression.design_grids import QUALITIES
+from splat_formats.design_grids import QUALITIES
 from splat_formats.splats import Splats
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from gaussian_compression.codec.attribute_sizes import bytes_by_attribute
-from gaussian_compression.codec.grid_file import record_layers
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.grids import MATRIX_UNIT, Transform
-from gaussian_compression.codec.histograms import design_tables
-from gaussian_compression.design_grids import QUALITIES, Precision, quantize_splats
+from splat_codec.attribute_sizes import bytes_by_attribute
+from splat_codec.grid_file import record_layers
+from splat_codec.grid_splats import GridSplats
+from splat_codec.grids import MATRIX_UNIT, Transform
+from splat_codec.histograms import design_tables
+from splat_formats.design_grids import QUALITIES, Precision, quantize_splats
 from splat_formats.splats import Splats
 
 

@@ -13,16 +13,16 @@ import numpy as np
 
 from benchmarks.codec_quality import Views
 from benchmarks.peers import PEERS, Peer, in_morton_order
-from gaussian_compression.codec.container import unpack_container
-from gaussian_compression.codec.model_file import ModelFile, encode, in_file_order
-from gaussian_compression.codec.quantizers import Float16, Float32, Quantizer, affine_with_zero
-from gaussian_compression.codec.symbols import (
+from splat_codec.container import unpack_container
+from splat_codec.model_file import ModelFile, encode, in_file_order
+from splat_codec.quantizers import Float16, Float32, Quantizer, affine_with_zero
+from splat_codec.symbols import (
     QuantizedAttribute,
     QuantizedSplats,
     attribute_channels,
 )
-from gaussian_compression.decoded import to_splats
-from gaussian_compression.design_grids import QUALITIES, quantize_splats
+from splat_formats.decoded import to_splats
+from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.splats import Splats
 
 PLY, FIRST = "PLY", "version 1"

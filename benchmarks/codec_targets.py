@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.codec_sizes import FIRST, PLY, Row
 from benchmarks.models import MILLION
 from benchmarks.peers import PEERS
-from gaussian_compression.design_grids import QUALITIES
+from splat_formats.design_grids import QUALITIES
 
 BOUNDED = ("snowmiku", "fox")
 """The models whose files have to be small beside the preset fast3dgs'; others are reported."""

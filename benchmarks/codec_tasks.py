@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.models import read_model, repeated
 from benchmarks.timing import time_parts
-from gaussian_compression.codec.model_file import ModelFile, decode, encode
-from gaussian_compression.decoded import to_splats
-from gaussian_compression.design_grids import QUALITIES, quantize_splats
+from splat_codec.model_file import ModelFile, decode, encode
+from splat_formats.decoded import to_splats
+from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.ply import read_ply, write_ply
 
 

@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.entropy_material import Material, material_of, middle_steps
 from benchmarks.models import DATA, MILLION, read_model, repeated
 from benchmarks.timing import Timings, time_parts
-from gaussian_compression.codec import kernels
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.model_file import ModelFile, decode, encode
-from gaussian_compression.design_grids import QUALITIES, quantize_splats
+from splat_codec import kernels
+from splat_codec.grid_splats import GridSplats
+from splat_codec.model_file import ModelFile, decode, encode
+from splat_formats.design_grids import QUALITIES, quantize_splats
 
 try:
     from benchmarks import entropy_ways as ways

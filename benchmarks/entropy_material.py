@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.grid_file import record_layers
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.histograms import design_tables
+from splat_codec.grid_file import record_layers
+from splat_codec.grid_splats import GridSplats
+from splat_codec.histograms import design_tables
 
 
 @dataclass(frozen=True)

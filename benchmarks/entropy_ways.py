@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.entropy_material import Material, Plane
-from gaussian_compression.codec.kernels import Kernels
-from gaussian_compression.codec.rans import DecodeTable
+from splat_codec.kernels import Kernels
+from splat_codec.rans import DecodeTable
 
 Histograms = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from gaussian_compression.codec.order import morton_order
+from splat_codec.order import morton_order
 from splat_formats.splats import Splats
 
 _ROOT_HALF = np.sqrt(0.5)

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.grids import (
+from scene.raw_parameters import RawParameters
+from splat_codec.grid_splats import GridSplats
+from splat_codec.grids import (
     CLASSES,
     MATRIX_UNIT,
     Grids,
@@ -24,7 +25,6 @@ from gaussian_compression.codec.grids import (
     Line,
     LinearRule,
 )
-from scene.raw_parameters import RawParameters
 
 _GREATEST_SH = 2**15 - 1
 _GREATEST_DC = 2**15 - 1

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gaussian_compression.axes import with_ordered_axes
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.grids import MATRIX_UNIT, LinearRule
-from gaussian_compression.design_grids import (
-    Precision,
-    order_in_layers,
-    rows_beyond_cells,
-)
-from gaussian_compression.fitted_grids import fit_grids, settle_hidden_scales
+from gaussian_compression.bit_allocation import fit_grids, settle_hidden_scales
 from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
 from gaussian_compression.straight_through import ADAM_EPSILON, StraightThrough
 from scene.kernel_adam import adam
 from scene.raw_parameters import RawParameters
+from splat_codec.grid_splats import GridSplats
+from splat_codec.grids import MATRIX_UNIT, LinearRule
+from splat_formats.axes import with_ordered_axes
+from splat_formats.design_grids import (
+    Precision,
+    order_in_layers,
+    rows_beyond_cells,
+)
 from utils.optional_modules import installed
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from gaussian_compression.codec.attribute_sizes import bytes_by_attribute
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.model_file import SECTION_NAMES, bytes_per_section
 from gaussian_compression.pipeline import CompressionJob, CompressionResult
+from splat_codec.attribute_sizes import bytes_by_attribute
+from splat_codec.grid_splats import GridSplats
+from splat_codec.model_file import SECTION_NAMES, bytes_per_section
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import Splats
 from utils.errors import InputError

@@ -18,38 +18,30 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.model_file import ModelFile, decode, encode
-from gaussian_compression.codec.symbols import QuantizedSplats
-from gaussian_compression.decoded import to_splats
+from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
 from gaussian_compression.grid_straight_through import on_fitted_grids, with_ordered_raw_axes
-from gaussian_compression.guard import ViewSplit, split_off_guard
 from gaussian_compression.prune import rows_to_keep
-from gaussian_compression.rounds import (
-    Checkpoint,
-    Measurement,
-    Quality,
-    Round,
-    RoundFolder,
-    judge,
-)
-from gaussian_compression.sensitivity import (
-    accumulate_gradients,
-    gradient_norm_scores,
-    render_sensitivity,
-)
+from gaussian_compression.rounds import Measurement, Quality, Round
+from gaussian_compression.scores import accumulate_gradients, gradient_norm_scores
+from gaussian_compression.sensitivity import render_sensitivity
 from gaussian_compression.settings import CompressionSettings, check_settings
+from gaussian_compression.stopping import judge
 from gaussian_compression.straight_through import (
     RangedStraightThrough,
     StraightThrough,
     straight_through,
 )
+from gaussian_compression.validation_split import ViewSplit, split_off_guard
 from gaussian_renderer.evaluation import evaluate
 from gaussian_renderer.view_gradient import RenderOptions, view_gradient
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
+from splat_codec.grid_splats import GridSplats
+from splat_codec.model_file import ModelFile, decode, encode
+from splat_codec.symbols import QuantizedSplats
+from splat_formats.decoded import to_splats
 from splat_formats.splats import Splats
 from utils.errors import InputError
 

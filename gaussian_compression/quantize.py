@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaussian_compression.codec.quantizers import (
+from gaussian_compression.settings import QuantizationSettings
+from scene.raw_parameters import RawParameters
+from splat_codec.quantizers import (
     Float16,
     Float32,
     Quantizer,
@@ -21,9 +23,7 @@ from gaussian_compression.codec.quantizers import (
     affine_with_zero,
     grid_over,
 )
-from gaussian_compression.codec.symbols import QuantizedAttribute, QuantizedSplats
-from gaussian_compression.settings import QuantizationSettings
-from scene.raw_parameters import RawParameters
+from splat_codec.symbols import QuantizedAttribute, QuantizedSplats
 
 HALF_LIMIT = float(np.finfo(np.float16).max)
 

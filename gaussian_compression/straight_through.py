@@ -13,10 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.model_file import in_file_order
-from gaussian_compression.codec.quantizers import Float16, Quantizer, Uniform
-from gaussian_compression.codec.symbols import QuantizedSplats
 from gaussian_compression.quantize import (
     Range,
     ShRanges,
@@ -31,6 +27,10 @@ from gaussian_compression.quantize import (
 from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
 from scene.kernel_adam import adam
 from scene.raw_parameters import RawParameters
+from splat_codec.grid_splats import GridSplats
+from splat_codec.model_file import in_file_order
+from splat_codec.quantizers import Float16, Quantizer, Uniform
+from splat_codec.symbols import QuantizedSplats
 from utils.optional_modules import installed
 
 ADAM_EPSILON = 1e-15

@@ -4,11 +4,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gaussian_compression.codec import kernels
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.grid_splats import GridSplats, same_integers
-from gaussian_compression.codec.model_file import decode
-from gaussian_compression.codec.symbols import QuantizedSplats
+from splat_codec import kernels
+from splat_codec.errors import CorruptFile
+from splat_codec.grid_splats import GridSplats, same_integers
+from splat_codec.model_file import decode
+from splat_codec.symbols import QuantizedSplats
 
 BOTH = [kernels.PLAIN, kernels.compiled()]
 

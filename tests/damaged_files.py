@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import plane_coder
 
-from gaussian_compression.codec.container import Container, pack_container, unpack_container
-from gaussian_compression.codec.model_file import ModelFile, encode
+from splat_codec.container import Container, pack_container, unpack_container
+from splat_codec.model_file import ModelFile, encode
 from tests.both_kernels import decoded_alike
 from tests.fuzz_inputs import packed
 from tests.test_grid_codec import random_model

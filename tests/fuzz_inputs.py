@@ -5,9 +5,9 @@ import lzma
 import struct
 import zlib
 
-from gaussian_compression.codec.container import Container, pack_container, unpack_container
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.published_file import read_published_file
+from splat_codec.container import Container, pack_container, unpack_container
+from splat_codec.errors import CorruptFile
+from splat_formats.published_file import read_published_file
 from tests.both_kernels import decoded_alike
 
 PACKED = ("model", "tables")

@@ -6,25 +6,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gaussian_compression.codec.container import Container, pack_container, unpack_container
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.lzma_streams import compress_symbols, decompress_symbols
-from gaussian_compression.codec.model_file import (
+from splat_codec.container import Container, pack_container, unpack_container
+from splat_codec.errors import CorruptFile
+from splat_codec.lzma_streams import compress_symbols, decompress_symbols
+from splat_codec.model_file import (
     ModelFile,
     bytes_per_section,
     decode,
     encode,
     in_file_order,
 )
-from gaussian_compression.codec.order import morton_codes, morton_order
-from gaussian_compression.codec.quantizers import (
+from splat_codec.order import morton_codes, morton_order
+from splat_codec.quantizers import (
     Float16,
     Float32,
     Uniform,
     affine_with_zero,
     grid_over,
 )
-from gaussian_compression.codec.symbols import (
+from splat_codec.symbols import (
     QuantizedAttribute,
     QuantizedSplats,
     attribute_channels,

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gaussian_compression.codec import kernels
-from gaussian_compression.codec.blocks import for_blocks
-from gaussian_compression.codec.contexts import (
+from splat_codec import kernels
+from splat_codec.blocks import for_blocks
+from splat_codec.contexts import (
     ENERGY_LAST_GROUP,
     MAX_VALUE,
     Neighbour,
     first_energy_keys,
 )
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.grids import LinearRule
-from gaussian_compression.codec.histograms import design_tables
-from gaussian_compression.codec.planes import (
+from splat_codec.errors import CorruptFile
+from splat_codec.grids import LinearRule
+from splat_codec.histograms import design_tables
+from splat_codec.planes import (
     MAX_SH_MAGNITUDE,
     ContextBases,
     Families,
@@ -27,7 +27,7 @@ from gaussian_compression.codec.planes import (
     PlaneReader,
     PlaneWriter,
 )
-from gaussian_compression.codec.rans import DecodeTable
+from splat_codec.rans import DecodeTable
 from tests.both_kernels import BOTH, using
 
 BINS = np.searchsorted([1, 3, 10, 30], np.arange(31), side="right").astype(np.uint8)

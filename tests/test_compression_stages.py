@@ -10,10 +10,8 @@ import pytest
 import torch
 from reference.random_splats import random_raw
 
-from gaussian_compression.codec.symbols import same_symbols
-from gaussian_compression.decoded import to_splats
+from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.finetune import TrainableModel
-from gaussian_compression.guard import split_off_guard
 from gaussian_compression.model_folder import MARK, start_from_folder, start_from_ply
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.quantize import (
@@ -25,15 +23,8 @@ from gaussian_compression.quantize import (
     quantizers_for,
     to_symbols,
 )
-from gaussian_compression.rounds import (
-    Checkpoint,
-    Measurement,
-    Quality,
-    Round,
-    RoundFolder,
-    judge,
-)
-from gaussian_compression.sensitivity import gradient_norm_scores
+from gaussian_compression.rounds import Measurement, Quality, Round
+from gaussian_compression.scores import gradient_norm_scores
 from gaussian_compression.settings import (
     CompressionSettings,
     GridSettings,
@@ -42,6 +33,10 @@ from gaussian_compression.settings import (
     TrajectorySettings,
     check_settings,
 )
+from gaussian_compression.stopping import judge
+from gaussian_compression.validation_split import split_off_guard
+from splat_codec.symbols import same_symbols
+from splat_formats.decoded import to_splats
 from splat_formats.ply import write_ply
 from splat_formats.splats import Splats
 from utils.errors import InputError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.model_file import decode
+from splat_codec.errors import CorruptFile
+from splat_codec.model_file import decode
 from tests.fuzz_inputs import one_input, packed, unpacked
 
 GOLDEN = Path(__file__).parent / "golden"

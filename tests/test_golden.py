@@ -5,8 +5,8 @@ import csv
 
 import pytest
 
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.model_file import decode
+from splat_codec.errors import CorruptFile
+from splat_codec.model_file import decode
 from tests.both_kernels import decoded_alike
 from tests.golden.regenerate import FOLDER, TABLE, digest, good_files
 

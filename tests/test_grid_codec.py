@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gaussian_compression.axes import with_ordered_axes
-from gaussian_compression.codec import kernels
-from gaussian_compression.codec.container import Container, pack_container, unpack_container
-from gaussian_compression.codec.contexts import MAX_VALUE, TOKEN_BASE, tokens_of
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.grid_splats import GridSplats, same_integers
-from gaussian_compression.codec.histograms import design_tables, pack_tables, unpack_tables
-from gaussian_compression.codec.model_file import ModelFile, bytes_per_section, decode, encode
-from gaussian_compression.codec.rans import DecodeTable
-from gaussian_compression.decoded import to_splats
-from gaussian_compression.design_grids import QUALITIES, Precision, quantize_splats
+from splat_codec import kernels
+from splat_codec.container import Container, pack_container, unpack_container
+from splat_codec.contexts import MAX_VALUE, TOKEN_BASE, tokens_of
+from splat_codec.errors import CorruptFile
+from splat_codec.grid_splats import GridSplats, same_integers
+from splat_codec.histograms import design_tables, pack_tables, unpack_tables
+from splat_codec.model_file import ModelFile, bytes_per_section, decode, encode
+from splat_codec.rans import DecodeTable
+from splat_formats.axes import with_ordered_axes
+from splat_formats.decoded import to_splats
+from splat_formats.design_grids import QUALITIES, Precision, quantize_splats
 from splat_formats.splats import Splats
 from tests.both_kernels import BOTH, using
 from tests.f3dgs2_reader import read_model

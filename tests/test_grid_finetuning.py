@@ -8,10 +8,7 @@ import pytest
 import torch
 from reference.random_splats import random_raw, random_sensitivity
 
-from gaussian_compression.codec.model_file import ModelFile, decode, encode
-from gaussian_compression.decoded import to_splats
-from gaussian_compression.design_grids import Precision, design_grids, snap_to_grids
-from gaussian_compression.fitted_grids import (
+from gaussian_compression.bit_allocation import (
     errors_per_number,
     fit_grids,
     settle_hidden_scales,
@@ -28,6 +25,9 @@ from gaussian_compression.sensitivity import RenderSensitivity, render_sensitivi
 from gaussian_compression.settings import GridSettings
 from gaussian_compression.straight_through import StraightThrough
 from scene.raw_parameters import RawParameters
+from splat_codec.model_file import ModelFile, decode, encode
+from splat_formats.decoded import to_splats
+from splat_formats.design_grids import Precision, design_grids, snap_to_grids
 from splat_formats.splats import Splats
 
 RATES = {

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gaussian_compression.codec import kernels
-from gaussian_compression.codec.contexts import Neighbour, first_energy_keys
+from splat_codec import kernels
+from splat_codec.contexts import Neighbour, first_energy_keys
 from tests.both_kernels import BOTH
 
 ROOT = Path(__file__).parents[1]
@@ -187,7 +187,7 @@ def test_missing_words_are_told() -> None:
 
 
 def test_the_kernels_are_chosen_by_name() -> None:
-    program = "from gaussian_compression.codec import kernels; print(kernels.best.name)"
+    program = "from splat_codec import kernels; print(kernels.best.name)"
 
     def run(**variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.plain_pickle import MAX_OPCODES, RefusedPickle, read_plain_pickle
-from gaussian_compression.published_file import is_published_file, read_published_file
+from splat_codec.errors import CorruptFile
+from splat_formats.plain_pickle import MAX_OPCODES, RefusedPickle, read_plain_pickle
 from splat_formats.ply import read_ply
+from splat_formats.published_file import is_published_file, read_published_file
 from splat_formats.splats import Splats
 from tests.test_grid_codec import random_splats
 

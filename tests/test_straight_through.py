@@ -11,7 +11,6 @@ import pytest
 import torch
 from reference.random_splats import random_raw
 
-from gaussian_compression.decoded import to_splats
 from gaussian_compression.quantize import Range, ShRanges, quantizers_for, to_symbols
 from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
 from gaussian_compression.straight_through import (
@@ -20,6 +19,7 @@ from gaussian_compression.straight_through import (
     straight_through,
 )
 from scene.raw_parameters import RawParameters
+from splat_formats.decoded import to_splats
 
 RATES = {
     "xyz": 1e-4,

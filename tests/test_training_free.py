@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.model_file import decode
-from gaussian_compression.decoded import to_splats
 from gaussian_compression.training_free import compress_without_training
+from splat_codec.grid_splats import GridSplats
+from splat_codec.model_file import decode
+from splat_formats.decoded import to_splats
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import Splats
 from tests.test_grid_codec import random_splats

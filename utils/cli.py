@@ -62,5 +62,6 @@ def show_messages() -> None:
     root = logging.getLogger()
     if not any(isinstance(handler, _TerminalHandler) for handler in root.handlers):
         root.addHandler(_TerminalHandler())
-    for package in ("arguments", "gaussian_compression", "gaussian_renderer", "scene", "utils"):
+    packages = ("arguments", "gaussian_compression", "gaussian_renderer", "scene")
+    for package in (*packages, "splat_formats", "splat_codec", "utils"):
         logging.getLogger(package).setLevel(logging.INFO)

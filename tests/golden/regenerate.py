@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gaussian_compression.codec.container import Container, pack_container, unpack_container
-from gaussian_compression.codec.model_file import ModelFile, decode, encode, in_file_order
+from splat_codec.container import Container, pack_container, unpack_container
+from splat_codec.model_file import ModelFile, decode, encode, in_file_order
 from tests.test_codec import random_model as random_version_1
 from tests.test_grid_codec import random_model as random_version_2
 from utils.files import write_text

@@ -2,7 +2,7 @@
 """Planes of small integers under contexts, coded by interleaved rANS, and rows turned to planes.
 
 The compiled half of the .f3dgs codec. What the functions compute is said by their twins in NumPy
-(gaussian_compression/codec/plain_kernels.py), which give the same integers. Arrays are NumPy's,
+(splat_codec/plain_kernels.py), which give the same integers. Arrays are NumPy's,
 contiguous, of the types named; whatever could make the compiled code leave its arrays raises
 ValueError or TypeError first.
 """

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.rans import PROBABILITY_ONE, Frequencies
+from splat_codec.errors import CorruptFile
+from splat_codec.rans import PROBABILITY_ONE, Frequencies
 
 MAX_HISTOGRAMS = 255
 MAX_CONTEXTS = 1 << 16

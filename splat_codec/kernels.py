@@ -12,11 +12,11 @@ from importlib.util import find_spec
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec import plain_bits, rans, sh_rows
-from gaussian_compression.codec.contexts import EnergyKeys, Neighbour, Tokens, Values
-from gaussian_compression.codec.plain_bits import Bits
-from gaussian_compression.codec.rans import TokenDecoder, TokenEncoder
-from gaussian_compression.codec.sh_rows import Order, ShPlanes, ShRows
+from splat_codec import plain_bits, rans, sh_rows
+from splat_codec.contexts import EnergyKeys, Neighbour, Tokens, Values
+from splat_codec.plain_bits import Bits
+from splat_codec.rans import TokenDecoder, TokenEncoder
+from splat_codec.sh_rows import Order, ShPlanes, ShRows
 
 VARIABLE = "FAST3DGS_CODEC"
 
@@ -53,7 +53,7 @@ PLAIN = Kernels(
 
 def compiled() -> Kernels:
     """The compiled ones. ImportError where they are not installed or this processor has none."""
-    from gaussian_compression.codec import native
+    from splat_codec import native
 
     return Kernels(
         name="compiled",

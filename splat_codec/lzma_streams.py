@@ -11,8 +11,8 @@ import lzma
 
 import numpy as np
 
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.quantizers import SymbolArray
+from splat_codec.errors import CorruptFile
+from splat_codec.quantizers import SymbolArray
 
 _CONTEXTS = {
     1: {"lc": 4, "lp": 0, "pb": 0},

@@ -11,23 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gaussian_compression.codec.container import Container, pack_container, unpack_container
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.grid_file import (
+from splat_codec.container import Container, pack_container, unpack_container
+from splat_codec.errors import CorruptFile
+from splat_codec.grid_file import (
     MAX_LAYERS,
     pack_grid_splats,
     unpack_grid_splats,
 )
-from gaussian_compression.codec.grid_splats import GridSplats, same_integers
-from gaussian_compression.codec.lzma_streams import compress_symbols, decompress_symbols
-from gaussian_compression.codec.order import morton_order
-from gaussian_compression.codec.quantizers import (
+from splat_codec.grid_splats import GridSplats, same_integers
+from splat_codec.lzma_streams import compress_symbols, decompress_symbols
+from splat_codec.order import morton_order
+from splat_codec.quantizers import (
     Quantizer,
     Uniform,
     pack_quantizer,
     unpack_quantizer,
 )
-from gaussian_compression.codec.symbols import (
+from splat_codec.symbols import (
     MAX_COUNT,
     QuantizedAttribute,
     QuantizedSplats,

@@ -3,9 +3,9 @@
 
 import numpy as np
 
-from gaussian_compression.codec.grid_file import record_layers
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.histograms import design_tables
+from splat_codec.grid_file import record_layers
+from splat_codec.grid_splats import GridSplats
+from splat_codec.histograms import design_tables
 
 # Families of planes (layer_model.py) by what they describe.
 _FAMILIES = {

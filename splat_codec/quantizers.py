@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.errors import CorruptFile
+from splat_codec.errors import CorruptFile
 
 FloatArray = npt.NDArray[np.float32]
 SymbolArray = npt.NDArray[np.unsignedinteger]

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.plain_pickle import RefusedPickle, read_plain_pickle
+from splat_codec.errors import CorruptFile
+from splat_formats.plain_pickle import RefusedPickle, read_plain_pickle
 from splat_formats.splats import FloatArray, Splats
 from utils.errors import InputError
 

@@ -16,8 +16,8 @@ from plane_coder import (
     take_bits,
 )
 
-from gaussian_compression.codec.contexts import Contexts, EnergyKeys, Neighbour, Tokens, Values
-from gaussian_compression.codec.rans import (
+from splat_codec.contexts import Contexts, EnergyKeys, Neighbour, Tokens, Values
+from splat_codec.rans import (
     DecodeTable,
     Frequencies,
     Histograms,

@@ -7,7 +7,7 @@ Lists of bits stand eight to a byte, the highest first. `native.py` has the same
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.contexts import Values
+from splat_codec.contexts import Values
 
 Bits = npt.NDArray[np.uint8]
 

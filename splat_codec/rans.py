@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.contexts import (
+from splat_codec.contexts import (
     ENERGY_BITS,
     TOKEN_SIZE,
     Contexts,
@@ -22,7 +22,7 @@ from gaussian_compression.codec.contexts import (
     Tokens,
     Values,
 )
-from gaussian_compression.codec.errors import CorruptFile
+from splat_codec.errors import CorruptFile
 
 PROBABILITY_BITS = 12
 PROBABILITY_ONE = 1 << PROBABILITY_BITS

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.blocks import for_blocks
+from splat_codec.blocks import for_blocks
 
 Integers = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.grid_record import pack_grids
-from gaussian_compression.codec.grids import FloatArray, Grids, Integers
+from splat_codec.grid_record import pack_grids
+from splat_codec.grids import FloatArray, Grids, Integers
 
 _ROWS_AT_ONCE = 1 << 16
 _COLUMNS = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.grids import (
+from splat_codec.grid_splats import GridSplats
+from splat_codec.grids import (
     MATRIX_UNIT,
     MAX_POSITION_BITS,
     MAX_SHIFT,
@@ -24,8 +24,8 @@ from gaussian_compression.codec.grids import (
     LinearRule,
     PositionGrid,
 )
-from gaussian_compression.decoded import to_splats
-from gaussian_compression.design_grids import Precision, design_grids, robust_box, snap_to_grids
+from splat_formats.decoded import to_splats
+from splat_formats.design_grids import Precision, design_grids, robust_box, snap_to_grids
 from splat_formats.splats import Splats
 
 _STEP_OF = {"features_dc": "dc_step", "opacity": "opacity_step", "scaling": "scale_step"}

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gaussian_compression.codec.errors import CorruptFile
+from splat_codec.errors import CorruptFile
 
 # As PNG's: a high bit, a CR LF and a control-Z catch transfers that are not 8-bit clean.
 MAGIC = b"\x89F3DGS\r\n\x1a\n"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.grids import (
+from splat_codec.errors import CorruptFile
+from splat_codec.grids import (
     CLASSES,
     MAX_LEVELS,
     Grids,

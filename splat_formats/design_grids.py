@@ -14,9 +14,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.axes import with_ordered_axes
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.grids import (
+from splat_codec.grid_splats import GridSplats
+from splat_codec.grids import (
     CLASSES,
     MATRIX_UNIT,
     MAX_LEVELS,
@@ -30,7 +29,8 @@ from gaussian_compression.codec.grids import (
     PrecisionRule,
     Transform,
 )
-from gaussian_compression.codec.order import compact_morton_codes
+from splat_codec.order import compact_morton_codes
+from splat_formats.axes import with_ordered_axes
 from splat_formats.splats import FloatArray, Splats
 
 _Number = TypeVar("_Number", bound=np.generic)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.quantizers import FloatArray, Quantizer, SymbolArray
+from splat_codec.quantizers import FloatArray, Quantizer, SymbolArray
 
 MAX_COUNT = 2**27
 """Gaussians a file may hold: 30 GB as a PLY, far beyond any model seen, small enough to check."""

@@ -15,18 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.grid_record import pack_grids, unpack_grids
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.grids import Grids
-from gaussian_compression.codec.histograms import (
+from splat_codec.errors import CorruptFile
+from splat_codec.grid_record import pack_grids, unpack_grids
+from splat_codec.grid_splats import GridSplats
+from splat_codec.grids import Grids
+from splat_codec.histograms import (
     Tables,
     design_tables,
     inflate,
     pack_tables,
     unpack_tables,
 )
-from gaussian_compression.codec.layer_model import (
+from splat_codec.layer_model import (
     BINNED,
     EDGES,
     LayerColumns,
@@ -37,16 +37,16 @@ from gaussian_compression.codec.layer_model import (
     put_rows,
     used_groups,
 )
-from gaussian_compression.codec.order import compact_morton_codes
-from gaussian_compression.codec.planes import ContextBases, Families, PlaneReader, PlaneWriter
-from gaussian_compression.codec.rans import (
+from splat_codec.order import compact_morton_codes
+from splat_codec.planes import ContextBases, Families, PlaneReader, PlaneWriter
+from splat_codec.rans import (
     ENOUGH_LANES,
     MAX_LANES,
     MAX_ROWS_PER_LANE,
     DecodeTable,
     lanes_for,
 )
-from gaussian_compression.codec.symbols import MAX_COUNT
+from splat_codec.symbols import MAX_COUNT
 
 MAX_LAYERS = 16
 _MODEL_LIMIT = 1 << 16

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the file's integers to Gaussians. NumPy only: decompressing needs no torch."""
 
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.symbols import QuantizedSplats
+from splat_codec.grid_splats import GridSplats
+from splat_codec.symbols import QuantizedSplats
 from splat_formats.splats import Splats
 
 

@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec import kernels
-from gaussian_compression.codec.contexts import (
+from splat_codec import kernels
+from splat_codec.contexts import (
     CONTEXT_OF_KEY,
     DIRECT_TOKENS,
     ENERGY_CONTEXTS,
@@ -25,9 +25,9 @@ from gaussian_compression.codec.contexts import (
     Values,
     tokens_of,
 )
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.histograms import Counts, Tables
-from gaussian_compression.codec.rans import DecodeTable, Histograms
+from splat_codec.errors import CorruptFile
+from splat_codec.histograms import Counts, Tables
+from splat_codec.rans import DecodeTable, Histograms
 
 MAX_SH_MAGNITUDE = 2**15 - 1
 

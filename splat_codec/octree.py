@@ -8,9 +8,9 @@ occupied siblings (the breadth-first octree of point-cloud coding: Schnabel and 
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.contexts import Values
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.planes import PlaneCoder
+from splat_codec.contexts import Values
+from splat_codec.errors import CorruptFile
+from splat_codec.planes import PlaneCoder
 
 Codes = npt.NDArray[np.int64]
 

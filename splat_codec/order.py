@@ -4,7 +4,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec.blocks import for_blocks
+from splat_codec.blocks import for_blocks
 
 BITS_PER_AXIS = 21
 

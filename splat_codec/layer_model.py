@@ -13,21 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.codec import kernels
-from gaussian_compression.codec.blocks import for_blocks
-from gaussian_compression.codec.contexts import (
+from splat_codec import kernels
+from splat_codec.blocks import for_blocks
+from splat_codec.contexts import (
     ENERGY_LAST_GROUP,
     Neighbour,
     Values,
     first_energy_keys,
 )
-from gaussian_compression.codec.errors import CorruptFile
-from gaussian_compression.codec.grid_splats import GridSplats
-from gaussian_compression.codec.grids import CLASSES, Grids, Integers
-from gaussian_compression.codec.octree import code_octree
-from gaussian_compression.codec.order import compact_morton_codes, morton_cells
-from gaussian_compression.codec.planes import PlaneCoder
-from gaussian_compression.codec.sh_rows import ShRows
+from splat_codec.errors import CorruptFile
+from splat_codec.grid_splats import GridSplats
+from splat_codec.grids import CLASSES, Grids, Integers
+from splat_codec.octree import code_octree
+from splat_codec.order import compact_morton_codes, morton_cells
+from splat_codec.planes import PlaneCoder
+from splat_codec.sh_rows import ShRows
 
 COEFFICIENTS_PER_GROUP = 3
 
