@@ -145,7 +145,8 @@ def fitted_quantizer(
     numbers = (NUMBERS_BESIDE_SH + 3 * splats.features_rest.shape[1]) * splats.count
     tolerance = settings.noise / numbers
     grids, classes = fit_grids(splats, measured, tolerance, start)
-    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
+    pixels = sensitivity.pixel_sizes.cpu().numpy().astype(np.float64)
+    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance, pixels)
     far = np.zeros(splats.count, bool)
     far[rows_beyond_cells(splats.xyz, grids.position)] = True
     settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))

@@ -132,7 +132,7 @@ class _Run:
         )
         background, sh_degree = job.background, self._start.sh_degree
         self._differentiate = partial(views, background=background, sh_degree=sh_degree)
-        self._pull_back = partial(views.pull_back, background=background, sh_degree=sh_degree)
+        self._pull_back = partial(views.pull_back, sh_degree=sh_degree)
         self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
         # The round that ships may lie as far back as the rule's patience reaches.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
@@ -264,7 +264,12 @@ class _Run:
         raw = with_ordered_raw_axes(model.raw)
         with self._progress.stage("sensitivities", len(views)) as advance:
             sensitivity = render_sensitivity(
-                raw, views, self._pull_back, self._trajectory.seed, lambda: advance(None)
+                raw,
+                views,
+                self._pull_back,
+                self._job.background,
+                self._trajectory.seed,
+                lambda: advance(None),
             )
         # Training views look better than others: noise is meant against the error of those.
         unseen = sensitivity.psnr if guard.psnr is None else min(guard.psnr, sensitivity.psnr)
