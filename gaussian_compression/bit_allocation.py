@@ -90,8 +90,13 @@ def _logit_change(before: FloatArray, after: FloatArray) -> Float64s:
 
 
 def _colour_weights(sensitivity: Splats) -> Float64s:
-    """What decides a Gaussian's precision class (N,)."""
-    return sensitivity.features_dc.sum(axis=(1, 2), dtype=np.float64)
+    """What decides a Gaussian's precision class (N,).
+
+    Where no view shows a Gaussian, nothing tells how coarse it may be: it counts as the median one.
+    """
+    weights = sensitivity.features_dc.sum(axis=(1, 2), dtype=np.float64)
+    seen = weights > 0
+    return np.where(seen, weights, np.median(weights[seen]) if seen.any() else 0)
 
 
 def _even_sh_error(sensitivity: Splats, sh_steps: np.ndarray, classes: Integers) -> float:

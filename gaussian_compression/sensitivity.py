@@ -2,8 +2,8 @@
 """Sensitivities: what small errors of each parameter do to the images of the training views."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import torch
@@ -16,6 +16,9 @@ from utils.sh_utils import C0
 PullBack = Callable[[Camera, Tensor, RawParameters, RawParameters, Tensor], Tensor]
 """(camera, image gradient, raw, out, background) -> image: see ViewGradient.pull_back."""
 
+
+Draw = Callable[[RawParameters, Camera], Tensor]
+"""(raw, camera) -> image (3,H,W) in 0..1."""
 
 LEAST_ERROR = (1 / 255) ** 2 / 12
 """Mean squared error of rounding a photograph to 8 bits: no view can be told to be better."""
@@ -44,6 +47,12 @@ class RenderSensitivity:
     pixel_sizes: Tensor
     """(N,) the smallest width of a pixel at the Gaussian's centre in any view, world units; 0 where
     no view has it in its frustum."""
+
+    def raised(self, factors: Mapping[str, float]) -> "RenderSensitivity":
+        """The same with the sensitivities of the attributes named multiplied by their factors."""
+        per_parameter = self.per_parameter
+        raised = {name: getattr(per_parameter, name) * by for name, by in factors.items()}
+        return replace(self, per_parameter=per_parameter._replace(**raised))
 
 
 def render_sensitivity(
@@ -139,3 +148,25 @@ def smallest_pixels(xyz: Tensor, views: Sequence[Camera]) -> Tensor:
         width = torch.where(inside, depth / max(focal_x, focal_y), math.inf)
         smallest = torch.minimum(smallest, width)
     return smallest.masked_fill_(smallest.isinf(), 0)
+
+
+def added_error(
+    before: RawParameters,
+    after: RawParameters,
+    views: Sequence[Camera],
+    draw: Draw,
+    on_view: Callable[[], None],
+) -> float:
+    """Squared difference of their images, as a part of the squared error of `before`: views' mean.
+
+    What RenderSensitivity foretells for small changes, measured. At least one view.
+    """
+    added = []
+    for view in views:
+        image = draw(before, view).clone()  # drawing the next may write over it
+        photograph = view.image_u8.to(image.device).float() / 255
+        error = (image - photograph).square().mean(dtype=torch.float64)
+        change = (draw(after, view) - image).square().mean(dtype=torch.float64)
+        added.append(float(change) / max(float(error), LEAST_ERROR))
+        on_view()
+    return mean(added)
