@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsFloat
 
 import numpy as np
 import torch
@@ -23,18 +23,16 @@ from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse,
 from gaussian_compression.grid_straight_through import on_fitted_grids, with_ordered_raw_axes
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.rounds import Measurement, Quality, Round
-from gaussian_compression.scores import accumulate_gradients, gradient_norm_scores
+from gaussian_compression.scores import accumulate_scores, score_named
 from gaussian_compression.sensitivity import render_sensitivity
 from gaussian_compression.settings import CompressionSettings, check_settings
 from gaussian_compression.stopping import judge
-from gaussian_compression.straight_through import (
-    RangedStraightThrough,
-    StraightThrough,
-    straight_through,
-)
+from gaussian_compression.straight_through import RangedStraightThrough, straight_through
+from gaussian_compression.trainable import FullPrecision, StraightThrough, Trainable
 from gaussian_compression.validation_split import ViewSplit, split_off_guard
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
 from gaussian_renderer.evaluation import evaluate
-from gaussian_renderer.view_gradient import RenderOptions, view_gradient
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
@@ -45,7 +43,7 @@ from splat_formats.decoded import to_splats
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
-Advance = Callable[[float | None], None]
+Advance = Callable[[SupportsFloat | None], None]
 
 
 class Progress(Protocol):
@@ -127,12 +125,18 @@ class _Run:
             raise InputError("the model holds no Gaussians (with finite parameters) to compress")
         self._views = self._split_views()
         self._device = job.background.device
-        views = view_gradient(
-            job.render_options, self._trajectory.finetune.lambda_dssim, self._device
-        )
+        self._backend = backend_for(self._device, job.render_options)
         background, sh_degree = job.background, self._start.sh_degree
-        self._differentiate = partial(views, background=background, sh_degree=sh_degree)
-        self._pull_back = partial(views.pull_back, background=background, sh_degree=sh_degree)
+        self._differentiate = partial(
+            self._backend.differentiate,
+            background=background,
+            sh_degree=sh_degree,
+            lambda_dssim=self._trajectory.finetune.lambda_dssim,
+        )
+        self._pull_back = partial(
+            self._backend.pull_back, background=background, sh_degree=sh_degree
+        )
+        self._score = score_named(self._trajectory.score, self._backend)
         self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
         # The round that ships may lie as far back as the rule's patience reaches.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
@@ -200,7 +204,8 @@ class _Run:
         return self._folder.load(number, self._device)
 
     def _round_zero(self, start: RawParameters) -> Checkpoint:
-        checkpoint = Checkpoint(TrainableModel.start_from(start), [])
+        model = TrainableModel.start_from(start, self._trajectory.quantization)
+        checkpoint = Checkpoint(model, [])
         began = _Clock()
         iterations = self._trajectory.warmup_iterations
         course = RateCourse(start=self._trajectory.warmup_restart)
@@ -217,29 +222,32 @@ class _Run:
         self._close_round(checkpoint, iterations, began)
 
     def _prune(self, model: TrainableModel, name: str) -> None:
-        decoded = model.decoded(self._trajectory.quantization)
-        views = self._views.training
+        seen, views = model.seen(self._trajectory.quantization), self._views.training
         with self._progress.stage(name, len(views)) as advance:
-            gradients = accumulate_gradients(
-                decoded, views, self._differentiate, lambda: advance(None)
+            accumulate_scores(
+                [self._score], seen, views, self._differentiate, lambda: advance(None)
             )
-        keep = rows_to_keep(gradient_norm_scores(gradients), self._trajectory.prune_fraction)
+        keep = rows_to_keep(self._score.scores(), self._trajectory.prune_fraction)
         model.raw = model.raw.rows(keep)
 
     def _finetune(
         self, model: TrainableModel, iterations: int, name: str, course: RateCourse
     ) -> None:
         """Fine-tuning of a round, which changes `model`."""
-        optimizer = self._as_published(model)
-        self._run(optimizer, self._views.training, iterations, name, course)
-        model.ranges = optimizer.ranges
+        # Moments start at zero every time: the published method throws them away at each pruning.
+        if model.ranges is None:
+            trained = FullPrecision(model.raw, self._trajectory.finetune, self._backend)
+            self._run(trained, self._views.training, iterations, name, course)
+            return
+        quantized = self._as_published(model)
+        self._run(quantized, self._views.training, iterations, name, course)
+        model.ranges = quantized.ranges
 
     def _as_published(self, model: TrainableModel) -> RangedStraightThrough:
-        # Moments start at zero every time: the published method throws them away at each pruning.
-        trajectory = self._trajectory
-        return straight_through(
-            model.raw, model.ranges, trajectory.finetune, trajectory.quantization
-        )
+        loss, quantization = self._trajectory.finetune, self._trajectory.quantization
+        if model.ranges is None or quantization is None:
+            raise ValueError("rounds in full precision have no quantisers")
+        return straight_through(model.raw, model.ranges, loss, quantization, self._backend)
 
     def _finally_finetuned(
         self, model: TrainableModel, guard: Quality
@@ -269,11 +277,12 @@ class _Run:
         # Training views look better than others: noise is meant against the error of those.
         unseen = sensitivity.psnr if guard.psnr is None else min(guard.psnr, sensitivity.psnr)
         noise = self._settings.grids.noise * 10 ** ((sensitivity.psnr - unseen) / 10)
-        return on_fitted_grids(raw, sensitivity, replace(self._settings.grids, noise=noise))
+        grids = replace(self._settings.grids, noise=noise)
+        return on_fitted_grids(raw, sensitivity, grids, self._backend)
 
     def _run(
         self,
-        optimizer: StraightThrough,
+        model: Trainable,
         views: Sequence[Camera],
         iterations: int,
         name: str,
@@ -281,13 +290,13 @@ class _Run:
     ) -> None:
         order = random.Random(f"{self._trajectory.seed} {name}")
         with self._progress.stage(name, iterations) as advance:
-            self._finetuner.run(optimizer, views, iterations, order, advance, course)
+            self._finetuner.run(model, views, iterations, order, advance, course)
 
     def _close_round(self, checkpoint: Checkpoint, iterations: int, began: "_Clock") -> None:
         rounds, model = checkpoint.rounds, checkpoint.model
         number = len(rounds)
-        decoded = model.decoded(self._trajectory.quantization)
-        guard = self._quality(self._views.guard, decoded, f"round {number}, guard views")
+        seen = model.seen(self._trajectory.quantization)
+        guard = self._quality(self._views.guard, seen, f"round {number}, guard views")
         rounds.append(
             Round(
                 number=number,
@@ -317,12 +326,11 @@ class _Run:
     def _quality(self, views: Sequence[Camera], raw: RawParameters, name: str) -> Quality:
         if not views:
             return Quality(None, None)
-        options = self._job.render_options
         model = GaussianModel.from_raw(raw)
         scores = []
         with self._progress.stage(name, len(views)) as advance:
             for view in views:
-                scores += evaluate([view], model, options, self._job.background)
+                scores += evaluate([view], model, self._backend, self._job.background)
                 advance(None)
         return Quality(
             psnr=float(np.mean([score.psnr for score in scores])),
