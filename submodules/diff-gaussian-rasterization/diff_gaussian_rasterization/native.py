@@ -20,6 +20,7 @@ library, instruction_set = load_library()
 
 LARGEST_IMAGE_SIDE = 1 << 16  # pixels; tiles are counted in 16 bits
 MOST_GAUSSIANS = 1 << 31
+VIEW_NUMBERS = 40  # of a packed view: the floats from Camera.tan_x to Camera.background
 
 STAGES = ("project", "sort", "blend", "blend backward", "project backward")
 
@@ -221,6 +222,24 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
         sh_degree=int(settings.sh_degree),
         antialiasing=int(bool(settings.antialiasing)),
     )
+
+
+def camera_of_view(
+    numbers: torch.Tensor, size: tuple[int, int], sh_degree: int, antialiasing: bool
+) -> Camera:
+    """The same from packed `numbers` (see `raw.View`) and (width, height)."""
+    width, height = size
+    for name, side in (("width", width), ("height", height)):
+        if not 0 < side <= LARGEST_IMAGE_SIDE:
+            raise ValueError(f"{name} must be between 1 and {LARGEST_IMAGE_SIDE}, not {side}.")
+    if not 0 <= sh_degree <= 3:
+        raise ValueError(f"sh_degree must be between 0 and 3, not {sh_degree}.")
+    camera = Camera(width=width, height=height, scale_modifier=1.0, sh_degree=sh_degree)
+    camera.antialiasing = int(antialiasing)
+    start = ctypes.addressof(camera) + Camera.tan_x.offset
+    source = checked("numbers", numbers, (VIEW_NUMBERS,), written=True)
+    ctypes.memmove(start, source.data_ptr(), 4 * VIEW_NUMBERS)
+    return camera
 
 
 def _floats(name: str, tensor: torch.Tensor, count: int) -> ctypes.Array[ctypes.c_float]:

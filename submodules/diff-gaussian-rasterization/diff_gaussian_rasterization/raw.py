@@ -33,6 +33,19 @@ class RawGaussians(NamedTuple):
         return RawGaussians(*(torch.empty_like(t, requires_grad=False) for t in self))
 
 
+class View(NamedTuple):
+    """One view, its numbers packed: made once for a camera, and read without a copy to Python."""
+
+    numbers: torch.Tensor
+    """(40,) float32, contiguous, on the CPU: tangents of half the fields of view (x, y); matrices
+    for row vectors, world to camera (16) and world to clip space (16); centre (3); background (3).
+    """
+    width: int
+    height: int
+    sh_degree: int
+    antialiasing: bool
+
+
 class Frame:
     """A rendered view.
 
@@ -99,7 +112,7 @@ class Frame:
 
 def render(
     gaussians: RawGaussians,
-    settings: GaussianRasterizationSettings,
+    settings: GaussianRasterizationSettings | View,
     *,
     training: bool,
     inverse_depth: bool = False,
@@ -110,7 +123,13 @@ def render(
     `clamp` limits the image to [0, 1]; pixels beyond then pass on no gradient.
     """
     parameters = _checked(gaussians)
-    camera = native.camera_of(settings)
+    if isinstance(settings, View):
+        size = (settings.width, settings.height)
+        camera = native.camera_of_view(
+            settings.numbers, size, settings.sh_degree, settings.antialiasing
+        )
+    else:
+        camera = native.camera_of(settings)
     held = 1 + gaussians.features_rest.shape[1]
     if held < (camera.sh_degree + 1) ** 2:
         raise ValueError(f"{held} coefficients are too few for degree {camera.sh_degree}.")
