@@ -216,7 +216,7 @@ RADII = torch.ones(9, dtype=torch.int32)
     ("radii", "screen", "message"),
     [
         (meta(9, dtype=torch.int32), torch.zeros(9, 2), "radii must be .* on the CPU"),
-        (RADII.long(), torch.zeros(9, 2), "radii must be an int32 tensor"),
+        (RADII.long(), torch.zeros(9, 2), "radii must be a contiguous int32"),
         (torch.tensor(3, dtype=torch.int32), torch.zeros(9, 2), "radii must be"),
         (torch.ones(18, dtype=torch.int32)[::2], torch.zeros(9, 2), "radii must be contiguous"),
         (RADII, meta(9, 2), "screen must be on the CPU"),

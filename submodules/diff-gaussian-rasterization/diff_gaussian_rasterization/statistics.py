@@ -54,8 +54,8 @@ def add_view(
     ValueError.
     """
     count = row_count("radii", radii)
-    if radii.dtype != torch.int32 or radii.device.type != "cpu" or radii.dim() != 1:
-        raise ValueError("radii must be an int32 tensor (N,) on the CPU.")
+    if (radii.dtype, radii.device.type, radii.dim()) != (torch.int32, "cpu", 1):
+        raise ValueError("radii must be a contiguous int32 tensor (N,) on the CPU.")
     if not radii.is_contiguous():
         raise ValueError("radii must be contiguous.")
     checked("screen", screen, (count, None), written=True)
