@@ -73,10 +73,11 @@ def test_the_garbage_collector_may_free_a_frame_at_any_moment() -> None:
             self.itself, self.frame = self, native.Frame()
 
     def use_the_pool() -> None:
-        for _ in range(50):
+        for objects in range(1, 40):  # that may be made before the collector comes
             del [native.Frame() for _ in range(3)][:]
+            gc.collect()
             Holder()
-            gc.set_threshold(1)
+            gc.set_threshold(objects)
             native.Frame.release_idle()
             native.Frame()
             gc.set_threshold(*before)
@@ -218,7 +219,7 @@ RADII = torch.ones(9, dtype=torch.int32)
         (meta(9, dtype=torch.int32), torch.zeros(9, 2), "radii must be .* on the CPU"),
         (RADII.long(), torch.zeros(9, 2), "radii must be a contiguous int32"),
         (torch.tensor(3, dtype=torch.int32), torch.zeros(9, 2), "radii must be"),
-        (torch.ones(18, dtype=torch.int32)[::2], torch.zeros(9, 2), "radii must be contiguous"),
+        (torch.ones(18, dtype=torch.int32)[::2], torch.zeros(9, 2), "radii must be a contiguous"),
         (RADII, meta(9, 2), "screen must be on the CPU"),
         (RADII, torch.zeros(9, 1), r"screen must have the shape \(N, 2\)"),
         (RADII, torch.zeros(9), "screen must have the shape"),

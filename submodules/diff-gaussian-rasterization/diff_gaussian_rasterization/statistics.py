@@ -54,13 +54,12 @@ def add_view(
     ValueError.
     """
     count = row_count("radii", radii)
-    if (radii.dtype, radii.device.type, radii.dim()) != (torch.int32, "cpu", 1):
+    kind = radii.dtype, radii.device.type, radii.dim()
+    if kind != (torch.int32, "cpu", 1) or not radii.is_contiguous():
         raise ValueError("radii must be a contiguous int32 tensor (N,) on the CPU.")
-    if not radii.is_contiguous():
-        raise ValueError("radii must be contiguous.")
-    checked("screen", screen, (count, None), written=True)
-    if screen.shape[1] < 2:
+    if screen.dim() != 2 or screen.shape[1] < 2:
         raise ValueError(f"screen must have the shape (N, 2), not {tuple(screen.shape)}.")
+    checked("screen", screen, (count, None), written=True)
     checked("largest_radii", largest_radii, (count,), written=True)
     checked("gradient_sums", gradient_sums, (count, 1), written=True)
     checked("visits", visits, (count, 1), written=True)
