@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from gaussian_renderer.packed_views import PackedViews
 from scene.cameras import Camera
 from scene.kernel_adam import KernelAdam
 from scene.raw_parameters import RawParameters
-from utils.optional_modules import installed
+from utils.optional_modules import load
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,13 @@ class CpuKernels:
 
 
 def cpu_kernels() -> CpuKernels | None:
-    """The kernels; None where a package is another project's or is not installed."""
+    """The kernels; None where a package is another project's, or cannot be imported."""
     names = ("raw", "adam", "statistics", "straight_through", "grid_step")
-    modules = {name: f"diff_gaussian_rasterization.{name}" for name in names}
-    if not all(map(installed, [*modules.values(), "fused_ssim"])):
+    modules = {name: load(f"diff_gaussian_rasterization.{name}") for name in names}
+    loss = load("fused_ssim")
+    if None in modules.values() or not hasattr(loss, "l1_ssim_value_and_gradient"):
         return None
-    loss = import_module("fused_ssim")
-    if not hasattr(loss, "l1_ssim_value_and_gradient"):
-        return None
-    loaded = {name: import_module(module) for name, module in modules.items()}
-    return CpuKernels(loss=loss, **loaded)
+    return CpuKernels(loss=loss, **modules)
 
 
 class CpuBackend:
