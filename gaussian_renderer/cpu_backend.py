@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ class CpuBackend:
         self._options, self._kernels = options, kernels
         self.range_kernels = kernels.straight_through
         self.grid_kernels = kernels.grid_step
-        self._views = PackedViews(torch.device("cpu"))
+        self._views = PackedViews(self._pack)
         self._screen = torch.empty(0, 2)
         self._image_gradient = torch.empty(0)
 
@@ -139,6 +140,23 @@ class CpuBackend:
         if not raw.gaussian_count:  # which the kernel does not draw
             frame.image.copy_(background.clamp(0, 1)[:, None, None].expand_as(frame.image))
         return frame
+
+    def _pack(self, camera: Camera) -> Tensor:
+        settings = self._kernels.raw.GaussianRasterizationSettings(
+            image_height=int(camera.image_height),
+            image_width=int(camera.image_width),
+            tanfovx=math.tan(camera.FoVx * 0.5),
+            tanfovy=math.tan(camera.FoVy * 0.5),
+            bg=torch.zeros(3),
+            scale_modifier=1.0,
+            viewmatrix=camera.world_view_transform,
+            projmatrix=camera.full_proj_transform,
+            sh_degree=0,
+            campos=camera.camera_center,
+            prefiltered=False,
+            debug=False,
+        )
+        return self._kernels.raw.pack(settings)
 
     def _fit_buffers(self, raw: RawParameters, camera: Camera) -> None:
         if self._screen.shape[0] != raw.gaussian_count:

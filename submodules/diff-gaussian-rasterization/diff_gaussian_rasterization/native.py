@@ -19,11 +19,12 @@ library, instruction_set = load_library()
 
 LARGEST_IMAGE_SIDE = 1 << 16  # pixels; tiles are counted in 16 bits
 MOST_GAUSSIANS = 1 << 31
-VIEW_NUMBERS = 40  # of a packed view: the floats from Camera.tan_x to Camera.background
+_LEAST_CENTRE = 1e-6  # less is the rounding of float32 matrices
 
 STAGES = ("project", "sort", "blend", "blend backward", "project backward")
 
 _address = ctypes.c_void_p
+_Matrix = ctypes.Array[ctypes.c_float]
 
 
 class Camera(ctypes.Structure):
@@ -34,6 +35,8 @@ class Camera(ctypes.Structure):
         ("height", ctypes.c_int32),
         ("tan_x", ctypes.c_float),
         ("tan_y", ctypes.c_float),
+        ("centre_x", ctypes.c_float),
+        ("centre_y", ctypes.c_float),
         ("view", ctypes.c_float * 16),
         ("projection", ctypes.c_float * 16),
         ("position", ctypes.c_float * 3),
@@ -42,6 +45,9 @@ class Camera(ctypes.Structure):
         ("sh_degree", ctypes.c_int32),
         ("antialiasing", ctypes.c_int32),
     ]
+
+
+VIEW_NUMBERS = (Camera.scale_modifier.offset - Camera.tan_x.offset) // 4  # floats of a packed view
 
 
 class Scene(ctypes.Structure):
@@ -212,19 +218,18 @@ def address(tensor: torch.Tensor | None) -> int | None:
 
 def camera_of(settings: GaussianRasterizationSettings) -> Camera:
     """The view that the settings describe; ValueError where they are out of range."""
-    for name in ("image_width", "image_height"):
-        side = getattr(settings, name)
-        if not 0 < int(side) <= LARGEST_IMAGE_SIDE:
-            raise ValueError(f"{name} must be between 1 and {LARGEST_IMAGE_SIDE}, not {side}.")
-    if not 0 <= int(settings.sh_degree) <= 3:
-        raise ValueError(f"sh_degree must be between 0 and 3, not {settings.sh_degree}.")
+    _check_ranges(settings.image_width, settings.image_height, settings.sh_degree)
+    view = _floats("viewmatrix", settings.viewmatrix, 16)
+    projection = _floats("projmatrix", settings.projmatrix, 16)
     return Camera(
         width=int(settings.image_width),
         height=int(settings.image_height),
         tan_x=float(settings.tanfovx),
         tan_y=float(settings.tanfovy),
-        view=_floats("viewmatrix", settings.viewmatrix, 16),
-        projection=_floats("projmatrix", settings.projmatrix, 16),
+        centre_x=image_centre(view, projection, 0),
+        centre_y=image_centre(view, projection, 1),
+        view=view,
+        projection=projection,
         position=_floats("campos", settings.campos, 3),
         background=_floats("bg", settings.bg, 3),
         scale_modifier=float(settings.scale_modifier),
@@ -233,22 +238,54 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
     )
 
 
+def _check_ranges(width: int, height: int, sh_degree: int) -> None:
+    for name, side in (("image_width", width), ("image_height", height)):
+        if not 0 < int(side) <= LARGEST_IMAGE_SIDE:
+            raise ValueError(f"{name} must be between 1 and {LARGEST_IMAGE_SIDE}, not {side}.")
+    if not 0 <= int(sh_degree) <= 3:
+        raise ValueError(f"sh_degree must be between 0 and 3, not {sh_degree}.")
+
+
 def camera_of_view(
     numbers: torch.Tensor, size: tuple[int, int], sh_degree: int, antialiasing: bool
 ) -> Camera:
     """The same from packed `numbers` (see `raw.View`) and (width, height)."""
     width, height = size
-    for name, side in (("width", width), ("height", height)):
-        if not 0 < side <= LARGEST_IMAGE_SIDE:
-            raise ValueError(f"{name} must be between 1 and {LARGEST_IMAGE_SIDE}, not {side}.")
-    if not 0 <= sh_degree <= 3:
-        raise ValueError(f"sh_degree must be between 0 and 3, not {sh_degree}.")
+    _check_ranges(width, height, sh_degree)
     camera = Camera(width=width, height=height, scale_modifier=1.0, sh_degree=sh_degree)
     camera.antialiasing = int(antialiasing)
-    start = ctypes.addressof(camera) + Camera.tan_x.offset
     source = checked("numbers", numbers, (VIEW_NUMBERS,), written=True)
+    start = ctypes.addressof(camera) + Camera.tan_x.offset
     ctypes.memmove(start, source.data_ptr(), 4 * VIEW_NUMBERS)
     return camera
+
+
+def packed_numbers(camera: Camera) -> torch.Tensor:
+    """The numbers from which `camera_of_view` makes the same view; background last."""
+    numbers = torch.empty(VIEW_NUMBERS)
+    start = ctypes.addressof(camera) + Camera.tan_x.offset
+    ctypes.memmove(numbers.data_ptr(), start, 4 * VIEW_NUMBERS)
+    return numbers
+
+
+def image_centre(view: _Matrix, projection: _Matrix, axis: int) -> float:
+    """Camera-space x (`axis` 0) or y (1), over depth, of what the image's centre shows.
+
+    0 unless the principal point lies elsewhere. The settings have no field for it, but it is in the
+    matrices (row-major, for row vectors): clip x is a sum of camera-space x and of depth.
+    """
+    clip, sideways, forward = (
+        [matrix[row * 4 + column] for row in range(3)]
+        for matrix, column in ((projection, axis), (view, axis), (view, 2))
+    )
+    focal, shift = (
+        sum(a * b for a, b in zip(clip, direction, strict=True)) / sum(a * a for a in direction)
+        if any(direction)
+        else 0.0
+        for direction in (sideways, forward)
+    )
+    centre = -shift / focal if focal else 0.0
+    return centre if abs(centre) > _LEAST_CENTRE else 0.0
 
 
 def _floats(name: str, tensor: torch.Tensor, count: int) -> ctypes.Array[ctypes.c_float]:

@@ -34,16 +34,19 @@ class RawGaussians(NamedTuple):
 
 
 class View(NamedTuple):
-    """One view, its numbers packed: made once for a camera, and read without a copy to Python."""
+    """One view whose numbers were packed once, for its camera."""
 
     numbers: torch.Tensor
-    """(40,) float32, contiguous, on the CPU: tangents of half the fields of view (x, y); matrices
-    for row vectors, world to camera (16) and world to clip space (16); centre (3); background (3).
-    """
+    """As `pack` gives them. The last three are the background, and may be changed."""
     width: int
     height: int
     sh_degree: int
     antialiasing: bool
+
+
+def pack(settings: GaussianRasterizationSettings) -> torch.Tensor:
+    """The numbers of a view in one float32 tensor, for `View`. ValueError where out of range."""
+    return native.packed_numbers(native.camera_of(settings))
 
 
 class Frame:
