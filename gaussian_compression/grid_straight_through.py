@@ -17,7 +17,7 @@ from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.penalties import ShMagnitude
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
-from gaussian_compression.trainable import ADAM_EPSILON, AdamSteps, StraightThrough
+from gaussian_compression.trainable import ADAM_EPSILON, AdamSteps
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
 from splat_codec.grid_splats import GridSplats
@@ -32,8 +32,9 @@ from splat_formats.design_grids import (
 if TYPE_CHECKING:
     from diff_gaussian_rasterization import grid_step as kernel
 
-NUMBERS_BESIDE_SH = 13
-"""What a file stores of a Gaussian: centre, opacity, scales, rotation, colour."""
+NUMBERS_OF = {"xyz": 3, "opacity": 1, "scaling": 3, "rotation": 3, "features_dc": 3}
+"""How many numbers a file stores of a Gaussian, beside SH."""
+NUMBERS_BESIDE_SH = sum(NUMBERS_OF.values())
 
 
 class PlainGridStraightThrough:
@@ -69,6 +70,10 @@ class PlainGridStraightThrough:
         """See Trainable."""
         self._adam(gradients, rates)
         self.seen = self._quantizer.decoded(self.coded)
+
+    def trained(self) -> RawParameters:
+        """The full-precision parameters, in the decoded basis."""
+        return self._quantizer.from_coding_basis(self.coded)
 
     def stored(self) -> GridSplats:
         """See StraightThrough."""
@@ -119,9 +124,16 @@ class KernelGridStraightThrough:
         model = kernels.SeenModel(*map(kernels.SeenState, states, self.seen))
         self._step(model, self._steps, eps=ADAM_EPSILON)
 
+    def trained(self) -> RawParameters:
+        """The full-precision parameters, in the decoded basis."""
+        return self._quantizer.from_coding_basis(self.coded)
+
     def stored(self) -> GridSplats:
         """See StraightThrough."""
         return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
+
+
+GridStraightThrough = PlainGridStraightThrough | KernelGridStraightThrough
 
 
 def coded_sparsity(
@@ -134,20 +146,32 @@ def coded_sparsity(
     return [ShMagnitude(weights.flatten().contiguous(), operations)]
 
 
+def grid_straight_through(
+    raw: RawParameters,
+    quantizer: GridQuantizer,
+    sensitivity: RenderSensitivity,
+    settings: GridSettings,
+    operations: ArrayOperations,
+) -> GridStraightThrough:
+    """The optimiser of `raw`, which stays as it is and has ordered axes, on these grids."""
+    fused = operations.grid_kernels is not None
+    kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
+    pull = settings.sparsity * sensitivity.absolute_error
+    return kind(raw, quantizer, settings, pull, operations)
+
+
 def on_fitted_grids(
     raw: RawParameters,
     sensitivity: RenderSensitivity,
     settings: GridSettings,
     operations: ArrayOperations,
-) -> StraightThrough:
+) -> GridStraightThrough:
     """The optimiser of `raw` (which stays as it is) on grids that fit its measured sensitivities.
 
     `sensitivity` is that of `raw`, whose ellipsoids have ordered axes.
     """
-    fused = operations.grid_kernels is not None
-    kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
-    pull = settings.sparsity * sensitivity.absolute_error
-    return kind(raw, fitted_quantizer(raw, sensitivity, settings), settings, pull, operations)
+    quantizer = fitted_quantizer(raw, sensitivity, settings)
+    return grid_straight_through(raw, quantizer, sensitivity, settings, operations)
 
 
 def fitted_quantizer(
@@ -165,7 +189,8 @@ def fitted_quantizer(
     numbers = (NUMBERS_BESIDE_SH + 3 * splats.features_rest.shape[1]) * splats.count
     tolerance = settings.noise / numbers
     grids, classes = fit_grids(splats, measured, tolerance, start)
-    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
+    pixels = sensitivity.pixel_sizes.cpu().numpy().astype(np.float64)
+    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance, pixels)
     far = np.zeros(splats.count, bool)
     far[rows_beyond_cells(splats.xyz, grids.position)] = True
     settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))

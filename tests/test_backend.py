@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CPU backend against autograd over `render`: one loss, one gradient; and who is chosen."""
 
-import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diff_gaussian_rasterization import native
 from diff_gaussian_rasterization import raw as rasterizer
 from reference.random_splats import random_raw
+from reference.random_views import camera
 
 from arguments import OptimizationOptions
 from gaussian_renderer.autograd_backend import AutogradBackend
@@ -27,25 +26,6 @@ CPU = torch.device("cpu")
 WHITE = torch.ones(3)
 NUMBERS = native.VIEW_NUMBERS
 BOTH = [AutogradBackend(RenderOptions()), backend_for(CPU, RenderOptions())]
-
-
-def camera(width: int = 45, height: int = 37) -> Camera:
-    generator = np.random.default_rng(0)
-    photo = torch.from_numpy(generator.integers(0, 256, (3, height, width), dtype=np.uint8))
-    return Camera(
-        resolution=(width, height),
-        colmap_id=0,
-        R=np.eye(3),
-        T=np.array([0.1, -0.2, 9.0]),
-        FoVx=1.0,
-        FoVy=2 * math.atan(math.tan(0.5) * height / width),
-        depth_params=None,
-        image=None,
-        invdepthmap=None,
-        image_name="view.png",
-        uid=0,
-        image_u8=photo,
-    )
 
 
 def scene(sh_degree: int = 3) -> RawParameters:

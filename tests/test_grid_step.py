@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from reference.random_splats import random_raw, random_sensitivity
+from reference.random_splats import measured, random_raw, random_sensitivity
 
 from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.grid_straight_through import (
@@ -21,7 +21,6 @@ from gaussian_compression.grid_straight_through import (
     on_fitted_grids,
     with_ordered_raw_axes,
 )
-from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
 from gaussian_compression.trainable import take_step
 from gaussian_renderer.backend import RenderOptions
@@ -50,7 +49,7 @@ def model(count: int, sh_degree: int, far: int = 0) -> RawParameters:
 
 
 def quantizer_of(raw: RawParameters) -> GridQuantizer:
-    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.01)
+    sensitivity = measured(random_sensitivity(raw), absolute_error=0.01)
     settings = GridSettings(noise=1.6e-4 * raw.gaussian_count)
     return fitted_quantizer(raw, sensitivity, settings)
 
@@ -174,7 +173,7 @@ def test_gradients_are_pulled_back_as_by_the_twin(count: int, sh_degree: int) ->
 
 def test_the_step_is_chosen_by_the_operations() -> None:
     raw = model(50, 1)
-    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.01)
+    sensitivity = measured(random_sensitivity(raw), absolute_error=0.01)
     fused = on_fitted_grids(raw, sensitivity, GridSettings(), KERNELS)
     assert isinstance(fused, KernelGridStraightThrough)
     plain = on_fitted_grids(raw, sensitivity, GridSettings(), PLAIN)
