@@ -212,8 +212,11 @@ class Training:
             self.options.pipe.debug = True
             self.backend = choose_backend(self.options)
             self.gradient_step = self._gradient_step()
+        background = self.draw_background()
         camera = self.queue.draw()
-        view_loss = self.gradient_step(camera, self.draw_background())
+        if self.options.optimization.random_background:
+            camera = camera.over(background)
+        view_loss = self.gradient_step(camera, background)
         reporter.step(iteration, camera, view_loss, time.perf_counter() - started)
         if iteration in self.milestones.test:
             reporter.scores(iteration)

@@ -133,6 +133,9 @@ class KernelGridStraightThrough:
         return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
 
 
+GridStraightThrough = PlainGridStraightThrough | KernelGridStraightThrough
+
+
 def coded_sparsity(
     coded: RawParameters, quantizer: GridQuantizer, pull: float, operations: ArrayOperations
 ) -> list[ShMagnitude]:
@@ -141,9 +144,6 @@ def coded_sparsity(
         return []
     weights = pull / coded.features_rest.numel() * quantizer.steps_per_sh()
     return [ShMagnitude(weights.flatten().contiguous(), operations)]
-
-
-GridStraightThrough = PlainGridStraightThrough | KernelGridStraightThrough
 
 
 def grid_straight_through(
@@ -156,9 +156,8 @@ def grid_straight_through(
     """The optimiser of `raw`, which stays as it is and has ordered axes, on these grids."""
     fused = operations.grid_kernels is not None
     kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
-    return kind(
-        raw, quantizer, settings, settings.sparsity * sensitivity.absolute_error, operations
-    )
+    pull = settings.sparsity * sensitivity.absolute_error
+    return kind(raw, quantizer, settings, pull, operations)
 
 
 def on_fitted_grids(

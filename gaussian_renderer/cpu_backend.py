@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from gaussian_renderer.packed_views import PackedViews
 from scene.cameras import Camera
 from scene.kernel_adam import KernelAdam
 from scene.raw_parameters import RawParameters
-from utils.optional_modules import installed
+from utils.optional_modules import load
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,13 @@ class CpuKernels:
 
 
 def cpu_kernels() -> CpuKernels | None:
-    """The kernels; None where a package is another project's or is not installed."""
+    """The kernels; None where a package is another project's, or cannot be imported."""
     names = ("raw", "adam", "statistics", "straight_through", "grid_step")
-    modules = {name: f"diff_gaussian_rasterization.{name}" for name in names}
-    if not all(map(installed, [*modules.values(), "fused_ssim"])):
+    modules = {name: load(f"diff_gaussian_rasterization.{name}") for name in names}
+    loss = load("fused_ssim")
+    if None in modules.values() or not hasattr(loss, "l1_ssim_value_and_gradient"):
         return None
-    loss = import_module("fused_ssim")
-    if not hasattr(loss, "l1_ssim_value_and_gradient"):
-        return None
-    loaded = {name: import_module(module) for name, module in modules.items()}
-    return CpuKernels(loss=loss, **loaded)
+    return CpuKernels(loss=loss, **modules)
 
 
 class CpuBackend:
@@ -51,7 +48,7 @@ class CpuBackend:
         self._options, self._kernels = options, kernels
         self.range_kernels = kernels.straight_through
         self.grid_kernels = kernels.grid_step
-        self._views = PackedViews(torch.device("cpu"))
+        self._views = PackedViews(self._pack)
         self._screen = torch.empty(0, 2)
         self._image_gradient = torch.empty(0)
 
@@ -143,6 +140,23 @@ class CpuBackend:
         if not raw.gaussian_count:  # which the kernel does not draw
             frame.image.copy_(background.clamp(0, 1)[:, None, None].expand_as(frame.image))
         return frame
+
+    def _pack(self, camera: Camera) -> Tensor:
+        settings = self._kernels.raw.GaussianRasterizationSettings(
+            image_height=int(camera.image_height),
+            image_width=int(camera.image_width),
+            tanfovx=math.tan(camera.FoVx * 0.5),
+            tanfovy=math.tan(camera.FoVy * 0.5),
+            bg=torch.zeros(3),
+            scale_modifier=1.0,
+            viewmatrix=camera.world_view_transform,
+            projmatrix=camera.full_proj_transform,
+            sh_degree=0,
+            campos=camera.camera_center,
+            prefiltered=False,
+            debug=False,
+        )
+        return self._kernels.raw.pack(settings)
 
     def _fit_buffers(self, raw: RawParameters, camera: Camera) -> None:
         if self._screen.shape[0] != raw.gaussian_count:

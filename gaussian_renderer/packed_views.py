@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor
 
 from scene.cameras import Camera
@@ -19,8 +18,8 @@ class _Source(NamedTuple):
     """What the numbers were made from, to notice when it changes."""
 
     matrices: tuple[Tensor, ...]
-    fields_of_view: tuple[float, float]
     versions: tuple[int, ...]
+    size_and_fields_of_view: tuple[float, ...]
 
     def same_as(self, other: _Source) -> bool:
         """Whether these are the very same tensors, unchanged."""
@@ -34,31 +33,26 @@ class _Packed(NamedTuple):
 
 
 class PackedViews:
-    """Packed cameras of one device, each kept as long as its camera lives."""
+    """The packed numbers of cameras, each kept as long as its camera lives."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, pack: Callable[[Camera], Tensor]) -> None:
+        """`pack` gives a camera's numbers on the device, the last three for the background."""
+        self._pack = pack
         self._packed: WeakKeyDictionary[Camera, _Packed] = WeakKeyDictionary()
 
     def __call__(self, camera: Camera, background: Tensor) -> Tensor:
-        """(40,) float32: tangents of half the fields of view (x, y), world to camera (16), world to
-        clip space (16), centre (3), background (3). Good until the next call for this camera.
-        """
+        """The numbers of a view. Valid until the next call for this camera."""
         source = _source_of(camera)
         packed = self._packed.get(camera)
         if packed is None or not packed.source.same_as(source):
-            packed = _Packed(self._pack(source), source)
+            packed = _Packed(self._pack(camera), source)
             self._packed[camera] = packed
         packed.numbers[-_BACKGROUND:].copy_(background)
         return packed.numbers
-
-    def _pack(self, source: _Source) -> Tensor:
-        tangents = torch.tensor([math.tan(angle * 0.5) for angle in source.fields_of_view])
-        parts = (tangents, *source.matrices, torch.zeros(_BACKGROUND))
-        return torch.cat([part.detach().flatten().float().to(self._device) for part in parts])
 
 
 def _source_of(camera: Camera) -> _Source:
     matrices = camera.world_view_transform, camera.full_proj_transform, camera.camera_center
     versions = tuple(0 if tensor.is_inference() else tensor._version for tensor in matrices)
-    return _Source(matrices, (camera.FoVx, camera.FoVy), versions)
+    numbers = camera.image_width, camera.image_height, camera.FoVx, camera.FoVy
+    return _Source(matrices, versions, numbers)

@@ -88,7 +88,8 @@ def test_shapes_count_where_the_image_is_overexposed() -> None:
 
 def test_limits_change_neither_image_nor_error() -> None:
     raw = scene(0.5)._replace(features_dc=3 * random_raw(60, 1).features_dc)
-    shown = backend_for(BLACK.device, RenderOptions()).draw(camera(), raw, torch.ones(3), 1)
+    backend = backend_for(BLACK.device, RenderOptions())
+    shown = backend.draw(camera(), raw, torch.ones(3), 1)
     difference = shown - camera().image_u8.float() / 255
     found = of(raw, background=torch.ones(3))
     assert found.psnr == pytest.approx(-10 * np.log10(float(difference.square().mean())), abs=1e-3)

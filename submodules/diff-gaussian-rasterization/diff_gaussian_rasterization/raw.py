@@ -14,7 +14,7 @@ import torch
 
 from . import native
 from ._C import Gradients, Parameters, gradients_of, scene_of
-from .native import address, checked
+from .native import address, checked, row_count
 from .settings import GaussianRasterizationSettings
 
 
@@ -34,16 +34,19 @@ class RawGaussians(NamedTuple):
 
 
 class View(NamedTuple):
-    """One view, its numbers packed: made once for a camera, and read without a copy to Python."""
+    """One view whose numbers were packed once, for its camera."""
 
     numbers: torch.Tensor
-    """(40,) float32, contiguous, on the CPU: tangents of half the fields of view (x, y); matrices
-    for row vectors, world to camera (16) and world to clip space (16); centre (3); background (3).
-    """
+    """As `pack` gives them. The last three are the background, and may be changed."""
     width: int
     height: int
     sh_degree: int
     antialiasing: bool
+
+
+def pack(settings: GaussianRasterizationSettings) -> torch.Tensor:
+    """The numbers of a view in one float32 tensor, for `View`. ValueError where out of range."""
+    return native.packed_numbers(native.camera_of(settings))
 
 
 class Frame:
@@ -71,7 +74,7 @@ class Frame:
         return self._seconds if self._context is None else self._context[0].stage_seconds()
 
     def counts(self) -> dict[str, int]:
-        """Sizes of this view, for benchmarks; empty unless rendered for training."""
+        """Sizes of this view, for benchmarks; no entries unless rendered for training."""
         return {} if self._context is None else self._context[0].counts()
 
     def backward(
@@ -157,7 +160,7 @@ def release_buffers() -> None:
 
 
 def _checked(gaussians: RawGaussians, *, written: bool = False) -> Parameters:
-    n = gaussians.xyz.shape[0]
+    n = row_count("xyz", gaussians.xyz)
     shapes = {
         "xyz": (n, 3),
         "features_dc": (n, 1, 3),
