@@ -57,7 +57,7 @@ def limit_memory() -> None:
 
 
 def write_files(corpus: Path, versions: Sequence[str]) -> None:
-    """What to start from, as one_input takes it: files of these versions, of all if none is given."""
+    """What to start from, as one_input takes it: files of these versions, or of all."""
     for path in GOLDEN.glob("good_*.f3dgs"):
         if not versions or any(f"_v{version}_" in path.name for version in versions):
             (corpus / path.stem).write_bytes(unpacked(path.read_bytes()))
