@@ -22,9 +22,8 @@ from gaussian_compression.trainable import StraightThrough
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
 from splat_codec.grid_splats import GridSplats
+from splat_formats.outliers import without_invisible
 
-LEAST_OPACITY = 1 / 255
-"""Rasterisers leave out what is fainter."""
 LEAST_START = 10.0
 """dB: a model of the photographed scene reaches more."""
 FAR_BELOW_START = 1.0
@@ -102,10 +101,13 @@ def end_warnings(start: Quality, shipped: Quality, promise: Promise) -> list[str
     return warnings
 
 
-def with_visible_rows(raw: RawParameters) -> RawParameters:
-    """`raw` without Gaussians too faint for any image; as it is, if all are."""
-    visible = raw.opacity[:, 0].sigmoid() >= LEAST_OPACITY
-    return raw if visible.all() or not visible.any() else raw.rows(visible)
+def visible_rows(raw: RawParameters) -> RawParameters:
+    """`raw` without Gaussians that no image can show; as it is, if none can be shown."""
+    kept, adjustments = without_invisible(raw.to_splats())
+    if not kept.count:
+        return raw
+    adjustments.log()
+    return RawParameters.from_splats(kept, raw.xyz.device)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def on_grids(
     raw: RawParameters, guard_psnr: float, tools: FinalTools, grids: GridSettings
 ) -> OnGrids:
     """`raw`, whose quality on guard views is given, as the file stores it."""
-    raw = with_ordered_raw_axes(with_visible_rows(raw))
+    raw = with_ordered_raw_axes(visible_rows(raw))
     sensitivity = tools.sensitivity(raw)
     # Training views look better than others: noise is meant against the error of those.
     unseen = min(guard_psnr, sensitivity.psnr)
