@@ -11,6 +11,7 @@ import os
 import numpy as np
 
 from splat_formats.ply_table import PlyTable, read_ply_table
+from splat_formats.scene import SplatScene
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, FloatArray, Splats
 from utils.errors import InputError
 from utils.files import atomic_path
@@ -22,6 +23,22 @@ _OPACITY = ["opacity"]
 _SCALE = ["scale_0", "scale_1", "scale_2"]
 _ROTATION = ["rot_0", "rot_1", "rot_2", "rot_3"]
 _ROWS_PER_WRITE = 1 << 16  # 16 MB of rows: large enough for the disk, small beside the model
+
+
+def is_ply(head: bytes) -> bool:
+    """Whether a file that begins with `head` is a PLY."""
+    return head.split(maxsplit=1)[:1] == [b"ply"]
+
+
+def read_ply_scene(path: str | os.PathLike[str]) -> SplatScene:
+    """The Gaussians in the PLY file at `path`, and what else its header holds."""
+    return SplatScene(read_ply(path))
+
+
+def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> tuple[str, ...]:
+    """Writes the scene to `path`, whole or not at all."""
+    write_ply(path, scene.splats)
+    return ()
 
 
 def read_ply(path: str | os.PathLike[str]) -> Splats:
