@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One way to read and one to write every file of Gaussians. A format is one line of `FORMATS`."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +9,13 @@ from pathlib import Path
 
 from splat_codec.errors import CorruptFile
 from splat_formats.f3dgs_file import is_f3dgs, read_f3dgs, write_f3dgs
+from splat_formats.foreign import foreign_kind, kind_of_folder
 from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
 from splat_formats.scene import SplatScene
 from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _HEAD_BYTES = 1 << 12
 
@@ -23,6 +27,7 @@ class SplatFormat:
     """How files of one format are recognised, read and written."""
 
     name: str
+    """With its article, for messages."""
     endings: tuple[str, ...]
     """Of file names, lower case, with the dot."""
     is_beginning: Callable[[bytes], bool]
@@ -34,9 +39,9 @@ class SplatFormat:
 
 
 FORMATS = (
-    SplatFormat("PLY", (".ply",), is_ply, read_ply_scene, write_ply_scene),
-    SplatFormat(".f3dgs", (".f3dgs",), is_f3dgs, read_f3dgs, write_f3dgs),
-    SplatFormat("published Fast-3DGS", (), is_published_file, read_published_scene),
+    SplatFormat("a PLY", (".ply",), is_ply, read_ply_scene, write_ply_scene),
+    SplatFormat("a .f3dgs file", (".f3dgs",), is_f3dgs, read_f3dgs, write_f3dgs),
+    SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
 )
 
 
@@ -46,15 +51,26 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
     Raises InputError for what is no such file, and for a damaged one.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
-    chosen = _format_of_content(path) or _format_of_name(path)
+    if path.is_dir():
+        raise InputError(f"{path}: this is {kind_of_folder(path)}")
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    chosen = _format_of_content(head)
     if chosen is None:
-        raise InputError(f"{path}: no file of Gaussians: expected {_names()}")
+        kind = foreign_kind(path, head)
+        chosen = _format_of_name(path)
+        if kind or chosen is None:
+            raise InputError(f"{path}: this is {kind or 'no model'}; expected {_names()}")
     try:
         return chosen.read(path)
     except CorruptFile as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:
+    """Logs each as a warning about this file."""
+    for notice in notices:
+        logger.warning("%s: %s", path, notice)
 
 
 def write_splats(path: str | os.PathLike[str], scene: SplatScene) -> Notices:
@@ -77,9 +93,7 @@ def writable_endings() -> str:
     return " or ".join(ending for known in FORMATS if known.write for ending in known.endings)
 
 
-def _format_of_content(path: Path) -> SplatFormat | None:
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+def _format_of_content(head: bytes) -> SplatFormat | None:
     return next((known for known in FORMATS if known.is_beginning(head)), None)
 
 
@@ -89,4 +103,4 @@ def _format_of_name(path: Path) -> SplatFormat | None:
 
 
 def _names() -> str:
-    return " or ".join(known.name for known in FORMATS)
+    return ", ".join(known.name for known in FORMATS)

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and writing by `read_splats` and `write_splats`, whatever the format."""
 
+import gzip
+import io
+import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +52,72 @@ def test_an_unknown_ending_is_an_error(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_file_of_gaussians(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file"):
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
         read_splats(tmp_path / "gone.ply")
-    (tmp_path / "a.txt").write_text("hello")
-    with pytest.raises(InputError, match="no file of Gaussians"):
-        read_splats(tmp_path / "a.txt")
+    with pytest.raises(InputError, match="this is a folder: a file is expected"):
+        read_splats(tmp_path)
+    (tmp_path / "meta.json").touch()
+    with pytest.raises(InputError, match="SOG"):
+        read_splats(tmp_path)
+
+
+def zip_of(*names: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+    return content.getvalue()
+
+
+FOREIGN = {
+    "a.spz": (b"NGSP" + bytes(28), "an SPZ file"),
+    "old.spz": (gzip.compress(b"NGSP\2\0\0\0" + bytes(90)), "an SPZ file"),
+    "spz.ply": (gzip.compress(b"NGSP\2\0\0\0" + bytes(90)), "an SPZ file"),
+    "other.gz": (gzip.compress(b"hello"), "a gzip archive that holds no PLY"),
+    "broken.gz": (b"\x1f\x8b\x00\x00\x00", "a gzip archive"),
+    "a.sog": (zip_of("meta.json", "means_l.webp"), "a SOG file"),
+    "folder.zip": (zip_of("x/meta.json"), "a SOG file"),
+    "a.pth": (zip_of("archive/data.pkl"), "a PyTorch checkpoint"),
+    "b.zip": (zip_of("x.ply"), "a ZIP archive"),
+    "c.zip": (b"PK\x03\x04", "a damaged ZIP"),
+    "meta.json": (b'{"version": 2, "means": {}}', "the meta.json of a SOG model"),
+    "cameras.json": (b"{}", "a JSON file"),
+    "means_l.webp": (b"RIFF\0\0\0\0WEBPVP8L", "a WebP image"),
+    "a.splat": (bytes(range(64)), "a .splat file"),
+    "a.ksplat": (b"\0\1" + bytes(4096), "a .ksplat file"),
+    "a.glb": (b"glTF\2\0\0\0", "a binary glTF"),
+    "a.csv": (b"x,y,z\n1,2,3\n", "a CSV table"),
+    "a.txt": (b"hello", "a text file"),
+    "failed.f3dgs": (b"<!DOCTYPE html><html>", "a web page"),
+    "lfs.ply": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    "empty.ply": (b"", "an empty file"),
+    "a.bin": (b"\1\2\3", "no model; expected a PLY"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_files_are_named(tmp_path: Path, name: str) -> None:
+    content, message = FOREIGN[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(f"{name}: this is {message}")):
+        read_splats(tmp_path / name)
+
+
+def test_a_ply_in_gzip_is_a_ply(tmp_path: Path) -> None:
+    splats = random_splats(50, 1)
+    write_splats(tmp_path / "a.ply", SplatScene(splats))
+    packed = gzip.compress((tmp_path / "a.ply").read_bytes())
+    for name in ("model.ply.gz", "model.ply"):
+        (tmp_path / name).write_bytes(packed)
+        assert_equal(splats, read_splats(tmp_path / name).splats)
+    (tmp_path / "cut.ply.gz").write_bytes(packed[:-20])
+    with pytest.raises(InputError, match="damaged gzip"):
+        read_splats(tmp_path / "cut.ply.gz")
+    short = gzip.compress((tmp_path / "a.ply").read_bytes()[:-1])
+    (tmp_path / "short.ply.gz").write_bytes(short)
+    with pytest.raises(InputError, match="promises 50 vertices, the file has 49"):
+        read_splats(tmp_path / "short.ply.gz")
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
