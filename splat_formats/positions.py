@@ -9,7 +9,7 @@ import numpy.typing as npt
 from splat_formats.scene import NO_ORIGIN, Origin
 from splat_formats.splats import FloatArray
 
-_SAMPLE = 1 << 16  # Gaussians that decide
+_SAMPLE = 1 << 14  # Gaussians that decide
 # What a Gaussian's position needs: steps of this part of its size, the mean over its axes that the
 # grids of positions use too (design_grids.py), whose own steps are about twice as wide.
 _NEEDED_STEP = 1 / 16
