@@ -25,14 +25,24 @@ class GroupParams:
     """The values of one option group, as attributes."""
 
 
-def _option(default: Any, text: str, *spellings: str) -> Any:
-    """A dataclass field that is also an option, with further `spellings` such as "-s"."""
-    return field(default=default, metadata={"help": text, "spellings": spellings})
+def _option(default: Any, text: str, *spellings: str, recorded: bool = False) -> Any:
+    """A dataclass field that is also an option, with further `spellings` such as "-s".
+
+    `recorded`: `cfg_args` holds it, though it is no loading option. On the command line it is None
+    where it is not given, so that the recorded value applies.
+    """
+    metadata = {"help": text, "spellings": spellings, "recorded": recorded}
+    return field(default=default, metadata=metadata)
+
+
+def _declared_elsewhere(default: Any) -> Any:
+    """A dataclass field whose option another group declares."""
+    return field(default=default, metadata={"declared": False})
 
 
 @dataclass
 class ModelOptions(GroupParams):
-    """What to load: the options that `cfg_args` records."""
+    """What to load and how it was trained: what `cfg_args` records."""
 
     sh_degree: int = _option(3, "highest degree of the spherical harmonics, 0 to 3")
     source_path: str = _option("", "folder of the dataset", "-s")
@@ -46,6 +56,8 @@ class ModelOptions(GroupParams):
     train_test_exp: bool = _option(False, "train an exposure correction per image")
     data_device: str = _option("cuda", "device that holds the photos")
     eval: bool = _option(False, "hold out every 8th image for testing")
+    antialiasing: bool = _declared_elsewhere(False)
+    """A model must be rendered as it was trained; the option is a pipeline option."""
 
 
 @dataclass
@@ -57,7 +69,9 @@ class PipelineOptions(GroupParams):
         False, "compute 3D covariances in PyTorch", "--convert_cov3D_python"
     )
     debug: bool = _option(False, "check the kernels after each call")
-    antialiasing: bool = _option(False, "correct opacities for the screen-space low-pass filter")
+    antialiasing: bool = _option(
+        False, "correct opacities for the screen-space low-pass filter", recorded=True
+    )
 
 
 @dataclass
@@ -106,7 +120,8 @@ class ParamGroup(Generic[Options]):
         self._options = options
         group = parser.add_argument_group(title)
         for option in fields(options):
-            _declare(group, option, sentinel)
+            if option.metadata.get("declared", True):
+                _declare(group, option, sentinel or option.metadata["recorded"])
 
     def extract(self, args: Namespace) -> Options:
         """This group's values out of parsed `args`; defaults where absent or None."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import compress
 from arguments import (
     ModelOptions,
     ModelParams,
@@ -22,7 +23,8 @@ from arguments import (
 
 CFG_LINE = (
     "Namespace(sh_degree=3, source_path='/abs/x', model_path='out', images='images', depths='', "
-    "resolution=-1, white_background=False, train_test_exp=False, data_device='cuda', eval=True)"
+    "resolution=-1, white_background=False, train_test_exp=False, data_device='cuda', eval=True, "
+    "antialiasing=False)"
 )
 
 
@@ -137,6 +139,29 @@ def test_command_line_wins_over_cfg_args_over_defaults(tmp_path: Path) -> None:
     assert args.iteration == -1, "only loading options come from cfg_args"
     assert args.antialiasing and not args.eval
     assert args.data_device == "cuda" and args.depths == ""
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("given", [True, False])
+def test_antialiasing_is_recorded_in_training_and_holds_for_rendering(
+    tmp_path: Path, trained: bool, given: bool
+) -> None:
+    parser, model, *_ = training_parser()
+    options = model.extract(parser.parse_args(["--antialiasing"] if trained else []))
+    write_cfg_args(tmp_path, options)
+    assert read_cfg_args(tmp_path)["antialiasing"] is trained
+    parser = ArgumentParser()
+    model, pipeline = ModelParams(parser, sentinel=True), PipelineParams(parser)
+    args = get_combined_args(parser, ["-m", str(tmp_path), *(["--antialiasing"] if given else [])])
+    assert pipeline.extract(args).antialiasing is (trained or given)
+    assert model.extract(args).antialiasing is (trained or given)
+
+
+def test_compression_takes_antialiasing_from_the_model_folder(tmp_path: Path, command_line) -> None:
+    write_cfg_args(tmp_path, ModelOptions(antialiasing=True))
+    command_line("-m", tmp_path)
+    parser, _, pipeline = compress.build_parser()
+    assert pipeline.extract(compress.parse(parser)).antialiasing
 
 
 def test_without_a_model_folder_there_is_no_cfg_args() -> None:

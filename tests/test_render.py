@@ -87,6 +87,19 @@ def test_command_line_wins_over_cfg_args(model: Path, command_line) -> None:
     assert read_png(model / "test" / "ours_9" / "gt" / "00000.png").shape == (3, 9, 12)
 
 
+def test_a_model_trained_with_antialiasing_is_rendered_with_it(model: Path, command_line) -> None:
+    def rendered(*options: str) -> torch.Tensor:
+        command_line("-m", model, "--skip_train", *options)
+        script.main()
+        return read_png(model / "test" / "ours_9" / "renders" / "00000.png")
+
+    without, repeated = rendered(), rendered("--antialiasing")
+    cfg_args = (model / "cfg_args").read_text()
+    (model / "cfg_args").write_text(cfg_args.replace("antialiasing=False", "antialiasing=True"))
+    assert not torch.equal(without, repeated)
+    assert torch.equal(rendered(), repeated)
+
+
 def test_model_folder_must_be_given(command_line, capsys) -> None:
     command_line("--skip_train")
     with pytest.raises(SystemExit) as stopped:
