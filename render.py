@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -74,6 +74,7 @@ def main() -> None:
     wanted = {"train": not args.skip_train, "test": not args.skip_test}
     splits = [name for name, is_wanted in wanted.items() if is_wanted]
     scene = Scene(options, gaussians, args.iteration, shuffle=False, splits=splits)
+    pipe = replace(pipe, antialiasing=pipe.antialiasing or gaussians.metadata.antialiasing)
     background = torch.full((3,), float(options.white_background), device=gaussians.device)
     cameras = {"train": scene.getTrainCameras(), "test": scene.getTestCameras()}
     if not any(cameras.values()):

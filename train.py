@@ -9,7 +9,7 @@ import uuid
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NoReturn
@@ -37,6 +37,7 @@ from scene.densification import accumulate, densifies, is_active, prunes_large, 
 from scene.optimizer import take_step
 from scene.raw_parameters import RawParameters
 from scene.view_queue import ViewQueue
+from splat_formats.scene import NO_ORIGIN
 from utils import cli
 from utils.errors import InputError
 from utils.general_utils import safe_state
@@ -166,7 +167,7 @@ class Training:
     def start_from(self, path: str) -> None:
         """Go on from a checkpoint, or start from the Gaussians of a PLY."""
         if path.lower().endswith(".ply"):
-            self.gaussians.load_ply(path)
+            self._start_from_ply(path)
             self.gaussians.training_setup(self.options.optimization)
             return
         checkpoint = load_checkpoint(path)
@@ -175,6 +176,16 @@ class Training:
         if checkpoint.loop is not None:
             checkpoint.loop.apply()
             self.queue.resume(checkpoint.loop.views_left)
+
+    def _start_from_ply(self, path: str) -> None:
+        self.gaussians.load_ply(path)
+        metadata = self.gaussians.metadata
+        if metadata.origin != NO_ORIGIN:
+            raise InputError(
+                f"{path}: training needs positions near 0: move the model and the cameras there"
+            )
+        antialiasing = self.options.model.antialiasing
+        self.gaussians.metadata = replace(metadata, antialiasing=antialiasing)
 
     def run(self) -> None:
         """Iterate to the end. Ctrl-C saves after the iteration at hand and then interrupts."""

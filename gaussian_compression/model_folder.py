@@ -9,7 +9,7 @@ MODEL/point_cloud/iteration_K/decoded_from.json    marks it as no start for anot
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from gaussian_compression.pipeline import CompressionJob, CompressionResult
 from splat_codec.attribute_sizes import bytes_by_attribute
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import SECTION_NAMES, bytes_per_section
-from splat_formats.ply import read_ply, write_ply
+from splat_formats.files import log_notices, read_splats, write_splats
+from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
 from utils.files import atomic_path, write_text
@@ -38,13 +39,16 @@ class StartModel:
     """0 for a bare PLY."""
     splats: Splats
     ply_bytes: int
+    metadata: SplatMetadata = field(default_factory=SplatMetadata)
 
 
 def start_from_ply(path: Path, iteration: int = 0) -> StartModel:
     """The model in one PLY file."""
     if not path.is_file():
         raise InputError(f"no PLY at {path}")
-    return StartModel(path, iteration, read_ply(path), path.stat().st_size)
+    scene = read_splats(path)
+    log_notices(path, scene.metadata.notices)
+    return StartModel(path, iteration, scene.splats, path.stat().st_size, scene.metadata)
 
 
 def start_from_folder(model_path: Path) -> StartModel:
@@ -85,7 +89,9 @@ def write_outputs(
     decoded_folder = model_path / "point_cloud" / f"iteration_{iteration}"
     mark = {"file": "compressed/model.f3dgs", "start_iteration": start.iteration}
     write_text(decoded_folder / MARK, json.dumps(mark, indent=1))
-    write_ply(decoded_folder / "point_cloud.ply", result.decoded)
+    metadata = SplatMetadata(job.render_options.antialiasing, start.metadata.origin)
+    ply = decoded_folder / "point_cloud.ply"
+    log_notices(ply, write_splats(ply, SplatScene(result.decoded, metadata)))
     report = build_report(start, iteration, job, result)
     write_text(model_path / "compressed" / "report.json", json.dumps(report, indent=1))
     return iteration, report

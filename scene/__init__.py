@@ -7,6 +7,7 @@ import json
 import logging
 import random
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from arguments import ModelOptions
@@ -14,6 +15,7 @@ from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos
 from scene.cameras import Camera
 from scene.dataset_readers import SceneInfo, readSceneInfo, write_input_ply
 from scene.gaussian_model import GaussianModel
+from scene.origin import relative_to
 from utils.errors import InputError
 from utils.files import write_text
 from utils.system_utils import searchForMaxIteration
@@ -27,6 +29,8 @@ LATEST = -1
 
 class Scene:
     """The cameras of a dataset with their photos, and the Gaussians.
+
+    Cameras are relative to the Gaussians' origin (`GaussianModel.metadata`), as these are.
 
     Where the Gaussians come from: with `load_iteration` (-1: the highest) from the model folder;
     else, if `gaussians` is empty, from the dataset's point cloud, and then `cameras.json` and
@@ -49,7 +53,11 @@ class Scene:
         self.gaussians = gaussians
         self.loaded_iter = self._iteration(load_iteration)
         from_cloud = self.loaded_iter is None and gaussians.get_xyz.numel() == 0
-        info = readSceneInfo(args, with_points=from_cloud)
+        if self.loaded_iter is not None:
+            gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
+        antialiasing = args.antialiasing or gaussians.metadata.antialiasing
+        gaussians.metadata = replace(gaussians.metadata, antialiasing=antialiasing)
+        info = relative_to(readSceneInfo(args, with_points=from_cloud), gaussians.metadata.origin)
         self.cameras_extent: float = info.nerf_normalization["radius"]
         if from_cloud:
             write_model_folder(self.model_path, info)
@@ -60,9 +68,7 @@ class Scene:
         self.test_cameras: dict[float, list[Camera]] = {}
         for scale in resolution_scales:
             self._load_photos(args, info, scale, splits)
-        if self.loaded_iter is not None:
-            gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
-        elif info.point_cloud is not None:
+        if info.point_cloud is not None:
             count = len(info.point_cloud.points)
             logger.info("Number of points at initialisation :  %d", count)
             gaussians.create_from_pcd(info.point_cloud, info.train_cameras, self.cameras_extent)
