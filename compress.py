@@ -101,7 +101,7 @@ def main() -> None:
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     """The command line, and the option groups that it shares with train.py and render.py."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     loading = ModelParams(parser, sentinel=True)
     pipeline = PipelineParams(parser)
     start = parser.add_argument_group("Start model (default: the highest iteration in MODEL)")

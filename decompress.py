@@ -51,7 +51,7 @@ def main() -> None:
 
 def build_parser() -> ArgumentParser:
     """The command line."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "file", type=Path, help="compressed model (.f3dgs, or LZMA of the published code)"
     )

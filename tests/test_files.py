@@ -104,9 +104,9 @@ def test_a_failed_write_leaves_no_new_folder(tmp_path: Path) -> None:
 
 
 def test_an_error_that_names_no_file_gets_its_name(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"No space left on device: .*/a\.ply"):
-        with atomic_path(tmp_path / "a.ply"):
-            raise OSError(28, "No space left on device")
+    no_space = pytest.raises(OSError, match=r"No space left on device: .*/a\.ply")
+    with no_space, atomic_path(tmp_path / "a.ply"):
+        raise OSError(28, "No space left on device")
 
 
 def test_content_is_on_disk_before_the_name(tmp_path: Path, monkeypatch) -> None:

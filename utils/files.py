@@ -130,7 +130,7 @@ def check_target(target: PathLike, *sources: PathLike) -> None:
     if target.is_dir():
         raise InputError(f"{target} is a folder: expected the name of a file to write")
     for source in sources:
-        if target.exists() and Path(source).exists() and os.path.samefile(target, source):
+        if target.exists() and Path(source).exists() and target.samefile(source):
             raise InputError(f"{target} is the input {source}: give another name for the output")
 
 
