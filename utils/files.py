@@ -4,6 +4,7 @@
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -18,7 +19,8 @@ from utils.errors import InputError
 PathLike = str | os.PathLike[str]
 
 _NAME_LENGTH = 100  # characters of a temporary file's stem: file systems end at 255 bytes
-_STAGING = ".incomplete"
+_TEMPORARY_FILE = re.compile(r"\..*\.[0-9a-f]{8}\.tmp(\..*)?")
+_TEMPORARY_FOLDER = re.compile(r"\..*\.(incomplete|replaced)")
 # Some network file systems cannot flush a folder; one that may not be listed cannot be opened.
 _NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
@@ -56,23 +58,53 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: PathLike) -> Iterator[Path]:
-    """A temporary folder, renamed to `path` when the block ends well; removed after an exception.
+    """A temporary folder that takes the place of `path` when the block ends well.
 
-    `path` must not exist. What a killed process left of such a folder is removed first.
+    It is removed after an exception; what a killed process left of one is removed first.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}{_STAGING}")
+    temporary = target.with_name(f".{target.name}.incomplete")
+    replaced = target.with_name(f".{target.name}.replaced")
     with created_folders(target.parent):
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove_folders(temporary, replaced)
         temporary.mkdir()
         try:
             yield temporary
             _to_disk(temporary)
+            if target.exists():
+                target.rename(replaced)
             temporary.rename(target)
             _to_disk(target.parent)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove_folders(temporary)
             raise
+        _remove_folders(replaced)
+
+
+def remove_folder(path: PathLike) -> None:
+    """Removes a folder; killed in between, nothing is left under its name."""
+    folder = Path(path)
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    folder.rename(replaced)
+    _remove_folders(replaced)
+
+
+def remove_leftovers(folder: PathLike) -> None:
+    """Removes what killed processes left in `folder` of `atomic_path` and `atomic_folder`.
+
+    For folders in which no other process writes.
+    """
+    for entry in Path(folder).iterdir() if Path(folder).is_dir() else ():
+        if _TEMPORARY_FILE.fullmatch(entry.name) and entry.is_file():
+            entry.unlink()
+        elif _TEMPORARY_FOLDER.fullmatch(entry.name) and entry.is_dir():
+            shutil.rmtree(entry)
+
+
+def _remove_folders(*folders: Path) -> None:
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 @contextmanager
