@@ -33,7 +33,7 @@ from arguments import (
     write_cfg_args,
 )
 from gaussian_compression.checkpoints import clear_rounds
-from gaussian_compression.file_metadata import changed_settings, describe, up_axis
+from gaussian_compression.file_metadata import changed_settings, up_axis
 from gaussian_compression.model_folder import (
     MEGABYTE,
     Outputs,
@@ -67,6 +67,7 @@ from gaussian_renderer.view_gradient import RenderOptions
 from scene import Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
+from splat_formats.file_description import describe
 from utils.cli import run, show_messages
 from utils.console_progress import ConsoleProgress
 from utils.errors import InputError

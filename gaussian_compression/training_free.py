@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.file_metadata import describe
 from splat_codec.blocks import for_blocks
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, bytes_per_section, encode
 from splat_formats.axes import with_ordered_axes
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
+from splat_formats.file_description import describe
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
 from utils.errors import InputError
