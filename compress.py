@@ -7,7 +7,6 @@ Killed at any moment, the same command goes on from the last finished round.
 """
 
 import logging
-import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, replace
@@ -33,18 +32,24 @@ from arguments import (
     read_cfg_args,
     write_cfg_args,
 )
+from gaussian_compression.checkpoints import clear_rounds
 from gaussian_compression.file_metadata import changed_settings, up_axis
 from gaussian_compression.model_folder import (
     MEGABYTE,
-    TEST_GUARD_WARNING,
+    Outputs,
     StartModel,
     file_path,
+    free_iteration,
+    iteration_folder,
+    prepare_outputs,
     rounds_folder,
     start_from_folder,
     start_from_ply,
     write_outputs,
 )
 from gaussian_compression.pipeline import CompressionJob, compress
+from gaussian_compression.report import CompressionReport
+from gaussian_compression.run_report import TEST_GUARD_WARNING, build_report
 from gaussian_compression.settings import (
     NO_RESTART,
     PUBLISHED_PATIENCE,
@@ -63,10 +68,11 @@ from scene import Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
 from splat_formats.file_description import describe, to_entries
-from splat_formats.scene import Origin, SplatMetadata
+from splat_formats.scene import Origin, SplatMetadata, SplatScene
 from utils.cli import run, show_messages
 from utils.console_progress import ConsoleProgress
 from utils.errors import InputError
+from utils.folder_lock import locked
 
 logger = logging.getLogger("gaussian_compression")
 
@@ -78,32 +84,46 @@ PRESETS = {
 
 
 def main() -> None:
-    """Reads the command line, compresses, writes, says what came out."""
+    """Reads the command line, compresses, writes, prints what came out."""
     show_messages()
     parser, loading, pipeline = build_parser()
     args = parse(parser)
     settings = settings_of(args)
     check_settings(settings)
+    with locked(Path(args.model_path)):
+        options = loading.extract(args)
+        compress_folder(args, options, pipeline.extract(args), settings)
+
+
+def compress_folder(
+    args: Namespace, options: ModelOptions, pipe: PipelineOptions, settings: CompressionSettings
+) -> None:
+    """From the model to its outputs in the model folder."""
     model_path = Path(args.model_path)
     start = find_start(args, model_path)
-    options = check_options(loading.extract(args), start, args.sh_degree)
+    prepare_outputs(model_path, start.path)
+    options = check_options(options, start, args.sh_degree)
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
-    job = build_job(options, pipeline.extract(args), start, settings)
+    job = build_job(options, pipe, start, settings)
     job = with_metadata(job, args.preset, start.metadata.origin)
     if args.restart:
-        shutil.rmtree(job.rounds_folder, ignore_errors=True)
+        clear_rounds(job.rounds_folder)
     result = compress(job, ConsoleProgress())
     complete_model_folder(model_path, options)
-    iteration, report = write_outputs(model_path, start, job, result)
+    iteration = free_iteration(model_path, start.iteration + max(1, result.iterations))
+    report = build_report(start, iteration, job, result)
+    metadata = SplatMetadata(job.render_options.antialiasing, start.metadata.origin)
+    decoded = SplatScene(result.decoded, metadata)
+    write_outputs(model_path, start, Outputs(result.data, decoded, report))
     if not settings.keep_rounds:
-        shutil.rmtree(job.rounds_folder)
-    say_result(model_path, iteration, report)
+        clear_rounds(job.rounds_folder)
+    print_result(model_path, report)
 
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     """The command line, and the option groups that it shares with train.py and render.py."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     loading = ModelParams(parser, sentinel=True)
     pipeline = PipelineParams(parser)
     start = parser.add_argument_group("Start model (default: the highest iteration in MODEL)")
@@ -273,17 +293,19 @@ def complete_model_folder(model_path: Path, options: ModelOptions) -> None:
         write_model_folder(model_path, readSceneInfo(options, with_points=True))
 
 
-def say_result(model_path: Path, iteration: int, report: dict[str, Any]) -> None:
+def print_result(model_path: Path, report: CompressionReport) -> None:
     """What came out, in a few lines."""
-    start, compressed = report["start"], report["compressed"]
-    print(f"{file_path(model_path)}: {compressed['bytes'] / MEGABYTE:.3g} MB, "
-          f"{compressed['ratio']:.1f} times smaller")  # fmt: skip
-    print(f"Gaussians: {start['gaussians']:,} -> {compressed['gaussians']:,}")
-    for views in ("guard", "test"):
-        if start[views]["psnr"] is not None:
-            print(f"PSNR on {views} views: {start[views]['psnr']:.3f} -> "
-                  f"{compressed[views]['psnr']:.3f} dB")  # fmt: skip
-    print(f"Decoded model: {model_path / 'point_cloud' / f'iteration_{iteration}'}")
+    start, compressed = report.start, report.compressed
+    print(f"{file_path(model_path)}: {compressed.bytes / MEGABYTE:.3g} MB, "
+          f"{compressed.ratio:.1f} times smaller")  # fmt: skip
+    print(f"Gaussians: {start.gaussians:,} -> {compressed.gaussians:,}")
+    for views, before, after in (
+        ("guard", start.guard.psnr, compressed.guard.psnr),
+        ("test", start.test.psnr, compressed.test.psnr),
+    ):
+        if before is not None and after is not None:
+            print(f"PSNR on {views} views: {before:.3f} -> {after:.3f} dB")
+    print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")
 
 
 if __name__ == "__main__":

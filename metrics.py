@@ -33,7 +33,9 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 def main() -> None:
     """Scores every model given; ends with status 1 if one of them could not be scored."""
-    parser = ArgumentParser(description="Score rendered test images: PSNR, SSIM, LPIPS")
+    parser = ArgumentParser(
+        allow_abbrev=False, description="Score rendered test images: PSNR, SSIM, LPIPS"
+    )
     parser.add_argument(
         "-m", "--model_paths", required=True, nargs="+", help="one or more model folders"
     )

@@ -188,7 +188,7 @@ class Training:
         self.gaussians.metadata = replace(metadata, antialiasing=antialiasing)
 
     def run(self) -> None:
-        """Iterate to the end. Ctrl-C saves after the iteration at hand and then interrupts."""
+        """Iterate to the end. Ctrl-C and SIGTERM save after the iteration at hand, then end."""
         last = self.options.optimization.iterations
         log = open_log(self.scene.model_path)
         with (
@@ -200,14 +200,14 @@ class Training:
             for iteration in range(self.first_iteration + 1, last + 1):
                 self.iterate(iteration, reporter)
                 if stop.requested and iteration < last:
-                    self.stop(iteration)
+                    self.stop(iteration, stop.error())
 
-    def stop(self, iteration: int) -> NoReturn:
-        """Save, say how to go on, and interrupt."""
+    def stop(self, iteration: int, error: KeyboardInterrupt) -> NoReturn:
+        """Save, print how to go on, and raise `error`."""
         self.save(iteration)
         self.save_checkpoint(iteration)
         print(f"Stopped; to go on: --start_checkpoint {self.checkpoint_path(iteration)}")
-        raise KeyboardInterrupt
+        raise error
 
     def iterate(self, iteration: int, reporter: Reporter) -> None:
         """One iteration, in the published order: a saved model lacks its iteration's update."""
@@ -278,7 +278,7 @@ class Training:
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, PipelineParams]:
     """The command line and its three option groups."""
-    parser = ArgumentParser(description="Training script parameters")
+    parser = ArgumentParser(allow_abbrev=False, description="Training script parameters")
     model = ModelParams(parser)
     optimization = OptimizationParams(parser)
     pipeline = PipelineParams(parser)

@@ -17,6 +17,8 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from utils.files import write_text
+
 CFG_ARGS_NAME = "cfg_args"
 
 
@@ -258,8 +260,4 @@ def write_cfg_args(
             f"the SIBR viewers cannot read a source path with ',' or ')': {source_path}",
             stacklevel=2,
         )
-    path = Path(model_path) / CFG_ARGS_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{CFG_ARGS_NAME}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(Path(model_path) / CFG_ARGS_NAME, text)

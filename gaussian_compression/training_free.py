@@ -78,7 +78,7 @@ def main() -> None:
 
 def build_parser() -> ArgumentParser:
     """The command line."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--training_free", action="store_true", help="this mode")
     parser.add_argument("--start_ply", type=Path, required=True, help="the model to compress")
     parser.add_argument("-m", "--model_path", type=Path, required=True, help="folder to write to")

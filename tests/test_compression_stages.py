@@ -11,8 +11,9 @@ import torch
 from reference.random_splats import random_raw
 
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
+from gaussian_compression.decoded_mark import MARK
 from gaussian_compression.finetune import TrainableModel
-from gaussian_compression.model_folder import MARK, start_from_folder, start_from_ply
+from gaussian_compression.model_folder import start_from_folder, start_from_ply
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.quantize import (
     Range,

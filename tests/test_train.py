@@ -20,6 +20,7 @@ from scene.view_queue import ViewQueue
 from splat_formats.ply import read_ply
 from splat_formats.splats import Splats
 from utils.errors import InputError
+from utils.interruption import Terminated
 
 Train = Callable[..., Path]
 
@@ -157,21 +158,23 @@ def test_density_control_changes_the_number_of_gaussians(
     assert all(np.isfinite(array).all() for array in vars(saved(model, 12)).values())
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_saves_a_state_to_go_on_from(
-    run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
 ) -> None:
     iterate, done = train.Training.iterate, []
 
     def interrupted(self, iteration, reporter) -> None:
         if iteration == 5:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(sent)
         iterate(self, iteration, reporter)
         done.append(iteration)
 
     whole = run_train("--iterations", 9, model="whole")
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) as end:
         patched.setattr(train.Training, "iterate", interrupted)
         run_train("--iterations", 9, model="broken")
+    assert isinstance(end.value, Terminated) == (sent != signal.SIGINT)
     broken = tmp_path / "broken"
     assert done == [1, 2, 3, 4, 5]
     assert saved(broken, 5).count == 300

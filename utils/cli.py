@@ -6,23 +6,30 @@ import sys
 from collections.abc import Callable
 
 from utils.errors import InputError
+from utils.interruption import Terminated, ending_signals_raise
 
 EXIT_FAILURE = 1
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+SIGNAL_STATUS = 128  # plus a signal's number: what a shell reports
+EXIT_INTERRUPTED = SIGNAL_STATUS + 2  # Ctrl-C
 
 
 def run(main: Callable[[], None]) -> None:
     """Calls `main`; a user-facing fault becomes one `error: ...` line and exit status 1.
 
     Only `InputError` and `OSError` (missing file, full disk) are user-facing: any other exception
-    is a bug of this program and keeps its traceback. Ctrl-C ends with status 130.
+    is a bug of this program and keeps its traceback. Ctrl-C ends with status 130, and SIGTERM,
+    whose clean-up is the same, with 143.
     """
     try:
-        main()
+        with ending_signals_raise():
+            main()
     except InputError as error:
         fail(str(error))
     except OSError as error:
         fail(_os_error_text(error))
+    except Terminated as signalled:
+        print(f"ended by {signalled}", file=sys.stderr)
+        sys.exit(SIGNAL_STATUS + signalled.signal_number)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
