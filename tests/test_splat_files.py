@@ -14,6 +14,7 @@ import pytest
 
 import decompress as script
 from gaussian_compression import training_free
+from scene.dataset_readers import storePly
 from splat_formats.files import read_splats, write_splats
 from splat_formats.scene import SplatMetadata, SplatScene
 from tests.test_ply import assert_equal, random_splats
@@ -166,3 +167,19 @@ def test_render_mode_and_origin_come_through_compression(tmp_path: Path, command
         middle = np.median(scene.splats.xyz.astype(np.float64), axis=0) + scene.metadata.origin
         np.testing.assert_allclose(middle, metadata.origin, atol=1)
     assert len(plys) == 2
+
+
+def test_a_write_that_fails_is_the_systems_error(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write in (
+        lambda path: write_splats(path, SplatScene(random_splats(3000, 1))),
+        lambda path: storePly(path, np.zeros((9000, 3)), np.zeros((9000, 3))),
+    ):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+        try:
+            with pytest.raises(OSError, match=r"File too large: .*a\.ply"):
+                write(tmp_path / "a.ply")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
