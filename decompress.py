@@ -21,7 +21,13 @@ from splat_codec.model_file import (
     decode,
 )
 from splat_formats.f3dgs_file import is_f3dgs, scene_of
-from splat_formats.files import check_ending, kind_of_file, log_notices, write_splats
+from splat_formats.files import (
+    check_ending,
+    kind_of_file,
+    log_notices,
+    with_limits_clamped,
+    write_splats,
+)
 from splat_formats.published_file import is_published_file, read_published_file
 from splat_formats.scene import SplatScene
 from utils.cli import run, show_messages
@@ -107,7 +113,7 @@ def read_file(file: Path, data: bytes, layers: int) -> ModelFile | SplatScene:
     Raises InputError for a file of another kind, and CorruptFile for a damaged one.
     """
     if is_published_file(data):
-        return SplatScene(read_published_file(data))
+        return with_limits_clamped(SplatScene(read_published_file(data)))
     if not is_f3dgs(data) and (kind := kind_of_file(file)) is not None:
         raise InputError(f"{file}: this is {kind}, not a .f3dgs file")
     return decode(data, layers)

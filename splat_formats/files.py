@@ -4,7 +4,7 @@
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splat_codec.errors import CorruptFile
@@ -12,6 +12,7 @@ from splat_formats.f3dgs_file import is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
 from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
+from splat_formats.repairs import clamp_limits
 from splat_formats.scene import SplatScene
 from utils.errors import InputError
 from utils.files import is_special
@@ -54,6 +55,8 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: this is {kind_of_folder(path)}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: an ordinary file is expected, to be read from any place")
     head = _head(path)
     chosen = _format_of_content(head)
     if chosen is None:
@@ -62,9 +65,18 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
         if kind or chosen is None:
             raise InputError(f"{path}: this is {kind or 'no model'}; expected {_names()}")
     try:
-        return chosen.read(path)
+        return with_limits_clamped(chosen.read(path))
     except CorruptFile as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def with_limits_clamped(scene: SplatScene) -> SplatScene:
+    """The scene with finite values where infinite ones have a meaning (repairs.py), and notices."""
+    clamped = clamp_limits(scene.splats)
+    if not clamped.notices:
+        return scene
+    notices = (*scene.metadata.notices, *clamped.notices)
+    return SplatScene(clamped.splats, replace(scene.metadata, notices=notices))
 
 
 def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:

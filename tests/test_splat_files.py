@@ -3,6 +3,7 @@
 
 import gzip
 import io
+import os
 import re
 import shutil
 import zipfile
@@ -15,6 +16,7 @@ import pytest
 import decompress as script
 from gaussian_compression import training_free
 from scene.dataset_readers import storePly
+from splat_codec.model_file import decode, encode
 from splat_formats.files import read_splats, write_splats
 from splat_formats.scene import SplatMetadata, SplatScene
 from tests.test_ply import assert_equal, random_splats
@@ -183,3 +185,27 @@ def test_a_write_that_fails_is_the_systems_error(tmp_path: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_file_records_of_its_photographs_is_kept(tmp_path: Path) -> None:
+    description = {"up": [0.0, 1.0, 0.0], "white_background": True, "settings": {"noise": 1}}
+    scene = SplatScene(random_splats(90, 0), SplatMetadata(description=description))
+    write_splats(tmp_path / "a.f3dgs", scene)
+    found = read_splats(tmp_path / "a.f3dgs").metadata.description
+    assert found["up"] == [0.0, 1.0, 0.0]
+    assert found["white_background"] is True
+    assert "noise" not in found["settings"]
+
+
+@pytest.mark.parametrize("origin", [[1, 2], "xyz", [1, 2, None], [1, 2, 1e999], [0, 0, True], 5])
+def test_a_false_origin_is_a_damaged_file(tmp_path: Path, origin: object) -> None:
+    model = decode((GOLDEN / "good_v2_sh0.f3dgs").read_bytes())
+    (tmp_path / "a.f3dgs").write_bytes(encode(replace(model, metadata={"origin": origin})))
+    with pytest.raises(InputError, match="section meta: origin: three finite numbers"):
+        read_splats(tmp_path / "a.f3dgs")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.ply")
+    with pytest.raises(InputError, match="an ordinary file is expected"):
+        read_splats(tmp_path / "a.ply")
