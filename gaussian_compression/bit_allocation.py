@@ -25,7 +25,8 @@ from splat_codec.grids import (
     PositionGrid,
 )
 from splat_formats.decoded import to_splats
-from splat_formats.design_grids import Precision, design_grids, robust_box, snap_to_grids
+from splat_formats.design_grids import Precision, design_grids, robust_box
+from splat_formats.snap_to_grids import snap_to_grids
 from splat_formats.splats import Splats
 
 _STEP_OF = {"features_dc": "dc_step", "opacity": "opacity_step", "scaling": "scale_step"}

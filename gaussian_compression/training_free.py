@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from argparse import ArgumentParser
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.file_description import describe, to_entries
 from splat_formats.files import log_notices, read_splats, write_splats
+from splat_formats.outliers import without_invisible
 from splat_formats.repairs import showable
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
@@ -105,12 +106,18 @@ def compress_without_training(
     """
     began = time.monotonic()
     shown = showable(_cut_to_degree(splats, sh_degree))
-    kept = shown.splats
-    if not kept.count:
+    if not shown.splats.count:
         raise InputError("the model holds no Gaussians that could be shown")
     for notice in shown.notices:
         logger.warning("start model: %s", notice)
+    kept, adjustments = without_invisible(shown.splats)
+    if not kept.count:
+        raise InputError(f"no image shows any of the {shown.splats.count:,} Gaussians: their alpha "
+                         "is below 1/255 everywhere")  # fmt: skip
     quantized = quantize_splats(kept, replace(QUALITIES[quality], position_bits=position_bits))
+    exact = len(np.unique(quantized.splats.exact.rows))
+    adjustments = replace(adjustments, stored_exactly=exact)
+    adjustments.log()
     settings = {"quality": quality, "training_free": True}
     if position_bits is not None:
         settings["position_bits"] = position_bits
@@ -120,6 +127,7 @@ def compress_without_training(
     report = {
         "gaussians": kept.count,
         "dropped_non_finite": shown.dropped,
+        "adjustments": asdict(adjustments),
         "sh_degree": kept.sh_degree,
         "quality": quality,
         "bytes": len(data),
@@ -143,8 +151,8 @@ def attribute_errors(
     blocks: list[dict[str, tuple[float, float]]] = []
 
     def measure(block: slice) -> None:
-        before = with_ordered_axes(_rows(splats, order[block]))
-        blocks.append(_differences(before, _rows(decoded, block)))
+        before = with_ordered_axes(splats.rows(order[block]))
+        blocks.append(_differences(before, decoded.rows(block)))
 
     for_blocks(decoded.count, measure)
     errors = {}
@@ -171,10 +179,6 @@ def _sizes(splats: Splats) -> dict[str, int]:
     """Numbers of each attribute; a rotation counts as one."""
     sizes = {field.name: getattr(splats, field.name).size for field in fields(splats)}
     return {**sizes, "rotation": splats.count}
-
-
-def _rows(splats: Splats, rows: slice | npt.NDArray[np.intp]) -> Splats:
-    return Splats(**{field.name: getattr(splats, field.name)[rows] for field in fields(splats)})
 
 
 def _layer_report(splats: GridSplats) -> list[int]:

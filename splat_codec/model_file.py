@@ -98,7 +98,7 @@ def decode(data: bytes, layers: int = MAX_LAYERS) -> ModelFile:
     if container.version == 1:
         splats = _unpack_quantized_splats(sections)
     elif container.version == 2:
-        splats = unpack_grid_splats(sections, len(data), layers)
+        splats = unpack_grid_splats(sections, len(data), layers, container.missing)
     else:
         raise CorruptFile("header", f"version {container.version}, this program reads 1 and 2")
     metadata = _unpack_metadata(sections.pop("meta", b"{}"))
