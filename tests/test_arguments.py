@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import ast
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -182,22 +181,6 @@ def test_missing_and_broken_cfg_args(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         get_combined_args(rendering_parser(), ["-m", str(tmp_path)])
     assert "eval must be a plain constant" in capsys.readouterr().err
-
-
-def test_only_the_standard_library_is_imported() -> None:
-    source = Path(sys.modules["arguments"].__file__ or "")
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(ast.parse(source.read_text()))
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-    assert imported and imported <= {*sys.stdlib_module_names, "utils"}  # writes cfg_args
 
 
 def test_light_modules_import_no_torch() -> None:
