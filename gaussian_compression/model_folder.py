@@ -12,7 +12,7 @@ because other tools take the highest. No torch.
 """
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gaussian_compression.decoded_mark import (
@@ -24,7 +24,8 @@ from gaussian_compression.decoded_mark import (
     write_mark,
 )
 from gaussian_compression.report import CompressionReport, read_report, report_path, write_report
-from splat_formats.ply import read_ply, write_ply
+from splat_formats.files import log_notices, read_with_notices, write_splats
+from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
 from utils.files import atomic_folder, atomic_path, remove_folder, remove_leftovers
@@ -42,6 +43,7 @@ class StartModel:
     """0 for a bare PLY."""
     splats: Splats
     ply_bytes: int
+    metadata: SplatMetadata = field(default_factory=SplatMetadata)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Outputs:
 
     data: bytes
     """The compressed file."""
-    decoded: Splats
+    decoded: SplatScene
     report: CompressionReport
 
 
@@ -58,7 +60,8 @@ def start_from_ply(path: Path, iteration: int = 0) -> StartModel:
     """The model in one PLY file."""
     if not path.is_file():
         raise InputError(f"no PLY at {path}")
-    return StartModel(path, iteration, read_ply(path), path.stat().st_size)
+    scene = read_with_notices(path)
+    return StartModel(path, iteration, scene.splats, path.stat().st_size, scene.metadata)
 
 
 def start_from_folder(model_path: Path) -> StartModel:
@@ -150,8 +153,9 @@ def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None
         file_at = complete.enter_context(atomic_path(file))
         file_at.write_bytes(outputs.data)
         decoded_at = complete.enter_context(atomic_folder(decoded))
-        write_ply(decoded_at / PLY_NAME, outputs.decoded)
+        notices = write_splats(decoded_at / PLY_NAME, outputs.decoded)
         write_mark(decoded_at, FILE_NAME, start.iteration, outputs.data)
+    log_notices(decoded / PLY_NAME, notices)
     for old in earlier:
         _remove_renders(model_path, old)
         if old != number:

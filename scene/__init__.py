@@ -7,6 +7,7 @@ import json
 import logging
 import random
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from scene.cameras import Camera
 from scene.dataset_readers import SceneInfo, readSceneInfo, write_input_ply
 from scene.extent import scene_extent
 from scene.gaussian_model import GaussianModel
+from scene.origin import relative_to
 from utils.errors import InputError
 from utils.files import write_text
 from utils.system_utils import searchForMaxIteration
@@ -30,6 +32,8 @@ LATEST = -1
 
 class Scene:
     """The cameras of a dataset with their photos, and the Gaussians.
+
+    Cameras are relative to the Gaussians' origin (`GaussianModel.metadata`), as these are.
 
     Where the Gaussians come from: with `load_iteration` (-1: the highest) from the model folder;
     else, if `gaussians` is empty, from the dataset's point cloud, and then `cameras.json` and
@@ -55,7 +59,9 @@ class Scene:
         if self.loaded_iter is not None:
             gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
         from_cloud = self.loaded_iter is None and gaussians.get_xyz.numel() == 0
-        info = readSceneInfo(args, with_points=from_cloud)
+        antialiasing = args.antialiasing or gaussians.metadata.antialiasing
+        gaussians.metadata = replace(gaussians.metadata, antialiasing=antialiasing)
+        info = relative_to(readSceneInfo(args, with_points=from_cloud), gaussians.metadata.origin)
         self.cameras_extent = self._extent(info)
         if info.point_cloud is not None:
             count = len(info.point_cloud.points)

@@ -67,6 +67,13 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
         raise InputError(f"{path}: {error}") from error
 
 
+def read_with_notices(path: str | os.PathLike[str]) -> SplatScene:
+    """As `read_splats`; what the reader had to change is logged."""
+    scene = read_splats(path)
+    log_notices(path, scene.metadata.notices)
+    return scene
+
+
 def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:
     """Logs each as a warning about this file."""
     for notice in notices:
