@@ -40,7 +40,7 @@ from scene.device import default_device
 from scene.optimizer import check_optimizer_type, take_step
 from scene.output_folder import records_removed_on_failure
 from scene.raw_parameters import RawParameters
-from scene.training_start import TrainingStart, read_start
+from scene.training_start import TrainingStart, changed_options, read_start
 from scene.view_queue import ViewQueue
 from utils import cli
 from utils.errors import InputError
@@ -351,6 +351,9 @@ def chosen_start(path: str | None, options: Options) -> TrainingStart | None:
     if start.antialiasing and not options.pipe.antialiasing:
         logger.warning("%s is meant for --antialiasing: training uses it", path)
         options.model.antialiasing = options.pipe.antialiasing = True
+    if start.iteration and (changed := changed_options(path, options.model)):
+        logger.warning("%s comes from a training with other options: now %s", path,
+                       "; ".join(changed))  # fmt: skip
     return start
 
 

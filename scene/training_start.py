@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from arguments import ModelOptions, read_cfg_args
 from scene.checkpoint import Checkpoint, load_checkpoint
 from scene.gaussian_model import GaussianModel
 from scene.view_queue import ViewQueue
@@ -15,6 +16,7 @@ from splat_formats.files import read_with_notices
 from splat_formats.scene import NO_ORIGIN, SplatScene
 from utils.errors import InputError
 
+PLACES = ("source_path", "model_path", "data_device")
 GAUSSIANS_ONLY = (".ply", ".ply.gz", ".f3dgs")  # endings of files; others are checkpoints
 
 
@@ -69,6 +71,22 @@ def read_start(path: str, sh_degree: int, iterations: int) -> TrainingStart:
             f"last iteration: nothing is left to train; give more than {start.iteration}"
         )
     return start
+
+
+def changed_options(path: str, options: ModelOptions) -> list[str]:
+    """What differs from the `cfg_args` beside the checkpoint at `path`: "resolution 2, not 4".
+
+    Where photographs and results are kept makes no difference.
+    """
+    try:
+        recorded = read_cfg_args(Path(path).parent)
+    except (FileNotFoundError, ValueError):  # of another program, or moved: nothing to compare
+        return []
+    return [
+        f"{name} {value}, not {recorded[name]}"
+        for name, value in asdict(options).items()
+        if name not in PLACES and value != recorded.get(name, value)
+    ]
 
 
 def _read_gaussians(path: str) -> SplatScene:
