@@ -23,7 +23,7 @@ from splat_formats.axes import with_ordered_axes
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.file_description import describe, to_entries
-from splat_formats.files import log_notices, read_splats, write_splats
+from splat_formats.files import log_notices, read_with_notices, write_splats
 from splat_formats.outliers import without_invisible
 from splat_formats.repairs import showable
 from splat_formats.scene import SplatMetadata, SplatScene
@@ -53,8 +53,7 @@ def main() -> None:
     if not args.start_ply.is_file():
         raise InputError(f"no PLY at {args.start_ply}")
     began = time.monotonic()
-    scene = read_splats(args.start_ply)
-    log_notices(args.start_ply, scene.metadata.notices)
+    scene = read_with_notices(args.start_ply)
     metadata = replace(
         scene.metadata, antialiasing=args.antialiasing or scene.metadata.antialiasing, notices=()
     )

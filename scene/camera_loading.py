@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what a dataset says of its photos to cameras that hold them."""
 
-import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -19,13 +18,14 @@ from scene.dataset_readers import CameraInfo
 from utils.errors import InputError
 from utils.graphics_utils import fov2focal
 from utils.photos import Size, open_photo, planar_u8
-from utils.system_utils import resolve_data_device
+from utils.system_utils import log_once, resolve_data_device
 
 logger = logging.getLogger(__name__)
 
 _MAX_DEFAULT_WIDTH = 1600
 _DIVISORS = (1, 2, 4, 8)
 _MAX_LOADER_THREADS = 8
+_LEAST_SIDE = 8  # pixels, of a photo that was scaled down; SSIM's window is 11 pixels wide
 # Units of stored depth maps per unit of inverse depth.
 _COLMAP_DEPTH_UNITS = 65536.0
 _BLENDER_DEPTH_UNITS = 512.0
@@ -34,19 +34,26 @@ _BLENDER_DEPTH_UNITS = 512.0
 def target_size(size: Size, resolution: int, resolution_scale: float = 1.0) -> Size:
     """Width and height of the image to train on, by the rule of --resolution.
 
-    1, 2, 4, 8 divide the size; -1 limits the width to 1600 pixels; another number is the width.
+    1, 2, 4, 8 divide the size; -1 limits the width to 1600 pixels; another number is the width,
+    where the photo is wider. Raises `InputError` where scaling down leaves almost nothing.
     """
     width, height = size
     if resolution in _DIVISORS:
         divisor = resolution_scale * resolution
         scaled = (round(width / divisor), round(height / divisor))
     elif resolution == -1 or resolution > 0:
-        new_width = min(width, _MAX_DEFAULT_WIDTH) if resolution == -1 else resolution
+        new_width = min(width, _MAX_DEFAULT_WIDTH if resolution == -1 else resolution)
         divisor = width / new_width * resolution_scale
         scaled = (int(width / divisor), int(height / divisor))
     else:
         raise InputError(f"--resolution must be -1 or a positive number, got {resolution}")
-    return max(scaled[0], 1), max(scaled[1], 1)
+    if min(scaled) < min(_LEAST_SIDE, width, height):
+        raise InputError(
+            f"--resolution {resolution} scales {width}x{height} pixels down to "
+            f"{scaled[0]}x{scaled[1]}: expected at least {_LEAST_SIDE} on either side (1, 2, 4 and "
+            "8 divide the size, any other number is the width)"
+        )
+    return scaled
 
 
 def loadCam(
@@ -66,10 +73,9 @@ def loadCam(
     """
     device = torch.device("cpu") if device is None else device
     photo = open_photo(cam_info.image_path)
-    size = target_size(photo.size, args.resolution, resolution_scale)
-    if args.resolution == -1 and photo.width > _MAX_DEFAULT_WIDTH:
-        _announce_large_images()
+    _announce_width(photo.width, args.resolution)
     try:
+        size = target_size(photo.size, args.resolution, resolution_scale)
         image_u8 = planar_u8(photo, size, args.white_background)
     except InputError as error:
         raise InputError(f"{cam_info.image_path}: {error}") from error
@@ -150,10 +156,17 @@ def read_depth_map(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
     return (pixels if pixels.ndim == 2 else pixels[..., 2]).astype(np.float32)
 
 
-@functools.cache
-def _announce_large_images() -> None:
-    logger.info(
-        "[ INFO ] Photos wider than %d pixels (>1.6K) are scaled down to that width; "
-        "-r 1 keeps their size",
-        _MAX_DEFAULT_WIDTH,
-    )
+def _announce_width(width: int, resolution: int) -> None:
+    """Log, once, that photos are not used at the width that one may expect."""
+    if resolution == -1 and width > _MAX_DEFAULT_WIDTH:
+        log_once(
+            logger,
+            f"[ INFO ] Photos wider than {_MAX_DEFAULT_WIDTH} pixels (>1.6K) are scaled down to "
+            "that width; -r 1 keeps their size",
+        )
+    elif resolution not in _DIVISORS and resolution > width:
+        log_once(
+            logger,
+            f"Photos less than {resolution} pixels wide keep their size: -r {resolution} does not "
+            "enlarge them",
+        )

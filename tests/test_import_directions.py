@@ -86,14 +86,14 @@ def test_reexports_are_for_others() -> None:
 
 def test_arguments_need_only_the_standard_library() -> None:
     # utils.files, which writes cfg_args, and what that imports need no more either.
-    leaves = {"utils", "utils.files", "utils.errors"}
+    leaves = {"arguments", "arguments.ranges", "utils", "utils.files", "utils.errors"}
     for path in [
         *files_of("arguments"),
         *(ROOT / "utils" / f"{n}.py" for n in ("files", "errors")),
     ]:
         ours = {name for name in imports_of(path) if name.partition(".")[0] in PACKAGES}
         assert {name for name in ours if name.count(".") < 2} <= leaves
-        assert top_level(imports_of(path)) - {"utils"} <= set(sys.stdlib_module_names)
+        assert top_level(imports_of(path)) - {"arguments", "utils"} <= set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*.py")), ids=lambda path: path.name)

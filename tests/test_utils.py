@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.ndimage import correlate1d
 from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
-from utils import cli, loss_utils
+from utils import cli, loss_utils, system_utils
 from utils.errors import InputError
 from utils.files import atomic_path, write_text
 from utils.general_utils import (
@@ -35,7 +36,12 @@ from utils.image_metrics import score_images
 from utils.image_utils import load_png, mse, psnr, save_png, to_u8
 from utils.interruption import Terminated, interruption
 from utils.sh_utils import RGB2SH, SH2RGB, eval_sh, sh_basis
-from utils.system_utils import mkdir_p, resolve_data_device, searchForMaxIteration
+from utils.system_utils import (
+    announce_data_device,
+    mkdir_p,
+    resolve_data_device,
+    searchForMaxIteration,
+)
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -288,18 +294,33 @@ class TestSystem:
             with pytest.raises(InputError, match="iteration_<N>"):
                 searchForMaxIteration(folder)
 
-    def test_photos_stay_where_the_computation_is(self, caplog: pytest.LogCaptureFixture) -> None:
-        resolve_data_device.cache_clear()
+    def test_photos_stay_where_the_computation_is(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(system_utils, "_logged", set())
         caplog.set_level(logging.INFO)
         gpu = torch.device("cuda", 0)
         assert resolve_data_device("cuda", CPU) == CPU
-        assert resolve_data_device("cuda", CPU) == CPU
-        assert len(caplog.records) == 1, "the notice comes once"
         assert resolve_data_device("cpu", gpu) == CPU
         assert resolve_data_device("cuda:1", gpu) == torch.device("cuda", 1)
-        assert len(caplog.records) == 1
+        assert not caplog.records
         assert resolve_data_device("toaster", CPU) == CPU
-        assert caplog.records[1].levelname == "WARNING"
+        assert resolve_data_device("toaster", CPU) == CPU
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+    def test_a_device_that_was_given_and_is_not_there_is_announced_once(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(system_utils, "_logged", set())
+        caplog.set_level(logging.INFO)
+        for given in (None, "cpu", "toaster"):
+            announce_data_device(given, CPU)
+        announce_data_device("cuda:1", torch.device("cuda"))
+        assert not caplog.records
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: announce_data_device("cuda", CPU), range(40)))
+        [record] = caplog.records
+        assert record.getMessage() == "Photos are kept on cpu: no usable cuda device"
 
 
 def reference_ssim(x: np.ndarray, y: np.ndarray) -> float:

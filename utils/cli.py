@@ -5,6 +5,7 @@ import errno
 import logging
 import sys
 from collections.abc import Callable
+from typing import Protocol
 
 from utils.errors import InputError
 from utils.interruption import Terminated, ending_signals_raise
@@ -36,6 +37,21 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
+class OptionGroup(Protocol):
+    """The values of one group of options."""
+
+    def fault(self) -> str | None:
+        """What is wrong with the first value that is not allowed; None if all are."""
+        ...
+
+
+def check_ranges(*groups: OptionGroup) -> None:
+    """Raise `InputError` for the first option with a value that is not allowed."""
+    for group in groups:
+        if fault := group.fault():
+            raise InputError(fault)
+
+
 def fail(message: str) -> None:
     """Prints `error: message` on stderr and ends the program with status 1."""
     print(f"error: {message}", file=sys.stderr)
@@ -64,11 +80,17 @@ class _TerminalHandler(logging.Handler):
             print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
 
-def show_messages() -> None:
-    """Lets the library's notices (`Reading camera 97/97`, ...) appear. Scripts call it once."""
+def show_messages(quiet: bool = False) -> None:
+    """Lets the library's notices (`Reading camera 97/97`, ...) appear; with `quiet`, only errors.
+
+    Scripts call it once.
+    """
     root = logging.getLogger()
-    if not any(isinstance(handler, _TerminalHandler) for handler in root.handlers):
-        root.addHandler(_TerminalHandler())
+    handlers = [handler for handler in root.handlers if isinstance(handler, _TerminalHandler)]
+    if not handlers:
+        handlers.append(_TerminalHandler())
+        root.addHandler(handlers[0])
+    handlers[0].setLevel(logging.ERROR if quiet else logging.NOTSET)
     packages = ("arguments", "gaussian_compression", "gaussian_renderer", "scene")
     for package in (*packages, "splat_formats", "splat_codec", "utils"):
         logging.getLogger(package).setLevel(logging.INFO)

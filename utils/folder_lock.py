@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[list[Path]]:
     """Within the block no other process enters such a block with this folder.
 
     InputError with process and host where one is in it. The folder is made where it is missing, and
-    removed at the end if nothing was put into it.
+    removed at the end if nothing was put into it. Yields the folders that it made.
     """
     made = missing_folders(folder)
     if folder.exists() and not folder.is_dir():
@@ -40,7 +40,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         descriptor = _acquired(folder)
         try:
-            yield
+            yield made
         finally:
             (folder / LOCK_NAME).unlink(missing_ok=True)  # before another process can acquire it
             os.close(descriptor)
