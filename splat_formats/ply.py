@@ -2,8 +2,7 @@
 """`point_cloud.ply`, the format that 3D Gaussian Splatting writes and every viewer reads.
 
 The writer's header and layout are exactly the usual ones, byte for byte: SIBR reads packed records
-without looking at the names. The reader accepts what is found in the wild: properties in any order
-and type, extra ones, no normals, ascii, either byte order.
+without looking at the names. The reader accepts what other programs write (docs/ply.md).
 """
 
 import os
@@ -176,9 +175,10 @@ def write_ply(path: str | os.PathLike[str], splats: Splats) -> None:
 
 
 def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> tuple[str, ...]:
-    """Writes the scene to `path`, whole or not at all; what viewers may not accept, in words.
+    """Writes the scene to `path`, whole or not at all.
 
-    Of a model with an origin, x, y and z are doubles in world coordinates.
+    Of a model with an origin, x, y and z are doubles in world coordinates, which not all viewers
+    can read: a notice is returned.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(_header(scene))
