@@ -133,6 +133,11 @@ def _smoothed(table: PlyTable, splats: Splats) -> tuple[Splats, tuple[str, ...]]
     """Mip-Splatting's filter as part of sizes and opacities, where the file has one."""
     if _SMOOTHING not in table.columns:
         return splats, ()
+    if _SCALE[2] not in table.columns:
+        raise InputError(
+            f"{table.path}: {_SMOOTHING} of 2D Gaussians (no property scale_2) is not supported: "
+            "what it stands for is unknown"
+        )
     smoothed = with_smoothing(splats, table.columns[_SMOOTHING])
     notice = f"{_SMOOTHING} (Mip-Splatting) is fused into scales and opacities"
     return smoothed, (notice,)
