@@ -34,6 +34,7 @@ _ROWS_PER_WRITE = 1 << 16  # 16 MB of rows: large enough for the disk, small bes
 # What Brush and Postshot write; the last one counts.
 _RENDER_MODE = re.compile(r"(?:SplatRenderMode:\s*(\w+)|antialiased:?\s+(\w+))$", re.IGNORECASE)
 _ANTIALIASED = ("mip", "1", "true")
+_NUMBER_DIGITS = 9
 _RENDER_MODE_LINE = "comment SplatRenderMode: mip"
 
 
@@ -161,7 +162,8 @@ def _in_short(names: list[str]) -> list[str]:
     runs: list[list[str]] = []
     for name in names:
         stem, _, number = name.rpartition("_")
-        if runs and number.isdecimal() and runs[-1][-1] == f"{stem}_{int(number) - 1}":
+        is_number = number.isdecimal() and len(number) < _NUMBER_DIGITS
+        if runs and is_number and runs[-1][-1] == f"{stem}_{int(number) - 1}":
             runs[-1].append(name)
         else:
             runs.append([name])
