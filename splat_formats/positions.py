@@ -37,8 +37,8 @@ def place(xyz: npt.NDArray[np.floating], scaling: FloatArray) -> Placed:
     origin = _middle(xyz)
     relative = xyz - np.array(origin)
     left = coarse_share(relative, scaling)
-    if left > share / 2:  # the model is too wide for float32, wherever its origin lies
-        return Placed(_to_float32(xyz), NO_ORIGIN, _already_coarse(share))
+    if left > share / 2:
+        return Placed(_to_float32(xyz), NO_ORIGIN, _too_wide(share))
     return Placed(_to_float32(relative), origin, _moved(origin))
 
 
@@ -81,6 +81,13 @@ def _already_coarse(share: float) -> str:
         f"positions lie so far from 0 that float32 is too coarse for the sizes of "
         f"{100 * share:.3g} % of the Gaussians: detail is lost already; export the model "
         "relative to an origin nearby"
+    )
+
+
+def _too_wide(share: float) -> str:
+    return (
+        f"positions spread so widely that float32 is too coarse for the sizes of "
+        f"{100 * share:.3g} % of the Gaussians, wherever the origin lies"
     )
 
 
