@@ -107,7 +107,7 @@ def _with_fitted_rules(
     terms = (classes, *grids.scale.symbols(splats.scaling).T)
     turns = _fitted(
         _Measured(sensitivity.rotation[:, 1:].mean(axis=1, dtype=np.float64), terms, tolerance),
-        lambda finest: (max(finest, _FINEST_TURN), MAX_SHIFT),
+        lambda finest: (min(max(finest, _FINEST_TURN), 1.0), MAX_SHIFT),
     )
     if turns is not None:
         step, rule = turns

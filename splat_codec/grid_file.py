@@ -52,15 +52,11 @@ from splat_codec.rans import (
     DecodeTable,
     lanes_for,
 )
-from splat_codec.symbols import MAX_COUNT
+from splat_codec.symbols import check_count
 
 MAX_LAYERS = 16
 _MODEL_LIMIT = 1 << 16
 _TABLES_LIMIT = 1 << 18
-# A file may promise a million Gaussians for nothing, and beyond that 64 for each of its bytes: far
-# more than any model needs, and little enough that a small false file cannot fill the memory.
-_FREE_COUNT = 1 << 20
-_COUNT_PER_BYTE = 64
 
 Edges = Mapping[str, tuple[int, ...]]
 
@@ -228,10 +224,7 @@ def _unpack_model(data: bytes, file_bytes: int) -> tuple[Grids, list[_Layer]]:
 def _check_layers(layers: list[_Layer], file_bytes: int) -> None:
     if not 1 <= len(layers) <= MAX_LAYERS:
         raise CorruptFile("model", f"{len(layers)} layers, 1 to {MAX_LAYERS} allowed")
-    count = sum(layer.count for layer in layers)
-    most = min(MAX_COUNT, _FREE_COUNT + _COUNT_PER_BYTE * file_bytes)
-    if count > most:
-        raise CorruptFile("model", f"{count} Gaussians, at most {most} allowed in this file")
+    check_count(sum(layer.count for layer in layers), file_bytes)
     if any(layer.far > layer.count for layer in layers):
         raise CorruptFile("model", "more far Gaussians than Gaussians")
     if any(1 << layer.lanes > MAX_LANES for layer in layers):
