@@ -30,8 +30,8 @@ from arguments import (
     PipelineOptions,
     PipelineParams,
     read_cfg_args,
-    write_cfg_args,
 )
+from gaussian_compression.cfg_record import record_options
 from gaussian_compression.checkpoints import clear_rounds
 from gaussian_compression.file_metadata import changed_settings, up_axis
 from gaussian_compression.model_folder import (
@@ -64,10 +64,11 @@ from gaussian_compression.settings import (
 )
 from gaussian_renderer.rasterizer import default_device
 from gaussian_renderer.view_gradient import RenderOptions
-from scene import Scene, write_model_folder
+from scene import VIEWER_FILES, Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
-from splat_formats.file_description import describe
+from splat_formats.file_description import describe, from_entries
+from splat_formats.scene import NO_ORIGIN, SplatScene
 from utils.cli import run, show_messages
 from utils.console_progress import ConsoleProgress
 from utils.errors import InputError
@@ -102,16 +103,20 @@ def compress_folder(
     start = find_start(args, model_path)
     prepare_outputs(model_path, start.path)
     options = check_options(options, start, args.sh_degree)
+    if start.scene.metadata.antialiasing:  # of a PLY; or else by option or cfg_args
+        options, pipe = replace(options, antialiasing=True), replace(pipe, antialiasing=True)
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
     job = with_metadata(build_job(options, pipe, start, settings), args.preset)
     if args.restart:
         clear_rounds(job.rounds_folder)
     result = compress(job, ConsoleProgress())
-    complete_model_folder(model_path, options)
+    record_options(model_path, options)
     iteration = free_iteration(model_path, start.iteration + max(1, result.iterations))
     report = build_report(start, iteration, job, result)
-    write_outputs(model_path, start, Outputs(result.data, result.decoded, report))
+    decoded = SplatScene(result.decoded, from_entries(job.metadata))
+    write_outputs(model_path, start, Outputs(result.data, decoded, report))
+    write_viewer_files(model_path, options)
     if not settings.keep_rounds:
         clear_rounds(job.rounds_folder)
     print_result(model_path, report)
@@ -227,6 +232,11 @@ def check_options(options: ModelOptions, start: StartModel, sh_degree: int | Non
             f"{start.path} has SH degree {start.splats.sh_degree}, but --sh_degree or cfg_args "
             f"say {sh_degree}"
         )
+    if start.scene.metadata.origin != NO_ORIGIN:
+        raise InputError(
+            f"{start.path}: positions far from the origin (about {start.scene.metadata.origin}) "
+            "can be compressed with --training_free only; move model and camera poses to the origin"
+        )
     if options.train_test_exp or options.depths:
         raise InputError("--train_test_exp and --depths are not supported in compression")
     return replace(options, sh_degree=start.splats.sh_degree)
@@ -275,12 +285,10 @@ def with_metadata(job: CompressionJob, preset: str) -> CompressionJob:
     return replace(job, metadata=metadata)
 
 
-def complete_model_folder(model_path: Path, options: ModelOptions) -> None:
-    """What training would have left there for viewers and render.py, where it did not."""
-    if not (model_path / CFG_ARGS_NAME).exists():
-        write_cfg_args(model_path, options)
-    if not (model_path / "cameras.json").exists():
-        write_model_folder(model_path, readSceneInfo(options, with_points=True))
+def write_viewer_files(model_path: Path, options: ModelOptions) -> None:
+    """What training would have left there for viewers, where it did not."""
+    if not all((model_path / name).exists() for name in VIEWER_FILES):
+        write_model_folder(model_path, readSceneInfo(options, with_points=True), replace=False)
 
 
 def print_result(model_path: Path, report: CompressionReport) -> None:

@@ -24,7 +24,8 @@ from gaussian_compression.decoded_mark import (
     write_mark,
 )
 from gaussian_compression.report import CompressionReport, read_report, report_path, write_report
-from splat_formats.ply import read_ply, write_ply
+from splat_formats.files import log_notices, read_splats, write_splats
+from splat_formats.scene import SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
 from utils.files import atomic_folder, atomic_path, remove_folder, remove_leftovers
@@ -40,8 +41,13 @@ class StartModel:
     path: Path
     iteration: int
     """0 for a bare PLY."""
-    splats: Splats
+    scene: SplatScene
     ply_bytes: int
+
+    @property
+    def splats(self) -> Splats:
+        """The Gaussians."""
+        return self.scene.splats
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Outputs:
 
     data: bytes
     """The compressed file."""
-    decoded: Splats
+    decoded: SplatScene
     report: CompressionReport
 
 
@@ -58,7 +64,9 @@ def start_from_ply(path: Path, iteration: int = 0) -> StartModel:
     """The model in one PLY file."""
     if not path.is_file():
         raise InputError(f"no PLY at {path}")
-    return StartModel(path, iteration, read_ply(path), path.stat().st_size)
+    scene = read_splats(path)
+    log_notices(path, scene.metadata.notices)
+    return StartModel(path, iteration, scene, path.stat().st_size)
 
 
 def start_from_folder(model_path: Path) -> StartModel:
@@ -150,7 +158,7 @@ def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None
         file_at = complete.enter_context(atomic_path(file))
         file_at.write_bytes(outputs.data)
         decoded_at = complete.enter_context(atomic_folder(decoded))
-        write_ply(decoded_at / PLY_NAME, outputs.decoded)
+        write_splats(decoded_at / PLY_NAME, outputs.decoded)
         write_mark(decoded_at, FILE_NAME, start.iteration, outputs.data)
     for old in earlier:
         _remove_renders(model_path, old)

@@ -50,6 +50,10 @@ class FileFigures:
     ratio: float | None
     bytes_per_gaussian: float
     bytes_per_attribute: dict[str, int]
+    """Empty in the reports of --training_free."""
+    bytes_per_section: dict[str, int] = field(default_factory=dict)
+    """Of the file's parts, by their names in docs/format.md; compress.py's reports of schema 1 lack
+    it."""
     guard: Quality = UNMEASURED
     test: Quality = UNMEASURED
 
@@ -174,7 +178,7 @@ def _with_qualities(values: dict[str, Any]) -> dict[str, Any]:
 
 def _of_schema_1(found: dict[str, Any]) -> dict[str, Any]:
     """A report without a schema number, with the fields of today."""
-    later = {"errors": {}, "layer_ends": [], "notices": [], "schema": 1}
+    later = {"errors": {}, "layer_ends": [], "notices": [], "schema": SCHEMA}
     if "start" in found:
         known = {name: value for name, value in found.items() if name != "versions"}
         return {**later, "environments": [{"from_round": 0, **found["versions"]}], **known}
@@ -193,7 +197,8 @@ def _of_schema_1(found: dict[str, Any]) -> dict[str, Any]:
         "bytes": found["bytes"],
         "ratio": None,
         "bytes_per_gaussian": found["bytes_per_gaussian"],
-        "bytes_per_attribute": found["bytes_per_section"],
+        "bytes_per_attribute": {},
+        "bytes_per_section": found["bytes_per_section"],
     }
     errors = {
         name: {"unit": "", **error, "percentile_99": None, "good": None}

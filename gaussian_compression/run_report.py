@@ -43,6 +43,7 @@ def build_report(
             ratio=round(start.ply_bytes / len(result.data), 2),
             bytes_per_gaussian=round(len(result.data) / result.decoded.count, 2),
             bytes_per_attribute=_attribute_bytes(result),
+            bytes_per_section=bytes_per_section(result.data),
             guard=result.final_guard,
             test=result.final_test,
         ),
@@ -58,6 +59,7 @@ def build_report(
         seed=job.settings.trajectory.seed,
         identity=job.identity,
         environments=tuple(result.environments),
+        notices=start.scene.metadata.notices,
     )
 
 
