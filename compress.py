@@ -67,8 +67,8 @@ from gaussian_renderer.view_gradient import RenderOptions
 from scene import VIEWER_FILES, Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
-from splat_formats.file_description import describe, from_entries
-from splat_formats.scene import NO_ORIGIN, SplatScene
+from splat_formats.file_description import describe, from_entries, to_entries
+from splat_formats.scene import Origin, SplatMetadata, SplatScene
 from utils.cli import run, show_messages
 from utils.console_progress import ConsoleProgress
 from utils.errors import InputError
@@ -103,11 +103,10 @@ def compress_folder(
     start = find_start(args, model_path)
     prepare_outputs(model_path, start.path)
     options = check_options(options, start, args.sh_degree)
-    if start.scene.metadata.antialiasing:  # of a PLY; or else by option or cfg_args
-        options, pipe = replace(options, antialiasing=True), replace(pipe, antialiasing=True)
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
-    job = with_metadata(build_job(options, pipe, start, settings), args.preset)
+    job = build_job(options, pipe, start, settings)
+    job = with_metadata(job, args.preset, start.metadata.origin)
     if args.restart:
         clear_rounds(job.rounds_folder)
     result = compress(job, ConsoleProgress())
@@ -224,7 +223,8 @@ def find_start(args: Namespace, model_path: Path) -> StartModel:
 
 
 def check_options(options: ModelOptions, start: StartModel, sh_degree: int | None) -> ModelOptions:
-    """The loading options with the start model's SH degree; InputError for what cannot be used."""
+    """The loading options with the start model's SH degree and render mode; InputError for what
+    cannot be used."""
     if not start.splats.count:
         raise InputError(f"{start.path} holds no Gaussians: nothing to compress")
     if sh_degree is not None and sh_degree != start.splats.sh_degree:
@@ -232,14 +232,10 @@ def check_options(options: ModelOptions, start: StartModel, sh_degree: int | Non
             f"{start.path} has SH degree {start.splats.sh_degree}, but --sh_degree or cfg_args "
             f"say {sh_degree}"
         )
-    if start.scene.metadata.origin != NO_ORIGIN:
-        raise InputError(
-            f"{start.path}: positions far from the origin (about {start.scene.metadata.origin}) "
-            "can be compressed with --training_free only; move model and camera poses to the origin"
-        )
     if options.train_test_exp or options.depths:
         raise InputError("--train_test_exp and --depths are not supported in compression")
-    return replace(options, sh_degree=start.splats.sh_degree)
+    antialiasing = options.antialiasing or start.metadata.antialiasing
+    return replace(options, sh_degree=start.splats.sh_degree, antialiasing=antialiasing)
 
 
 def build_job(
@@ -250,7 +246,9 @@ def build_job(
 ) -> CompressionJob:
     """Loads the scene and ties everything together."""
     device = default_device()
-    scene = Scene(options, GaussianModel.from_splats(start.splats, device=device), shuffle=False)
+    gaussians = GaussianModel.from_splats(start.splats, device=device)
+    gaussians.metadata = start.metadata
+    scene = Scene(options, gaussians, shuffle=False)
     background = torch.full((3,), float(options.white_background), device=device)
     return CompressionJob(
         start=start.splats,
@@ -258,7 +256,7 @@ def build_job(
         test_views=scene.getTestCameras(),
         extent=scene.cameras_extent,
         background=background,
-        render_options=RenderOptions(**asdict(pipeline)),
+        render_options=RenderOptions(**{**asdict(pipeline), "antialiasing": options.antialiasing}),
         settings=settings,
         rounds_folder=rounds_folder(Path(options.model_path)),
         identity={
@@ -266,11 +264,12 @@ def build_job(
             "images": options.images,
             "resolution": options.resolution,
             "eval": options.eval,
+            **to_entries(SplatMetadata(origin=start.metadata.origin)),
         },
     )
 
 
-def with_metadata(job: CompressionJob, preset: str) -> CompressionJob:
+def with_metadata(job: CompressionJob, preset: str, origin: Origin) -> CompressionJob:
     """The job whose file says where it comes from and how it is meant to be looked at."""
     # What only watches the run must not change the file.
     settings = replace(job.settings, keep_rounds=False, measure_test_every=0)
@@ -279,6 +278,7 @@ def with_metadata(job: CompressionJob, preset: str) -> CompressionJob:
         job.start,
         {"preset": preset, **changed},
         white_background=bool(job.background.any()),
+        **to_entries(SplatMetadata(origin=origin)),
         antialiasing=job.render_options.antialiasing,
         up=up_axis([view.R for view in job.training_views]),
     )

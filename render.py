@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,6 @@ from arguments import ModelParams, PipelineOptions, PipelineParams, get_combined
 from gaussian_renderer import GaussianModel, render
 from scene import LATEST, Scene, find_iteration, model_ply
 from scene.cameras import Camera
-from splat_formats.ply import read_ply
 from utils import cli
 from utils.errors import InputError
 from utils.general_utils import safe_state
@@ -86,6 +85,7 @@ def main() -> None:
     announce_data_device(given.data_device, gaussians.device)
     splits = [name for name in SPLITS if not getattr(args, f"skip_{name}")]
     scene = Scene(options, gaussians, shuffle=False, splits=splits)
+    pipe = replace(pipe, antialiasing=pipe.antialiasing or gaussians.metadata.antialiasing)
     background = torch.full((3,), float(options.white_background), device=gaussians.device)
     cameras = {"train": scene.getTrainCameras(), "test": scene.getTestCameras()}
     if not any(cameras.values()):
@@ -111,7 +111,7 @@ def combined_arguments(parser: ArgumentParser) -> Namespace:
 
 def load_model(path: Path, sh_degree: int | None) -> GaussianModel:
     """The Gaussians in the PLY, of their own SH degree; InputError if another one is given."""
-    gaussians = GaussianModel.from_splats(read_ply(path))
+    gaussians = GaussianModel.from_ply(path)
     if sh_degree not in (None, gaussians.max_sh_degree):
         raise InputError(
             f"--sh_degree {sh_degree}: {path} holds Gaussians of degree {gaussians.max_sh_degree}"

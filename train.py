@@ -38,12 +38,13 @@ from scene.checkpoint import LoopState, save_checkpoint
 from scene.densification import accumulate, densifies, is_active, prunes_large, resets_opacity
 from scene.device import default_device
 from scene.optimizer import check_optimizer_type, take_step
-from scene.output_folder import removed_without_result
+from scene.output_folder import records_removed_on_failure
 from scene.raw_parameters import RawParameters
-from scene.training_start import TrainingStart, read_start
+from scene.training_start import TrainingStart, changed_options, read_start
 from scene.view_queue import ViewQueue
 from utils import cli
 from utils.errors import InputError
+from utils.folder_lock import locked
 from utils.general_utils import safe_state
 from utils.interruption import interruption
 from utils.loss_utils import l1_loss
@@ -342,6 +343,20 @@ def check_options(options: Options) -> None:
     check_optimizer_type(options.optimization.optimizer_type)
 
 
+def chosen_start(path: str | None, options: Options) -> TrainingStart | None:
+    """The file to start from; an antialiased model is trained on with antialiasing."""
+    if not path:
+        return None
+    start = read_start(path, options.model.sh_degree, options.optimization.iterations)
+    if start.antialiasing and not options.pipe.antialiasing:
+        logger.warning("%s is meant for --antialiasing: training uses it", path)
+        options.model.antialiasing = options.pipe.antialiasing = True
+    if start.iteration and (changed := changed_options(path, options.model)):
+        logger.warning("%s comes from a training with other options: now %s", path,
+                       "; ".join(changed))  # fmt: skip
+    return start
+
+
 def train(
     options: Options, milestones: Milestones, start: TrainingStart | None, quiet: bool
 ) -> None:
@@ -367,18 +382,15 @@ def main() -> None:
     )
     check_options(options)
     milestones = milestones_of(args)
-    start = None
-    if args.start_checkpoint:
-        start = read_start(
-            args.start_checkpoint, options.model.sh_degree, options.optimization.iterations
-        )
+    start = chosen_start(args.start_checkpoint, options)
     options.model.model_path = options.model.model_path or default_model_path()
     if not args.quiet:
         print(f"Optimizing {options.model.model_path}")
     safe_state(args.quiet)
     announce_data_device(args.data_device, default_device())
     torch.autograd.set_detect_anomaly(args.detect_anomaly)
-    with removed_without_result(options.model.model_path):
+    folder = Path(options.model.model_path)
+    with locked(folder) as made, records_removed_on_failure(folder, made):
         train(options, milestones, start, args.quiet)
     print("\nTraining complete.")
 

@@ -25,7 +25,7 @@ from gaussian_compression.decoded_mark import (
 )
 from gaussian_compression.report import CompressionReport, read_report, report_path, write_report
 from splat_formats.files import log_notices, read_splats, write_splats
-from splat_formats.scene import SplatScene
+from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
 from utils.files import atomic_folder, atomic_path, remove_folder, remove_leftovers
@@ -48,6 +48,11 @@ class StartModel:
     def splats(self) -> Splats:
         """The Gaussians."""
         return self.scene.splats
+
+    @property
+    def metadata(self) -> SplatMetadata:
+        """What the file holds beside them."""
+        return self.scene.metadata
 
 
 @dataclass(frozen=True)
@@ -158,8 +163,9 @@ def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None
         file_at = complete.enter_context(atomic_path(file))
         file_at.write_bytes(outputs.data)
         decoded_at = complete.enter_context(atomic_folder(decoded))
-        write_splats(decoded_at / PLY_NAME, outputs.decoded)
+        notices = write_splats(decoded_at / PLY_NAME, outputs.decoded)
         write_mark(decoded_at, FILE_NAME, start.iteration, outputs.data)
+    log_notices(decoded / PLY_NAME, notices)
     for old in earlier:
         _remove_renders(model_path, old)
         if old != number:

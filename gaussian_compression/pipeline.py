@@ -43,6 +43,7 @@ from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
 from splat_codec.symbols import QuantizedSplats
 from splat_formats.decoded import to_splats
+from splat_formats.repairs import showable
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
@@ -119,9 +120,12 @@ class _Run:
     def __init__(self, job: CompressionJob, progress: Progress) -> None:
         self._job, self._progress, self._settings = job, progress, job.settings
         self._trajectory = job.settings.trajectory
-        self._start = job.start.finite()
+        shown = showable(job.start)
+        for notice in shown.notices:
+            logger.warning("start model: %s", notice)
+        self._start, self._dropped = shown.splats, shown.dropped
         if not self._start.count:
-            raise InputError("the model holds no Gaussians (with finite parameters) to compress")
+            raise InputError("the model holds no Gaussians that could be shown")
         self._views = self._split_views()
         self._device = job.background.device
         views = view_gradient(
@@ -168,7 +172,7 @@ class _Run:
             start_test=start_test,
             final_guard=final_guard,
             final_test=final_test,
-            dropped_non_finite=self._job.start.count - self._start.count,
+            dropped_non_finite=self._dropped,
             stage_times=self._times,
             environments=self._folder.environments,
         )

@@ -7,6 +7,7 @@ import json
 import logging
 import random
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +18,22 @@ from scene.cameras import Camera
 from scene.dataset_readers import SceneInfo, readSceneInfo, write_input_ply
 from scene.extent import scene_extent
 from scene.gaussian_model import GaussianModel
+from scene.origin import relative_to
 from utils.errors import InputError
 from utils.files import write_text
 from utils.system_utils import searchForMaxIteration
 
-__all__ = [
-    "VIEWER_FILES",
-    "GaussianModel",
-    "Scene",
-    "find_iteration",
-    "model_ply",
-    "write_model_folder",
-]
+__all__ = ["GaussianModel", "Scene", "find_iteration", "model_ply", "write_model_folder"]
 
 logger = logging.getLogger(__name__)
 
 LATEST = -1
-VIEWER_FILES = ("input.ply", "cameras.json")
 
 
 class Scene:
     """The cameras of a dataset with their photos, and the Gaussians.
+
+    Cameras are relative to the Gaussians' origin (`GaussianModel.metadata`), as these are.
 
     Where the Gaussians come from: with `load_iteration` (-1: the highest) from the model folder;
     else, if `gaussians` is empty, from the dataset's point cloud, and then `cameras.json` and
@@ -63,7 +59,9 @@ class Scene:
         if self.loaded_iter is not None:
             gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
         from_cloud = self.loaded_iter is None and gaussians.get_xyz.numel() == 0
-        info = readSceneInfo(args, with_points=from_cloud)
+        antialiasing = args.antialiasing or gaussians.metadata.antialiasing
+        gaussians.metadata = replace(gaussians.metadata, antialiasing=antialiasing)
+        info = relative_to(readSceneInfo(args, with_points=from_cloud), gaussians.metadata.origin)
         self.cameras_extent = self._extent(info)
         if info.point_cloud is not None:
             count = len(info.point_cloud.points)
@@ -143,15 +141,10 @@ def model_ply(model_path: str | Path, iteration: int) -> Path:
     return Path(model_path) / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply"
 
 
-def write_model_folder(model_path: str | Path, info: SceneInfo, replace: bool = True) -> None:
-    """Write what viewers read besides the Gaussians: the initial cloud and the cameras.
-
-    Without `replace`, files that are there already stay.
-    """
-    cloud, views = (Path(model_path) / name for name in VIEWER_FILES)
-    if replace or not cloud.exists():
-        write_input_ply(cloud, info)
-    if replace or not views.exists():
-        cameras = [*info.test_cameras, *info.train_cameras]
-        entries = [camera_to_JSON(index, camera) for index, camera in enumerate(cameras)]
-        write_text(views, json.dumps(entries))
+def write_model_folder(model_path: str | Path, info: SceneInfo) -> None:
+    """Write what viewers read besides the Gaussians: the initial cloud and the cameras."""
+    folder = Path(model_path)
+    write_input_ply(folder / "input.ply", info)
+    cameras = [*info.test_cameras, *info.train_cameras]
+    entries = [camera_to_JSON(index, camera) for index, camera in enumerate(cameras)]
+    write_text(folder / "cameras.json", json.dumps(entries))

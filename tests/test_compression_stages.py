@@ -267,15 +267,6 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
         start_from_ply(tmp_path / "gone.ply")
 
 
-def test_rows_that_are_no_numbers_are_dropped() -> None:
-    splats = small_splats()
-    splats.scaling[2, 1] = np.nan
-    splats.features_rest[5, 0, 0] = np.inf
-    clean = splats.finite()
-    assert clean.count == 7
-    np.testing.assert_array_equal(clean.xyz[2], splats.xyz[3])
-
-
 @pytest.mark.parametrize(
     ("settings", "flag"),
     [
