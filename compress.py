@@ -69,10 +69,11 @@ from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import Origin, SplatMetadata, SplatScene
-from utils.cli import run, show_messages
+from utils.cli import check_ranges, run, show_messages
 from utils.console_progress import ConsoleProgress
 from utils.errors import InputError
 from utils.folder_lock import locked
+from utils.system_utils import announce_data_device
 
 logger = logging.getLogger("gaussian_compression")
 
@@ -90,9 +91,10 @@ def main() -> None:
     args = parse(parser)
     settings = settings_of(args)
     check_settings(settings)
+    options, pipe = loading.extract(args), pipeline.extract(args)
+    check_ranges(options, pipe)
     with locked(Path(args.model_path)):
-        options = loading.extract(args)
-        compress_folder(args, options, pipeline.extract(args), settings)
+        compress_folder(args, options, pipe, settings)
 
 
 def compress_folder(
@@ -167,6 +169,7 @@ def parse(parser: ArgumentParser) -> Namespace:
         parser.error("-m/--model_path is required: the folder of the model")
     if args.pretrained_dir and args.start_ply:
         parser.error("--pretrained_dir and --start_ply exclude each other")
+    announce_data_device(args.data_device, default_device())
     for name, value in _recorded_options(parser, args).items():
         if getattr(args, name) is None:
             setattr(args, name, value)

@@ -24,7 +24,7 @@ from gaussian_compression.decoded_mark import (
     write_mark,
 )
 from gaussian_compression.report import CompressionReport, read_report, report_path, write_report
-from splat_formats.files import log_notices, read_splats, write_splats
+from splat_formats.files import log_notices, read_with_notices, write_splats
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
@@ -69,9 +69,7 @@ def start_from_ply(path: Path, iteration: int = 0) -> StartModel:
     """The model in one PLY file."""
     if not path.is_file():
         raise InputError(f"no PLY at {path}")
-    scene = read_splats(path)
-    log_notices(path, scene.metadata.notices)
-    return StartModel(path, iteration, scene, path.stat().st_size)
+    return StartModel(path, iteration, read_with_notices(path), path.stat().st_size)
 
 
 def start_from_folder(model_path: Path) -> StartModel:

@@ -28,7 +28,7 @@ from scene.optimizer import (
     restore_optimizer,
 )
 from scene.raw_parameters import RawParameters
-from splat_formats.files import log_notices, read_splats, write_splats
+from splat_formats.files import log_notices, read_with_notices, write_splats
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
@@ -191,6 +191,14 @@ class GaussianModel:
         return model
 
     @classmethod
+    def from_ply(cls, path: str | Path, device: torch.device | str | None = None) -> GaussianModel:
+        """The model in a point_cloud.ply, of the SH degree that it has there."""
+        scene = read_with_notices(path)
+        model = cls.from_splats(scene.splats, device)
+        model.metadata = replace(scene.metadata, notices=())
+        return model
+
+    @classmethod
     def from_raw(cls, raw: RawParameters) -> GaussianModel:
         """A model over these very tensors (no copy, no optimiser); all bands active."""
         model = cls(raw.sh_degree, device=raw.xyz.device)
@@ -224,8 +232,7 @@ class GaussianModel:
         """
         if use_train_test_exp:
             raise InputError("exposure compensation (--train_test_exp) is not yet supported")
-        scene = read_splats(path)
-        log_notices(path, scene.metadata.notices)
+        scene = read_with_notices(path)
         try:
             self.load_splats(scene.splats)
         except InputError as error:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from arguments import CFG_ARGS_NAME
-from utils.folder_lock import locked
 
 # What training writes before there is anything to lose.
 RECORDS = (CFG_ARGS_NAME, "cameras.json", "input.ply", "events.out.tfevents.*")
@@ -16,28 +15,16 @@ RESULTS = ("point_cloud/iteration_*/point_cloud.ply", "chkpnt*.pth")
 
 
 @contextmanager
-def removed_without_result(model_path: str | Path) -> Iterator[None]:
-    """Lock the model folder; remove it if it was missing and the block saves no model in it.
+def records_removed_on_failure(folder: Path, made: Collection[Path]) -> Iterator[None]:
+    """Remove the records of a training that fails before it has saved a model in `folder`.
 
-    A folder that was there before is left as it is. InputError if another run is using it.
+    Only where `folder` is one of those `made` by this run: an older one is left as it is.
     """
-    folder = Path(model_path).absolute()
-    with locked(folder) as made:
-        try:
-            yield
-        except BaseException:
-            if made and not any(_has_files(folder, pattern) for pattern in RESULTS):
-                _remove(folder)
-            raise
-
-
-def _has_files(folder: Path, pattern: str) -> bool:
-    """Whether a file in `folder` matches `pattern`."""
-    return any(folder.glob(pattern))
-
-
-def _remove(folder: Path) -> None:
-    """Remove the records in `folder`; the lock removes the folder, if it is empty."""
-    for pattern in RECORDS:
-        for path in folder.glob(pattern):
-            path.unlink()
+    try:
+        yield
+    except BaseException:
+        has_result = any(any(folder.glob(pattern)) for pattern in RESULTS)
+        if folder.resolve() in made and not has_result:
+            for path in [path for pattern in RECORDS for path in folder.glob(pattern)]:
+                path.unlink()
+        raise

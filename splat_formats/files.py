@@ -79,6 +79,13 @@ def with_limits_clamped(scene: SplatScene) -> SplatScene:
     return SplatScene(clamped.splats, replace(scene.metadata, notices=notices))
 
 
+def read_with_notices(path: str | os.PathLike[str]) -> SplatScene:
+    """As `read_splats`; what the reader had to change is logged."""
+    scene = read_splats(path)
+    log_notices(path, scene.metadata.notices)
+    return scene
+
+
 def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:
     """Logs each as a warning about this file."""
     for notice in notices:

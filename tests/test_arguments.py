@@ -19,6 +19,7 @@ from arguments import (
     read_cfg_args,
     write_cfg_args,
 )
+from utils.errors import InputError
 
 CFG_LINE = (
     "Namespace(sh_degree=3, source_path='/abs/x', model_path='out', images='images', depths='', "
@@ -161,6 +162,16 @@ def test_compression_takes_antialiasing_from_the_model_folder(tmp_path: Path, co
     command_line("-m", tmp_path)
     parser, _, pipeline = compress.build_parser()
     assert pipeline.extract(compress.parse(parser)).antialiasing
+
+
+@pytest.mark.parametrize("words", [("-r", "0"), ("-r", "-2")])
+def test_compression_checks_the_loading_options_before_anything_else(
+    tmp_path: Path, command_line, words: tuple
+) -> None:
+    command_line("-s", tmp_path, "-m", tmp_path / "model", *words)
+    with pytest.raises(InputError, match=r"--resolution -?\d: expected -1, or a whole number"):
+        compress.main()
+    assert not (tmp_path / "model").exists()
 
 
 def test_without_a_model_folder_there_is_no_cfg_args() -> None:

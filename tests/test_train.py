@@ -26,6 +26,7 @@ from splat_formats.ply import read_ply
 from splat_formats.splats import Splats
 from utils import system_utils
 from utils.errors import InputError
+from utils.folder_lock import locked
 from utils.interruption import Terminated
 
 Train = Callable[..., Path]
@@ -160,6 +161,30 @@ DENSIFY = (
 )
 
 
+def test_a_model_for_antialiasing_is_trained_and_saved_with_it(run_train: Train, capsys) -> None:
+    start = run_train("--iterations", 1, "--antialiasing", model="start")
+    assert read_cfg_args(start)["antialiasing"] is True
+    ply = start / "point_cloud" / "iteration_1" / "point_cloud.ply"
+    assert b"SplatRenderMode: mip" in ply.read_bytes()
+    capsys.readouterr()
+    model = run_train("--iterations", 1, "--start_checkpoint", ply)
+    assert "is meant for --antialiasing" in capsys.readouterr().err
+    assert read_cfg_args(model)["antialiasing"] is True
+    again = run_train("--iterations", 1, "--antialiasing", "--start_checkpoint", ply, model="again")
+    assert "is meant for --antialiasing" not in capsys.readouterr().err
+    assert same(saved(model, 1), saved(again, 1))
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_loaded(
+    run_train: Train, tmp_path: Path, no_photographs: None
+) -> None:
+    with locked(tmp_path / "model"), pytest.raises(InputError, match="is in use by"):
+        run_train("--iterations", 1)
+    (tmp_path / "model").write_text("no folder")
+    with pytest.raises(InputError, match="model is a file: expected a folder"):
+        run_train("--iterations", 1)
+
+
 def test_resumed_training_ends_where_uninterrupted_training_does(run_train: Train) -> None:
     options = ("--iterations", 24, *DENSIFY)
     whole = run_train(*options, "--checkpoint_iterations", 13, model="whole")
@@ -248,6 +273,16 @@ def test_a_checkpoint_at_or_beyond_the_end_is_an_error(
     ):
         run_train("--iterations", iterations, "--start_checkpoint", checkpoint)
     assert not (tmp_path / "model").exists()
+
+
+def test_options_that_change_between_two_parts_of_a_training_are_named(
+    run_train: Train, checkpoint: Path, capsys
+) -> None:
+    run_train("--iterations", 3, "--start_checkpoint", checkpoint)
+    assert capsys.readouterr().err.count("warning") == 0
+    run_train("--iterations", 3, "--start_checkpoint", checkpoint, "-r", 2, "--antialiasing")
+    printed = capsys.readouterr().err
+    assert "other options: now resolution 2, not -1; antialiasing True, not False\n" in printed
 
 
 def test_starts_that_cannot_be_used_are_found_before_photographs_are_loaded(
