@@ -31,7 +31,8 @@ class StartFigures:
     """0: of a bare PLY."""
     gaussians: int
     """Before any is dropped."""
-    dropped_non_finite: int
+    dropped: int
+    """Which no image can show, among them those with values that are not finite."""
     bytes: int | None
     """Of the PLY. None in --training_free's reports of schema 1."""
     guard: Quality = UNMEASURED
@@ -181,13 +182,16 @@ def _of_schema_1(found: dict[str, Any]) -> dict[str, Any]:
     later = {"errors": {}, "layer_ends": [], "notices": [], "schema": SCHEMA}
     if "start" in found:
         known = {name: value for name, value in found.items() if name != "versions"}
-        return {**later, "environments": [{"from_round": 0, **found["versions"]}], **known}
+        start = {**found["start"], "dropped": found["start"]["dropped_non_finite"]}
+        start.pop("dropped_non_finite")
+        environments = [{"from_round": 0, **found["versions"]}]
+        return {**later, **known, "environments": environments, "start": start}
     nothing = asdict(UNMEASURED)
     start = {
         "ply": "",
         "iteration": 0,
         "gaussians": found["gaussians"] + found["dropped_non_finite"],
-        "dropped_non_finite": found["dropped_non_finite"],
+        "dropped": found["dropped_non_finite"],
         "bytes": None,
     }
     compressed = {

@@ -30,7 +30,7 @@ def build_report(
             ply=str(start.path),
             iteration=start.iteration,
             gaussians=start.splats.count,
-            dropped_non_finite=result.dropped_non_finite,
+            dropped=result.dropped_non_finite,
             bytes=start.ply_bytes,
             guard=result.start_guard,
             test=result.start_test,

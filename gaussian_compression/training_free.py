@@ -34,6 +34,7 @@ from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.files import log_notices
+from splat_formats.outliers import Adjustments, without_invisible
 from splat_formats.repairs import showable
 from splat_formats.scene import SplatScene
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
@@ -96,15 +97,15 @@ def build_parser() -> ArgumentParser:
 def compress_without_training(start: StartModel, iteration: int, settings: FreeSettings) -> Outputs:
     """The compressed model, which decodes to `iteration`. InputError if no Gaussian is left."""
     wall, cpu = time.monotonic(), time.process_time()
-    kept = showable(start.splats)
-    if not kept.splats.count:
-        raise InputError(f"{start.path} holds no Gaussians (with finite parameters) to compress")
-    log_notices(start.path, kept.notices)
+    kept, notices = _visible(start)
     precision = replace(QUALITIES[settings.quality], position_bits=settings.position_bits)
-    quantized = quantize_splats(_cut_to_degree(kept.splats, settings.sh_degree), precision)
+    quantized = quantize_splats(_cut_to_degree(kept, settings.sh_degree), precision)
+    exact = Adjustments(stored_exactly=len(np.unique(quantized.splats.exact.rows)))
+    notices = (*notices, *filter(None, [str(exact)]))
+    log_notices(start.path, notices)
     given = {name: value for name, value in vars(settings).items() if value is not None}
     description = describe(
-        start.splats, {**given, "training_free": True}, **to_entries(start.scene.metadata)
+        start.splats, {**given, "training_free": True}, **to_entries(start.metadata)
     )
     data = encode(ModelFile(quantized.splats, description))
     decoded = to_splats(quantized.splats)
@@ -118,7 +119,7 @@ def compress_without_training(start: StartModel, iteration: int, settings: FreeS
             ply=str(start.path),
             iteration=start.iteration,
             gaussians=start.splats.count,
-            dropped_non_finite=kept.dropped,
+            dropped=start.splats.count - kept.count,
             bytes=start.ply_bytes,
         ),
         compressed=_file_figures(data, decoded, start, iteration),
@@ -126,11 +127,25 @@ def compress_without_training(start: StartModel, iteration: int, settings: FreeS
         environments=({"from_round": 0, "numpy": np.__version__},),
         stages=(took,),
         # Against the model as given: with all bands of the spherical harmonics.
-        errors=visible_errors(kept.splats, decoded, quantized.order),
+        errors=visible_errors(kept, decoded, quantized.order),
         layer_ends=tuple(quantized.splats.layer_ends),
-        notices=(*start.scene.metadata.notices, *kept.notices),
+        notices=(*start.metadata.notices, *notices),
     )
     return Outputs(data, SplatScene(decoded, from_entries(description)), report)
+
+
+def _visible(start: StartModel) -> tuple[Splats, tuple[str, ...]]:
+    """The Gaussians that an image can show; a sentence for everything that was done to the others.
+
+    InputError if there are none.
+    """
+    finite = showable(start.splats)
+    kept, adjustments = without_invisible(finite.splats)
+    if not kept.count:
+        raise InputError(
+            f"{start.path} holds no Gaussians that an image could show, of {start.splats.count:,}"
+        )
+    return kept, (*finite.notices, *filter(None, [str(adjustments)]))
 
 
 def _file_figures(data: bytes, decoded: Splats, start: StartModel, iteration: int) -> FileFigures:
@@ -148,7 +163,7 @@ def _file_figures(data: bytes, decoded: Splats, start: StartModel, iteration: in
 
 def with_render_mode(start: StartModel, antialiasing: bool) -> StartModel:
     """The start model, of which it is recorded how it is meant to be rendered."""
-    metadata = replace(start.scene.metadata, antialiasing=antialiasing)
+    metadata = replace(start.metadata, antialiasing=antialiasing)
     return replace(start, scene=replace(start.scene, metadata=metadata))
 
 
@@ -158,7 +173,7 @@ def _options(args: Namespace, start: StartModel) -> ModelOptions:
     if not (folder / CFG_ARGS_NAME).exists() and clouds.name == "point_cloud":
         folder = clouds.parent
     recorded = options_of(folder)
-    modes = (args.antialiasing, recorded.antialiasing, start.scene.metadata.antialiasing)
+    modes = (args.antialiasing, recorded.antialiasing, start.metadata.antialiasing)
     given = args.source_path and os.path.abspath(args.source_path)  # noqa: PTH100, keeps symlinks
     return replace(
         recorded,

@@ -27,7 +27,8 @@ from gaussian_compression.straight_through import StraightThrough
 from scene.raw_parameters import RawParameters
 from splat_codec.model_file import ModelFile, decode, encode
 from splat_formats.decoded import to_splats
-from splat_formats.design_grids import Precision, design_grids, snap_to_grids
+from splat_formats.design_grids import Precision, design_grids
+from splat_formats.snap_to_grids import snap_to_grids
 from splat_formats.splats import Splats
 
 RATES = {
