@@ -68,6 +68,17 @@ class StoppingFigures:
 
 
 @dataclass(frozen=True)
+class PromiseFigures:
+    """What the stopping rule allows and what the file has; dB on the guard views."""
+
+    allowed_drop: float
+    drop: float | None
+    """Against round 0."""
+    kept: bool | None
+    guard_was_trained_on: bool
+
+
+@dataclass(frozen=True)
 class GuardFigures:
     """The views that stopped the rounds."""
 
@@ -101,6 +112,7 @@ class CompressionReport:
     killed went on in another environment."""
     stopping: StoppingFigures | None = None
     guard: GuardFigures | None = None
+    promise: PromiseFigures | None = None
     rounds: tuple[Round, ...] = ()
     stages: tuple[StageTime, ...] = ()
     seed: int | None = None
@@ -154,7 +166,7 @@ def _finite(value: Any, place: str, places: list[str]) -> Any:
 
 
 def _report(values: dict[str, Any]) -> CompressionReport:
-    stopping, guard = values["stopping"], values["guard"]
+    stopping, guard, promise = values["stopping"], values["guard"], values["promise"]
     return CompressionReport(
         start=StartFigures(**_with_qualities(values["start"])),
         compressed=FileFigures(**_with_qualities(values["compressed"])),
@@ -162,6 +174,7 @@ def _report(values: dict[str, Any]) -> CompressionReport:
         environments=tuple(values["environments"]),
         stopping=stopping and StoppingFigures(**stopping),
         guard=guard and GuardFigures(**{**guard, "image_names": tuple(guard["image_names"])}),
+        promise=promise and PromiseFigures(**promise),
         rounds=tuple(round_from_json(done) for done in values["rounds"]),
         stages=tuple(StageTime(**stage) for stage in values["stages"]),
         seed=values["seed"],
@@ -179,7 +192,13 @@ def _with_qualities(values: dict[str, Any]) -> dict[str, Any]:
 
 def _of_schema_1(found: dict[str, Any]) -> dict[str, Any]:
     """A report without a schema number, with the fields of today."""
-    later = {"errors": {}, "layer_ends": [], "notices": [], "schema": SCHEMA}
+    later: dict[str, Any] = {
+        "promise": None,
+        "errors": {},
+        "layer_ends": [],
+        "notices": [],
+        "schema": SCHEMA,
+    }
     if "start" in found:
         known = {name: value for name, value in found.items() if name != "versions"}
         start = {**found["start"], "dropped": found["start"]["dropped_non_finite"]}
