@@ -230,8 +230,7 @@ class _Run:
         if number is None:
             return None
         self._progress.note(f"going on after round {number} in {self._job.rounds_folder}")
-        for warning in self._folder.warnings:
-            logger.warning("%s", warning)
+        self._warn(self._folder.warnings)
         return self._folder.load(number, self._device)
 
     def _round_zero(self, start: RawParameters) -> Checkpoint:
