@@ -16,7 +16,7 @@ from gaussian_compression.bit_allocation import fit_grids, settle_hidden_scales
 from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
-from gaussian_compression.straight_through import ADAM_EPSILON, StraightThrough
+from gaussian_compression.straight_through import ADAM_EPSILON
 from scene.kernel_adam import adam
 from scene.raw_parameters import RawParameters
 from splat_codec.exact_values import ExactValues
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from diff_gaussian_rasterization import grid_step as kernel
 
 KERNEL_MODULE = "diff_gaussian_rasterization.grid_step"
-NUMBERS_BESIDE_SH = 13
-"""What a file stores of a Gaussian: centre, opacity, scales, rotation, colour."""
+NUMBERS_OF = {"xyz": 3, "opacity": 1, "scaling": 3, "rotation": 3, "features_dc": 3}
+"""How many numbers a file stores of a Gaussian, beside SH."""
+NUMBERS_BESIDE_SH = sum(NUMBERS_OF.values())
 
 
 class PlainGridStraightThrough:
@@ -71,6 +72,10 @@ class PlainGridStraightThrough:
             group["lr"] = rates[group["name"]]
         self._optimizer.step()
         self.seen = self._quantizer.decoded(self.coded)
+
+    def trained(self) -> RawParameters:
+        """The full-precision parameters, in the decoded basis."""
+        return self._quantizer.from_coding_basis(self.coded)
 
     def stored(self) -> GridSplats:
         """See StraightThrough."""
@@ -115,22 +120,39 @@ class KernelGridStraightThrough:
         self._step(model, self._steps, eps=ADAM_EPSILON)
         self._quantizer.put_exact(self.seen)
 
+    def trained(self) -> RawParameters:
+        """The full-precision parameters, in the decoded basis."""
+        return self._quantizer.from_coding_basis(self.coded)
+
     def stored(self) -> GridSplats:
         """See StraightThrough."""
         return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
 
 
+GridStraightThrough = PlainGridStraightThrough | KernelGridStraightThrough
+
+
+def grid_straight_through(
+    raw: RawParameters,
+    quantizer: GridQuantizer,
+    sensitivity: RenderSensitivity,
+    settings: GridSettings,
+) -> GridStraightThrough:
+    """The optimiser of `raw`, which stays as it is and has ordered axes, on these grids."""
+    fused = raw.xyz.device.type == "cpu" and installed(KERNEL_MODULE)
+    kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
+    return kind(raw, quantizer, settings, settings.sparsity * sensitivity.absolute_error)
+
+
 def on_fitted_grids(
     raw: RawParameters, sensitivity: RenderSensitivity, settings: GridSettings
-) -> StraightThrough:
+) -> GridStraightThrough:
     """The optimiser of `raw` (which stays as it is) on grids that fit its measured sensitivities.
 
     `sensitivity` is that of `raw`, whose ellipsoids have ordered axes.
     """
-    fused = raw.xyz.device.type == "cpu" and installed(KERNEL_MODULE)
-    kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
-    pull = settings.sparsity * sensitivity.absolute_error
-    return kind(raw, fitted_quantizer(raw, sensitivity, settings), settings, pull)
+    quantizer = fitted_quantizer(raw, sensitivity, settings)
+    return grid_straight_through(raw, quantizer, sensitivity, settings)
 
 
 def fitted_quantizer(
@@ -149,7 +171,8 @@ def fitted_quantizer(
     numbers = (NUMBERS_BESIDE_SH + 3 * splats.features_rest.shape[1]) * splats.count
     tolerance = settings.noise / numbers
     grids, classes = fit_grids(splats, measured, tolerance, start)
-    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
+    pixels = sensitivity.pixel_sizes.cpu().numpy().astype(np.float64)
+    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance, pixels)
     far = np.zeros(splats.count, bool)
     far[rows_beyond_cells(splats.xyz, grids.position)] = True
     settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))
