@@ -464,7 +464,7 @@ def test_folder_without_a_name_is_under_output(monkeypatch: pytest.MonkeyPatch) 
 
 def test_default_milestones() -> None:
     args = train.build_parser()[0].parse_args(["--iterations", "900"])
-    milestones = train.milestones_of(args)
+    milestones = train.milestones_of(args, 900)
     assert milestones.test == {7000, 30000}
     assert milestones.save == {900, 7000, 30000}
     assert milestones.checkpoint == frozenset()
