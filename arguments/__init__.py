@@ -287,6 +287,17 @@ def read_cfg_args(model_path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def parse_cfg_args(text: str) -> dict[str, Any]:
     """The loading options in `text`, which is read as Python source and never executed."""
+    defaults = asdict(ModelOptions())
+    values = {
+        keyword.arg: _literal(keyword.arg, keyword.value, type(defaults[keyword.arg]))
+        for keyword in _recorded(text)
+        if keyword.arg in defaults
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _recorded(text: str) -> list[ast.keyword]:
+    """Names and values in the text of `cfg_args`."""
     try:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, RecursionError, MemoryError) as error:
@@ -298,13 +309,7 @@ def parse_cfg_args(text: str) -> dict[str, Any]:
         or call.args
     ):
         raise ValueError(f"expected Namespace(name=value, ...), got {_excerpt(text)}")
-    defaults = asdict(ModelOptions())
-    values = {
-        keyword.arg: _literal(keyword.arg, keyword.value, type(defaults[keyword.arg]))
-        for keyword in call.keywords
-        if keyword.arg in defaults
-    }
-    return {name: value for name, value in values.items() if value is not None}
+    return call.keywords
 
 
 def _literal(name: str, node: ast.expr, expected: type) -> Any:
@@ -339,3 +344,11 @@ def write_cfg_args(
             stacklevel=2,
         )
     write_text(Path(model_path) / CFG_ARGS_NAME, text)
+
+
+def amend_cfg_args(model_path: str | os.PathLike[str], changes: Mapping[str, Any]) -> None:
+    """Replaces these values in the model folder's `cfg_args`; others stay, unknown ones too."""
+    path = Path(model_path) / CFG_ARGS_NAME
+    recorded = {k.arg: ast.unparse(k.value) for k in _recorded(path.read_text(encoding="utf-8"))}
+    recorded |= {name: repr(value) for name, value in changes.items()}
+    write_text(path, f"Namespace({', '.join(f'{k}={v}' for k, v in recorded.items())})")
