@@ -90,10 +90,10 @@ class ModelOptions(GroupParams):
     depths: str = _option("", "folder of inverse-depth PNGs inside the dataset", "-d")
     resolution: int = _option(
         -1,
-        "1, 2, 4, 8: divide width and height by it; -1: scale down to a width of 1600 pixels; any "
-        "other number: scale down to that width, in pixels",
+        "1, 2, 4, 8: divide width and height by it; -1: scale down to a width of 1600 pixels; 32 "
+        "or more: scale down to that width, in pixels",
         "-r",
-        allowed=Range(least=1, or_value=-1, whole=True),
+        allowed=Range(least=32, others=(-1, 1, 2, 4, 8), whole=True),
     )
     white_background: bool = _option(False, "white instead of black background", "-w")
     train_test_exp: bool = _option(False, "train an exposure correction per image")
