@@ -104,7 +104,7 @@ ABSURD = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_absurd_gaussian_leaves_the_grids_of_the_others(name: str, kind: type[Kind]) -> None:
     sound, settings = random_raw(600, 1), GridSettings(noise=fine(random_raw(600, 0)))
-    sensitivity = RenderSensitivity(random_sensitivity(sound), psnr=30.0, absolute_error=0.5)
+    sensitivity = measured(random_sensitivity(sound))
     grids = fitted_quantizer(with_ordered_raw_axes(sound), sensitivity, settings).grids
     for value in ABSURD[name]:
         raw = sound.map(torch.clone)
@@ -132,7 +132,7 @@ def test_numbers_stored_exactly_have_no_gradient() -> None:
     raw = ordered(600, 1)
     raw.features_rest[5, 1, 2] = 1e4
     raw.features_dc[6, 0, 0] = -1e4
-    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.5)
+    sensitivity = measured(random_sensitivity(raw))
     settings = GridSettings(noise=fine(raw))
     quantizer = fitted_quantizer(raw, sensitivity, settings)
     assert len(quantizer.exact) == 2
