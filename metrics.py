@@ -25,7 +25,7 @@ from utils.image_utils import load_png
 
 Perceptual = Callable[[Tensor, Tensor], float]
 Scores = dict[str, dict[str, float | None]]
-"""Metric -> image name -> value; None where the metric could not be had."""
+"""Metric -> image name -> value; None where the metric was not computed."""
 
 METRICS = ("SSIM", "PSNR", "LPIPS")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")

@@ -57,7 +57,7 @@ def render_set(
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     """The command line and its two option groups."""
-    parser = ArgumentParser(allow_abbrev=False, description="Testing script parameters")
+    parser = ArgumentParser(allow_abbrev=False, description=__doc__)
     model = ModelParams(parser, sentinel=True)
     pipeline = PipelineParams(parser)
     parser.add_argument("--iteration", type=int, default=LATEST, help="-1: the highest there is")
