@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a dataset says of its photos to cameras that hold them."""
+"""From the cameras of a data set to cameras that hold their photos."""
 
 import functools
 import logging

@@ -13,7 +13,7 @@ from scene.colmap_scene import (
     readColmapCameras,
     readColmapSceneInfo,
 )
-from scene.initial_points import fetchPly, storePly, write_input_ply
+from scene.initial_points import fetchPly, storePly, warn_of_distance, write_input_ply
 from scene.transforms_scene import (
     is_transforms_scene,
     read_transforms_scene,
@@ -69,6 +69,8 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
             f"(images and cameras, as .bin or .txt), transforms_train.json, or transforms.json "
             f"in {source.absolute()}"
         )
+    if info.point_cloud is not None:
+        warn_of_distance(info.point_cloud.points, info.nerf_normalization["radius"])
     if options.ignore_principal_point:
         return info._replace(
             train_cameras=[c._replace(principal_point=_CENTRE) for c in info.train_cameras],
