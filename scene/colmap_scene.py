@@ -94,6 +94,8 @@ def read_colmap_scene(
     extent = getNerfppNorm(train)
     photos = find_photos(folder, names)
     require_photos(source, folder, names, photos, options.skip_missing)
+    if not any(camera.image_name in photos for camera in train):
+        raise InputError(f"{folder}: no training photograph is there")
     points = _initial_points(model, train, extent["radius"]) if with_points else None
     return SceneInfo(
         point_cloud=None if points is None else points.cloud,
