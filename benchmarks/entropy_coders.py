@@ -161,7 +161,7 @@ def print_row(name: str, size: int, timings: Timings, tokens: int) -> Figures:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the models")
     parser.add_argument("--count", type=int, default=MILLION, help="of the larger model; 0: none")
     parser.add_argument("--rounds", type=int, default=3, help="the best of so many")

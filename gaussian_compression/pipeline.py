@@ -5,7 +5,7 @@ measure -> fine-tune unpruned (sets the guard's zero) -> rounds of {gradients, p
 watch the guard} -> the model the stopping rule picks -> final fine-tuning -> integers -> bytes.
 """
 
-import hashlib
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +20,10 @@ import torch
 
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
+from gaussian_compression.fingerprint import environment, splats_digest, views_digest
 from gaussian_compression.grid_straight_through import on_fitted_grids, with_ordered_raw_axes
 from gaussian_compression.prune import rows_to_keep
-from gaussian_compression.rounds import Measurement, Quality, Round
+from gaussian_compression.rounds import Measurement, Quality, Round, StageTime
 from gaussian_compression.scores import accumulate_gradients, gradient_norm_scores
 from gaussian_compression.sensitivity import render_sensitivity
 from gaussian_compression.settings import CompressionSettings, check_settings
@@ -42,8 +43,11 @@ from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
 from splat_codec.symbols import QuantizedSplats
 from splat_formats.decoded import to_splats
+from splat_formats.repairs import showable
 from splat_formats.splats import Splats
 from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Advance = Callable[[float | None], None]
 
@@ -74,18 +78,10 @@ class CompressionJob:
     settings: CompressionSettings
     rounds_folder: Path
     identity: dict[str, Any]
-    """What else decides the outcome (source, resolution, ...): checkpoints are bound to it."""
+    """What else decides the outcome (resolution, ...): checkpoints are bound to it, and to the
+    photographs themselves instead of their folder."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Stored in the file."""
-
-
-@dataclass(frozen=True)
-class StageTime:
-    """What one stage took."""
-
-    stage: str
-    wall_seconds: float
-    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -108,6 +104,8 @@ class CompressionResult:
     final_test: Quality
     dropped_non_finite: int
     stage_times: list[StageTime]
+    environments: list[dict[str, Any]]
+    """Machine and software, each from its `from_round` on."""
 
 
 def compress(job: CompressionJob, progress: Progress) -> CompressionResult:
@@ -122,9 +120,12 @@ class _Run:
     def __init__(self, job: CompressionJob, progress: Progress) -> None:
         self._job, self._progress, self._settings = job, progress, job.settings
         self._trajectory = job.settings.trajectory
-        self._start = job.start.finite()
+        shown = showable(job.start)
+        for notice in shown.notices:
+            logger.warning("start model: %s", notice)
+        self._start, self._dropped = shown.splats, shown.dropped
         if not self._start.count:
-            raise InputError("the model holds no Gaussians (with finite parameters) to compress")
+            raise InputError("the model holds no Gaussians that could be shown")
         self._views = self._split_views()
         self._device = job.background.device
         views = view_gradient(
@@ -136,7 +137,9 @@ class _Run:
         self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
         # The round that ships may lie as far back as the rule's patience reaches.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
-        self._folder = RoundFolder(job.rounds_folder, self._fingerprint(), keep)
+        self._folder = RoundFolder(
+            job.rounds_folder, self._fingerprint(), keep, environment(self._device)
+        )
         self._times: list[StageTime] = []
 
     def result(self) -> CompressionResult:
@@ -169,8 +172,9 @@ class _Run:
             start_test=start_test,
             final_guard=final_guard,
             final_test=final_test,
-            dropped_non_finite=self._job.start.count - self._start.count,
+            dropped_non_finite=self._dropped,
             stage_times=self._times,
+            environments=self._folder.environments,
         )
 
     def _split_views(self) -> ViewSplit[Camera]:
@@ -197,6 +201,8 @@ class _Run:
         if number is None:
             return None
         self._progress.note(f"going on after round {number} in {self._job.rounds_folder}")
+        for warning in self._folder.warnings:
+            logger.warning("%s", warning)
         return self._folder.load(number, self._device)
 
     def _round_zero(self, start: RawParameters) -> Checkpoint:
@@ -331,12 +337,12 @@ class _Run:
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = self._settings.to_json()["trajectory"]
-        names = [view.image_name for view in self._views.training]
         return {
-            **self._job.identity,
+            **{name: value for name, value in self._job.identity.items() if name != "source_path"},
             **settings,
-            "start_model": _digest(self._start),
-            "training_views": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
+            "start_model": splats_digest(self._start),
+            "training_views": views_digest(self._views.training),
+            "guard_views": views_digest(self._views.guard),
             "background": self._job.background.tolist(),
             "antialiasing": self._job.render_options.antialiasing,
         }
@@ -359,13 +365,6 @@ class _Clock:
 
     def cpu_seconds(self) -> float:
         return round(time.process_time() - self._cpu, 2)
-
-
-def _digest(splats: Splats) -> str:
-    digest = hashlib.sha256()
-    for name in RawParameters._fields:
-        digest.update(np.ascontiguousarray(getattr(splats, name)).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _round_line(rounds: list[Round], start_count: int) -> str:

@@ -53,6 +53,8 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
 
     Without `with_points` the initial cloud is not looked for: a trained model needs none.
     """
+    if not options.source_path:
+        raise InputError("-s/--source_path is required: the folder of the dataset")
     source = Path(options.source_path)
     if not source.is_dir():
         raise InputError(

@@ -108,7 +108,7 @@ def storePly(path: PathLike, xyz: npt.NDArray, rgb: npt.NDArray) -> None:
     ]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write("".join(line + "\n" for line in header).encode("ascii"))
-        rows.tofile(file)
+        file.write(rows.tobytes())  # unlike tofile, with the system's error for a full disk
 
 
 def has_viewer_layout(path: PathLike) -> bool:

@@ -77,7 +77,7 @@ class GridSplats:
         position = np.empty(len(order), np.int64)
         position[order] = np.arange(len(order))
         far = position[self.far_rows]
-        by_row = np.argsort(far)
+        by_row = np.argsort(far, kind="stable")
         return replace(
             self,
             **{name: getattr(self, name).take(order, axis=0) for name in _COLUMNS},

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from splat_codec.container import Container, pack_container, unpack_container
+from splat_codec.container import bytes_per_section as bytes_per_section
 from splat_codec.errors import CorruptFile
 from splat_codec.grid_file import (
     MAX_LAYERS,
@@ -104,12 +105,6 @@ def decode(data: bytes, layers: int = MAX_LAYERS) -> ModelFile:
     if sections:
         raise CorruptFile(next(iter(sections)), "unknown section")
     return ModelFile(splats, metadata)
-
-
-def bytes_per_section(data: bytes) -> dict[str, int]:
-    """Stored bytes of every section, and `container` for the header and the table."""
-    sizes = {name: len(section) for name, section in unpack_container(data).sections.items()}
-    return {**sizes, "container": len(data) - sum(sizes.values())}
 
 
 def _same(a: QuantizedSplats | GridSplats, b: QuantizedSplats | GridSplats) -> bool:

@@ -62,17 +62,6 @@ class Splats:
         """Number of Gaussians."""
         return len(self.xyz)
 
-    def finite(self) -> "Splats":
-        """These splats without those that have a parameter that is infinite or no number."""
-        if not self.count:
-            return self
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        rows = [np.isfinite(c.reshape(self.count, -1)).all(axis=1) for c in columns.values()]
-        kept = np.all(rows, axis=0)
-        if kept.all():
-            return self
-        return Splats(**{name: column[kept] for name, column in columns.items()})
-
     @property
     def sh_degree(self) -> int:
         """Degree of the spherical harmonics, 0 to 3."""

@@ -51,6 +51,11 @@ def random_model(count: int, sh_degree: int, seed: int = 0, **options: float) ->
     return quantize_splats(random_splats(count, sh_degree, seed), precision).splats
 
 
+def many_contexts() -> GridSplats:
+    """A model whose histograms are many and full of ties: small counts of many tokens."""
+    return random_model(1500, 3, seed=11, sh_step=1 / 500, dc_step=1 / 300)
+
+
 @pytest.mark.parametrize("sh_degree", range(4))
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 777, 5000])
 def test_round_trip(count: int, sh_degree: int) -> None:

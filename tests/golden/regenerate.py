@@ -66,6 +66,12 @@ def bad_files(good: dict[str, bytes]) -> dict[str, bytes]:
     }
 
 
+def read_table(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of sizes.csv by the files' names."""
+    with path.open(newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
 def digest(data: bytes) -> str:
     """SHA-256 of the decoded values, attribute by attribute in the order of the format page."""
     names = ("xyz", "opacity", "scaling", "rotation", "features_dc", "features_rest")
