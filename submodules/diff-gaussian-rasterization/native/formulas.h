@@ -40,7 +40,6 @@ using namespace scalar;
 
 constexpr float kNearDepth = 0.2f;               // nearer Gaussians are not drawn
 constexpr float kFrustumMargin = 1.3f;           // the projection's Jacobian is taken inside this multiple of the view
-constexpr float kLeastCentre = 1.0e-6f;          // of off-axis views: less is the rounding of float32 matrices
 constexpr float kLowPass = 0.3f;                 // pixel^2 added to both variances on the screen
 constexpr float kLeastCompensation = 2.5e-5f;    // floor of the ratio of determinants, for anti-aliasing
 constexpr float kLeastEigenGap = 0.1f;           // floor under the root of the larger eigenvalue
@@ -60,6 +59,7 @@ constexpr int kMaxCoefficients = 16;             // of spherical harmonics up to
 struct Camera {
   int32_t width, height;       // pixels
   float tan_x, tan_y;          // of half the field of view
+  float centre_x, centre_y;    // camera-space x and y, over depth, that the image's centre shows: 0 unless off-axis
   float view[16];              // world to camera
   float projection[16];        // world to clip space
   float position[3];           // of the camera, in the world
@@ -67,28 +67,10 @@ struct Camera {
   float scale_modifier;
   int32_t sh_degree;           // that is evaluated; the storage may hold more
   int32_t antialiasing;        // bool
-  float centre_x, centre_y;    // image_centre of the matrices, which frame_render fills in
 };
 
 HD float focal_x(const Camera& camera) { return static_cast<float>(camera.width) / (2.0f * camera.tan_x); }
 HD float focal_y(const Camera& camera) { return static_cast<float>(camera.height) / (2.0f * camera.tan_y); }
-
-// Camera-space x (axis 0) or y (1), over depth, of what the image's centre shows: 0 unless the principal point lies
-// elsewhere. Clip x is a sum of camera-space x, which the focal length scales, and of depth.
-inline float image_centre(const Camera& camera, int axis) {
-  double focal = 0.0, shift = 0.0, sideways = 0.0, forward = 0.0;
-  for (int row = 0; row < 3; ++row) {
-    const double clip = camera.projection[4 * row + axis];
-    const double side = camera.view[4 * row + axis], depth = camera.view[4 * row + 2];
-    focal += clip * side;
-    shift += clip * depth;
-    sideways += side * side;
-    forward += depth * depth;
-  }
-  // Written so that matrices without a meaning give 0.
-  const double centre = focal != 0.0 && forward > 0.0 ? -(shift * sideways) / (focal * forward) : 0.0;
-  return std::fabs(centre) > kLeastCentre ? static_cast<float>(centre) : 0.0f;
-}
 
 template <class F>
 struct Vector {

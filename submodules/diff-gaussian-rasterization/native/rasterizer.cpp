@@ -62,8 +62,6 @@ EXPORT int32_t frame_render(Frame* frame, const Camera* camera, const Scene* sce
                             int32_t clamp, int32_t threads) {
   return guarded([&] {
     frame->camera = *camera;
-    frame->camera.centre_x = formulas::image_centre(*camera, 0);
-    frame->camera.centre_y = formulas::image_centre(*camera, 1);
     frame->count = scene->count;
     frame->columns = (camera->width + kTileSize - 1) / kTileSize;
     frame->rows = (camera->height + kTileSize - 1) / kTileSize;
