@@ -8,7 +8,7 @@ from pathlib import Path
 from arguments import ModelOptions
 from scene.camera_info import CameraInfo, SceneInfo, getNerfppNorm
 from scene.colmap_scene import (
-    colmap_model_folder,
+    is_colmap_scene,
     read_colmap_scene,
     readColmapCameras,
     readColmapSceneInfo,
@@ -61,7 +61,7 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
             f"the data set's folder {source} does not exist; if it was moved, "
             "-s/--source_path gives its new place"
         )
-    if colmap_model_folder(source) is not None:
+    if is_colmap_scene(source):
         info = read_colmap_scene(options, with_points=with_points)
     elif is_transforms_scene(source):
         info = read_transforms_scene(options, with_points=with_points)
