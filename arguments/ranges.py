@@ -16,26 +16,37 @@ class Allowed(Protocol):
 
 @dataclass(frozen=True)
 class Range:
-    """Finite numbers from `least` to `most`, both included, and the number `or_value`."""
+    """Finite numbers within bounds, and some `others`.
+
+    `least` and `most` belong to it, `above` and `below` do not.
+    """
 
     least: float = -math.inf
     most: float = math.inf
-    or_value: int | None = None
+    above: float = -math.inf
+    below: float = math.inf
+    others: tuple[int, ...] = ()
     whole: bool = False
 
     def holds(self, value: Any) -> bool:
         """Whether `value` may be given; NaN and infinities may not."""
         if isinstance(value, float) and not math.isfinite(value):
             return False
-        return value == self.or_value or self.least <= value <= self.most
+        inside = self.least <= value <= self.most and self.above < value < self.below
+        return value in self.others or inside
 
     def __str__(self) -> str:
         text = "a whole number" if self.whole else "a finite number"
+        bounds = [
+            *([f"greater than {self.above}"] if math.isfinite(self.above) else []),
+            *([f"less than {self.below}"] if math.isfinite(self.below) else []),
+        ]
         if math.isfinite(self.least) and math.isfinite(self.most):
-            text += f" from {self.least} to {self.most}"
+            bounds = [f"from {self.least} to {self.most}"]
         elif math.isfinite(self.least):
-            text += f" of at least {self.least}"
-        return text if self.or_value is None else f"{self.or_value}, or {text}"
+            bounds = [f"of at least {self.least}"]
+        text = " ".join([text, " and ".join(bounds)]).strip()
+        return ", ".join([*map(str, self.others), f"or {text}" if self.others else text])
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ def grid_finetuning_step(raw: RawParameters, camera: Camera, differentiate: Any)
     """The same for version 2; all Gaussians count as equally sensitive, the work is the same."""
     ordered = with_ordered_raw_axes(raw)
     settings = GridSettings(noise=1e-3 * raw.gaussian_count)
-    even = RenderSensitivity(ordered.map(torch.ones_like), psnr=30.0, absolute_error=0.01)
+    ones = ordered.map(torch.ones_like)
+    even = RenderSensitivity(ones, psnr=30.0, absolute_error=0.01, pixel_sizes=ones.opacity[:, 0])
     return optimizer_step(on_fitted_grids(ordered, even, settings), camera, differentiate)
 
 

@@ -16,25 +16,26 @@ from gaussian_compression.bit_allocation import fit_grids, settle_hidden_scales
 from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
-from gaussian_compression.straight_through import ADAM_EPSILON, StraightThrough
+from gaussian_compression.straight_through import ADAM_EPSILON
 from scene.kernel_adam import adam
 from scene.raw_parameters import RawParameters
+from splat_codec.exact_values import ExactValues
 from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import MATRIX_UNIT, LinearRule
 from splat_formats.axes import with_ordered_axes
-from splat_formats.design_grids import (
-    Precision,
-    order_in_layers,
-    rows_beyond_cells,
-)
+from splat_formats.design_grids import Precision, order_in_layers
+from splat_formats.outliers import Adjustments, set_aside, with_clamped_opacity
+from splat_formats.snap_to_grids import rows_beyond_cells, snap_to_grids
+from splat_formats.splats import Splats
 from utils.optional_modules import installed
 
 if TYPE_CHECKING:
     from diff_gaussian_rasterization import grid_step as kernel
 
 KERNEL_MODULE = "diff_gaussian_rasterization.grid_step"
-NUMBERS_BESIDE_SH = 13
-"""What a file stores of a Gaussian: centre, opacity, scales, rotation, colour."""
+NUMBERS_OF = {"xyz": 3, "opacity": 1, "scaling": 3, "rotation": 3, "features_dc": 3}
+"""How many numbers a file stores of a Gaussian, beside SH."""
+NUMBERS_BESIDE_SH = sum(NUMBERS_OF.values())
 
 
 class PlainGridStraightThrough:
@@ -60,6 +61,7 @@ class PlainGridStraightThrough:
 
     def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
         """See StraightThrough. Changes `gradients`."""
+        self._quantizer.without_exact(gradients)
         pulled = self._quantizer.pull_back(gradients.features_rest)
         pulled.flatten(1).addcmul_(self.coded.features_rest.flatten(1).sign(), self._pull)
         gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
@@ -70,6 +72,10 @@ class PlainGridStraightThrough:
             group["lr"] = rates[group["name"]]
         self._optimizer.step()
         self.seen = self._quantizer.decoded(self.coded)
+
+    def trained(self) -> RawParameters:
+        """The full-precision parameters, in the decoded basis."""
+        return self._quantizer.from_coding_basis(self.coded)
 
     def stored(self) -> GridSplats:
         """See StraightThrough."""
@@ -103,6 +109,7 @@ class KernelGridStraightThrough:
         from diff_gaussian_rasterization.grid_step import SeenModel, SeenState
 
         self._steps += 1
+        self._quantizer.without_exact(gradients)
         gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
         columns = zip(self.coded, gradients, *self._moments, strict=True)
         states = [
@@ -111,30 +118,49 @@ class KernelGridStraightThrough:
         ]
         model = SeenModel(*map(SeenState, states, self.seen))
         self._step(model, self._steps, eps=ADAM_EPSILON)
+        self._quantizer.put_exact(self.seen)
+
+    def trained(self) -> RawParameters:
+        """The full-precision parameters, in the decoded basis."""
+        return self._quantizer.from_coding_basis(self.coded)
 
     def stored(self) -> GridSplats:
         """See StraightThrough."""
         return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
 
 
+GridStraightThrough = PlainGridStraightThrough | KernelGridStraightThrough
+
+
+def grid_straight_through(
+    raw: RawParameters,
+    quantizer: GridQuantizer,
+    sensitivity: RenderSensitivity,
+    settings: GridSettings,
+) -> GridStraightThrough:
+    """The optimiser of `raw`, which stays as it is and has ordered axes, on these grids."""
+    fused = raw.xyz.device.type == "cpu" and installed(KERNEL_MODULE)
+    kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
+    return kind(raw, quantizer, settings, settings.sparsity * sensitivity.absolute_error)
+
+
 def on_fitted_grids(
     raw: RawParameters, sensitivity: RenderSensitivity, settings: GridSettings
-) -> StraightThrough:
+) -> GridStraightThrough:
     """The optimiser of `raw` (which stays as it is) on grids that fit its measured sensitivities.
 
     `sensitivity` is that of `raw`, whose ellipsoids have ordered axes.
     """
-    fused = raw.xyz.device.type == "cpu" and installed(KERNEL_MODULE)
-    kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
-    pull = settings.sparsity * sensitivity.absolute_error
-    return kind(raw, fitted_quantizer(raw, sensitivity, settings), settings, pull)
+    quantizer = fitted_quantizer(raw, sensitivity, settings)
+    return grid_straight_through(raw, quantizer, sensitivity, settings)
 
 
 def fitted_quantizer(
     raw: RawParameters, sensitivity: RenderSensitivity, settings: GridSettings
 ) -> GridQuantizer:
     """Grids and precision classes for `raw`, as `on_fitted_grids` has them."""
-    splats, measured = raw.to_splats(), sensitivity.per_parameter.to_splats()
+    splats, exact = set_aside(with_clamped_opacity(raw.to_splats())[0])
+    measured = _sensitivity_of_grids(sensitivity.per_parameter.to_splats(), exact)
     start = replace(
         Precision(),
         weight_exponent=settings.weight_exponent,
@@ -145,12 +171,34 @@ def fitted_quantizer(
     numbers = (NUMBERS_BESIDE_SH + 3 * splats.features_rest.shape[1]) * splats.count
     tolerance = settings.noise / numbers
     grids, classes = fit_grids(splats, measured, tolerance, start)
-    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
+    pixels = sensitivity.pixel_sizes.cpu().numpy().astype(np.float64)
+    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance, pixels)
     far = np.zeros(splats.count, bool)
     far[rows_beyond_cells(splats.xyz, grids.position)] = True
     settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))
-    device = raw.xyz.device
-    return GridQuantizer(grids, settings.deadzone, classes, far, device, settled_scales)
+    # Colours that the integers do not reach come on top.
+    exact = snap_to_grids(splats, grids, settings.deadzone, classes, exact).exact
+    _log_exact(exact)
+    stand_ins = exact.taken_from(splats.columns())
+    return GridQuantizer(
+        grids, settings.deadzone, classes, far, raw.xyz.device, settled_scales, exact, stand_ins
+    )
+
+
+def _sensitivity_of_grids(measured: Splats, exact: ExactValues) -> Splats:
+    """The sensitivity to what is on grids: none to numbers that are stored exactly.
+
+    Nor to one that is not finite: a Gaussian beyond float32 must not decide about the others.
+    """
+    columns = {name: np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+               for name, values in measured.columns().items()}  # fmt: skip
+    ExactValues(exact.rows, exact.channels, np.zeros(len(exact), np.float32)).put_into(columns)
+    shapes = {name: getattr(measured, name).shape for name in columns}
+    return Splats(**{name: values.reshape(shapes[name]) for name, values in columns.items()})
+
+
+def _log_exact(exact: ExactValues) -> None:
+    Adjustments(stored_exactly=len(np.unique(exact.rows))).log()
 
 
 def with_ordered_raw_axes(raw: RawParameters) -> RawParameters:

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,12 +21,20 @@ import torch
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
 from gaussian_compression.fingerprint import environment, splats_digest, views_digest
-from gaussian_compression.grid_straight_through import on_fitted_grids, with_ordered_raw_axes
 from gaussian_compression.prune import rows_to_keep
-from gaussian_compression.rounds import Measurement, Quality, Round, StageTime
+from gaussian_compression.rounds import Measurement, Quality, Round, StageTime, psnr_of
 from gaussian_compression.scores import accumulate_gradients, gradient_norm_scores
-from gaussian_compression.sensitivity import render_sensitivity
+from gaussian_compression.sensitivity import RenderSensitivity, added_error, render_sensitivity
 from gaussian_compression.settings import CompressionSettings, check_settings
+from gaussian_compression.shipping import (
+    FinalTools,
+    Promise,
+    end_warnings,
+    model_on_grids,
+    on_grids,
+    promise_of,
+    start_warnings,
+)
 from gaussian_compression.stopping import judge
 from gaussian_compression.straight_through import (
     RangedStraightThrough,
@@ -34,7 +42,7 @@ from gaussian_compression.straight_through import (
     straight_through,
 )
 from gaussian_compression.validation_split import ViewSplit, split_off_guard
-from gaussian_renderer.evaluation import evaluate
+from gaussian_renderer.evaluation import drawer, evaluate
 from gaussian_renderer.view_gradient import RenderOptions, view_gradient
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
@@ -47,9 +55,10 @@ from splat_formats.repairs import showable
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
-logger = logging.getLogger(__name__)
-
+Stored = QuantizedSplats | GridSplats
 Advance = Callable[[float | None], None]
+
+logger = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -89,7 +98,7 @@ class CompressionResult:
     """The file's bytes, the model they decode to, and how it came about."""
 
     data: bytes
-    stored: QuantizedSplats | GridSplats
+    stored: Stored
     """The integers in `data`."""
     decoded: Splats
     rounds: list[Round]
@@ -106,6 +115,9 @@ class CompressionResult:
     stage_times: list[StageTime]
     environments: list[dict[str, Any]]
     """Machine and software, each from its `from_round` on."""
+    promise: Promise
+    warnings: tuple[str, ...]
+    """What the user must know, in sentences that have also been logged."""
 
 
 def compress(job: CompressionJob, progress: Progress) -> CompressionResult:
@@ -133,7 +145,7 @@ class _Run:
         )
         background, sh_degree = job.background, self._start.sh_degree
         self._differentiate = partial(views, background=background, sh_degree=sh_degree)
-        self._pull_back = partial(views.pull_back, background=background, sh_degree=sh_degree)
+        self._pull_back = partial(views.pull_back, sh_degree=sh_degree)
         self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
         # The round that ships may lie as far back as the rule's patience reaches.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
@@ -141,17 +153,19 @@ class _Run:
             job.rounds_folder, self._fingerprint(), keep, environment(self._device)
         )
         self._times: list[StageTime] = []
+        self._warnings: list[str] = []
 
     def result(self) -> CompressionResult:
         start = RawParameters.from_splats(self._start, self._device)
         with self._timed("measure the start model"):
             start_guard = self._quality(self._views.guard, start, "start, guard views")
+            self._warn(start_warnings(start_guard))
             start_test = self._quality(self._job.test_views, start, "start, test views")
         with self._timed("rounds"):
             rounds, shipped, reason = self._all_rounds(start)
         model = self._folder.load(shipped, self._device).model
         with self._timed("final fine-tuning"):
-            stored = self._finally_finetuned(model, rounds[shipped].guard)
+            stored = self._finally_finetuned(model, rounds[shipped].guard, rounds[0].guard)
         with self._timed("encode, decode and compare"):
             data = encode(ModelFile(stored, self._job.metadata))
         decoded = to_splats(decode(data).splats)
@@ -159,6 +173,14 @@ class _Run:
             final = RawParameters.from_splats(decoded, self._device)
             final_guard = self._quality(self._views.guard, final, "decoded, guard views")
             final_test = self._quality(self._job.test_views, final, "decoded, test views")
+        promise = promise_of(
+            rounds[0].guard,
+            final_guard,
+            self._settings.stopping,
+            guard_was_trained_on=self._trajectory.guard == "train"
+            and self._settings.final_iterations > 0,
+        )
+        self._warn(end_warnings(start_guard, final_guard, promise))
         return CompressionResult(
             data=data,
             stored=stored,
@@ -175,7 +197,14 @@ class _Run:
             dropped_non_finite=self._dropped,
             stage_times=self._times,
             environments=self._folder.environments,
+            promise=promise,
+            warnings=tuple(self._warnings),
         )
+
+    def _warn(self, sentences: list[str]) -> None:
+        self._warnings += sentences
+        for sentence in sentences:
+            logger.warning("%s", sentence)
 
     def _split_views(self) -> ViewSplit[Camera]:
         if self._trajectory.guard == "train":
@@ -201,8 +230,7 @@ class _Run:
         if number is None:
             return None
         self._progress.note(f"going on after round {number} in {self._job.rounds_folder}")
-        for warning in self._folder.warnings:
-            logger.warning("%s", warning)
+        self._warn(self._folder.warnings)
         return self._folder.load(number, self._device)
 
     def _round_zero(self, start: RawParameters) -> Checkpoint:
@@ -247,35 +275,67 @@ class _Run:
             model.raw, model.ranges, trajectory.finetune, trajectory.quantization
         )
 
-    def _finally_finetuned(
-        self, model: TrainableModel, guard: Quality
-    ) -> QuantizedSplats | GridSplats:
+    def _finally_finetuned(self, model: TrainableModel, guard: Quality, zero: Quality) -> Stored:
+        """The integers to store; `guard` is the quality of `model` on guard views, `zero` the
+        one that the stopping rule starts from."""
+        if self._settings.grids is None:
+            optimizer = self._as_published(model)
+            self._finetune_finally(optimizer)
+            return optimizer.stored()
+        least = psnr_of(zero) - self._settings.stopping.max_psnr_drop
+        return model_on_grids(
+            model.raw, psnr_of(guard), least, self._final_tools(), self._settings.grids
+        )
+
+    def _as_stored(self, model: TrainableModel, guard: Quality) -> Stored:
+        """`model`, of this quality on guard views, as it is."""
+        if self._settings.grids is None:
+            return self._as_published(model).stored()
+        tools, grids = self._final_tools(), self._settings.grids
+        return on_grids(model.raw, guard.psnr, tools, grids).optimizer.stored()
+
+    def _finetune_finally(self, optimizer: StraightThrough) -> None:
         # The guard has done its work: its views are photographs like the others.
         views = [*self._views.training, *self._views.guard]
         if self._trajectory.guard == "test":
             views = self._views.training
-        grids, iterations = self._settings.grids, self._settings.final_iterations
-        course = CONSTANT_RATES
+        grids, course = self._settings.grids, CONSTANT_RATES
         if grids is not None:
             course = RateCourse(grids.final_restart, grids.final_rate_end)
-        optimizer = self._as_stored(model, guard)
+        iterations = self._settings.final_iterations
         self._run(optimizer, views, iterations, "final fine-tuning", course)
-        return optimizer.stored()
 
-    def _as_stored(self, model: TrainableModel, guard: Quality) -> StraightThrough:
-        """The optimiser that sees `model`, with this quality on guard views, as it is stored."""
-        views = self._views.training  # and not the guard: its errors are not yet the model's own
-        if self._settings.grids is None:
-            return self._as_published(model)
-        raw = with_ordered_raw_axes(model.raw)
+    def _final_tools(self) -> FinalTools:
+        return FinalTools(
+            sensitivity=self._sensitivity,
+            added_error=self._added_error,
+            guard_psnr=self._guard_psnr,
+            finetune=self._finetune_finally,
+        )
+
+    def _sensitivity(self, raw: RawParameters) -> RenderSensitivity:
+        views = self._views.training
         with self._progress.stage("sensitivities", len(views)) as advance:
-            sensitivity = render_sensitivity(
-                raw, views, self._pull_back, self._trajectory.seed, lambda: advance(None)
+            return render_sensitivity(
+                raw,
+                views,
+                self._pull_back,
+                self._job.background,
+                self._trajectory.seed,
+                lambda: advance(None),
             )
-        # Training views look better than others: noise is meant against the error of those.
-        unseen = sensitivity.psnr if guard.psnr is None else min(guard.psnr, sensitivity.psnr)
-        noise = self._settings.grids.noise * 10 ** ((sensitivity.psnr - unseen) / 10)
-        return on_fitted_grids(raw, sensitivity, replace(self._settings.grids, noise=noise))
+
+    def _added_error(self, before: RawParameters, after: RawParameters) -> float:
+        views, options = self._views.training, self._job.render_options
+        with self._progress.stage("rounding, training views", len(views)) as advance:
+
+            def draw(raw: RawParameters, view: Camera) -> torch.Tensor:
+                return drawer(GaussianModel.from_raw(raw), options, self._job.background)(view)
+
+            return added_error(before, after, views, draw, lambda: advance(None))
+
+    def _guard_psnr(self, raw: RawParameters) -> float:
+        return psnr_of(self._quality(self._views.guard, raw, "on grids, guard views"))
 
     def _run(
         self,
@@ -315,7 +375,7 @@ class _Run:
         every = self._settings.measure_test_every
         if not every or number % every:
             return None
-        stored = self._as_stored(model, guard).stored()
+        stored = self._as_stored(model, guard)
         decoded = RawParameters.from_splats(to_splats(stored), self._device)
         test = self._quality(self._job.test_views, decoded, f"round {number}, test views")
         return Measurement(test, len(encode(ModelFile(stored, self._job.metadata))))

@@ -38,7 +38,7 @@ def evaluate(
     cameras: Iterable[Any], gaussians: GaussianModel, pipe: Any, background: Tensor
 ) -> list[ViewScore]:
     """Scores of every view in `cameras`, in order. Give a progress bar as `cameras` to see it."""
-    draw = _drawer(gaussians, pipe, background)
+    draw = drawer(gaussians, pipe, background)
     scores = []
     for camera in cameras:
         image = to_u8(draw(camera))
@@ -49,7 +49,7 @@ def evaluate(
     return scores
 
 
-def _drawer(gaussians: GaussianModel, pipe: Any, background: Tensor) -> Callable[[Any], Tensor]:
+def drawer(gaussians: GaussianModel, pipe: Any, background: Tensor) -> Callable[[Any], Tensor]:
     """A function from camera to image (3,H,W) in 0..1: without autograd where that is installed."""
     raw = gaussians.raw_parameters()
     rasterizer = direct_rasterizer(raw.xyz.device, pipe)

@@ -14,7 +14,7 @@ import numpy as np
 from splat_formats.ply_header import is_ply
 from splat_formats.ply_table import PlyTable, read_ply_table
 from splat_formats.positions import place
-from splat_formats.repairs import clamp_limits, flat_scale, gaussians, zero_rows
+from splat_formats.repairs import flat_scale, gaussians, zero_rows
 from splat_formats.scene import NO_ORIGIN, SplatMetadata, SplatScene
 from splat_formats.smoothing import with_smoothing
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, FloatArray, Splats
@@ -59,17 +59,15 @@ def read_ply_scene(path: str | os.PathLike[str]) -> SplatScene:
         rotation=table.stack(_ROTATION),
     )
     splats, smoothing_notices = _smoothed(table, splats)
-    clamped = clamp_limits(splats)
     notices = (
         *filter(None, [placed.notice]),
         *scaling_notices,
         *rest_notices,
         *smoothing_notices,
-        *clamped.notices,
-        *_zero_notices(clamped.splats),
+        *_zero_notices(splats),
         *_ignored_notices(table),
     )
-    return SplatScene(clamped.splats, SplatMetadata(_is_antialiased(table), placed.origin, notices))
+    return SplatScene(splats, SplatMetadata(_is_antialiased(table), placed.origin, notices))
 
 
 def read_ply(path: str | os.PathLike[str]) -> Splats:
@@ -149,9 +147,21 @@ def _zero_notices(splats: Splats) -> tuple[str, ...]:
 
 
 def _ignored_notices(table: PlyTable) -> tuple[str, ...]:
-    ignored = [name for name in table.columns if not _is_known(name)]
-    left_out = [f"the property {name}" for name in ignored] + list(table.left_out)
+    names = [name for name in table.columns if not _is_known(name)]
+    left_out = [f"the property {name}" for name in _in_short(names)] + list(table.left_out)
     return (f"not used: {', '.join(left_out)}",) if left_out else ()
+
+
+def _in_short(names: list[str]) -> list[str]:
+    """The names, with "a_0 ... a_9" for numbered ones that follow each other."""
+    runs: list[list[str]] = []
+    for name in names:
+        stem, _, number = name.rpartition("_")
+        if runs and number.isdecimal() and runs[-1][-1] == f"{stem}_{int(number) - 1}":
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return [run[0] if len(run) == 1 else f"{run[0]} ... {run[-1]}" for run in runs]
 
 
 def _is_antialiased(table: PlyTable) -> bool:

@@ -10,8 +10,8 @@ from splat_formats.scene import NO_ORIGIN, Origin
 from splat_formats.splats import FloatArray
 
 _SAMPLE = 1 << 14  # Gaussians that decide
-# What a Gaussian's position needs: steps of this part of its size, the mean over its axes that the
-# grids of positions use too (design_grids.py), whose own steps are about twice as wide.
+# What a Gaussian's position needs: steps of this part of its size, which is the middle one of its
+# three (how thick a flat one is does not matter). Compressed files have about twice as wide ones.
 _NEEDED_STEP = 1 / 16
 _TOLERATED_SHARE = 1e-3
 
@@ -51,8 +51,8 @@ def coarse_share(xyz: npt.NDArray[np.floating], scaling: FloatArray) -> float:
     if not usable.any():
         return 0.0
     largest = np.abs(_to_float32(positions[usable])).max(axis=1)
-    logs = np.sort(sizes[usable].astype(np.float64), axis=1) @ np.array([0.4, 0.3, 0.3])
-    needed = _NEEDED_STEP * np.exp(np.clip(logs, -80, 80))
+    middle = np.sort(sizes[usable], axis=1)[:, 1].astype(np.float64)
+    needed = _NEEDED_STEP * np.exp(np.clip(middle, -80, 80))
     return float((np.spacing(largest) > needed).mean())
 
 

@@ -62,6 +62,17 @@ class Splats:
         """Number of Gaussians."""
         return len(self.xyz)
 
+    def columns(self) -> dict[str, FloatArray]:
+        """Every attribute as a matrix (N, C), by name; no copies."""
+        widths = {"features_dc": 3, "features_rest": 3 * self.features_rest.shape[1]}
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: array.reshape(self.count, widths.get(name, array.shape[-1]))
+                for name, array in arrays.items()}  # fmt: skip
+
+    def rows(self, rows: slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Splats":
+        """The chosen Gaussians."""
+        return Splats(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
     @property
     def sh_degree(self) -> int:
         """Degree of the spherical harmonics, 0 to 3."""

@@ -270,16 +270,28 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "flag"),
     [
-        (CompressionSettings(TrajectorySettings(prune_fraction=1.0)), "--prune_fraction 1.0"),
-        (CompressionSettings(stopping=StoppingRule(max_psnr_drop=-1)), "--max_psnr_drop"),
-        (CompressionSettings(final_iterations=-5), "--final_iterations"),
+        (
+            CompressionSettings(TrajectorySettings(prune_fraction=1.0)),
+            "--prune_fraction 1.0: expected a finite number greater than 0 and less than 1",
+        ),
+        (
+            CompressionSettings(stopping=StoppingRule(max_psnr_drop=-1)),
+            "--max_psnr_drop -1: expected",
+        ),
+        (
+            CompressionSettings(final_iterations=-5),
+            "--final_iterations -5: expected a whole number",
+        ),
         (
             CompressionSettings(
                 TrajectorySettings(quantization=QuantizationSettings(position_bits=4))
             ),
-            "--position_bits 4",
+            "--position_bits 4: expected 32, or a whole number from 8 to 24",
         ),
-        (CompressionSettings(grids=GridSettings(position_bits=21)), "--position_bits 21"),
+        (
+            CompressionSettings(grids=GridSettings(position_bits=21)),
+            "--position_bits 21: expected a whole number from 12 to 20",
+        ),
     ],
 )
 def test_senseless_settings_are_named(settings: CompressionSettings, flag: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from reference.random_splats import random_raw, random_sensitivity
+from reference.random_splats import measured, random_raw, random_sensitivity
 
 from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.grid_straight_through import (
@@ -21,7 +21,6 @@ from gaussian_compression.grid_straight_through import (
     on_fitted_grids,
     with_ordered_raw_axes,
 )
-from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
 from scene.raw_parameters import RawParameters
 
@@ -44,7 +43,7 @@ def model(count: int, sh_degree: int, far: int = 0) -> RawParameters:
 
 
 def quantizer_of(raw: RawParameters) -> GridQuantizer:
-    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.01)
+    sensitivity = measured(random_sensitivity(raw), absolute_error=0.01)
     settings = GridSettings(noise=1.6e-4 * raw.gaussian_count)
     return fitted_quantizer(raw, sensitivity, settings)
 
@@ -152,7 +151,7 @@ def test_sparsity_is_the_twins() -> None:
 
 def test_the_kernel_is_chosen_where_it_is_installed() -> None:
     raw = model(50, 1)
-    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.01)
+    sensitivity = measured(random_sensitivity(raw), absolute_error=0.01)
     optimizer = on_fitted_grids(raw, sensitivity, GridSettings())
     assert isinstance(optimizer, KernelGridStraightThrough)
 

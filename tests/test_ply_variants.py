@@ -157,9 +157,13 @@ def test_a_property_twice_is_refused(tmp_path: Path) -> None:
 
 def test_properties_without_a_meaning_here_are_named_once(tmp_path: Path) -> None:
     columns = as_table(SPLATS) | {"red": np.zeros(3), "semantic_0": np.ones(3)}
+    columns |= {f"language_{i}": np.zeros(3) for i in range(12)}
     write_with_plyfile(tmp_path / "a.ply", columns, {"red": "u1"})
     notices = read_splats(tmp_path / "a.ply").metadata.notices
-    assert notices == ("not used: the property red, the property semantic_0",)
+    assert notices == (
+        "not used: the property red, the property semantic_0, the property language_0 ... "
+        "language_11",
+    )
 
 
 def test_degree_four_loses_its_last_band(tmp_path: Path) -> None:

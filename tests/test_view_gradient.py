@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The direct path through the kernels against autograd over `render`: one loss, one gradient."""
 
-import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diff_gaussian_rasterization import raw as rasterizer
 from reference.random_splats import random_raw
+from reference.random_views import camera
 
 from gaussian_renderer.evaluation import evaluate
 from gaussian_renderer.view_gradient import (
@@ -17,31 +16,11 @@ from gaussian_renderer.view_gradient import (
     RenderOptions,
     view_gradient,
 )
-from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
 
 CPU = torch.device("cpu")
 WHITE = torch.ones(3)
-
-
-def camera(width: int = 45, height: int = 37) -> Camera:
-    generator = np.random.default_rng(0)
-    photo = torch.from_numpy(generator.integers(0, 256, (3, height, width), dtype=np.uint8))
-    return Camera(
-        resolution=(width, height),
-        colmap_id=0,
-        R=np.eye(3),
-        T=np.array([0.1, -0.2, 9.0]),
-        FoVx=1.0,
-        FoVy=2 * math.atan(math.tan(0.5) * height / width),
-        depth_params=None,
-        image=None,
-        invdepthmap=None,
-        image_name="view.png",
-        uid=0,
-        image_u8=photo,
-    )
 
 
 def scene(sh_degree: int = 3) -> RawParameters:
