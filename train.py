@@ -7,13 +7,13 @@ import logging
 import os
 import time
 import uuid
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from arguments import (
     PipelineParams,
     write_cfg_args,
 )
-from arguments.ranges import Range, fault_of
+from arguments.milestones import Milestones, declare_milestones, milestones_of
 from gaussian_renderer import render
 from gaussian_renderer.evaluation import evaluate
 from gaussian_renderer.view_gradient import RenderOptions, ViewLoss, view_gradient
@@ -53,9 +53,8 @@ from utils.tensorboard_log import VIEWS_SHOWN, TensorBoardLog, open_log
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MILESTONES = [7_000, 30_000]
 MIN_OPACITY = 0.005  # densification removes what is fainter
-MAX_SCREEN_SIZE = 20  # pixels; its being set prunes large Gaussians, see scene.densification
+MAX_SCREEN_SIZE = 20  # pixels; any number turns on the pruning of large Gaussians
 SH_INTERVAL = 1000
 BAR_INTERVAL = 10
 TRAIN_VIEWS_REPORTED = range(5, 30, 5)
@@ -68,16 +67,6 @@ class Options:
     model: ModelOptions
     optimization: OptimizationOptions
     pipe: PipelineOptions
-
-
-@dataclass(frozen=True)
-class Milestones:
-    """At which iterations something is reported, written or switched on."""
-
-    test: frozenset[int]
-    save: frozenset[int]
-    checkpoint: frozenset[int]
-    debug_from: int
 
 
 class GradientStep:
@@ -106,7 +95,7 @@ class GradientStep:
 
 
 class Reporter:
-    """What a run tells: a progress bar, printed scores, and TensorBoard where there is one."""
+    """Reports of a run: a progress bar, printed scores, and TensorBoard where it is installed."""
 
     def __init__(self, training: Training, log: TensorBoardLog | None, bar: tqdm) -> None:
         self._training = training
@@ -281,48 +270,26 @@ class Training:
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, PipelineParams]:
     """The command line and its three option groups."""
-    parser = ArgumentParser(allow_abbrev=False, description="Training script parameters")
+    parser = ArgumentParser(allow_abbrev=False, description=__doc__)
     model = ModelParams(parser)
     optimization = OptimizationParams(parser)
     pipeline = PipelineParams(parser)
     add = parser.add_argument
-    add("--ip", default="127.0.0.1", help="accepted; there is no viewer server yet")
-    add("--port", type=int, default=6009, help="accepted; there is no viewer server yet")
-    add("--disable_viewer", action="store_true", help="accepted; there is no viewer server yet")
-    add("--debug_from", type=int, default=-1, help="turn --debug on after this iteration")
-    add("--detect_anomaly", action="store_true", help="find where NaNs come from, slowly")
-    several: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N", "action": "extend"}
-    add("--test_iterations", **several, help="score views there (default: 7000 30000); -1: never")
-    add("--save_iterations", **several, help="save the model there (default: 7000 30000), and "
-        "at the last iteration")  # fmt: skip
-    add("--checkpoint_iterations", **several, help="write chkpnt<N>.pth there")
-    add("--start_checkpoint", help="go on from a chkpnt<N>.pth, or start from a PLY's Gaussians")
+    add("--ip", default="127.0.0.1", help="without effect: there is no viewer server yet")
+    add("--port", type=int, default=6009, help="without effect: there is no viewer server yet")
+    add(
+        "--disable_viewer",
+        action="store_true",
+        help="without effect: there is no viewer server yet",
+    )
+    add("--detect_anomaly", action="store_true", help="stop at the operation that gives NaN; slow")
+    declare_milestones(parser)
+    add(
+        "--start_checkpoint",
+        help="a chkpnt<N>.pth to go on from, or a PLY with the Gaussians to start from",
+    )
     add("--quiet", action="store_true", help="print errors only")
     return parser, model, optimization, pipeline
-
-
-def milestones_of(args: Namespace) -> Milestones:
-    """The iterations asked for; the last one is always saved. InputError for what is none."""
-    for name in ("test_iterations", "save_iterations", "checkpoint_iterations"):
-        check_iterations(name, getattr(args, name) or (), args.iterations)
-    if fault := fault_of("debug_from", args.debug_from, Range(least=-1, whole=True)):
-        raise InputError(fault)
-    return Milestones(
-        test=frozenset(args.test_iterations or DEFAULT_MILESTONES),
-        save=frozenset([*(args.save_iterations or DEFAULT_MILESTONES), args.iterations]),
-        checkpoint=frozenset(args.checkpoint_iterations or ()),
-        debug_from=args.debug_from,
-    )
-
-
-def check_iterations(name: str, iterations: Sequence[int], last: int) -> None:
-    """InputError for what is no iteration's number; a warning for those that are not reached."""
-    for iteration in iterations:
-        if fault := fault_of(name, iteration, Range(least=1, or_value=-1, whole=True)):
-            raise InputError(fault)
-    if late := [iteration for iteration in iterations if iteration > last]:
-        numbers = " ".join(map(str, late))
-        logger.warning("--%s %s: not reached, training ends at %d", name, numbers, last)
 
 
 def default_model_path() -> str:
@@ -381,7 +348,7 @@ def main() -> None:
         model_group.extract(args), optimization_group.extract(args), pipeline_group.extract(args)
     )
     check_options(options)
-    milestones = milestones_of(args)
+    milestones = milestones_of(args, options.optimization.iterations)
     start = chosen_start(args.start_checkpoint, options)
     options.model.model_path = options.model.model_path or default_model_path()
     if not args.quiet:

@@ -90,15 +90,15 @@ class ModelOptions(GroupParams):
     depths: str = _option("", "folder of inverse-depth PNGs inside the dataset", "-d")
     resolution: int = _option(
         -1,
-        "1, 2, 4, 8: divide width and height by it; -1: scale down to a width of 1600 pixels; any "
-        "other number: scale down to that width, in pixels",
+        "1, 2, 4, 8: divide width and height by it; -1: scale down to a width of 1600 pixels; 32 "
+        "or more: scale down to that width, in pixels",
         "-r",
-        allowed=Range(least=1, or_value=-1, whole=True),
+        allowed=Range(least=32, others=(-1, 1, 2, 4, 8), whole=True),
     )
     white_background: bool = _option(False, "white instead of black background", "-w")
     train_test_exp: bool = _option(False, "train an exposure correction per image")
-    data_device: str = _option("cuda", "device that holds the photos", unset=True)
-    eval: bool = _option(False, "hold out every 8th image for testing")
+    data_device: str = _option("cuda", "device that holds the photographs", unset=True)
+    eval: bool = _option(False, "keep test images out of training")
     antialiasing: bool = _declared_elsewhere(False)
     """A model must be rendered as it was trained; the option is a pipeline option."""
 
@@ -111,7 +111,7 @@ class PipelineOptions(GroupParams):
     compute_cov3D_python: bool = _option(
         False, "compute 3D covariances in PyTorch", "--convert_cov3D_python"
     )
-    debug: bool = _option(False, "check the kernels after each call")
+    debug: bool = _option(False, "check for errors after each call of a kernel")
     antialiasing: bool = _option(
         False, "correct opacities for the screen-space low-pass filter", unset=True
     )
@@ -144,10 +144,12 @@ class OptimizationOptions(GroupParams):
     opacity_reset_interval: int = _count(3000, "iterations between opacity resets", least=1)
     densify_from_iter: int = _count(500, "no densification up to this iteration", least=-1)
     densify_until_iter: int = _count(15_000, "no densification from this iteration on", least=-1)
-    densify_grad_threshold: float = _rate(0.0002, "screen-space gradient that densifies")
+    densify_grad_threshold: float = _rate(
+        0.0002, "mean screen-space gradient from which on a Gaussian is cloned or split"
+    )
     depth_l1_weight_init: float = _rate(1.0, "weight of the depth loss at the start")
     depth_l1_weight_final: float = _rate(0.01, "weight of the depth loss at the end")
-    random_background: bool = _option(False, "draw a random background for each iteration")
+    random_background: bool = _option(False, "another random background colour in each iteration")
     optimizer_type: str = _option(
         "default", "default or sparse_adam", allowed=OneOf(("default", "sparse_adam"))
     )

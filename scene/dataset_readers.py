@@ -450,7 +450,7 @@ def storePly(path: PathLike, xyz: npt.NDArray, rgb: npt.NDArray) -> None:
     ]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write("".join(line + "\n" for line in header).encode("ascii"))
-        file.write(rows.tobytes())  # unlike tofile, with the system's error for a full disk
+        rows.tofile(file)
 
 
 def write_input_ply(path: PathLike, scene_info: SceneInfo) -> None:
