@@ -71,17 +71,21 @@ def write(ply: Path, splats: Splats) -> None:
 
 
 def describe_file(data: bytes, model: ModelFile | Splats) -> dict[str, Any]:
-    """Version, contents, bytes of each section and metadata of a whole file, as JSON values."""
+    """Version, contents, bytes of each section and metadata, as JSON values.
+
+    Bytes are those of the whole file, of which `data` may be the first layers only.
+    """
     if isinstance(model, Splats):
         return {"version": "published", "gaussians": model.count, "sh_degree": model.sh_degree}
     layers = model.splats.layer_ends if isinstance(model.splats, GridSplats) else ()
+    sizes = bytes_per_section(data)
     return {
         "version": 2 if layers else 1,
         "gaussians": model.splats.count,
         "sh_degree": model.splats.sh_degree,
         "gaussians_up_to_layer": list(layers),
-        "bytes": len(data),
-        "bytes_per_section": bytes_per_section(data),
+        "bytes": sum(sizes.values()),
+        "bytes_per_section": sizes,
         "metadata": dict(model.metadata),
     }
 

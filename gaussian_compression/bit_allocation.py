@@ -25,7 +25,8 @@ from splat_codec.grids import (
     PositionGrid,
 )
 from splat_formats.decoded import to_splats
-from splat_formats.design_grids import Precision, design_grids, robust_box, snap_to_grids
+from splat_formats.design_grids import Precision, design_grids, robust_box
+from splat_formats.snap_to_grids import snap_to_grids
 from splat_formats.splats import FloatArray, Splats
 
 _STEP_OF = {"features_dc": "dc_step", "opacity": "opacity_step", "scaling": "scale_step"}
@@ -124,7 +125,7 @@ def _with_fitted_rules(
     terms = (classes, *grids.scale.symbols(splats.scaling).T)
     turns = _fitted(
         _Measured(sensitivity.rotation[:, 1:].mean(axis=1, dtype=np.float64), terms, tolerance),
-        lambda finest: (max(finest, _FINEST_TURN), MAX_SHIFT),
+        lambda finest: (min(max(finest, _FINEST_TURN), 1.0), MAX_SHIFT),
     )
     if turns is not None:
         step, rule = turns

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scene.raw_parameters import RawParameters
+from splat_codec.exact_values import FIRST_CHANNELS, NONE, ExactValues
 from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import (
     CLASSES,
@@ -52,6 +53,17 @@ class ClassTables(NamedTuple):
     """One DC symbol in steps."""
 
 
+class ExactPlaces(NamedTuple):
+    """Where an attribute, seen as a matrix (N, C), has E numbers that are stored exactly."""
+
+    rows: Tensor
+    """(E,)"""
+    columns: Tensor
+    """(E,)"""
+    values: Tensor
+    """(E,)"""
+
+
 class GridQuantizer:
     """Rounds one model to its grids. Parameters are in the *coding basis* (`to_coding_basis`).
 
@@ -67,12 +79,18 @@ class GridQuantizer:
         far: npt.NDArray[np.bool_],
         device: torch.device,
         settled_scales: npt.NDArray[np.float32] | None = None,
+        exact: ExactValues = NONE,
+        stand_ins: ExactValues = NONE,
     ) -> None:
         """`classes` (N,) and `far` (N,) bool, centres beyond the cells, are of this very model.
 
         So are `settled_scales` (N, 3), for scales that no image shows and that have to stay as they
-        are; NaN for the others.
+        are; NaN for the others. And so are `exact`, the numbers that the file stores as they are,
+        and `stand_ins`, for the same places, which the grids are made for.
         """
+        self.exact = exact
+        self._exact = _exact_places(exact, device)
+        self._stand_ins = _exact_places(stand_ins, device)
         self.grids, self.deadzone = grids, deadzone
         self.far = torch.tensor(far, device=device)
         self._any_far = bool(far.any())
@@ -94,19 +112,24 @@ class GridQuantizer:
         self._origin = _float32(np.array(grids.position.origin), device)
 
     def to_coding_basis(self, raw: RawParameters) -> RawParameters:
-        """A copy of `raw` (decoded basis) in the coding basis, hidden scales settled."""
+        """A copy of `raw` (decoded basis) in the coding basis, hidden scales settled.
+
+        Numbers that are stored exactly give way to their stand-ins.
+        """
+        raw = raw.map(torch.clone)
+        _put(self._stand_ins, raw)
         inverse = np.linalg.inv(self.grids.sh_transform.matrix.astype(np.float64) / MATRIX_UNIT)
         rest = raw.features_rest.flatten(1) @ _float32(inverse, raw.xyz.device)
         rest = rest.reshape(raw.features_rest.shape)
         scaling = torch.where(self.hidden_scales, self._settled_scales, raw.scaling)
-        return raw.map(torch.clone)._replace(features_rest=rest, scaling=scaling)
+        return raw._replace(features_rest=rest, scaling=scaling)
 
     def from_coding_basis(self, coded: RawParameters) -> RawParameters:
         """A copy of `coded` in the decoded basis, not rounded."""
         rest = coded.features_rest.flatten(1) @ (self.sh_matrix / MATRIX_UNIT)
-        return coded.map(torch.clone)._replace(
-            features_rest=rest.reshape(coded.features_rest.shape)
-        )
+        raw = coded.map(torch.clone)._replace(features_rest=rest.reshape(coded.features_rest.shape))
+        self.put_exact(raw)
+        return raw
 
     def pull_back(self, gradient: Tensor) -> Tensor:
         """The gradient (N, K, 3) by SH coefficients as one by their transform."""
@@ -147,7 +170,7 @@ class GridQuantizer:
         steps = symbols.dc * self._dc_size + self._dc_low
         dc = (steps.double() @ self.dc_matrix.double()).float() * grids.dc_step
         rest = symbols.sh @ self.sh_matrix * self._sh_steps
-        return RawParameters(
+        values = RawParameters(
             xyz=xyz,
             features_dc=dc[:, None],
             features_rest=rest.reshape(coded.features_rest.shape),
@@ -155,6 +178,18 @@ class GridQuantizer:
             scaling=_line_values(grids.scale, symbols.scale),
             rotation=self._rotation_values(symbols),
         )
+        self.put_exact(values)
+        return values
+
+    def put_exact(self, values: RawParameters) -> None:
+        """Writes the numbers that are stored exactly into decoded values."""
+        _put(self._exact, values)
+
+    def without_exact(self, gradients: RawParameters) -> None:
+        """Sets the gradients by those numbers to 0: they stay as they are."""
+        for name, place in self._exact.items():
+            columns = getattr(gradients, name).view(gradients.gaussian_count, -1)
+            columns[place.rows, place.columns] = 0
 
     def to_grid_splats(self, coded: RawParameters) -> GridSplats:
         """The model as the integers to store, rows in their present order."""
@@ -172,6 +207,7 @@ class GridQuantizer:
             far_rows=_int32(far),
             far_xyz=coded.xyz[far].cpu().numpy(),
             layer_ends=(coded.gaussian_count,),
+            exact=self.exact,
         )
 
     def _position_shift(self, scale: Tensor) -> Tensor:
@@ -219,6 +255,26 @@ class GridQuantizer:
         scaled = self.sh_in_steps(coded)
         scaled += torch.copysign(scaled.new_tensor(1 - self.deadzone), scaled)
         return scaled.trunc_().clamp_(-_GREATEST_SH, _GREATEST_SH)
+
+
+def _exact_places(exact: ExactValues, device: torch.device) -> dict[str, ExactPlaces]:
+    """By attribute; without those of which nothing is stored exactly."""
+    places = {}
+    for name in FIRST_CHANNELS:
+        which, rows, columns = exact.by_attribute(name)
+        if len(which):
+            places[name] = ExactPlaces(
+                torch.tensor(rows, device=device),
+                torch.tensor(columns, device=device),
+                torch.tensor(exact.values[which], device=device),
+            )
+    return places
+
+
+def _put(places: dict[str, ExactPlaces], values: RawParameters) -> None:
+    for name, place in places.items():
+        columns = getattr(values, name).view(values.gaussian_count, -1)
+        columns[place.rows, place.columns] = place.values
 
 
 def _class_tables(grids: Grids, device: torch.device) -> ClassTables:

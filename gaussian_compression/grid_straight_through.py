@@ -20,14 +20,14 @@ from gaussian_compression.settings import GridSettings
 from gaussian_compression.trainable import ADAM_EPSILON, AdamSteps
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
+from splat_codec.exact_values import ExactValues
 from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import MATRIX_UNIT, LinearRule
 from splat_formats.axes import with_ordered_axes
-from splat_formats.design_grids import (
-    Precision,
-    order_in_layers,
-    rows_beyond_cells,
-)
+from splat_formats.design_grids import Precision, order_in_layers
+from splat_formats.outliers import Adjustments, set_aside, with_clamped_opacity
+from splat_formats.snap_to_grids import rows_beyond_cells, snap_to_grids
+from splat_formats.splats import Splats
 
 if TYPE_CHECKING:
     from diff_gaussian_rasterization import grid_step as kernel
@@ -63,6 +63,7 @@ class PlainGridStraightThrough:
 
     def pull_back(self, gradients: RawParameters) -> RawParameters:
         """See Trainable."""
+        self._quantizer.without_exact(gradients)
         gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
         return gradients._replace(features_rest=self._quantizer.pull_back(gradients.features_rest))
 
@@ -108,6 +109,7 @@ class KernelGridStraightThrough:
 
     def pull_back(self, gradients: RawParameters) -> RawParameters:
         """See Trainable. Overwrites `gradients`."""
+        self._quantizer.without_exact(gradients)
         gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
         self._step.pull_back(gradients.features_rest)
         return gradients
@@ -123,6 +125,7 @@ class KernelGridStraightThrough:
         ]
         model = kernels.SeenModel(*map(kernels.SeenState, states, self.seen))
         self._step(model, self._steps, eps=ADAM_EPSILON)
+        self._quantizer.put_exact(self.seen)
 
     def trained(self) -> RawParameters:
         """The full-precision parameters, in the decoded basis."""
@@ -178,7 +181,8 @@ def fitted_quantizer(
     raw: RawParameters, sensitivity: RenderSensitivity, settings: GridSettings
 ) -> GridQuantizer:
     """Grids and precision classes for `raw`, as `on_fitted_grids` has them."""
-    splats, measured = raw.to_splats(), sensitivity.per_parameter.to_splats()
+    splats, exact = set_aside(with_clamped_opacity(raw.to_splats())[0])
+    measured = _sensitivity_of_grids(sensitivity.per_parameter.to_splats(), exact)
     start = replace(
         Precision(),
         weight_exponent=settings.weight_exponent,
@@ -194,8 +198,29 @@ def fitted_quantizer(
     far = np.zeros(splats.count, bool)
     far[rows_beyond_cells(splats.xyz, grids.position)] = True
     settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))
-    device = raw.xyz.device
-    return GridQuantizer(grids, settings.deadzone, classes, far, device, settled_scales)
+    # Colours that the integers do not reach come on top.
+    exact = snap_to_grids(splats, grids, settings.deadzone, classes, exact).exact
+    _log_exact(exact)
+    stand_ins = exact.taken_from(splats.columns())
+    return GridQuantizer(
+        grids, settings.deadzone, classes, far, raw.xyz.device, settled_scales, exact, stand_ins
+    )
+
+
+def _sensitivity_of_grids(measured: Splats, exact: ExactValues) -> Splats:
+    """The sensitivity to what is on grids: none to numbers that are stored exactly.
+
+    Nor to one that is not finite: a Gaussian beyond float32 must not decide about the others.
+    """
+    columns = {name: np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+               for name, values in measured.columns().items()}  # fmt: skip
+    ExactValues(exact.rows, exact.channels, np.zeros(len(exact), np.float32)).put_into(columns)
+    shapes = {name: getattr(measured, name).shape for name in columns}
+    return Splats(**{name: values.reshape(shapes[name]) for name, values in columns.items()})
+
+
+def _log_exact(exact: ExactValues) -> None:
+    Adjustments(stored_exactly=len(np.unique(exact.rows))).log()
 
 
 def with_ordered_raw_axes(raw: RawParameters) -> RawParameters:

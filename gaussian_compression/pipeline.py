@@ -49,6 +49,7 @@ from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
 from splat_codec.symbols import QuantizedSplats
 from splat_formats.decoded import to_splats
+from splat_formats.outliers import Adjustments, with_limited_colours
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
@@ -138,6 +139,9 @@ class _Run:
         self._start = job.start.finite()
         if not self._start.count:
             raise InputError("the model holds no Gaussians (with finite parameters) to compress")
+        if self._settings.grids is None:  # version 1 has no place for exact values
+            self._start, limited = with_limited_colours(self._start)
+            Adjustments(colours_limited=limited).log()
         self._views = self._split_views()
         self._device = job.background.device
         self._backend = backend_for(self._device, job.render_options)

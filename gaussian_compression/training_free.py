@@ -8,7 +8,7 @@ import json
 import math
 import time
 from argparse import ArgumentParser
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from splat_codec.model_file import ModelFile, bytes_per_section, encode
 from splat_formats.axes import with_ordered_axes
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
+from splat_formats.outliers import without_invisible
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
 from utils.errors import InputError
@@ -84,10 +85,17 @@ def compress_without_training(
 ) -> TrainingFreeResult:
     """The compressed model. InputError if no Gaussian is left that has finite parameters."""
     began = time.monotonic()
-    kept = _cut_to_degree(splats, sh_degree).finite()
-    if not kept.count:
+    finite = _cut_to_degree(splats, sh_degree).finite()
+    if not finite.count:
         raise InputError("the model holds no Gaussians (with finite parameters) to compress")
+    kept, adjustments = without_invisible(finite)
+    if not kept.count:
+        raise InputError(f"no image shows any of the {finite.count:,} Gaussians: their alpha is "
+                         "below 1/255 everywhere")  # fmt: skip
     quantized = quantize_splats(kept, replace(QUALITIES[quality], position_bits=position_bits))
+    exact = len(np.unique(quantized.splats.exact.rows))
+    adjustments = replace(adjustments, stored_exactly=exact)
+    adjustments.log()
     settings = {"quality": quality, "training_free": True}
     if position_bits is not None:
         settings["position_bits"] = position_bits
@@ -96,7 +104,8 @@ def compress_without_training(
     decoded = to_splats(quantized.splats)
     report = {
         "gaussians": kept.count,
-        "dropped_non_finite": splats.count - kept.count,
+        "dropped_non_finite": splats.count - finite.count,
+        "adjustments": asdict(adjustments),
         "sh_degree": kept.sh_degree,
         "quality": quality,
         "bytes": len(data),
@@ -120,8 +129,8 @@ def attribute_errors(
     blocks: list[dict[str, tuple[float, float]]] = []
 
     def measure(block: slice) -> None:
-        before = with_ordered_axes(_rows(splats, order[block]))
-        blocks.append(_differences(before, _rows(decoded, block)))
+        before = with_ordered_axes(splats.rows(order[block]))
+        blocks.append(_differences(before, decoded.rows(block)))
 
     for_blocks(decoded.count, measure)
     errors = {}
@@ -148,10 +157,6 @@ def _sizes(splats: Splats) -> dict[str, int]:
     """Numbers of each attribute; a rotation counts as one."""
     sizes = {field.name: getattr(splats, field.name).size for field in fields(splats)}
     return {**sizes, "rotation": splats.count}
-
-
-def _rows(splats: Splats, rows: slice | npt.NDArray[np.intp]) -> Splats:
-    return Splats(**{field.name: getattr(splats, field.name)[rows] for field in fields(splats)})
 
 
 def _layer_report(splats: GridSplats) -> list[int]:

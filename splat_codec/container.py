@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container: magic, version, a checked table of sections, their bytes. Knows no Gaussians.
+"""The container: magic, version, a checked table of sections, and their bytes.
 
 Every length is checked against the bytes at hand before it is used, nothing may be left over, and
 every byte lies under a CRC-32. Normative text: docs/format.md.
@@ -17,7 +17,7 @@ MAGIC = b"\x89F3DGS\r\n\x1a\n"
 _HEAD = struct.Struct("<10sHH")  # magic, version, number of sections
 _CRC = struct.Struct("<I")  # CRC-32 of head and table, behind the table
 _ENTRY = struct.Struct("<8sQI")  # name, length in bytes, CRC-32 of the bytes
-MAX_SECTIONS = 64
+MAX_SECTIONS = 80
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Container:
 
     version: int
     sections: Mapping[str, bytes]
+    missing: frozenset[str] = frozenset()
+    """Sections in the table of a file that ends before them or within them."""
 
 
 def pack_container(container: Container) -> bytes:
@@ -44,6 +46,34 @@ def unpack_container(data: bytes, may_be_cut: bool = False) -> Container:
     With `may_be_cut`, `data` may end anywhere behind the table: the sections that are not whole,
     and those behind them, are left out.
     """
+    version, entries, start = _unpack_table(data)
+    sections: dict[str, bytes] = {}
+    for number, (name, length, crc) in enumerate(entries):
+        if length > len(data) - start:
+            if may_be_cut:
+                rest = frozenset(entry[0] for entry in entries[number:])
+                return Container(version, sections, rest)
+            raise CorruptFile(name, f"cut short: {len(data) - start} bytes of {length}")
+        sections[name] = data[start : start + length]
+        if zlib.crc32(sections[name]) != crc:
+            raise CorruptFile(name, "checksum does not match")
+        start += length
+    if start != len(data):
+        raise CorruptFile("end", f"{len(data) - start} bytes left over after the last section")
+    return Container(version, sections)
+
+
+def bytes_per_section(data: bytes) -> dict[str, int]:
+    """Bytes of every section, and `container` for the header and the table.
+
+    Of the whole file, though `data` may end anywhere behind the table.
+    """
+    _, entries, start = _unpack_table(data)
+    return {**{name: length for name, length, _ in entries}, "container": start}
+
+
+def _unpack_table(data: bytes) -> tuple[int, list[tuple[str, int, int]], int]:
+    """The version, name, length and checksum of each section, and where the first begins."""
     if data[: len(MAGIC)] != MAGIC:
         raise CorruptFile("header", "this is not a .f3dgs file (magic number missing)")
     if len(data) < _HEAD.size:
@@ -57,27 +87,14 @@ def unpack_container(data: bytes, may_be_cut: bool = False) -> Container:
         raise CorruptFile("section table", f"cut short: {len(data)} bytes of {start}")
     if _CRC.unpack_from(data, table_end)[0] != zlib.crc32(data[:table_end]):
         raise CorruptFile("section table", "checksum does not match")
-    table = data[_HEAD.size : table_end]
-    return Container(version, _unpack_sections(data, table, start, may_be_cut))
-
-
-def _unpack_sections(data: bytes, table: bytes, start: int, may_be_cut: bool) -> dict[str, bytes]:
-    sections: dict[str, bytes] = {}
-    for packed_name, length, crc in _ENTRY.iter_unpack(table):
-        name = _unpacked_name(packed_name)
-        if name in sections:
+    entries = [
+        (_unpacked_name(name), length, crc)
+        for name, length, crc in _ENTRY.iter_unpack(data[_HEAD.size : table_end])
+    ]
+    for number, (name, _, _) in enumerate(entries):
+        if any(name == other for other, _, _ in entries[:number]):
             raise CorruptFile(name, "listed twice")
-        if length > len(data) - start:
-            if may_be_cut:
-                return sections
-            raise CorruptFile(name, f"cut short: {len(data) - start} bytes of {length}")
-        sections[name] = data[start : start + length]
-        if zlib.crc32(sections[name]) != crc:
-            raise CorruptFile(name, "checksum does not match")
-        start += length
-    if start != len(data):
-        raise CorruptFile("end", f"{len(data) - start} bytes left over after the last section")
-    return sections
+    return version, entries, start
 
 
 def _packed_name(name: str) -> bytes:

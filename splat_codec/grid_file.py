@@ -3,7 +3,7 @@
 
 `model` (counts, grids), `tables` (bins, contexts, histograms), and for each layer k `rans<k>` (the
 entropy-coded tokens), `bits<k>` (plain bits) and, where there are any, `far<k>` (centres beyond the
-cells). Normative text: docs/format.md.
+cells) and `exact<k>` (other numbers that no grid holds). Normative text: docs/format.md.
 """
 
 import struct
@@ -16,6 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from splat_codec.errors import CorruptFile
+from splat_codec.exact_values import (
+    NONE,
+    ExactValues,
+    pack_exact_values,
+    unpack_exact_values,
+)
 from splat_codec.grid_record import pack_grids, unpack_grids
 from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import Grids
@@ -46,15 +52,11 @@ from splat_codec.rans import (
     DecodeTable,
     lanes_for,
 )
-from splat_codec.symbols import MAX_COUNT
+from splat_codec.symbols import check_count
 
 MAX_LAYERS = 16
 _MODEL_LIMIT = 1 << 16
 _TABLES_LIMIT = 1 << 18
-# A file may promise a million Gaussians for nothing, and beyond that 64 for each of its bytes: far
-# more than any model needs, and little enough that a small false file cannot fill the memory.
-_FREE_COUNT = 1 << 20
-_COUNT_PER_BYTE = 64
 
 Edges = Mapping[str, tuple[int, ...]]
 
@@ -117,13 +119,18 @@ def pack_grid_splats(splats: GridSplats) -> dict[str, bytes]:
         if len(rows.far_rows):
             far = rows.far_rows.astype("<u4").tobytes() + rows.far_xyz.astype("<f4").tobytes()
             sections[f"far{number}"] = far
+        if len(rows.exact):
+            sections[f"exact{number}"] = pack_exact_values(rows.exact)
     return sections
 
 
-def unpack_grid_splats(sections: dict[str, bytes], file_bytes: int, layers: int) -> GridSplats:
+def unpack_grid_splats(
+    sections: dict[str, bytes], file_bytes: int, layers: int, missing: frozenset[str] = frozenset()
+) -> GridSplats:
     """The model in a file's sections, which are taken out of `sections`; at most `layers` layers.
 
-    Sections of later layers need not be there.
+    Sections of later layers need not be there: `missing` are those that the file's table lists and
+    that `sections` lacks.
     """
     grids, parts = _unpack_model(_take(sections, "model"), file_bytes)
     edges, tables = _unpack_tables(_take(sections, "tables"))
@@ -131,7 +138,7 @@ def unpack_grid_splats(sections: dict[str, bytes], file_bytes: int, layers: int)
     ends = np.cumsum([0, *(part.count for part in wanted)]).tolist()
     columns = _grown({}, grids, 0)
     knowledge = ContextBases(tables, "tables"), DecodeTable.of(tables.frequencies)
-    far_rows, far_xyz = [], []
+    far_rows, far_xyz, exact = [], [], NONE
     for number, part in enumerate(wanted):
         streams = _take(sections, f"rans{number}"), _take(sections, f"bits{number}")
         reader = PlaneReader(streams, part.lanes, knowledge, number)
@@ -145,16 +152,19 @@ def unpack_grid_splats(sections: dict[str, bytes], file_bytes: int, layers: int)
         indices, xyz = _unpack_far(far, part, f"far{number}")
         far_rows.append(indices + np.int32(ends[number]))
         far_xyz.append(xyz)
+        found_exact = _take_exact(sections, missing, grids, part, number)
+        exact = exact.joined(found_exact.from_row(ends[number]))
     if len(parts) <= layers:
         knowledge[0].finish()
     for number in range(len(wanted), len(parts)):
-        for name in ("rans", "bits", "far"):
+        for name in ("rans", "bits", "far", "exact"):
             sections.pop(f"{name}{number}", None)
     return GridSplats(
         grids=grids,
         layer_ends=tuple(ends[1:]),
         far_rows=np.concatenate(far_rows),
         far_xyz=np.concatenate(far_xyz),
+        exact=exact,
         **columns,
     )
 
@@ -214,10 +224,7 @@ def _unpack_model(data: bytes, file_bytes: int) -> tuple[Grids, list[_Layer]]:
 def _check_layers(layers: list[_Layer], file_bytes: int) -> None:
     if not 1 <= len(layers) <= MAX_LAYERS:
         raise CorruptFile("model", f"{len(layers)} layers, 1 to {MAX_LAYERS} allowed")
-    count = sum(layer.count for layer in layers)
-    most = min(MAX_COUNT, _FREE_COUNT + _COUNT_PER_BYTE * file_bytes)
-    if count > most:
-        raise CorruptFile("model", f"{count} Gaussians, at most {most} allowed in this file")
+    check_count(sum(layer.count for layer in layers), file_bytes)
     if any(layer.far > layer.count for layer in layers):
         raise CorruptFile("model", "more far Gaussians than Gaussians")
     if any(1 << layer.lanes > MAX_LANES for layer in layers):
@@ -254,6 +261,21 @@ def _unpack_far(data: bytes, part: _Layer, section: str) -> tuple[np.ndarray, np
     if not np.isfinite(xyz).all():
         raise CorruptFile(section, "a centre is not finite")
     return rows.astype(np.int32), xyz
+
+
+def _take_exact(
+    sections: dict[str, bytes],
+    missing: frozenset[str],
+    grids: Grids,
+    part: _Layer,
+    number: int,
+) -> ExactValues:
+    name = f"exact{number}"
+    if name in missing:
+        raise CorruptFile(name, "missing")
+    if name not in sections:
+        return NONE
+    return unpack_exact_values(sections.pop(name), part.count, grids.sh_channels, name)
 
 
 def _take(sections: dict[str, bytes], name: str) -> bytes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from splat_codec.exact_values import NONE, ExactValues, pack_exact_values
 from splat_codec.grid_record import pack_grids
 from splat_codec.grids import FloatArray, Grids, Integers
 
@@ -42,6 +43,8 @@ class GridSplats:
     """(M, 3) those centres."""
     layer_ends: tuple[int, ...]
     """Rows 0 .. layer_ends[k] - 1 are a coarser model, of layers 0 .. k."""
+    exact: ExactValues = NONE
+    """Numbers that take the place of what the integers decode to."""
 
     def __post_init__(self) -> None:
         count, rest = self.count, self.grids.sh_channels
@@ -77,13 +80,14 @@ class GridSplats:
         position = np.empty(len(order), np.int64)
         position[order] = np.arange(len(order))
         far = position[self.far_rows]
-        by_row = np.argsort(far)
+        by_row = np.argsort(far, kind="stable")
         return replace(
             self,
             **{name: getattr(self, name).take(order, axis=0) for name in _COLUMNS},
             far_rows=far[by_row].astype(np.int32),
             far_xyz=self.far_xyz[by_row],
             layer_ends=layer_ends,
+            exact=self.exact.moved(position),
         )
 
     def first_layers(self, layers: int) -> "GridSplats":
@@ -107,11 +111,12 @@ class GridSplats:
             far_rows=self.far_rows[far] - np.int32(low),
             far_xyz=self.far_xyz[far],
             layer_ends=layer_ends,
+            exact=self.exact.between(low, high),
         )
 
     def values(self) -> dict[str, FloatArray]:
         """The decoded float32 values (N, C) of every attribute, by the names of version 1."""
-        return {
+        values = {
             "xyz": self._xyz_values(),
             "opacity": self.grids.opacity.values(self.opacity)[:, None],
             "scaling": self.grids.scale.values(self.scale),
@@ -119,6 +124,8 @@ class GridSplats:
             "features_dc": self._dc_values(),
             "features_rest": self._sh_values(),
         }
+        self.exact.put_into(values)
+        return values
 
     def _axes(self) -> tuple[Integers, Integers, Integers, Integers]:
         return self.precision, self.scale[:, 0], self.scale[:, 1], self.scale[:, 2]
@@ -159,9 +166,10 @@ class GridSplats:
 
 def same_integers(a: GridSplats, b: GridSplats) -> bool:
     """Whether two models agree in every integer, every grid and every layer."""
-    names = [f.name for f in fields(GridSplats) if f.name not in ("grids", "layer_ends")]
+    names = [f.name for f in fields(GridSplats) if f.name not in ("grids", "layer_ends", "exact")]
     return (
         pack_grids(a.grids) == pack_grids(b.grids)
         and a.layer_ends == b.layer_ends
+        and pack_exact_values(a.exact) == pack_exact_values(b.exact)
         and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
     )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splat_codec.blocks import for_blocks
+from splat_codec.quantizers import MAX_VALUE
 
 Integers = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
@@ -21,6 +22,8 @@ MAX_POSITION_BITS = 21
 MAX_SHIFT = 15
 MAX_LEVELS = 1 << 12
 MATRIX_UNIT = 1 << 12
+MAX_ROTATION_STEP = 2.0**32
+"""So that squares of components are finite, too."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,17 @@ class Transform:
     matrix: npt.NDArray[np.int16]
     """(C, C)."""
 
+    def greatest_sum(self) -> int:
+        """The greatest sum of magnitudes in a column."""
+        return int(np.abs(self.matrix.astype(np.int64)).sum(axis=0).max(initial=0))
+
     def inverse(self, symbols: npt.NDArray[np.signedinteger]) -> FloatArray:
         """symbols (N, C) x matrix as float32 (N, C), not divided by 4096.
 
         Sums of integers below 2^24 are exact in float32, and below 2^53 in float64, in whatever
         order a matrix product adds them up: every platform gets the same bits.
         """
-        greatest_sum = np.abs(self.matrix.astype(np.int64)).sum(axis=0).max(initial=0)
+        greatest_sum = self.greatest_sum()
         greatest = max(int(symbols.max(initial=0)), -int(symbols.min(initial=0)))
         if greatest_sum * greatest < 2**24:
             return symbols.astype(np.float32) @ self.matrix.astype(np.float32)
@@ -182,12 +189,15 @@ def _check(grids: Grids) -> None:
     numbers = [*position.origin, grids.opacity.minimum, grids.scale.minimum, *steps]
     rules = [position.shift, grids.rotation_shift, grids.dc_shift]
     precision = grids.precision
+    greatest = _greatest_values(grids) if np.isfinite(np.array(numbers, np.float32)).all() else [0]
     factors = [f for rule in rules for f in (rule.bias, *rule.factors)]
     factors += [*precision.by_opacity, *precision.scale_factors, *precision.by_shell]
     limits = {
         "SH degree": 0 <= grids.sh_degree <= 3,
         "number": bool(np.isfinite(np.array(numbers, np.float32)).all()),
         "step": bool((np.array(steps, np.float32) > 0).all()),
+        "rotation step": grids.rotation_step <= MAX_ROTATION_STEP,
+        "decoded value": max(greatest) <= MAX_VALUE,
         "position bits": 1 <= position.coarse_bits <= position.bits <= MAX_POSITION_BITS,
         "position shift": position.shift.most <= position.bits - position.coarse_bits,
         "levels": all(2 <= line.levels <= MAX_LEVELS for line in (grids.opacity, grids.scale)),
@@ -206,3 +216,15 @@ def _check(grids: Grids) -> None:
     for what, holds in limits.items():
         if not holds:
             raise ValueError(f"grids: {what} out of range")
+
+
+def _greatest_values(grids: Grids) -> list[float]:
+    """Bounds of the magnitudes that the integers of a file can decode to."""
+    position, lines = grids.position, (grids.opacity, grids.scale)
+    dc = (2**15 << max(0, min(grids.dc_shift.most, MAX_SHIFT))) + max(map(abs, grids.dc_low))
+    return [
+        *(abs(origin) + position.cell * 2.0**position.bits for origin in position.origin),
+        *(abs(line.minimum) + line.step * float(line.levels) for line in lines),
+        dc * grids.dc_transform.greatest_sum() * grids.dc_step,
+        2.0**15 * grids.sh_transform.greatest_sum() * max(grids.sh_steps),
+    ]

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which contexts share a histogram, and the histograms: chosen by the writer, stored in the file.
 
-A context is what a coder knows before a token. There may be thousands, most of them seldom met or
-alike; each is mapped to one of at most 255 histograms (the idea of Brotli and JPEG XL).
+A context is what is decoded before a token. There may be thousands, most of them rare or alike;
+each is mapped to one of at most 255 histograms (the idea of Brotli and JPEG XL).
+
+The choice is made in integers (and in floats that hold integers below 2^53, whose sums are exact in
+any order): every processor and every build of NumPy gives the same tables for the same counts.
 """
 
 import zlib
@@ -13,16 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from splat_codec.errors import CorruptFile
+from splat_codec.exact_log import LOG_ONE, log2_fixed
 from splat_codec.rans import PROBABILITY_ONE, Frequencies
 
 MAX_HISTOGRAMS = 255
 MAX_CONTEXTS = 1 << 16
 
-Counts = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+Costs = npt.NDArray[np.int64]
+"""Bits, in units of 1 / LOG_ONE."""
 
 # What a histogram costs in the file, for weighing it against what it saves.
-_BITS_PER_ENTRY = 9.0
-_BITS_PER_HISTOGRAM = 24.0
+_COST_OF_ENTRY = 9 * LOG_ONE
+_COST_OF_HISTOGRAM = 24 * LOG_ONE
+_NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ def design_tables(plane_counts: Sequence[tuple[str, Counts]]) -> Tables:
     families = {family for family, _ in plane_counts}
     most = min(48, MAX_HISTOGRAMS // max(1, len(families)))
     maps: dict[int, npt.NDArray[np.intp]] = {}
-    histograms = [np.zeros((0, 256))]
+    histograms = [np.zeros((0, 256), np.int64)]
     used = 0
     for family in sorted(families):
         members = [i for i, (name, _) in enumerate(plane_counts) if name == family]
@@ -123,11 +130,10 @@ def _to_frequencies(counts: Counts) -> npt.NDArray[np.int64]:
         # Where one more or one less costs the fewest bits.
         change = -1 if surplus > 0 else 1
         allowed = frequencies > (1 if surplus > 0 else 0)
-        cost = np.full(256, np.inf)
-        cost[allowed] = counts[allowed] * np.log2(
-            frequencies[allowed] / (frequencies[allowed] + change)
-        )
-        best = np.argsort(cost)[: min(abs(surplus), int(allowed.sum()))]
+        cost = np.full(256, _NEVER)
+        before, after = frequencies[allowed], frequencies[allowed] + change
+        cost[allowed] = counts[allowed] * (log2_fixed(before) - log2_fixed(after))
+        best = np.argsort(cost, kind="stable")[: min(abs(surplus), int(allowed.sum()))]
         frequencies[best] += change
     return frequencies
 
@@ -156,7 +162,7 @@ def _spread_out(rows: Counts, most: int) -> npt.NDArray[np.intp]:
     own = _own_cost(rows)
     for number in range(1, min(most, len(rows))):
         centre = int((best - own).argmax())
-        if best[centre] - own[centre] < _BITS_PER_HISTOGRAM:
+        if best[centre] - own[centre] < _COST_OF_HISTOGRAM:
             break
         cost = _cost_under(rows, rows[[centre]])[:, 0]
         labels[cost < best] = number
@@ -169,7 +175,7 @@ def _merge(centres: Counts) -> npt.NDArray[np.intp]:
     groups = [[k] for k in range(len(centres))]
     sums = [row.copy() for row in centres]
     costs = [_stored_cost(row) for row in sums]
-    gain = np.full((len(centres), len(centres)), -np.inf)
+    gain = np.full((len(centres), len(centres)), -_NEVER)
     for i in range(len(centres)):
         for j in range(i):
             gain[i, j] = costs[i] + costs[j] - _stored_cost(sums[i] + sums[j])
@@ -179,7 +185,7 @@ def _merge(centres: Counts) -> npt.NDArray[np.intp]:
         sums[j] = sums[j] + sums[i]
         costs[j] = _stored_cost(sums[j])
         groups[i] = []
-        gain[i, :] = gain[:, i] = -np.inf
+        gain[i, :] = gain[:, i] = -_NEVER
         for k, group in enumerate(groups):
             if group and k != j:
                 gain[max(j, k), min(j, k)] = costs[j] + costs[k] - _stored_cost(sums[j] + sums[k])
@@ -189,26 +195,33 @@ def _merge(centres: Counts) -> npt.NDArray[np.intp]:
     return labels
 
 
-def _stored_cost(row: Counts) -> float:
-    """Bits of the tokens under their own histogram, and of the histogram."""
+def _stored_cost(row: Counts) -> int:
+    """The cost of the tokens under their own histogram, and of the histogram."""
     present = row[row > 0]
-    tokens = float((present * np.log2(present.sum() / present)).sum())
-    return tokens + _BITS_PER_HISTOGRAM + _BITS_PER_ENTRY * len(present)
+    tokens = int((present * (log2_fixed(present.sum()) - log2_fixed(present))).sum())
+    return tokens + _COST_OF_HISTOGRAM + _COST_OF_ENTRY * len(present)
 
 
-def _own_cost(rows: Counts) -> Counts:
-    share = np.maximum(rows, 1e-9) / np.maximum(rows.sum(axis=1, keepdims=True), 1e-9)
-    return -(rows * np.log2(share)).sum(axis=1)
+def _own_cost(rows: Counts) -> Costs:
+    """The cost (C,) of each context's tokens under their own histogram."""
+    totals = rows.sum(axis=1, keepdims=True)
+    logs = log2_fixed(np.maximum(totals, 1)) - log2_fixed(np.maximum(rows, 1))
+    return (rows * logs).sum(axis=1)
 
 
-def _cost_under(rows: Counts, centres: Counts) -> Counts:
-    """Bits (C, K) of each context's tokens under each centre's histogram, slightly flattened."""
-    flattened = centres + 1e-3 * centres.sum(axis=1, keepdims=True) / centres.shape[1] + 1e-9
-    return -rows @ np.log2(flattened / flattened.sum(axis=1, keepdims=True)).T
+def _cost_under(rows: Counts, centres: Counts) -> Costs:
+    """The cost (C, K) of each context's tokens under each centre's histogram, slightly flattened.
+
+    A context has at most 2^27 tokens, whose logarithms are below 2^6: the sums stay below 2^53,
+    and the product in float64, which is fast, is exact.
+    """
+    flattened = 1024 * centres + centres.sum(axis=1, keepdims=True) // centres.shape[1] + 1
+    logs = log2_fixed(flattened.sum(axis=1, keepdims=True)) - log2_fixed(flattened)
+    return (rows.astype(np.float64) @ logs.T.astype(np.float64)).astype(np.int64)
 
 
 def _sum_by(rows: Counts, labels: npt.NDArray[np.intp]) -> Counts:
-    sums = np.zeros((int(labels.max()) + 1 if len(labels) else 0, rows.shape[1]))
+    sums = np.zeros((int(labels.max()) + 1 if len(labels) else 0, rows.shape[1]), np.int64)
     np.add.at(sums, labels, rows)
     return sums
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which code does the codec's heavy work: compiled where it is installed, else NumPy.
 
-Both give the same integers and the same bytes. `FAST3DGS_CODEC=numpy` asks for NumPy in any case.
+Both give the same integers and the same bytes. `FAST3DGS_CODEC=numpy` selects NumPy in any case.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from splat_codec.rans import TokenDecoder, TokenEncoder
 from splat_codec.sh_rows import Order, ShPlanes, ShRows
 
 VARIABLE = "FAST3DGS_CODEC"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,10 @@ PLAIN = Kernels(
 
 
 def compiled() -> Kernels:
-    """The compiled ones. ImportError where they are not installed or this processor has none."""
+    """The compiled ones.
+
+    ImportError, OSError or AttributeError where they are not installed or do not load.
+    """
     from splat_codec import native
 
     return Kernels(
@@ -69,14 +75,31 @@ def compiled() -> Kernels:
     )
 
 
-def _chosen() -> Kernels:
+def chosen() -> Kernels:
+    """Those that FAST3DGS_CODEC names; without it the compiled ones, NumPy's where none load.
+
+    Logs why an installed package does not load. ImportError where FAST3DGS_CODEC asks for compiled
+    code that does not load, or for something else.
+    """
     wanted = os.environ.get(VARIABLE)
     if wanted not in (None, "numpy", "compiled"):
         raise ImportError(f"{VARIABLE} must be numpy or compiled, not '{wanted}'.")
-    if wanted == "numpy" or (wanted is None and find_spec("plane_coder") is None):
+    if wanted == "compiled":
+        return compiled()
+    if wanted == "numpy" or find_spec("plane_coder") is None:
         return PLAIN
-    return compiled()
+    try:
+        return compiled()
+    # No build for this processor, a damaged or foreign library, a function that is missing in it.
+    except (ImportError, OSError, AttributeError) as error:
+        _log.warning(
+            "The codec runs on NumPy, which is slower: the installed package plane_coder does not "
+            "load (%s: %s).",
+            type(error).__name__,
+            error,
+        )
+        return PLAIN
 
 
-best = _chosen()
+best = chosen()
 """What the codec uses."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from splat_codec.container import Container, pack_container, unpack_container
+from splat_codec.container import bytes_per_section as bytes_per_section
 from splat_codec.errors import CorruptFile
 from splat_codec.grid_file import (
     MAX_LAYERS,
@@ -28,10 +29,10 @@ from splat_codec.quantizers import (
     unpack_quantizer,
 )
 from splat_codec.symbols import (
-    MAX_COUNT,
     QuantizedAttribute,
     QuantizedSplats,
     attribute_channels,
+    check_count,
     same_symbols,
 )
 
@@ -95,21 +96,15 @@ def decode(data: bytes, layers: int = MAX_LAYERS) -> ModelFile:
     sections = dict(container.sections)
     splats: QuantizedSplats | GridSplats
     if container.version == 1:
-        splats = _unpack_quantized_splats(sections)
+        splats = _unpack_quantized_splats(sections, len(data))
     elif container.version == 2:
-        splats = unpack_grid_splats(sections, len(data), layers)
+        splats = unpack_grid_splats(sections, len(data), layers, container.missing)
     else:
         raise CorruptFile("header", f"version {container.version}, this program reads 1 and 2")
     metadata = _unpack_metadata(sections.pop("meta", b"{}"))
     if sections:
         raise CorruptFile(next(iter(sections)), "unknown section")
     return ModelFile(splats, metadata)
-
-
-def bytes_per_section(data: bytes) -> dict[str, int]:
-    """Stored bytes of every section, and `container` for the header and the table."""
-    sizes = {name: len(section) for name, section in unpack_container(data).sections.items()}
-    return {**sizes, "container": len(data) - sum(sizes.values())}
 
 
 def _same(a: QuantizedSplats | GridSplats, b: QuantizedSplats | GridSplats) -> bool:
@@ -127,8 +122,9 @@ def _pack_quantized_splats(splats: QuantizedSplats) -> dict[str, bytes]:
     return sections
 
 
-def _unpack_quantized_splats(sections: dict[str, bytes]) -> QuantizedSplats:
+def _unpack_quantized_splats(sections: dict[str, bytes], file_bytes: int) -> QuantizedSplats:
     count, sh_degree, quantizers = _unpack_model_section(_take_section(sections, "model"))
+    check_count(count, file_bytes)
     attributes = {
         name: _unpack_attribute(sections, name, (count, channels), quantizers[name])
         for name, channels in attribute_channels(sh_degree).items()
@@ -152,8 +148,6 @@ def _unpack_model_section(data: bytes) -> tuple[int, int, dict[str, Quantizer]]:
         return data[position - length : position]
 
     count, sh_degree = int.from_bytes(take(4), "little"), take(1)[0]
-    if count > MAX_COUNT:
-        raise CorruptFile("model", f"{count} Gaussians, at most {MAX_COUNT} allowed")
     if sh_degree > MAX_SH_DEGREE:
         raise CorruptFile("model", f"SH degree {sh_degree}, at most {MAX_SH_DEGREE} allowed")
     quantizers = {
@@ -173,6 +167,8 @@ def _unpack_attribute(
     symbols = decompress_symbols(stream, *shape, quantizer.dtype, section)
     if isinstance(quantizer, Uniform) and symbols.size and symbols.max() >= quantizer.levels:
         raise CorruptFile(section, f"a symbol beyond the {quantizer.levels} levels of its grid")
+    if not quantizer.all_finite(symbols):
+        raise CorruptFile(section, "a number that is not finite")
     return QuantizedAttribute(symbols, quantizer)
 
 

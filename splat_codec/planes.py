@@ -160,7 +160,7 @@ class Families:
     def counts(self) -> list[tuple[str, Counts]]:
         """Family and token counts of each plane, in order; the family is the name's letters."""
         return [
-            (name.rstrip("0123456789"), counts.astype(np.float64))
+            (name.rstrip("0123456789"), counts)
             for name, counts in zip(self._bases, self._counts, strict=True)
         ]
 

@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from splat_codec.errors import CorruptFile
 
+MAX_VALUE = 2.0**127
+"""Of what symbols of a grid stand for: finite in float32, however it is rounded."""
+
 FloatArray = npt.NDArray[np.float32]
 SymbolArray = npt.NDArray[np.unsignedinteger]
 
@@ -32,6 +35,10 @@ class Float32:
         """The float32 values, of `symbols`' shape."""
         return np.ascontiguousarray(symbols, dtype=self.dtype).view("<f4").astype(np.float32)
 
+    def all_finite(self, symbols: SymbolArray) -> bool:
+        """Whether every symbol stands for a finite number."""
+        return bool(np.isfinite(self.dequantize(symbols)).all())
+
 
 @dataclass(frozen=True)
 class Float16:
@@ -48,6 +55,10 @@ class Float16:
     def dequantize(self, symbols: SymbolArray) -> FloatArray:
         """The float32 values, of `symbols`' shape."""
         return np.ascontiguousarray(symbols, dtype=self.dtype).view("<f2").astype(np.float32)
+
+    def all_finite(self, symbols: SymbolArray) -> bool:
+        """Whether every symbol stands for a finite number."""
+        return bool(np.isfinite(np.ascontiguousarray(symbols, dtype=self.dtype).view("<f2")).all())
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,9 @@ class Uniform:
             raise ValueError(f"Uniform: finite minimum and positive step expected, got {self}")
         if not 2 <= self.levels <= 2**24:
             raise ValueError(f"Uniform: 2 to 2^24 levels expected, got {self.levels}")
+        ends = [abs(m) + s * self.levels for m, s in zip(self.minimum, self.step, strict=True)]
+        if max(ends) > MAX_VALUE:
+            raise ValueError(f"Uniform: values up to 2^127 expected, got {max(ends):.3g}")
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
@@ -83,8 +97,14 @@ class Uniform:
 
     def dequantize(self, symbols: SymbolArray) -> FloatArray:
         """Float32 values (N, C) of symbols (N, C)."""
-        scaled = symbols.astype(np.float32) * _float32(self.step)
-        return scaled + _float32(self.minimum)
+        values = symbols.astype(np.float32)
+        values *= _float32(self.step)
+        values += _float32(self.minimum)
+        return values
+
+    def all_finite(self, symbols: SymbolArray) -> bool:
+        """Whether every symbol stands for a finite number: always, as the grid's ends do."""
+        return True
 
 
 def _float32(numbers: tuple[float, ...]) -> FloatArray:

@@ -7,10 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from splat_codec.errors import CorruptFile
 from splat_codec.quantizers import FloatArray, Quantizer, SymbolArray
 
 MAX_COUNT = 2**27
 """Gaussians a file may hold: 30 GB as a PLY, far beyond any model seen, small enough to check."""
+# A file may promise a million Gaussians for nothing, and beyond that 64 for each of its bytes: far
+# more than any model needs, and little enough that a small false file cannot fill the memory.
+_FREE_COUNT = 1 << 20
+_COUNT_PER_BYTE = 64
+
+
+def check_count(count: int, file_bytes: int) -> None:
+    """CorruptFile where a file of `file_bytes` may not hold so many Gaussians."""
+    most = min(MAX_COUNT, _FREE_COUNT + _COUNT_PER_BYTE * file_bytes)
+    if count > most:
+        raise CorruptFile("model", f"{count} Gaussians, at most {most} allowed in this file")
 
 
 def attribute_channels(sh_degree: int) -> dict[str, int]:

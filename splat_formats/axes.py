@@ -27,9 +27,7 @@ def with_ordered_axes(splats: Splats) -> Splats:
     Renders are the same up to float32 rounding. A quaternion of length 0 becomes the identity.
     """
     order = np.argsort(-splats.scaling, axis=1, kind="stable")
-    length = np.linalg.norm(splats.rotation, axis=1, keepdims=True)
-    identity = np.array([1, 0, 0, 0], np.float32)
-    turned = np.where(length > 0, splats.rotation / np.where(length > 0, length, 1), identity)
+    turned = unit_quaternions(splats.rotation)
     key = order[:, 0] * 3 + order[:, 1]
     for axes, turn in _TURNS.items():
         rows = np.flatnonzero(key == axes[0] * 3 + axes[1])
@@ -39,6 +37,19 @@ def with_ordered_axes(splats: Splats) -> Splats:
         scaling=np.take_along_axis(splats.scaling, order, axis=1),
         rotation=_with_largest_w(turned),
     )
+
+
+def unit_quaternions(rotation: FloatArray) -> FloatArray:
+    """Finite quaternions (N, 4) of any length divided by it; the identity for those of length 0."""
+    largest = np.abs(rotation).max(axis=1, initial=0)
+    (extreme,) = ((largest > 2.0**60) | (largest < 2.0**-60)).nonzero()
+    if len(extreme):  # their squares would leave float32
+        rotation = rotation.copy()
+        exponents = np.frexp(largest[extreme])[1][:, None]
+        rotation[extreme] = np.ldexp(rotation[extreme], -exponents)
+    length = np.linalg.norm(rotation, axis=1, keepdims=True)
+    identity = np.array([1, 0, 0, 0], np.float32)
+    return np.where(length > 0, rotation / np.where(length > 0, length, 1), identity)
 
 
 def _with_largest_w(q: FloatArray) -> FloatArray:

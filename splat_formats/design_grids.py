@@ -9,7 +9,6 @@ uncertain, somewhat less.
 """
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +30,11 @@ from splat_codec.grids import (
 )
 from splat_codec.order import compact_morton_codes
 from splat_formats.axes import with_ordered_axes
+from splat_formats.outliers import middle, sample, set_aside
+from splat_formats.snap_to_grids import cells_of, higher_sh, snap_to_grids
 from splat_formats.splats import FloatArray, Splats
 
-_Number = TypeVar("_Number", bound=np.generic)
-
 _UNIT = 1 << 16  # of the integer rules
-_ROWS_AT_ONCE = 1 << 13  # what a processor's cache holds
-_SAMPLE = 1 << 17  # Gaussians that statistics look at
 MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the steps of colour
 
 
@@ -95,14 +92,14 @@ class Quantized:
 def quantize_splats(
     splats: Splats, precision: Precision, weights: npt.NDArray[np.float64] | None = None
 ) -> Quantized:
-    """The model in integers, in file order.
+    """The model in integers, in file order; opacities are within MOST_OPACITY.
 
     `weights` (N,), if known, are measured sensitivities to colour, squared, in any unit: they take
     the place of the closed form where it is wrong, at the cost of storing the differences.
     """
-    ordered = with_ordered_axes(splats)
+    ordered, exact = set_aside(with_ordered_axes(splats))
     grids, classes = design_grids(ordered, precision, weights)
-    on_grids = snap_to_grids(ordered, grids, precision.deadzone, classes)
+    on_grids = snap_to_grids(ordered, grids, precision.deadzone, classes, exact)
     order, layer_ends = order_in_layers(on_grids, precision.layer_fraction)
     return Quantized(on_grids.reordered(order, layer_ends), order)
 
@@ -116,7 +113,7 @@ def design_grids(
     position = _position_grid(splats, precision, scale)
     rule = _precision_rule(splats, precision, (opacity, scale, position))
     o, s = opacity.symbols(splats.opacity[:, 0]), scale.symbols(splats.scaling)
-    cells = _cells(splats.xyz, position) >> (position.bits - position.coarse_bits)
+    cells = cells_of(splats.xyz, position) >> (position.bits - position.coarse_bits)
     classes = rule.apply(o, s, cells)
     if weights is not None:
         classes = _measured_classes(weights, precision)
@@ -153,7 +150,7 @@ def _position_grid(splats: Splats, precision: Precision, scale: Line) -> Positio
     """Cells as fine as the finest Gaussians need, over a box that leaves far outliers aside."""
     count = splats.count
     wanted = _wanted_position_step(splats, precision)
-    finest = float(np.quantile(_sample(wanted), 0.02)) if count else 0.0
+    finest = float(np.quantile(sample(wanted), 0.02)) if count else 0.0
     low, high = robust_box(splats.xyz)
     extent = float((high - low).max())
     bits = precision.position_bits or MAX_POSITION_BITS
@@ -168,18 +165,25 @@ def _position_grid(splats: Splats, precision: Precision, scale: Line) -> Positio
 
 
 def robust_box(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """A box that holds all Gaussians but outliers, which would cost the others their precision."""
+    """A box of all Gaussians but outliers, which would cost the others their precision."""
     if not len(xyz):
         return np.zeros(3, np.float32), np.ones(3, np.float32)
-    inner = np.quantile(_sample(xyz), [0.005, 0.995], axis=0)
-    reach = 8 * (inner[1] - inner[0])
-    low = np.maximum(xyz.min(axis=0), inner[0] - reach)
-    return low.astype(np.float32), np.minimum(xyz.max(axis=0), inner[1] + reach)
+    low, high = (end.astype(np.float64) for end in middle(xyz))
+    reach = 8 * (high - low)
+    inside = (xyz >= low - reach) & (xyz <= high + reach)
+    if inside.all():
+        return xyz.min(axis=0), xyz.max(axis=0)
+    return (
+        np.where(inside, xyz, np.float32(np.inf)).min(axis=0),
+        np.where(inside, xyz, np.float32(-np.inf)).max(axis=0),
+    )
 
 
 def _wanted_position_step(splats: Splats, precision: Precision) -> npt.NDArray[np.float64]:
     powers = np.array(precision.position_powers)
-    return precision.position_step * np.exp(splats.scaling.astype(np.float64) @ powers)
+    return precision.position_step * np.exp(
+        np.clip(splats.scaling.astype(np.float64) @ powers, -80, 80)
+    )
 
 
 def _position_shift(precision: Precision, scale: Line, cell: float, most: int) -> LinearRule:
@@ -210,12 +214,12 @@ def _precision_rule(
 ) -> PrecisionRule:
     """The closed form in integers: classes from opacity, scales and distance from the middle."""
     opacity, scale, position = lines
-    xyz = _sample(splats.xyz)
+    xyz = sample(splats.xyz)
     factor = -2 * precision.weight_exponent * _UNIT  # classes per octave of weight
     alpha = 1 / (1 + np.exp(-(opacity.minimum + opacity.step * np.arange(opacity.levels))))
     by_opacity = factor * 2 * precision.opacity_power / 2 * 2 * np.log2(alpha) / 2
     size = factor * np.array(precision.size_powers) * scale.step / np.log(2)
-    cells = _cells(xyz, position) >> (position.bits - position.coarse_bits)
+    cells = cells_of(xyz, position) >> (position.bits - position.coarse_bits)
     centre = np.median(cells, axis=0).astype(int) if splats.count else np.zeros(3, int)
     distance = np.linalg.norm(cells - centre, axis=1)
     unit = max(float(np.median(distance)) if splats.count else 1.0, 1.0)
@@ -239,8 +243,8 @@ def _centred(
     if not splats.count:
         return rule
     opacity, scale = lines
-    totals = np.array(rule.by_opacity)[opacity.symbols(_sample(splats.opacity)[:, 0])]
-    totals = totals + scale.symbols(_sample(splats.scaling)).astype(np.int64) @ np.array(
+    totals = np.array(rule.by_opacity)[opacity.symbols(sample(splats.opacity)[:, 0])]
+    totals = totals + scale.symbols(sample(splats.scaling)).astype(np.int64) @ np.array(
         rule.scale_factors
     )
     squared = ((cells.astype(np.int64) - np.array(rule.centre)) ** 2).sum(axis=1)
@@ -262,8 +266,8 @@ def _measured_classes(weights: npt.NDArray[np.float64], precision: Precision) ->
 
 def _dc_grid(splats: Splats, precision: Precision) -> tuple[float, tuple[int, int, int], Transform]:
     dc = splats.features_dc[:, 0]
-    sample = _sample(dc)
-    transform = _decorrelating(sample - sample.mean(axis=0) if splats.count else sample, 3)
+    chosen = sample(dc)
+    transform = _decorrelating(chosen - chosen.mean(axis=0) if splats.count else chosen, 3)
     step = np.float32(precision.dc_step / 8)
     low = np.zeros(3, int)
     if splats.count:
@@ -276,22 +280,11 @@ def _sh_grid(
     splats: Splats, precision: Precision, classes: Integers
 ) -> tuple[tuple[float, ...], Transform]:
     steps = precision.sh_step * 2.0 ** ((np.arange(CLASSES) - MIDDLE_CLASS) / 2)
-    sh = _sample(_rest(splats))
+    sh = sample(higher_sh(splats))
     # In steps: what the coder sees. Gaussians with wide steps have little to say.
-    in_steps = sh / steps.astype(np.float32)[_sample(classes), None]
+    in_steps = sh / steps.astype(np.float32)[sample(classes), None]
     transform = _decorrelating(in_steps, sh.shape[1])
     return tuple(float(step) for step in (steps / MATRIX_UNIT).astype(np.float32)), transform
-
-
-def _sample(rows: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
-    """Evenly chosen rows, enough for statistics."""
-    return rows[:: max(1, len(rows) // _SAMPLE)]
-
-
-def _rest(splats: Splats) -> FloatArray:
-    """The higher SH coefficients (N, C): coefficient-major, RGB of each together."""
-    count, coefficients, colours = splats.features_rest.shape
-    return splats.features_rest.reshape(count, coefficients * colours)
 
 
 def _decorrelating(values: FloatArray, channels: int) -> Transform:
@@ -303,67 +296,6 @@ def _decorrelating(values: FloatArray, channels: int) -> Transform:
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
     vectors = vectors * np.sign(largest)  # eigenvectors have no sign of their own
     return Transform(np.rint(vectors * MATRIX_UNIT).astype(np.int16))
-
-
-def _cells(xyz: FloatArray, grid: PositionGrid) -> Integers:
-    scaled = (xyz - np.array(grid.origin, np.float32)) / np.float32(grid.cell)
-    return np.clip(np.floor(scaled), 0, 2**grid.bits - 1).astype(np.int32)
-
-
-def rows_beyond_cells(xyz: FloatArray, grid: PositionGrid) -> Integers:
-    """The rows, ascending, whose centres (N, 3) no cell holds."""
-    box = np.float32(grid.cell) * 2.0**grid.bits
-    offset = xyz - np.array(grid.origin, np.float32)
-    return np.flatnonzero(((offset < 0) | (offset > box)).any(axis=1)).astype(np.int32)
-
-
-def snap_to_grids(splats: Splats, grids: Grids, deadzone: float, classes: Integers) -> GridSplats:
-    """The model, with ordered axes, as the nearest integers of its grids; rows stay in order."""
-    scale = grids.scale.symbols(splats.scaling)
-    axes = (classes, *scale.T)
-    dropped = grids.position.shift.apply(*axes)[:, None]
-    xyz = _cells(splats.xyz, grids.position) >> dropped << dropped
-    far = rows_beyond_cells(splats.xyz, grids.position)
-    turns = np.float32(grids.rotation_step) * (1 << grids.rotation_shift.apply(*axes))[:, None]
-    return GridSplats(
-        grids=grids,
-        xyz=xyz,
-        opacity=grids.opacity.symbols(splats.opacity[:, 0]),
-        scale=scale,
-        precision=classes,
-        rotation=np.rint(splats.rotation[:, 1:] / turns).astype(np.int32),
-        dc=_dc_symbols(splats, grids, classes),
-        sh=_sh_symbols(splats, grids, deadzone, classes),
-        far_rows=far,
-        far_xyz=splats.xyz[far],
-        layer_ends=(splats.count,),
-    )
-
-
-def _dc_symbols(splats: Splats, grids: Grids, classes: Integers) -> Integers:
-    steps = grids.dc_transform.forward(splats.features_dc[:, 0]) / np.float32(
-        grids.dc_step * MATRIX_UNIT
-    )
-    shift = grids.dc_shift.apply(classes)[:, None]
-    symbols = np.rint((steps - np.array(grids.dc_low, np.float32)) / (1 << shift))
-    return np.clip(symbols, 0, 2**15 - 1).astype(np.int32)
-
-
-def _sh_symbols(
-    splats: Splats, grids: Grids, deadzone: float, classes: Integers
-) -> npt.NDArray[np.int16]:
-    sh = _rest(splats)
-    symbols = np.zeros(sh.shape, np.int16)
-    if not sh.shape[1]:
-        return symbols
-    per_step = 1 / (np.array(grids.sh_steps, np.float32) * np.float32(MATRIX_UNIT))
-    bound, limit = np.float32(1 - deadzone), np.float32(2**15 - 1)
-    for low in range(0, splats.count, _ROWS_AT_ONCE):
-        part = slice(low, low + _ROWS_AT_ONCE)
-        scaled = grids.sh_transform.forward(sh[part]) * per_step.take(classes[part])[:, None]
-        scaled += np.copysign(bound, scaled)
-        symbols[part] = np.clip(scaled, -limit, limit, out=scaled)  # towards 0
-    return symbols
 
 
 def order_in_layers(

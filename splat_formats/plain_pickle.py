@@ -18,6 +18,7 @@ import numpy as np
 
 MAX_OPCODES = 100_000
 _MAX_DIMENSIONS = 8
+_MAX_LENGTH = 2**40  # of an array; a product of longer integers would take its time
 _MAX_KEY_LENGTH = 256
 _TYPES = {"b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"}
 _NAMES = {
@@ -95,7 +96,7 @@ class _Machine:
     def __init__(self, spare_bytes: int) -> None:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
-        self._spare_bytes = spare_bytes
+        self._spare_bytes = self._spare_array_bytes = spare_bytes
 
     def result(self) -> Any:
         """What is left on the stack, alone."""
@@ -210,34 +211,36 @@ class _Machine:
             case "empty array", (_Name("ndarray"), *_):
                 return _EmptyArray()
             case "array", (buffer, dtype, shape, order):
-                return _array(buffer, dtype, shape, order)
+                return self._array(buffer, dtype, shape, order)
             case "scalar", (dtype, buffer):
-                return _array(buffer, dtype, (), "C")[()]
+                return self._array(buffer, dtype, (), "C")[()]
         raise ValueError
 
     def build(self) -> None:
         state = self._pop()
         match self._stack[-1], state:
             case _EmptyArray(None) as target, (1, shape, dtype, bool(by_columns), buffer):
-                target.array = _array(buffer, dtype, shape, "F" if by_columns else "C")
+                target.array = self._array(buffer, dtype, shape, "F" if by_columns else "C")
             case np.dtype(), (int(), "<" | "|", None, None, None, -1, -1, 0, *_):
                 pass
             case _:
                 raise ValueError
 
-
-def _array(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    """The array; ValueError unless `buffer` holds exactly it."""
-    if not isinstance(buffer, bytes | bytearray) or not isinstance(dtype, np.dtype):
-        raise ValueError
-    if not isinstance(shape, tuple) or len(shape) > _MAX_DIMENSIONS or order not in ("C", "F"):
-        raise ValueError
-    if any(not isinstance(n, int) or n < 0 for n in shape):
-        raise ValueError
-    if math.prod(shape) * dtype.itemsize != len(buffer):
-        raise RefusedPickle(f"an array {shape} of {dtype} with {len(buffer)} bytes")
-    array = np.frombuffer(bytes(buffer), dtype) if buffer else np.zeros(0, dtype)
-    return array.reshape(shape, order=order)
+    def _array(self, buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+        """The array; ValueError unless `buffer` holds exactly it."""
+        if not isinstance(buffer, bytes | bytearray) or not isinstance(dtype, np.dtype):
+            raise ValueError
+        if not isinstance(shape, tuple) or len(shape) > _MAX_DIMENSIONS or order not in ("C", "F"):
+            raise ValueError
+        if any(not isinstance(n, int) or not 0 <= n <= _MAX_LENGTH for n in shape):
+            raise ValueError
+        if math.prod(shape) * dtype.itemsize != len(buffer):
+            raise RefusedPickle(f"an array {shape} of {dtype} with {len(buffer)} bytes")
+        self._spare_array_bytes -= len(buffer)  # no honest pickle uses bytes for two arrays
+        if self._spare_array_bytes < 0:
+            raise RefusedPickle("arrays of more bytes than its own length")
+        array = np.frombuffer(bytes(buffer), dtype) if buffer else np.zeros(0, dtype)
+        return array.reshape(shape, order=order)
 
 
 _LITERALS = {

@@ -7,6 +7,7 @@ Nothing in them is executed (plain_pickle.py). NumPy only.
 
 import lzma
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,14 +40,18 @@ def is_published_file(data: bytes) -> bool:
 
 def read_published_file(data: bytes) -> Splats:
     """The model in a published file's bytes, dequantised. Raises CorruptFile."""
+    pickled = _decompressed(data)
     try:
-        content = read_plain_pickle(_decompressed(data))
+        content = read_plain_pickle(pickled)
     except RefusedPickle as error:
         raise CorruptFile("pickle", str(error)) from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise CorruptFile("pickle", "a dictionary of arrays by name is expected")
     entries = {key.lower().strip("_"): value for key, value in content.items()}
-    values = {name: _values(entries, name) for name in _NAMES}
+    found = {name: _attribute(entries, name) for name in _NAMES}
+    if sum(attribute.array.size for attribute in found.values()) > len(pickled):
+        raise CorruptFile("pickle", "more numbers than bytes: arrays stand for several attributes")
+    values = {name: attribute.values() for name, attribute in found.items()}
     count = len(values["xyz"])
     try:
         return Splats(
@@ -76,8 +81,29 @@ def _decompressed(data: bytes) -> bytes:
     return content
 
 
-def _values(entries: Mapping[str, Any], name: str) -> FloatArray:
-    """One attribute as float32: floats as they are, integers as (integer - zero) x step."""
+@dataclass(frozen=True, eq=False)
+class _Attribute:
+    """Numbers as they are (`step` None), or integers: (integer - zero) x step."""
+
+    name: str
+    array: np.ndarray
+    step: np.float32 | None = None
+    zero: np.float32 | None = None
+
+    def values(self) -> FloatArray:
+        """In float32; CorruptFile unless all are finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self.array.astype(np.float32)
+            if self.step is not None and self.zero is not None:
+                values -= self.zero
+                values *= self.step
+        if not np.isfinite(values).all():
+            raise CorruptFile("pickle", f"{self.name} holds numbers that are not finite")
+        return values
+
+
+def _attribute(entries: Mapping[str, Any], name: str) -> _Attribute:
+    """One attribute's array and, for integers, the grid that stands beside, around or in it."""
     key, found = _one(entries, _NAMES[name], name)
     match found:
         case np.ndarray():
@@ -94,12 +120,10 @@ def _values(entries: Mapping[str, Any], name: str) -> FloatArray:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not array.ndim:
         raise CorruptFile("pickle", f"{key} is no array of numbers")
     if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return array.astype(np.float32)
+        return _Attribute(key, array)
     step = _number(_one(parts, _STEP, f"the step of {key}")[1], key)
     zero = _number(_one(parts, _ZERO, f"the zero of {key}")[1], key)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return (array.astype(np.float32) - zero) * step
+    return _Attribute(key, array, step, zero)
 
 
 def _one(entries: Mapping[str, Any], names: tuple[str, ...], what: str) -> tuple[str, Any]:

@@ -66,12 +66,21 @@ class Splats:
         """These splats without those that have a parameter that is infinite or no number."""
         if not self.count:
             return self
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        rows = [np.isfinite(c.reshape(self.count, -1)).all(axis=1) for c in columns.values()]
+        columns = [getattr(self, field.name) for field in fields(self)]
+        rows = [np.isfinite(c.reshape(self.count, -1)).all(axis=1) for c in columns]
         kept = np.all(rows, axis=0)
-        if kept.all():
-            return self
-        return Splats(**{name: column[kept] for name, column in columns.items()})
+        return self if kept.all() else self.rows(kept)
+
+    def columns(self) -> dict[str, FloatArray]:
+        """Every attribute as a matrix (N, C), by name; no copies."""
+        widths = {"features_dc": 3, "features_rest": 3 * self.features_rest.shape[1]}
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: array.reshape(self.count, widths.get(name, array.shape[-1]))
+                for name, array in arrays.items()}  # fmt: skip
+
+    def rows(self, rows: slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Splats":
+        """The chosen Gaussians."""
+        return Splats(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     @property
     def sh_degree(self) -> int:

@@ -260,6 +260,12 @@ def read_layer(model: Model, tables: Tables, sections: dict[str, bytes], k: int)
     rows = source.take(f"{far}I")
     for row in rows:
         gaussians[row]["far"] = source.take("3f")
+    content = sections.get(f"exact{k}", b"")
+    number = len(content) // 9
+    source = Bytes(content)
+    places = zip(source.take(f"{number}I"), source.take(f"{number}B"), strict=True)
+    for (row, channel), value in zip(places, source.take(f"{number}f"), strict=True):
+        gaussians[row].setdefault("exact", {})[channel] = value
     return gaussians
 
 
@@ -312,7 +318,7 @@ def values_of(model: Model, gaussian: dict) -> dict[str, list[float]]:
     dc = times_matrix(fine, model.dc_matrix)
     sh = times_matrix(gaussian["sh"], model.sh_matrix)
     step = model.sh_steps[gaussian["p"]]
-    return {
+    values = {
         "xyz": gaussian.get("far", xyz),
         "opacity": [f32(f32(gaussian["o"] * model.opacity[1]) + model.opacity[0])],
         "scaling": [f32(f32(s * model.scale[1]) + model.scale[0]) for s in gaussian["s"]],
@@ -320,6 +326,14 @@ def values_of(model: Model, gaussian: dict) -> dict[str, list[float]]:
         "features_dc": [f32(f32(v) * model.dc_step) for v in dc],
         "features_rest": [f32(f32(v) * step) for v in sh],
     }
+    for channel, value in gaussian.get("exact", {}).items():
+        for name, first in (("features_rest", 7), ("features_dc", 4), ("scaling", 1)):
+            if channel >= first:
+                values[name][channel - first] = value
+                break
+        else:
+            values["opacity"][0] = value
+    return values
 
 
 def read_model(data: bytes) -> list[dict[str, list[float]]]:

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file: what goes in comes out, and what was damaged is refused."""
 
+import lzma
+import struct
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +14,7 @@ from splat_codec.container import Container, pack_container, unpack_container
 from splat_codec.errors import CorruptFile
 from splat_codec.lzma_streams import compress_symbols, decompress_symbols
 from splat_codec.model_file import (
+    SECTION_NAMES,
     ModelFile,
     bytes_per_section,
     decode,
@@ -110,10 +115,10 @@ def test_any_bytes_are_refused_or_decode(data: bytes) -> None:
 
 def test_valid_checksums_do_not_save_a_lying_header() -> None:
     sections = dict(unpack_container(encode(ModelFile(random_model(4, 0)))).sections)
-    many = (2**27).to_bytes(4, "little") + sections["model"][4:]
+    many = (2**20).to_bytes(4, "little") + sections["model"][4:]
     with pytest.raises(CorruptFile, match="xyz"):
         decode(pack_container(Container(1, {**sections, "model": many})))
-    beyond = (2**27 + 1).to_bytes(4, "little") + sections["model"][4:]
+    beyond = (2**21).to_bytes(4, "little") + sections["model"][4:]
     with pytest.raises(CorruptFile, match="at most"):
         decode(pack_container(Container(1, {**sections, "model": beyond})))
     degree = sections["model"][:4] + b"\x04" + sections["model"][5:]
@@ -139,6 +144,63 @@ def test_a_symbol_off_its_grid_is_refused() -> None:
     sections["shdc"] = compress_symbols(np.full((4, 3), 100, np.uint8))
     with pytest.raises(CorruptFile, match="shdc"):
         decode(pack_container(Container(1, sections)))
+
+
+def test_a_small_file_gets_no_memory_for_millions_of_gaussians() -> None:
+    """A few kilobytes of LZMA hold the symbols of 2^22 Gaussians, if these are all alike."""
+    count = 2**22
+    sections = dict(unpack_container(encode(ModelFile(random_model(4, 0)))).sections)
+    alike = {"model": count.to_bytes(4, "little") + sections["model"][4:]}
+    for name, attribute in random_model(4, 0).attributes.items():
+        width = attribute.symbols.shape[1] * attribute.symbols.itemsize
+        chain = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
+        stream = lzma.compress(bytes(count * width), check=lzma.CHECK_NONE, filters=chain)
+        alike[SECTION_NAMES[name]] = stream
+    data = pack_container(Container(1, {**sections, **alike}))
+    assert len(data) < 2**15
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptFile, match=f"{count} Gaussians, at most"):
+            decode(data)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+NOT_FINITE = {
+    "nan": (Float32(), "xyz", np.float32(np.nan).view(np.uint32)),
+    "infinity": (Float32(), "scaling", np.float32(np.inf).view(np.uint32)),
+    "half nan": (Float16(), "opacity", np.uint16(0x7E00)),
+    "half minus infinity": (Float16(), "features_rest", np.uint16(0xFC00)),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_FINITE)
+def test_numbers_that_are_not_finite_are_refused(kind: str) -> None:
+    quantizer, name, symbol = NOT_FINITE[kind]
+    model = random_model(4, 1)
+    symbols = np.zeros(model.attributes[name].symbols.shape, quantizer.dtype)
+    sound = QuantizedAttribute(symbols, quantizer)
+    whole = QuantizedSplats(1, {**model.attributes, name: sound})
+    sections = dict(unpack_container(encode(ModelFile(whole))).sections)
+    symbols[2, 0] = symbol
+    sections[SECTION_NAMES[name]] = compress_symbols(symbols)
+    with pytest.raises(CorruptFile, match="not finite"):
+        decode(pack_container(Container(1, sections)))
+
+
+def test_a_grid_beyond_float32_is_refused() -> None:
+    model = random_model(4, 0)
+    grid = Uniform((0.0,), (1.0,), 200)
+    attribute = QuantizedAttribute(np.full((4, 3), 199, np.uint8), grid)
+    whole = QuantizedSplats(0, {**model.attributes, "features_dc": attribute})
+    sections = dict(unpack_container(encode(ModelFile(whole))).sections)
+    step = struct.pack("<2f", 0.0, 1.0)
+    assert sections["model"].count(step) == 1
+    for pair in ((0.0, 3e38), (3e38, 1e36), (-3e38, 1e36)):
+        lying = sections["model"].replace(step, struct.pack("<2f", *pair))
+        with pytest.raises(CorruptFile, match=r"2\^127"):
+            decode(pack_container(Container(1, {**sections, "model": lying})))
 
 
 def test_a_stream_of_another_length_is_refused() -> None:

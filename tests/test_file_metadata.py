@@ -12,6 +12,7 @@ import pytest
 
 from gaussian_compression.file_metadata import changed_settings, up_axis
 from gaussian_compression.settings import CompressionSettings, GridSettings, StoppingRule
+from splat_codec.model_file import bytes_per_section
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -35,6 +36,21 @@ def test_info_tells_what_is_inside(name: str, version: int, degree: int) -> None
     assert found["metadata"] == ({"generator": "golden"} if version == 2 else {})
     if version == 2:
         assert found["gaussians_up_to_layer"][-1] == found["gaussians"] == 120
+
+
+def test_info_of_the_first_layer_of_a_file_cut_behind_it(tmp_path: Path) -> None:
+    data = (GOLDEN / "good_v2_sh2.f3dgs").read_bytes()
+    sizes = bytes_per_section(data)
+    first = sizes["container"] + sizes["model"] + sizes["tables"] + sizes["rans0"] + sizes["bits0"]
+    cut = tmp_path / "cut.f3dgs"
+    cut.write_bytes(data[: first + sizes.get("far0", 0) + 5])
+    done = info(cut, "--info", "--layers", "1")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["gaussians_up_to_layer"] == [14]
+    assert found["bytes_per_section"] == sizes
+    assert found["bytes"] == len(data)
+    assert info(cut, "--info").returncode == 1
 
 
 def test_neither_ply_nor_info_is_refused() -> None:

@@ -15,7 +15,9 @@ from splat_codec import kernels
 from splat_codec.container import Container, pack_container, unpack_container
 from splat_codec.contexts import MAX_VALUE, TOKEN_BASE, tokens_of
 from splat_codec.errors import CorruptFile
+from splat_codec.exact_values import ExactValues
 from splat_codec.grid_splats import GridSplats, same_integers
+from splat_codec.grids import Line as GridLine
 from splat_codec.histograms import design_tables, pack_tables, unpack_tables
 from splat_codec.model_file import ModelFile, bytes_per_section, decode, encode
 from splat_codec.rans import DecodeTable
@@ -51,6 +53,11 @@ def random_model(count: int, sh_degree: int, seed: int = 0, **options: float) ->
     return quantize_splats(random_splats(count, sh_degree, seed), precision).splats
 
 
+def many_contexts() -> GridSplats:
+    """A model whose histograms are many and full of ties: small counts of many tokens."""
+    return random_model(1500, 3, seed=11, sh_step=1 / 500, dc_step=1 / 300)
+
+
 @pytest.mark.parametrize("sh_degree", range(4))
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 777, 5000])
 def test_round_trip(count: int, sh_degree: int) -> None:
@@ -71,10 +78,24 @@ def test_round_trip(count: int, sh_degree: int) -> None:
 
 @pytest.mark.parametrize(("count", "sh_degree"), [(0, 3), (1, 0), (3, 1), (300, 3), (500, 2)])
 def test_the_second_decoder_agrees_bit_for_bit(count: int, sh_degree: int) -> None:
-    data = encode(ModelFile(random_model(count, sh_degree, seed=count)))
+    model = random_model(count, sh_degree, seed=count)
+    assert_second_decoder_agrees(encode(ModelFile(model)))
+    assert_second_decoder_agrees(encode(ModelFile(with_exact_values(model))))
+
+
+def with_exact_values(model: GridSplats) -> GridSplats:
+    """The model with a few numbers stored exactly, in all layers and channels."""
+    rows, channels = np.meshgrid(
+        np.arange(0, model.count, 7), np.arange(0, 7 + model.grids.sh_channels, 3), indexing="ij"
+    )
+    values = np.random.default_rng(0).normal(0, 1e6, rows.size)
+    exact = ExactValues.of(rows.reshape(-1), channels.reshape(-1), values)
+    return replace(model, exact=exact)
+
+
+def assert_second_decoder_agrees(data: bytes) -> None:
     expected = decode(data).splats.values()
     found = read_model(data)
-    assert len(found) == count
     for name, values in expected.items():
         rows = np.array([gaussian[name] for gaussian in found], np.float32)
         np.testing.assert_array_equal(rows.reshape(values.shape), values, err_msg=name)
@@ -202,7 +223,7 @@ def with_sections(data: bytes, **changed: bytes) -> bytes:
     return pack_container(Container(2, sections))
 
 
-DAMAGED = encode(ModelFile(random_model(80, 1, seed=4)))
+DAMAGED = encode(ModelFile(with_exact_values(random_model(80, 1, seed=4))))
 
 
 @settings(max_examples=300, deadline=None)
@@ -221,6 +242,7 @@ def test_damage_under_a_valid_checksum_raises_or_decodes(name: str, data: st.Dat
         return
     for values in model.values().values():
         assert values.dtype == np.float32
+        assert np.isfinite(values).all()
 
 
 def model_section(data: bytes, position: int, layout: str, *values: int) -> bytes:
@@ -238,6 +260,8 @@ def model_section(data: bytes, position: int, layout: str, *values: int) -> byte
         (9, "<B", 15, "lanes"),
         (19, "<B", 4, "SH degree"),
         (32, "<f", 0, "step"),
+        (32, "<f", 3e38, "decoded value"),
+        (20, "<f", -3e38, "decoded value"),
         (36, "<B", 22, "position bits"),
         (37, "<B", 0, "position bits"),
     ],
@@ -246,6 +270,58 @@ def test_lying_headers_are_refused(position: int, layout: str, value: int, words
     section = model_section(DAMAGED, position, layout, value)
     with pytest.raises(CorruptFile, match=words):
         decode(with_sections(DAMAGED, model=section))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"opacity": GridLine(-3e38, 1.0, 9)},
+        {"scale": GridLine(0.0, 1e38, 9)},
+        {"rotation_step": 1e20},
+        {"dc_step": 1e32},
+        {"sh_steps": (3e38,) * 32},
+    ],
+)
+def test_grids_that_leave_float32_are_refused(lie: dict) -> None:
+    model = random_model(20, 1)
+    with pytest.raises(ValueError, match=r"decoded value|rotation step"):
+        replace(model.grids, **lie)
+
+
+BAD_EXACT = {
+    "nothing": (b"", "0 bytes"),
+    "cut short": (bytes(17), "multiple of 9"),
+    "a row too many": (struct.pack("<IBf", 9, 0, 1.0), "out of range"),
+    "a channel too many": (struct.pack("<IBf", 8, 16, 1.0), "out of range"),
+    "a place twice": (struct.pack("<2I2B2f", 3, 3, 4, 4, 1.0, 1.0), "out of order"),
+    "rows backwards": (struct.pack("<2I2B2f", 4, 3, 0, 0, 1.0, 1.0), "out of order"),
+    "channels backwards": (struct.pack("<2I2B2f", 3, 3, 5, 4, 1.0, 1.0), "out of order"),
+    "nan": (struct.pack("<IBf", 3, 4, np.nan), "not finite"),
+    "infinity": (struct.pack("<IBf", 3, 15, -np.inf), "not finite"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_EXACT)
+def test_damaged_exact_values_are_refused(kind: str) -> None:
+    section, reason = BAD_EXACT[kind]
+    with pytest.raises(CorruptFile, match=f"exact0.*{reason}"):
+        decode(with_sections(DAMAGED, exact0=section))
+
+
+def test_a_file_cut_within_its_exact_values_is_refused() -> None:
+    """The first layer ends with them: a reader of one layer must not leave them out."""
+    sections = list(unpack_container(DAMAGED).sections)
+    assert sections.index("exact0") < sections.index("rans1")
+    sizes = bytes_per_section(DAMAGED)
+    first = sizes["container"]
+    for name in sections[: sections.index("exact0") + 1]:
+        first += sizes[name]
+    whole = decode(DAMAGED[:first], layers=1).splats
+    assert isinstance(whole, GridSplats)
+    assert len(whole.exact)
+    for end in (first - 1, first - sizes["exact0"]):
+        with pytest.raises(CorruptFile, match=r"exact0.*missing"):
+            decode(DAMAGED[:end], layers=1)
 
 
 @pytest.mark.parametrize("layer", [0, 1])

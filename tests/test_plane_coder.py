@@ -204,6 +204,38 @@ def test_the_kernels_are_chosen_by_name() -> None:
     assert "must be numpy or compiled" in run(**{kernels.VARIABLE: "fast"}).stderr
 
 
+BROKEN = {
+    "no library": "raise OSError('libgomp.so.1: cannot open shared object file')",
+    "a foreign library": "import ctypes; ctypes.CDLL(__file__)",
+    "a function is missing": "import ctypes; ctypes.CDLL(None).decode_plane_of_tomorrow",
+    "no build": "raise ImportError('plane_coder has no compiled library')",
+    "an older package": "",
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_package_that_does_not_load_leaves_numpy_and_a_reason(fault: str, tmp_path: Path) -> None:
+    package = tmp_path / "plane_coder"
+    package.mkdir()
+    (package / "__init__.py").write_text(BROKEN[fault] + "\n")
+    code = (
+        "import logging; logging.basicConfig(format='%(levelname)s %(message)s')\n"
+        "from splat_codec import kernels; print(kernels.best.name)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "numpy\n"), result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("WARNING The codec runs on NumPy")
+    assert "plane_coder does not load" in result.stderr
+
+
 def decode_files(**variables: str) -> list[str]:
     """What tests/damaged_files.py prints: instruction set, files decoded, their hash."""
     result = subprocess.run(

@@ -7,6 +7,7 @@ import pickle
 import pickletools
 import subprocess
 import sys
+import tracemalloc
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +232,45 @@ def test_bombs_are_refused() -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**28}]
     with pytest.raises(CorruptFile, match=r"[Mm]emory"):
         read_published_file(lzma.compress(b"x", filters=filters))
+
+
+def test_bytes_used_for_many_arrays_get_no_memory() -> None:
+    """A small file: two hundred arrays of the same 16 MB."""
+    size = 2**24
+    content = b"\x96" + size.to_bytes(8, "little") + bytes(size) + b"q\x00"
+    array = EMPTY + b"(K\x01J" + size.to_bytes(4, "little") + b"\x85"
+    array += DTYPE.replace(b"f4", b"u1") + b"\x89h\x00tb"
+    pickled = b"\x80\x05](" + content + array * 200 + b"e"
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 1}]
+    bomb = lzma.compress(pickled + b".", check=lzma.CHECK_NONE, filters=filters)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptFile, match="own length"):
+            read_published_file(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 8 * size
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["xyz", "features_dc"])
+def test_one_array_for_several_attributes_is_refused(name: str) -> None:
+    alike = np.zeros((5000, 3), np.int8)
+    content = dict.fromkeys(("xyz", "opacity", "scaling", "rotation"), (alike, 1.0, 0))
+    content |= dict.fromkeys(("features_dc", "features_rest"), (alike, 1.0, 0))
+    with pytest.raises(CorruptFile, match="more numbers than bytes"):
+        read_published_file(published(content))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e300])
+def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
+    content = layouts(random_splats(20, 1))["numbers beside"]
+    scaling = np.zeros((20, 3))
+    scaling[3, 1] = value
+    with pytest.raises(CorruptFile, match="scaling holds numbers that are not finite"):
+        read_published_file(published(content | {"scaling": scaling}))
+    steps = {"features_rest_scale": np.float64(2e9)}
+    symbols = {"features_rest": np.full(content["features_rest"].shape, 2**62, np.int64)}
+    read_published_file(published(content | symbols | steps))
 
 
 def _without(name: str) -> Callable[[dict], dict]:

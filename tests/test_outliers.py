@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One absurd Gaussian leaves all others as they are, and comes back itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gaussian_compression.training_free import compress_without_training
+from splat_codec.model_file import decode
+from splat_formats.axes import unit_quaternions
+from splat_formats.decoded import to_splats
+from splat_formats.outliers import MOST_OPACITY, middle, set_aside
+from splat_formats.splats import Splats
+from tests.test_grid_codec import random_splats
+from utils.errors import InputError
+
+COUNT = 300
+ABSURD = {
+    "opacity": (1000.0, 1e4, 1e5, 3e38, -1e3, -1e30),
+    "features_dc": (1e4, -1e4, 1e30, -3e38),
+    "features_rest": (1e3, 1e30, -1e30),
+    "rotation": (1e20, 1e-30, 3e38, 1e-45),
+    "scaling": (80.0, -80.0, 1e30, -1e30),
+    "xyz": (1e9, -1e30, 3e38),
+}
+
+
+def with_absurd(splats: Splats, name: str, value: float, whole_row: bool = False) -> Splats:
+    """The splats with a number of row 7, or all of them, replaced."""
+    array = getattr(splats, name).copy()
+    array[7].flat[slice(None) if whole_row else 0] = value
+    return replace(splats, **{name: array})
+
+
+def visible_splats() -> Splats:
+    splats = random_splats(COUNT, 1, seed=5)
+    xyz = splats.xyz.copy()
+    xyz[:3] = xyz[3:6]  # instead of the far ones
+    return replace(splats, xyz=xyz, opacity=np.maximum(splats.opacity, np.float32(-5)))
+
+
+@pytest.fixture(scope="module")
+def errors_without() -> dict[str, float]:
+    """Root mean square errors of the sound model."""
+    report = compress_without_training(visible_splats()).report
+    return {name: error["rms"] for name, error in report["errors"].items()}
+
+
+@pytest.mark.parametrize("whole_row", [False, True])
+@pytest.mark.parametrize("name", ABSURD)
+def test_an_absurd_gaussian_leaves_the_others(
+    name: str, whole_row: bool, errors_without: dict[str, float]
+) -> None:
+    sound = visible_splats()
+    for value in ABSURD[name]:
+        absurd = with_absurd(sound, name, value, whole_row)
+        result = compress_without_training(absurd)
+        report = result.report
+        dropped = int(name == "opacity" and value < 0)
+        assert report["adjustments"]["invisible_dropped"] == dropped
+        assert result.decoded.count == COUNT - dropped
+        same = to_splats(decode(result.data).splats)
+        for attribute, found in same.columns().items():
+            np.testing.assert_array_equal(found, result.decoded.columns()[attribute])
+            assert np.isfinite(found).all()
+        for attribute, error in report["errors"].items():
+            assert error["rms"] <= 1.1 * errors_without[attribute] + 1e-7, (value, attribute)
+
+
+@pytest.mark.parametrize("count", [5, 12, 300])
+def test_numbers_far_from_all_others_come_back_exactly(count: int) -> None:
+    sound = random_splats(count, 1, seed=3)
+    sound = replace(sound, opacity=np.maximum(sound.opacity, np.float32(-5)))
+    dc, rest, scaling = (
+        getattr(sound, name).copy() for name in ("features_dc", "features_rest", "scaling")
+    )
+    dc[2, 0, 1], rest[2, 1, 0], rest[3, 2, 2] = 1e4, -1e6, 1e3
+    scaling[4] = 80, -90, -3
+    result = compress_without_training(
+        replace(sound, features_dc=dc, features_rest=rest, scaling=scaling)
+    )
+    found = result.decoded
+    assert np.count_nonzero(found.features_dc == np.float32(1e4)) == 1
+    assert np.count_nonzero(found.features_rest == np.float32(-1e6)) == 1
+    assert np.count_nonzero(found.features_rest == np.float32(1e3)) == 1
+    assert {80.0, -90.0} <= set(found.scaling.ravel().tolist())
+    assert result.report["adjustments"]["stored_exactly"] == 3
+
+
+def test_opacities_are_clamped_to_where_the_sigmoid_changes() -> None:
+    def sigmoid(logit: float) -> np.float32:
+        return np.float32(1) / (np.float32(1) + np.exp(np.float32(-logit)))
+
+    assert sigmoid(MOST_OPACITY) == 1
+    result = compress_without_training(with_absurd(visible_splats(), "opacity", 1000.0))
+    assert result.report["adjustments"]["opacities_clamped"] == 1
+    assert sigmoid(result.decoded.opacity.max()) == 1
+
+
+def test_a_model_that_no_image_shows_is_refused() -> None:
+    splats = visible_splats()
+    with pytest.raises(InputError, match="no image shows any of the 300 Gaussians"):
+        compress_without_training(replace(splats, opacity=np.full((COUNT, 1), -9, np.float32)))
+
+
+def test_quaternions_of_any_length_become_unit_quaternions() -> None:
+    sound = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    expected = unit_quaternions(sound)
+    for exponent in (-100, -60, -1, 60, 100):
+        np.testing.assert_array_equal(unit_quaternions(np.ldexp(sound, exponent)), expected)
+    np.testing.assert_array_equal(unit_quaternions(np.zeros((1, 4), np.float32)), [[1, 0, 0, 0]])
+
+
+def test_an_ordinary_model_has_no_outliers() -> None:
+    splats = random_splats(3000, 3)
+    stand_ins, exact = set_aside(splats)
+    assert len(exact) == 0
+    assert stand_ins.scaling is splats.scaling
+
+
+def test_the_middle_is_without_the_extremes() -> None:
+    values = np.array([[1e30], [1], [2], [3], [-1e30]], np.float32)
+    low, high = middle(values)
+    assert (low[0], high[0]) == (1, 3)
