@@ -2,29 +2,31 @@
 """The order of the stages from a trained model to a file's bytes. No arithmetic here.
 
 measure -> fine-tune unpruned (sets the guard's zero) -> rounds of {gradients, prune, fine-tune,
-watch the guard} -> the model the stopping rule picks -> final fine-tuning -> integers -> bytes.
+measure the guard} -> the model the stopping rule picks -> final fine-tuning on grids that hold the
+rule (shipping.py) -> integers -> bytes.
 """
 
 import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, SupportsFloat
+from typing import Any
 
 import numpy as np
 import torch
 
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
+from gaussian_compression.measuring import Measuring
+from gaussian_compression.progress import Progress
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.rounds import Measurement, Quality, Round, psnr_of
 from gaussian_compression.scores import accumulate_scores, score_named
-from gaussian_compression.sensitivity import RenderSensitivity, added_error, render_sensitivity
 from gaussian_compression.settings import CompressionSettings, check_settings
 from gaussian_compression.shipping import (
     FinalTools,
@@ -41,9 +43,7 @@ from gaussian_compression.trainable import FullPrecision, StraightThrough, Train
 from gaussian_compression.validation_split import ViewSplit, split_off_guard
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.choose_backend import backend_for
-from gaussian_renderer.evaluation import evaluate
 from scene.cameras import Camera
-from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
@@ -54,21 +54,8 @@ from splat_formats.splats import Splats
 from utils.errors import InputError
 
 Stored = QuantizedSplats | GridSplats
-Advance = Callable[[SupportsFloat | None], None]
 
 logger = logging.getLogger(__name__)
-
-
-class Progress(Protocol):
-    """Where a run tells how far it is."""
-
-    def stage(self, name: str, steps: int) -> AbstractContextManager[Advance]:
-        """A bar of `steps`; what it yields is called after each, with a loss if there is one."""
-        ...
-
-    def note(self, text: str) -> None:
-        """One line that stays."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -152,8 +139,7 @@ class _Run:
             sh_degree=sh_degree,
             lambda_dssim=self._trajectory.finetune.lambda_dssim,
         )
-        self._draw = partial(self._backend.draw, background=background, sh_degree=sh_degree)
-        self._pull_back = partial(self._backend.pull_back, sh_degree=sh_degree)
+        self._measure = Measuring(self._backend, background, sh_degree, progress)
         self._score = score_named(self._trajectory.score, self._backend)
         self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
         # The round that ships may lie as far back as the rule's patience reaches.
@@ -165,9 +151,9 @@ class _Run:
     def result(self) -> CompressionResult:
         start = RawParameters.from_splats(self._start, self._device)
         with self._timed("measure the start model"):
-            start_guard = self._quality(self._views.guard, start, "start, guard views")
+            start_guard = self._measure.quality(self._views.guard, start, "start, guard views")
             self._warn(start_warnings(start_guard))
-            start_test = self._quality(self._job.test_views, start, "start, test views")
+            start_test = self._measure.quality(self._job.test_views, start, "start, test views")
         with self._timed("rounds"):
             rounds, shipped, reason = self._all_rounds(start)
         model = self._folder.load(shipped, self._device).model
@@ -178,15 +164,9 @@ class _Run:
         decoded = to_splats(decode(data).splats)
         with self._timed("measure the decoded model"):
             final = RawParameters.from_splats(decoded, self._device)
-            final_guard = self._quality(self._views.guard, final, "decoded, guard views")
-            final_test = self._quality(self._job.test_views, final, "decoded, test views")
-        promise = promise_of(
-            rounds[0].guard,
-            final_guard,
-            self._settings.stopping,
-            guard_was_trained_on=self._trajectory.guard == "train"
-            and self._settings.final_iterations > 0,
-        )
+            final_guard = self._measure.quality(self._views.guard, final, "decoded, guard views")
+            final_test = self._measure.quality(self._job.test_views, final, "decoded, test views")
+        promise = self._promise(rounds[0].guard, final_guard)
         self._warn(end_warnings(start_guard, final_guard, promise))
         return CompressionResult(
             data=data,
@@ -206,6 +186,11 @@ class _Run:
             promise=promise,
             warnings=tuple(self._warnings),
         )
+
+    def _promise(self, zero: Quality, shipped: Quality) -> Promise:
+        trained_on = self._trajectory.guard == "train" and self._settings.final_iterations > 0
+        rule = self._settings.stopping
+        return promise_of(zero, shipped, rule, guard_was_trained_on=trained_on)
 
     def _warn(self, sentences: list[str]) -> None:
         self._warnings += sentences
@@ -285,8 +270,10 @@ class _Run:
         return straight_through(model.raw, model.ranges, loss, quantization, self._backend)
 
     def _finally_finetuned(self, model: TrainableModel, guard: Quality, zero: Quality) -> Stored:
-        """The integers to store; `guard` is the quality of `model` on guard views, `zero` the
-        one that the stopping rule starts from."""
+        """The integers to store of `model`, whose quality on guard views is `guard`.
+
+        `zero` is that of round 0.
+        """
         if self._settings.grids is None:
             optimizer = self._as_published(model)
             self._finetune_finally(optimizer)
@@ -295,13 +282,6 @@ class _Run:
         return model_on_grids(
             model.raw, psnr_of(guard), least, self._final_tools(), self._settings.grids
         )
-
-    def _as_stored(self, model: TrainableModel, guard: Quality) -> Stored:
-        """`model`, of this quality on guard views, as it is."""
-        if self._settings.grids is None:
-            return self._as_published(model).stored()
-        tools, grids = self._final_tools(), self._settings.grids
-        return on_grids(model.raw, guard.psnr, tools, grids).optimizer.stored()
 
     def _finetune_finally(self, optimizer: StraightThrough) -> None:
         # The guard has done its work: its views are photographs like the others.
@@ -315,33 +295,21 @@ class _Run:
         self._run(optimizer, views, iterations, "final fine-tuning", course)
 
     def _final_tools(self) -> FinalTools:
+        measure, views = self._measure, self._views
         return FinalTools(
-            sensitivity=self._sensitivity,
-            operations=self._backend,
-            added_error=self._added_error,
-            guard_psnr=self._guard_psnr,
+            sensitivity=partial(measure.sensitivity, views.training, self._trajectory.seed),
+            added_error=partial(measure.added_error, views.training),
+            guard_psnr=lambda raw: psnr_of(measure.quality(views.guard, raw, "grids, guard views")),
             finetune=self._finetune_finally,
+            operations=self._backend,
         )
 
-    def _sensitivity(self, raw: RawParameters) -> RenderSensitivity:
-        views = self._views.training
-        with self._progress.stage("sensitivities", len(views)) as advance:
-            return render_sensitivity(
-                raw,
-                views,
-                self._pull_back,
-                self._job.background,
-                self._trajectory.seed,
-                lambda: advance(None),
-            )
-
-    def _added_error(self, before: RawParameters, after: RawParameters) -> float:
-        views = self._views.training
-        with self._progress.stage("rounding, training views", len(views)) as advance:
-            return added_error(before, after, views, self._draw, lambda: advance(None))
-
-    def _guard_psnr(self, raw: RawParameters) -> float:
-        return psnr_of(self._quality(self._views.guard, raw, "on grids, guard views"))
+    def _as_stored(self, model: TrainableModel, guard: Quality) -> Stored:
+        """`model`, of this quality on guard views, as its file would hold it."""
+        if self._settings.grids is None:
+            return self._as_published(model).stored()
+        tools, grids = self._final_tools(), self._settings.grids
+        return on_grids(model.raw, psnr_of(guard), tools, grids).optimizer.stored()
 
     def _run(
         self,
@@ -359,7 +327,7 @@ class _Run:
         rounds, model = checkpoint.rounds, checkpoint.model
         number = len(rounds)
         seen = model.seen(self._trajectory.quantization)
-        guard = self._quality(self._views.guard, seen, f"round {number}, guard views")
+        guard = self._measure.quality(self._views.guard, seen, f"round {number}, guard views")
         rounds.append(
             Round(
                 number=number,
@@ -383,22 +351,8 @@ class _Run:
             return None
         stored = self._as_stored(model, guard)
         decoded = RawParameters.from_splats(to_splats(stored), self._device)
-        test = self._quality(self._job.test_views, decoded, f"round {number}, test views")
+        test = self._measure.quality(self._job.test_views, decoded, f"round {number}, test views")
         return Measurement(test, len(encode(ModelFile(stored, self._job.metadata))))
-
-    def _quality(self, views: Sequence[Camera], raw: RawParameters, name: str) -> Quality:
-        if not views:
-            return Quality(None, None)
-        model = GaussianModel.from_raw(raw)
-        scores = []
-        with self._progress.stage(name, len(views)) as advance:
-            for view in views:
-                scores += evaluate([view], model, self._backend, self._job.background)
-                advance(None)
-        return Quality(
-            psnr=float(np.mean([score.psnr for score in scores])),
-            ssim=float(np.mean([score.ssim for score in scores])),
-        )
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = self._settings.to_json()["trajectory"]

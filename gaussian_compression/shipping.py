@@ -44,9 +44,9 @@ class FinalTools:
     """On the training views without the guard views: the error of those is not the model's own."""
     added_error: AddedError
     """On the same views."""
-    operations: ArrayOperations
     guard_psnr: Callable[[RawParameters], float]
     finetune: Callable[[StraightThrough], None]
+    operations: ArrayOperations
 
 
 @dataclass(frozen=True)
@@ -117,18 +117,17 @@ class OnGrids:
 
 
 def on_grids(
-    raw: RawParameters, guard_psnr: float | None, tools: FinalTools, grids: GridSettings
+    raw: RawParameters, guard_psnr: float, tools: FinalTools, grids: GridSettings
 ) -> OnGrids:
     """`raw`, whose quality on guard views is given, as the file stores it."""
     raw = with_ordered_raw_axes(with_visible_rows(raw))
     sensitivity = tools.sensitivity(raw)
     # Training views look better than others: noise is meant against the error of those.
-    unseen = sensitivity.psnr if guard_psnr is None else min(guard_psnr, sensitivity.psnr)
+    unseen = min(guard_psnr, sensitivity.psnr)
     settings = replace(grids, noise=grids.noise * 10 ** ((sensitivity.psnr - unseen) / 10))
     quantizer = checked_quantizer(raw, sensitivity, settings, tools.added_error)
-    return OnGrids(
-        raw, grid_straight_through(raw, quantizer, sensitivity, settings, tools.operations)
-    )
+    optimizer = grid_straight_through(raw, quantizer, sensitivity, settings, tools.operations)
+    return OnGrids(raw, optimizer)
 
 
 def model_on_grids(
