@@ -6,6 +6,7 @@ Reads the files of the published Fast-3DGS code too, without executing anything 
 """
 
 import json
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from splat_formats.published_file import is_published_file, read_published_file
 from splat_formats.splats import Splats
 from utils.cli import run
 from utils.errors import InputError
+from utils.files import check_target, is_special
 
 
 def main() -> None:
@@ -34,6 +36,8 @@ def main() -> None:
         raise InputError(f"--layers {args.layers}: at least 1 expected")
     if not args.info and args.ply is None:
         raise InputError("a PLY to write is expected behind the file (or --info)")
+    if args.ply is not None:
+        check_target(args.ply, args.file)
     data = args.file.read_bytes()
     try:
         model = read_file(data, args.layers)
@@ -47,7 +51,7 @@ def main() -> None:
 
 def build_parser() -> ArgumentParser:
     """The command line."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "file", type=Path, help="compressed model (.f3dgs, or LZMA of the published code)"
     )
@@ -65,9 +69,12 @@ def build_parser() -> ArgumentParser:
 def write(ply: Path, splats: Splats) -> None:
     """Writes the PLY and says what it holds."""
     write_ply(ply, splats)
-    print(f"{ply}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}")
+    # The standard output may be what was written to.
+    messages = sys.stderr if is_special(ply) else sys.stdout
+    print(f"{ply}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}", file=messages)
     if kernels.best is kernels.PLAIN:
-        print("decoded by NumPy; pip install ./submodules/plane-coder makes this faster")
+        hint = "decoded by NumPy; pip install ./submodules/plane-coder makes this faster"
+        print(hint, file=messages)
 
 
 def describe_file(data: bytes, model: ModelFile | Splats) -> dict[str, Any]:

@@ -85,7 +85,9 @@ def _count(text: str) -> int:
 def main() -> None:
     """Make the scene that the command line orders."""
     usual = Order()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument("--views", type=_count, default=usual.views)
     parser.add_argument("--size", type=_size, default=(usual.width, usual.height))

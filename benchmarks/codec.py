@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("--data", type=Path, default=DATA, help="folder of the models and scenes")
     add("--only", nargs="*", choices=sorted(PLYS), default=list(PLYS), help="models")

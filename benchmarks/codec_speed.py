@@ -99,7 +99,7 @@ def _best(usages: list[Usage]) -> Usage:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the models")
     parser.add_argument("--count", type=int, default=1_000_000, help="of Gaussians")
     parser.add_argument("--rounds", type=int, default=5, help="the best of so many")

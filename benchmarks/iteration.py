@@ -204,7 +204,9 @@ def resident_bytes() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with test_garden.npz etc.")
     parser.add_argument("--scene", choices=[*SCENES], action="append", help="default: all")
     parser.add_argument("--loop", choices=[*STEPS], help="this loop only, in this process")

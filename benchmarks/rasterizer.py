@@ -163,7 +163,9 @@ def report_direct(load: Workload, rounds: int, gigahertz: float) -> dict[str, An
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with test_garden.npz etc.")
     parser.add_argument("--scene", choices=[*SCENES], action="append", help="default: all")
     parser.add_argument("--module", help="a package with the API of diff_gaussian_rasterization")

@@ -21,7 +21,9 @@ CURVE_HEAD = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("models", type=Path, nargs="+")
     models = parser.parse_args().models
     reports = {m.name: json.loads((m / "compressed/report.json").read_text()) for m in models}

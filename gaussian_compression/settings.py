@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a compression run is asked to do. The defaults are the published method's numbers."""
+"""The settings of a compression run. The defaults are the published method's numbers."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -119,6 +121,9 @@ class CompressionSettings:
 
 def check_settings(settings: CompressionSettings) -> None:
     """Raise InputError for a value that makes no sense, by the name of its flag."""
+    for name, number in _floats(settings.to_json()):
+        if not math.isfinite(number):
+            raise InputError(f"--{name} {number}: a finite number is expected")
     trajectory, stopping = settings.trajectory, settings.stopping
     if trajectory.quantization is None and settings.grids is None:
         raise InputError("a file of version 1 needs the settings of its quantisation")
@@ -135,6 +140,7 @@ def check_settings(settings: CompressionSettings) -> None:
         "--patience": (stopping.patience, stopping.patience >= 1),
         "--max_psnr_drop": (stopping.max_psnr_drop, stopping.max_psnr_drop >= 0),
         "--position_bits": (bits, bits == 32 or 8 <= bits <= 24),
+        "--sh_sparsity": (trajectory.finetune.sh_sparsity, trajectory.finetune.sh_sparsity >= 0),
         "--guard": (trajectory.guard, trajectory.guard in ("train", "test")),
         "--measure_test_every": (settings.measure_test_every, settings.measure_test_every >= 0),
     }
@@ -146,3 +152,12 @@ def check_settings(settings: CompressionSettings) -> None:
     for flag, (value, fits) in checks.items():
         if not fits:
             raise InputError(f"{flag} {value}: out of range, see compress.py --help")
+
+
+def _floats(values: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """All floats in nested dictionaries, with their innermost names."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _floats(value)
+        elif isinstance(value, float):
+            yield name, value

@@ -5,6 +5,7 @@
 """
 
 import json
+import logging
 import math
 import time
 from argparse import ArgumentParser
@@ -15,18 +16,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gaussian_compression.file_metadata import describe
 from splat_codec.blocks import for_blocks
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, bytes_per_section, encode
 from splat_formats.axes import with_ordered_axes
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
+from splat_formats.file_description import describe, to_entries
+from splat_formats.files import log_notices, read_with_notices, write_splats
 from splat_formats.outliers import without_invisible
-from splat_formats.ply import read_ply, write_ply
+from splat_formats.repairs import showable
+from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
+from utils.cli import show_messages
 from utils.errors import InputError
 from utils.files import atomic_path, write_text
+
+logger = logging.getLogger(__name__)
 
 ITERATION = 1  # of the decoded model in the output folder
 
@@ -43,18 +49,25 @@ class TrainingFreeResult:
 def main() -> None:
     """Reads the command line and the PLY, writes file, decoded PLY and report."""
     args = build_parser().parse_args()
+    show_messages()
     if not args.start_ply.is_file():
         raise InputError(f"no PLY at {args.start_ply}")
     began = time.monotonic()
-    splats = read_ply(args.start_ply)
-    result = compress_without_training(splats, args.quality, args.sh_degree, args.position_bits)
+    scene = read_with_notices(args.start_ply)
+    metadata = replace(
+        scene.metadata, antialiasing=args.antialiasing or scene.metadata.antialiasing, notices=()
+    )
+    result = compress_without_training(
+        scene.splats, args.quality, args.sh_degree, args.position_bits, metadata
+    )
     folder = args.model_path / "compressed"
     with atomic_path(folder / "model.f3dgs") as path:
         path.write_bytes(result.data)
     write_text(folder / "report.json", json.dumps(result.report, indent=1))
     decoded = args.model_path / "point_cloud" / f"iteration_{ITERATION}"
     write_text(decoded / "decoded_from.json", json.dumps({"file": "compressed/model.f3dgs"}))
-    write_ply(decoded / "point_cloud.ply", result.decoded)
+    ply = decoded / "point_cloud.ply"
+    log_notices(ply, write_splats(ply, SplatScene(result.decoded, metadata)))
     ply_bytes = args.start_ply.stat().st_size
     print(f"{folder / 'model.f3dgs'}: {len(result.data) / 1e6:.3g} MB, "
           f"{ply_bytes / len(result.data):.1f} times smaller, "
@@ -65,7 +78,7 @@ def main() -> None:
 
 def build_parser() -> ArgumentParser:
     """The command line."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--training_free", action="store_true", help="this mode")
     parser.add_argument("--start_ply", type=Path, required=True, help="the model to compress")
     parser.add_argument("-m", "--model_path", type=Path, required=True, help="folder to write to")
@@ -74,6 +87,8 @@ def build_parser() -> ArgumentParser:
         "position grid, an axis (default: what the finest Gaussians need)")  # fmt: skip
     parser.add_argument("--sh_degree", type=int, choices=range(MAX_SH_DEGREE + 1),
                         help="drop the higher spherical harmonics")  # fmt: skip
+    parser.add_argument("--antialiasing", action="store_true", help="record that the model was "
+        "trained with antialiasing, where the start model does not")  # fmt: skip
     return parser
 
 
@@ -82,16 +97,22 @@ def compress_without_training(
     quality: str = "high",
     sh_degree: int | None = None,
     position_bits: int | None = None,
+    metadata: SplatMetadata | None = None,
 ) -> TrainingFreeResult:
-    """The compressed model. InputError if no Gaussian is left that has finite parameters."""
+    """The compressed model. InputError if no Gaussian is left that could be shown.
+
+    `metadata`: what the file is to hold beside the Gaussians.
+    """
     began = time.monotonic()
-    finite = _cut_to_degree(splats, sh_degree).finite()
-    if not finite.count:
-        raise InputError("the model holds no Gaussians (with finite parameters) to compress")
-    kept, adjustments = without_invisible(finite)
+    shown = showable(_cut_to_degree(splats, sh_degree))
+    if not shown.splats.count:
+        raise InputError("the model holds no Gaussians that could be shown")
+    for notice in shown.notices:
+        logger.warning("start model: %s", notice)
+    kept, adjustments = without_invisible(shown.splats)
     if not kept.count:
-        raise InputError(f"no image shows any of the {finite.count:,} Gaussians: their alpha is "
-                         "below 1/255 everywhere")  # fmt: skip
+        raise InputError(f"no image shows any of the {shown.splats.count:,} Gaussians: their alpha "
+                         "is below 1/255 everywhere")  # fmt: skip
     quantized = quantize_splats(kept, replace(QUALITIES[quality], position_bits=position_bits))
     exact = len(np.unique(quantized.splats.exact.rows))
     adjustments = replace(adjustments, stored_exactly=exact)
@@ -99,12 +120,12 @@ def compress_without_training(
     settings = {"quality": quality, "training_free": True}
     if position_bits is not None:
         settings["position_bits"] = position_bits
-    metadata = describe(splats, settings)
-    data = encode(ModelFile(quantized.splats, metadata))
+    entries = describe(splats, settings, **to_entries(metadata or SplatMetadata()))
+    data = encode(ModelFile(quantized.splats, entries))
     decoded = to_splats(quantized.splats)
     report = {
         "gaussians": kept.count,
-        "dropped_non_finite": splats.count - finite.count,
+        "dropped_non_finite": shown.dropped,
         "adjustments": asdict(adjustments),
         "sh_degree": kept.sh_degree,
         "quality": quality,

@@ -8,12 +8,12 @@ from pathlib import Path
 from arguments import ModelOptions
 from scene.camera_info import CameraInfo, SceneInfo, getNerfppNorm
 from scene.colmap_scene import (
-    colmap_model_folder,
+    is_colmap_scene,
     read_colmap_scene,
     readColmapCameras,
     readColmapSceneInfo,
 )
-from scene.initial_points import fetchPly, storePly, write_input_ply
+from scene.initial_points import fetchPly, storePly, warn_of_distance, write_input_ply
 from scene.transforms_scene import (
     is_transforms_scene,
     read_transforms_scene,
@@ -53,13 +53,15 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
 
     Without `with_points` the initial cloud is not looked for: a trained model needs none.
     """
+    if not options.source_path:
+        raise InputError("-s/--source_path is required: the folder of the dataset")
     source = Path(options.source_path)
     if not source.is_dir():
         raise InputError(
             f"the data set's folder {source} does not exist; if it was moved, "
             "-s/--source_path gives its new place"
         )
-    if colmap_model_folder(source) is not None:
+    if is_colmap_scene(source):
         info = read_colmap_scene(options, with_points=with_points)
     elif is_transforms_scene(source):
         info = read_transforms_scene(options, with_points=with_points)
@@ -69,6 +71,8 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
             f"(images and cameras, as .bin or .txt), transforms_train.json, or transforms.json "
             f"in {source.absolute()}"
         )
+    if info.point_cloud is not None:
+        warn_of_distance(info.point_cloud.points, info.nerf_normalization["radius"])
     if options.ignore_principal_point:
         return info._replace(
             train_cameras=[c._replace(principal_point=_CENTRE) for c in info.train_cameras],

@@ -13,8 +13,9 @@ from reference.random_splats import random_raw
 
 from compress import PRESETS
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
+from gaussian_compression.decoded_mark import MARK
 from gaussian_compression.finetune import TrainableModel
-from gaussian_compression.model_folder import MARK, start_from_folder, start_from_ply
+from gaussian_compression.model_folder import start_from_folder, start_from_ply
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.quantize import (
     Range,
@@ -362,15 +363,6 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
         start_from_folder(tmp_path)
     with pytest.raises(InputError, match=r"no PLY at .*gone\.ply"):
         start_from_ply(tmp_path / "gone.ply")
-
-
-def test_rows_that_are_no_numbers_are_dropped() -> None:
-    splats = small_splats()
-    splats.scaling[2, 1] = np.nan
-    splats.features_rest[5, 0, 0] = np.inf
-    clean = splats.finite()
-    assert clean.count == 7
-    np.testing.assert_array_equal(clean.xyz[2], splats.xyz[3])
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,9 @@ def _present(path: Path) -> Path:
 
 def main() -> None:
     """Print the table and write the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("decoded", type=Path)
     parser.add_argument("picture", type=Path)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which values an option may have. Standard library only."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Allowed(Protocol):
+    """A set of values, whose text completes a sentence that begins "expected"."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` may be given."""
+        ...
+
+
+@dataclass(frozen=True)
+class Range:
+    """Finite numbers from `least` to `most`, both included, and the number `or_value`."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    or_value: int | None = None
+    whole: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` may be given; NaN and infinities may not."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        return value == self.or_value or self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        text = "a whole number" if self.whole else "a finite number"
+        if math.isfinite(self.least) and math.isfinite(self.most):
+            text += f" from {self.least} to {self.most}"
+        elif math.isfinite(self.least):
+            text += f" of at least {self.least}"
+        return text if self.or_value is None else f"{self.or_value}, or {text}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few texts."""
+
+    texts: tuple[str, ...]
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` may be given."""
+        return value in self.texts
+
+    def __str__(self) -> str:
+        return " or ".join(self.texts)
+
+
+def fault_of(option: str, value: Any, allowed: Allowed) -> str | None:
+    """The sentence that refuses `value` for the option called `option`; None if it is allowed."""
+    if allowed.holds(value):
+        return None
+    return f"--{option} {value}: expected {allowed}"
