@@ -30,8 +30,8 @@ from arguments import (
     PipelineOptions,
     PipelineParams,
     read_cfg_args,
-    write_cfg_args,
 )
+from gaussian_compression.cfg_record import record_options
 from gaussian_compression.checkpoints import clear_rounds
 from gaussian_compression.file_metadata import changed_settings, up_axis
 from gaussian_compression.model_folder import (
@@ -64,10 +64,10 @@ from gaussian_compression.settings import (
 )
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.rasterizer import default_device
-from scene import Scene, write_model_folder
+from scene import VIEWER_FILES, Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
-from splat_formats.file_description import describe, to_entries
+from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import Origin, SplatMetadata, SplatScene
 from utils.cli import check_ranges, run, show_messages
 from utils.console_progress import ConsoleProgress
@@ -112,12 +112,12 @@ def compress_folder(
     if args.restart:
         clear_rounds(job.rounds_folder)
     result = compress(job, ConsoleProgress())
-    complete_model_folder(model_path, options)
+    record_options(model_path, options)
     iteration = free_iteration(model_path, start.iteration + max(1, result.iterations))
     report = build_report(start, iteration, job, result)
-    metadata = SplatMetadata(job.render_options.antialiasing, start.metadata.origin)
-    decoded = SplatScene(result.decoded, metadata)
+    decoded = SplatScene(result.decoded, from_entries(job.metadata))
     write_outputs(model_path, start, Outputs(result.data, decoded, report))
+    write_viewer_files(model_path, options)
     if not settings.keep_rounds:
         clear_rounds(job.rounds_folder)
     print_result(model_path, report)
@@ -288,12 +288,10 @@ def with_metadata(job: CompressionJob, preset: str, origin: Origin) -> Compressi
     return replace(job, metadata=metadata)
 
 
-def complete_model_folder(model_path: Path, options: ModelOptions) -> None:
-    """What training would have left there for viewers and render.py, where it did not."""
-    if not (model_path / CFG_ARGS_NAME).exists():
-        write_cfg_args(model_path, options)
-    if not (model_path / "cameras.json").exists():
-        write_model_folder(model_path, readSceneInfo(options, with_points=True))
+def write_viewer_files(model_path: Path, options: ModelOptions) -> None:
+    """What training would have left there for viewers, where it did not."""
+    if not all((model_path / name).exists() for name in VIEWER_FILES):
+        write_model_folder(model_path, readSceneInfo(options, with_points=True), replace=False)
 
 
 def print_result(model_path: Path, report: CompressionReport) -> None:

@@ -25,7 +25,7 @@ from utils.image_utils import load_png
 
 Perceptual = Callable[[Tensor, Tensor], float]
 Scores = dict[str, dict[str, float | None]]
-"""Metric -> image name -> value; None where the metric could not be had."""
+"""Metric -> image name -> value; None where the metric was not computed."""
 
 METRICS = ("SSIM", "PSNR", "LPIPS")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -94,6 +94,8 @@ def score_model(model_path: Path, perceptual: Perceptual | None) -> None:
     Raises `InputError` at the end if a method could not be scored; the others are written.
     """
     print(f"Scene: {model_path}")
+    if not model_path.is_dir():
+        raise InputError(f"{model_path}: there is no such folder")
     test = model_path / "test"
     entries = test.iterdir() if test.is_dir() else ()
     methods = sorted(entry.name for entry in entries if entry.is_dir())

@@ -57,7 +57,7 @@ def render_set(
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     """The command line and its two option groups."""
-    parser = ArgumentParser(allow_abbrev=False, description="Testing script parameters")
+    parser = ArgumentParser(allow_abbrev=False, description=__doc__)
     model = ModelParams(parser, sentinel=True)
     pipeline = PipelineParams(parser)
     parser.add_argument("--iteration", type=int, default=LATEST, help="-1: the highest there is")
@@ -98,15 +98,17 @@ def main() -> None:
 
 def combined_arguments(parser: ArgumentParser) -> Namespace:
     """The command line, completed from the model folder's `cfg_args`."""
+    model_path = parser.parse_args().model_path
+    if not model_path:
+        parser.error("-m/--model_path is required: the folder that train.py wrote")
+    if not Path(model_path).is_dir():
+        raise InputError(f"{model_path}: there is no such folder")
     try:
-        args = get_combined_args(parser)
+        return get_combined_args(parser)
     except FileNotFoundError as error:
         raise InputError(
             f"{error.filename} not found: give the folder of the dataset with -s/--source_path"
         ) from error
-    if not args.model_path:
-        parser.error("-m/--model_path is required: the folder that train.py wrote")
-    return args
 
 
 def load_model(path: Path, sh_degree: int | None) -> GaussianModel:

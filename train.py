@@ -55,7 +55,7 @@ from utils.tensorboard_log import VIEWS_SHOWN, TensorBoardLog, open_log
 logger = logging.getLogger(__name__)
 
 MIN_OPACITY = 0.005  # densification removes what is fainter
-MAX_SCREEN_SIZE = 20  # pixels; its being set prunes large Gaussians, see scene.densification
+MAX_SCREEN_SIZE = 20  # pixels; any number turns on the pruning of large Gaussians
 SH_INTERVAL = 1000
 BAR_INTERVAL = 10
 TRAIN_VIEWS_REPORTED = range(5, 30, 5)
@@ -93,7 +93,7 @@ class GradientStep:
 
 
 class Reporter:
-    """What a run tells: a progress bar, printed scores, and TensorBoard where there is one."""
+    """Reports of a run: a progress bar, printed scores, and TensorBoard where it is installed."""
 
     def __init__(self, training: Training, log: TensorBoardLog | None, bar: tqdm) -> None:
         self._training = training
@@ -285,17 +285,24 @@ def choose_backend(options: Options) -> Backend:
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, PipelineParams]:
     """The command line and its three option groups."""
-    parser = ArgumentParser(allow_abbrev=False, description="Training script parameters")
+    parser = ArgumentParser(allow_abbrev=False, description=__doc__)
     model = ModelParams(parser)
     optimization = OptimizationParams(parser)
     pipeline = PipelineParams(parser)
     add = parser.add_argument
-    add("--ip", default="127.0.0.1", help="accepted; there is no viewer server yet")
-    add("--port", type=int, default=6009, help="accepted; there is no viewer server yet")
-    add("--disable_viewer", action="store_true", help="accepted; there is no viewer server yet")
-    add("--detect_anomaly", action="store_true", help="find where NaNs come from, slowly")
+    add("--ip", default="127.0.0.1", help="without effect: there is no viewer server yet")
+    add("--port", type=int, default=6009, help="without effect: there is no viewer server yet")
+    add(
+        "--disable_viewer",
+        action="store_true",
+        help="without effect: there is no viewer server yet",
+    )
+    add("--detect_anomaly", action="store_true", help="stop at the operation that gives NaN; slow")
     declare_milestones(parser)
-    add("--start_checkpoint", help="go on from a chkpnt<N>.pth, or start from a PLY's Gaussians")
+    add(
+        "--start_checkpoint",
+        help="a chkpnt<N>.pth to go on from, or a PLY with the Gaussians to start from",
+    )
     add("--quiet", action="store_true", help="print errors only")
     return parser, model, optimization, pipeline
 

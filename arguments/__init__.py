@@ -90,14 +90,14 @@ class ModelOptions(GroupParams):
     depths: str = _option("", "folder of inverse-depth PNGs inside the dataset", "-d")
     resolution: int = _option(
         -1,
-        "1, 2, 4, 8: divide width and height by it; -1: scale down to a width of 1600 pixels; any "
-        "other number: scale down to that width, in pixels",
+        "1, 2, 4, 8: divide width and height by it; -1: scale down to a width of 1600 pixels; 32 "
+        "or more: scale down to that width, in pixels",
         "-r",
-        allowed=Range(least=1, or_value=-1, whole=True),
+        allowed=Range(least=32, others=(-1, 1, 2, 4, 8), whole=True),
     )
     white_background: bool = _option(False, "white instead of black background", "-w")
     train_test_exp: bool = _option(False, "train an exposure correction per image")
-    data_device: str = _option("cuda", "device that holds the photos", unset=True)
+    data_device: str = _option("cuda", "device that holds the photographs", unset=True)
     eval: bool = _option(False, "hold out test images: those of test.txt, or every 8th")
     skip_missing: bool = _option(False, "go on without the photographs that are missing")
     ignore_principal_point: bool = _option(
@@ -115,7 +115,7 @@ class PipelineOptions(GroupParams):
     compute_cov3D_python: bool = _option(
         False, "compute 3D covariances in PyTorch", "--convert_cov3D_python"
     )
-    debug: bool = _option(False, "check the kernels after each call")
+    debug: bool = _option(False, "check for errors after each call of a kernel")
     antialiasing: bool = _option(
         False, "correct opacities for the screen-space low-pass filter", unset=True
     )
@@ -148,10 +148,12 @@ class OptimizationOptions(GroupParams):
     opacity_reset_interval: int = _count(3000, "iterations between opacity resets", least=1)
     densify_from_iter: int = _count(500, "no densification up to this iteration", least=-1)
     densify_until_iter: int = _count(15_000, "no densification from this iteration on", least=-1)
-    densify_grad_threshold: float = _rate(0.0002, "screen-space gradient that densifies")
+    densify_grad_threshold: float = _rate(
+        0.0002, "mean screen-space gradient from which on a Gaussian is cloned or split"
+    )
     depth_l1_weight_init: float = _rate(1.0, "weight of the depth loss at the start")
     depth_l1_weight_final: float = _rate(0.01, "weight of the depth loss at the end")
-    random_background: bool = _option(False, "draw a random background for each iteration")
+    random_background: bool = _option(False, "another random background colour in each iteration")
     optimizer_type: str = _option(
         "default", "default or sparse_adam", allowed=OneOf(("default", "sparse_adam"))
     )
@@ -291,6 +293,17 @@ def read_cfg_args(model_path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def parse_cfg_args(text: str) -> dict[str, Any]:
     """The loading options in `text`, which is read as Python source and never executed."""
+    defaults = asdict(ModelOptions())
+    values = {
+        keyword.arg: _literal(keyword.arg, keyword.value, type(defaults[keyword.arg]))
+        for keyword in _recorded(text)
+        if keyword.arg in defaults
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _recorded(text: str) -> list[ast.keyword]:
+    """Names and values in the text of `cfg_args`."""
     try:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, RecursionError, MemoryError) as error:
@@ -302,13 +315,7 @@ def parse_cfg_args(text: str) -> dict[str, Any]:
         or call.args
     ):
         raise ValueError(f"expected Namespace(name=value, ...), got {_excerpt(text)}")
-    defaults = asdict(ModelOptions())
-    values = {
-        keyword.arg: _literal(keyword.arg, keyword.value, type(defaults[keyword.arg]))
-        for keyword in call.keywords
-        if keyword.arg in defaults
-    }
-    return {name: value for name, value in values.items() if value is not None}
+    return call.keywords
 
 
 def _literal(name: str, node: ast.expr, expected: type) -> Any:
@@ -343,3 +350,11 @@ def write_cfg_args(
             stacklevel=2,
         )
     write_text(Path(model_path) / CFG_ARGS_NAME, text)
+
+
+def amend_cfg_args(model_path: str | os.PathLike[str], changes: Mapping[str, Any]) -> None:
+    """Replaces these values in the model folder's `cfg_args`; others stay, unknown ones too."""
+    path = Path(model_path) / CFG_ARGS_NAME
+    recorded = {k.arg: ast.unparse(k.value) for k in _recorded(path.read_text(encoding="utf-8"))}
+    recorded |= {name: repr(value) for name, value in changes.items()}
+    write_text(path, f"Namespace({', '.join(f'{k}={v}' for k, v in recorded.items())})")

@@ -54,7 +54,7 @@ def milestones_of(args: Namespace, last: int) -> Milestones:
 def _check_iterations(name: str, iterations: Sequence[int], last: int) -> None:
     """InputError for what is no iteration's number; a warning for those that are not reached."""
     for iteration in iterations:
-        if fault := fault_of(name, iteration, Range(least=1, or_value=-1, whole=True)):
+        if fault := fault_of(name, iteration, Range(least=1, others=(-1,), whole=True)):
             raise InputError(fault)
     if late := [iteration for iteration in iterations if iteration > last]:
         numbers = " ".join(map(str, late))

@@ -16,18 +16,18 @@ class Allowed(Protocol):
 
 @dataclass(frozen=True)
 class Range:
-    """Finite numbers from `least` to `most`, both included, and the number `or_value`."""
+    """Finite numbers from `least` to `most`, both included, and some others."""
 
     least: float = -math.inf
     most: float = math.inf
-    or_value: int | None = None
+    others: tuple[int, ...] = ()
     whole: bool = False
 
     def holds(self, value: Any) -> bool:
         """Whether `value` may be given; NaN and infinities may not."""
         if isinstance(value, float) and not math.isfinite(value):
             return False
-        return value == self.or_value or self.least <= value <= self.most
+        return value in self.others or self.least <= value <= self.most
 
     def __str__(self) -> str:
         text = "a whole number" if self.whole else "a finite number"
@@ -35,7 +35,7 @@ class Range:
             text += f" from {self.least} to {self.most}"
         elif math.isfinite(self.least):
             text += f" of at least {self.least}"
-        return text if self.or_value is None else f"{self.or_value}, or {text}"
+        return ", ".join([*map(str, self.others), f"or {text}" if self.others else text])
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from benchmarks.codec_sizes import measure_sizes
 from benchmarks.models import DATA, MILLION, PHOTOGRAPHS, PLYS, read_model
 from splat_formats.design_grids import QUALITIES
 from splat_formats.splats import Splats
+from utils.files import write_json
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     if args.speed_count:
         figures["speed"] = speed_by_small_process(args.data, args.speed_count)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+        write_json(args.json, figures)
 
 
 def build_parser() -> ArgumentParser:

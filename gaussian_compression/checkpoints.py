@@ -139,12 +139,11 @@ class RoundFolder:
         if not earlier:
             self.environments = [{"from_round": number + 1, **self._environment}]
             return
-        before = {name: value for name, value in earlier[-1].items() if name != "from_round"}
-        names = sorted(before.keys() | self._environment.keys())
+        before, now = _entries(earlier[-1]), _entries(self._environment)
         changes = [
-            f"{name} {before.get(name)} is now {self._environment.get(name)}"
-            for name in names
-            if before.get(name) != self._environment.get(name)
+            f"{name} was {before.get(name)}, is {now.get(name)}"
+            for name in sorted(before.keys() | now.keys())
+            if name != "from_round" and before.get(name) != now.get(name)
         ]
         self.environments = list(earlier)
         if changes:
@@ -154,6 +153,17 @@ class RoundFolder:
                 f"({'; '.join(changes)}): the run goes on, but the bytes of its file may differ "
                 "from those of an undisturbed run"
             )
+
+
+def _entries(values: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """The entries of nested dictionaries in one, by names such as kernels.fused_ssim.version."""
+    entries: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            entries |= _entries(value, f"{place}{name}.")
+        else:
+            entries[f"{place}{name}"] = value
+    return entries
 
 
 def clear_rounds(folder: Path) -> None:

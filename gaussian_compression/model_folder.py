@@ -12,7 +12,7 @@ because other tools take the highest. No torch.
 """
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gaussian_compression.decoded_mark import (
@@ -41,9 +41,18 @@ class StartModel:
     path: Path
     iteration: int
     """0 for a bare PLY."""
-    splats: Splats
+    scene: SplatScene
     ply_bytes: int
-    metadata: SplatMetadata = field(default_factory=SplatMetadata)
+
+    @property
+    def splats(self) -> Splats:
+        """The Gaussians."""
+        return self.scene.splats
+
+    @property
+    def metadata(self) -> SplatMetadata:
+        """What the file holds beside them."""
+        return self.scene.metadata
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,7 @@ def start_from_ply(path: Path, iteration: int = 0) -> StartModel:
     """The model in one PLY file."""
     if not path.is_file():
         raise InputError(f"no PLY at {path}")
-    scene = read_with_notices(path)
-    return StartModel(path, iteration, scene.splats, path.stat().st_size, scene.metadata)
+    return StartModel(path, iteration, read_with_notices(path), path.stat().st_size)
 
 
 def start_from_folder(model_path: Path) -> StartModel:

@@ -31,7 +31,8 @@ class StartFigures:
     """0: of a bare PLY."""
     gaussians: int
     """Before any is dropped."""
-    dropped_non_finite: int
+    dropped: int
+    """Which no image can show, among them those with values that are not finite."""
     bytes: int | None
     """Of the PLY. None in --training_free's reports of schema 1."""
     guard: Quality = UNMEASURED
@@ -50,6 +51,10 @@ class FileFigures:
     ratio: float | None
     bytes_per_gaussian: float
     bytes_per_attribute: dict[str, int]
+    """Empty in the reports of --training_free."""
+    bytes_per_section: dict[str, int] = field(default_factory=dict)
+    """Of the file's parts, by their names in docs/format.md; compress.py's reports of schema 1 lack
+    it."""
     guard: Quality = UNMEASURED
     test: Quality = UNMEASURED
 
@@ -60,6 +65,17 @@ class StoppingFigures:
 
     shipped_round: int
     reason: str
+
+
+@dataclass(frozen=True)
+class PromiseFigures:
+    """What the stopping rule allows and what the file has; dB on the guard views."""
+
+    allowed_drop: float
+    drop: float | None
+    """Against round 0."""
+    kept: bool | None
+    guard_was_trained_on: bool
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,7 @@ class CompressionReport:
     killed went on in another environment."""
     stopping: StoppingFigures | None = None
     guard: GuardFigures | None = None
+    promise: PromiseFigures | None = None
     rounds: tuple[Round, ...] = ()
     stages: tuple[StageTime, ...] = ()
     seed: int | None = None
@@ -149,7 +166,7 @@ def _finite(value: Any, place: str, places: list[str]) -> Any:
 
 
 def _report(values: dict[str, Any]) -> CompressionReport:
-    stopping, guard = values["stopping"], values["guard"]
+    stopping, guard, promise = values["stopping"], values["guard"], values["promise"]
     return CompressionReport(
         start=StartFigures(**_with_qualities(values["start"])),
         compressed=FileFigures(**_with_qualities(values["compressed"])),
@@ -157,6 +174,7 @@ def _report(values: dict[str, Any]) -> CompressionReport:
         environments=tuple(values["environments"]),
         stopping=stopping and StoppingFigures(**stopping),
         guard=guard and GuardFigures(**{**guard, "image_names": tuple(guard["image_names"])}),
+        promise=promise and PromiseFigures(**promise),
         rounds=tuple(round_from_json(done) for done in values["rounds"]),
         stages=tuple(StageTime(**stage) for stage in values["stages"]),
         seed=values["seed"],
@@ -174,16 +192,25 @@ def _with_qualities(values: dict[str, Any]) -> dict[str, Any]:
 
 def _of_schema_1(found: dict[str, Any]) -> dict[str, Any]:
     """A report without a schema number, with the fields of today."""
-    later = {"errors": {}, "layer_ends": [], "notices": [], "schema": 1}
+    later: dict[str, Any] = {
+        "promise": None,
+        "errors": {},
+        "layer_ends": [],
+        "notices": [],
+        "schema": SCHEMA,
+    }
     if "start" in found:
         known = {name: value for name, value in found.items() if name != "versions"}
-        return {**later, "environments": [{"from_round": 0, **found["versions"]}], **known}
+        start = {**found["start"], "dropped": found["start"]["dropped_non_finite"]}
+        start.pop("dropped_non_finite")
+        environments = [{"from_round": 0, **found["versions"]}]
+        return {**later, **known, "environments": environments, "start": start}
     nothing = asdict(UNMEASURED)
     start = {
         "ply": "",
         "iteration": 0,
         "gaussians": found["gaussians"] + found["dropped_non_finite"],
-        "dropped_non_finite": found["dropped_non_finite"],
+        "dropped": found["dropped_non_finite"],
         "bytes": None,
     }
     compressed = {
@@ -193,7 +220,8 @@ def _of_schema_1(found: dict[str, Any]) -> dict[str, Any]:
         "bytes": found["bytes"],
         "ratio": None,
         "bytes_per_gaussian": found["bytes_per_gaussian"],
-        "bytes_per_attribute": found["bytes_per_section"],
+        "bytes_per_attribute": {},
+        "bytes_per_section": found["bytes_per_section"],
     }
     errors = {
         name: {"unit": "", **error, "percentile_99": None, "good": None}

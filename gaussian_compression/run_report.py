@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of a run of the pipeline."""
 
+from dataclasses import asdict
+
 from gaussian_compression.model_folder import StartModel
 from gaussian_compression.pipeline import CompressionJob, CompressionResult
 from gaussian_compression.report import (
     CompressionReport,
     FileFigures,
     GuardFigures,
+    PromiseFigures,
     StartFigures,
     StoppingFigures,
 )
@@ -30,7 +33,7 @@ def build_report(
             ply=str(start.path),
             iteration=start.iteration,
             gaussians=start.splats.count,
-            dropped_non_finite=result.dropped_non_finite,
+            dropped=result.dropped_non_finite,
             bytes=start.ply_bytes,
             guard=result.start_guard,
             test=result.start_test,
@@ -43,6 +46,7 @@ def build_report(
             ratio=round(start.ply_bytes / len(result.data), 2),
             bytes_per_gaussian=round(len(result.data) / result.decoded.count, 2),
             bytes_per_attribute=_attribute_bytes(result),
+            bytes_per_section=bytes_per_section(result.data),
             guard=result.final_guard,
             test=result.final_test,
         ),
@@ -52,12 +56,14 @@ def build_report(
             image_names=tuple(result.guard_views),
             warning=TEST_GUARD_WARNING if guard == "test" else None,
         ),
+        promise=PromiseFigures(**asdict(result.promise)),
         rounds=tuple(result.rounds),
         stages=tuple(result.stage_times),
         settings=job.settings.to_json(),
         seed=job.settings.trajectory.seed,
         identity=job.identity,
         environments=tuple(result.environments),
+        notices=(*start.metadata.notices, *result.warnings),
     )
 
 

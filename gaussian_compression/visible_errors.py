@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a decoded model is from its start, in units that can be judged by eye. NumPy only."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -70,8 +70,8 @@ def visible_errors(
     collected = {name: _Collected() for name in SCALES}
 
     def measure(block: slice) -> None:
-        before = with_ordered_axes(_rows(start, order[block]))
-        for name, values in _differences(before, _rows(decoded, block)).items():
+        before = with_ordered_axes(start.rows(order[block]))
+        for name, values in _differences(before, decoded.rows(block)).items():
             collected[name].blocks.append(values.astype(np.float32).ravel())
 
     for_blocks(decoded.count, measure)
@@ -111,7 +111,3 @@ def _differences(a: Splats, b: Splats) -> dict[str, Floats]:
 
 def _alpha(splats: Splats) -> Floats:
     return 1 / (1 + np.exp(-np.clip(splats.opacity.astype(np.float64), -700, 700)))
-
-
-def _rows(splats: Splats, rows: slice | npt.NDArray[np.intp]) -> Splats:
-    return Splats(**{field.name: getattr(splats, field.name)[rows] for field in fields(splats)})

@@ -30,6 +30,7 @@ __all__ = ["GaussianModel", "Scene", "find_iteration", "model_ply", "write_model
 logger = logging.getLogger(__name__)
 
 LATEST = -1
+VIEWER_FILES = ("input.ply", "cameras.json")
 
 
 class Scene:
@@ -146,10 +147,15 @@ def model_ply(model_path: str | Path, iteration: int) -> Path:
     return Path(model_path) / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply"
 
 
-def write_model_folder(model_path: str | Path, info: SceneInfo) -> None:
-    """Write what viewers read besides the Gaussians: the initial cloud and the cameras."""
-    folder = Path(model_path)
-    write_input_ply(folder / "input.ply", info)
-    cameras = [*info.test_cameras, *info.train_cameras]
-    entries = [camera_to_JSON(index, camera) for index, camera in enumerate(cameras)]
-    write_text(folder / "cameras.json", json.dumps(entries))
+def write_model_folder(model_path: str | Path, info: SceneInfo, replace: bool = True) -> None:
+    """Write what viewers read besides the Gaussians: the initial cloud and the cameras.
+
+    Without `replace`, files that are there already stay.
+    """
+    cloud, views = (Path(model_path) / name for name in VIEWER_FILES)
+    if replace or not cloud.exists():
+        write_input_ply(cloud, info)
+    if replace or not views.exists():
+        cameras = [*info.test_cameras, *info.train_cameras]
+        entries = [camera_to_JSON(index, camera) for index, camera in enumerate(cameras)]
+        write_text(views, json.dumps(entries))

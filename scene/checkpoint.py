@@ -2,13 +2,12 @@
 """Checkpoints `chkpnt<N>.pth`: the model, its optimiser, and where the training loop stood.
 
 The file holds `(twelve values, iteration)` as forks of Inria's code expect. What they lack for an
-exact resume (random states, views not yet drawn) travels under one extra key of the optimiser's
-state, which `Optimizer.load_state_dict` passes over. Reading never runs code from the file.
+exact resume (random states, views not yet drawn) is stored under one extra key of the optimiser's
+state, which `Optimizer.load_state_dict` ignores. Reading never runs code from the file.
 """
 
 from __future__ import annotations
 
-import math
 import pickle
 import random
 import struct
@@ -44,7 +43,7 @@ NUMPY_SCALARS: list[Any] = [
     np.dtypes.Float32DType,
     np.dtypes.Float64DType,
 ]
-# The restricted unpickler meets foreign bytes with all of these.
+# The restricted unpickler raises all of these for files of another kind.
 DAMAGE = (
     pickle.UnpicklingError,
     struct.error,
@@ -93,7 +92,7 @@ class Checkpoint:
     @property
     def sh_degree(self) -> int:
         """Highest degree of the spherical harmonics."""
-        return degree_of(self.model[FEATURES_REST])
+        return REST_COEFFICIENTS.index(self.model[FEATURES_REST].shape[1])
 
 
 def save_checkpoint(
@@ -114,11 +113,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except DAMAGE as error:
         raise InputError(f"{path}: not a readable checkpoint: {error}") from error
     return _checked(path, content)
-
-
-def degree_of(features_rest: Tensor) -> int:
-    """The degree of spherical harmonics with (N, K, 3) coefficients above degree 0."""
-    return math.isqrt(features_rest.shape[1] + 1) - 1
 
 
 def _checked(path: str | Path, content: object) -> Checkpoint:

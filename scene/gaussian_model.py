@@ -313,7 +313,7 @@ class GaussianModel:
         for name, tensor in zip(ATTRIBUTES.values(), parameters, strict=True):
             setattr(self, name, nn.Parameter(tensor.contiguous()))
         self.max_radii2D = torch.zeros(self._xyz.shape[0], device=self.device)
-        # An optimiser of the replaced tensors would go on training what nobody sees.
+        # The optimiser of the replaced tensors must not be used any more.
         self.optimizer = None
 
     def _adopt(self, parameters: dict[str, nn.Parameter]) -> None:
@@ -352,7 +352,7 @@ class GaussianModel:
         return rate
 
     def reset_opacity(self) -> None:
-        """Lower every opacity to at most 0.01 and forget its moments."""
+        """Lower every opacity to at most 0.01 and set its moments to zero."""
         capped = self.get_opacity.detach().clamp_max(RESET_OPACITY)
         lowered = self.inverse_opacity_activation(capped)
         self._adopt(self.replace_tensor_to_optimizer(lowered, "opacity"))

@@ -10,6 +10,7 @@ from splat_formats.scene import NO_ORIGIN, Origin, SplatMetadata
 from splat_formats.splats import Splats
 
 GENERATOR = "Fast-3DGS"
+_KEPT = ("up", "white_background")  # of the file that a scene comes from
 
 
 def describe(start: Splats, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -19,8 +20,8 @@ def describe(start: Splats, settings: dict[str, Any], **more: Any) -> dict[str, 
 
 
 def to_entries(metadata: SplatMetadata) -> dict[str, Any]:
-    """The entries that a decoder needs to write the same kind of file again."""
-    entries: dict[str, Any] = {}
+    """The entries for a file of a scene with this metadata."""
+    entries = {name: metadata.description[name] for name in _KEPT if name in metadata.description}
     if metadata.antialiasing:
         entries["antialiasing"] = True
     if metadata.origin != NO_ORIGIN:

@@ -4,7 +4,7 @@
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splat_codec.errors import CorruptFile
@@ -12,8 +12,10 @@ from splat_formats.f3dgs_file import is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
 from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
+from splat_formats.repairs import clamp_limits
 from splat_formats.scene import SplatScene
 from utils.errors import InputError
+from utils.files import is_special
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +55,9 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: this is {kind_of_folder(path)}")
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: a pipe or a device cannot be read: an ordinary file is expected")
+    head = _head(path)
     chosen = _format_of_content(head)
     if chosen is None:
         kind = foreign_kind(path, head)
@@ -62,9 +65,18 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
         if kind or chosen is None:
             raise InputError(f"{path}: this is {kind or 'no model'}; expected {_names()}")
     try:
-        return chosen.read(path)
+        return with_limits_clamped(chosen.read(path))
     except CorruptFile as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def with_limits_clamped(scene: SplatScene) -> SplatScene:
+    """The scene with finite values where infinite ones have a meaning (repairs.py), and notices."""
+    clamped = clamp_limits(scene.splats)
+    if not clamped.notices:
+        return scene
+    notices = (*scene.metadata.notices, *clamped.notices)
+    return SplatScene(clamped.splats, replace(scene.metadata, notices=notices))
 
 
 def read_with_notices(path: str | os.PathLike[str]) -> SplatScene:
@@ -80,24 +92,37 @@ def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:
         logger.warning("%s: %s", path, notice)
 
 
+def kind_of_file(path: Path) -> str | None:
+    """A few words on what a file is, for messages; None where nothing shows it."""
+    head = _head(path)
+    known = _format_of_content(head)
+    return known.name if known else foreign_kind(path, head)
+
+
 def write_splats(path: str | os.PathLike[str], scene: SplatScene) -> Notices:
     """Writes the scene, whole or not at all, in the format that the name's ending stands for.
 
-    Returns one sentence for everything that the format cannot hold. Raises InputError for an
-    unknown ending.
+    A device, a pipe or an open descriptor, whose names have no endings, gets a PLY. Returns one
+    sentence for everything that the format cannot hold. Raises InputError for an unknown ending.
     """
     path = Path(path)
-    chosen = _format_of_name(path)
-    if chosen is None or chosen.write is None:
+    writers = {ending: known.write for known in FORMATS for ending in known.endings if known.write}
+    check_ending(path, *writers)
+    return writers.get(path.suffix.lower(), write_ply_scene)(path, scene)
+
+
+def check_ending(path: Path, *endings: str) -> None:
+    """Raises InputError for the name of an ordinary file that has none of these endings."""
+    if path.suffix.lower() not in endings and not is_special(path):
         raise InputError(
-            f"{path}: cannot write files named *{path.suffix}: expected {writable_endings()}"
+            f"{path}: cannot write this kind of file: a name that ends in {' or '.join(endings)} "
+            "is expected"
         )
-    return chosen.write(path, scene)
 
 
-def writable_endings() -> str:
-    """The endings that `write_splats` takes, for messages."""
-    return " or ".join(ending for known in FORMATS if known.write for ending in known.endings)
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD_BYTES)
 
 
 def _format_of_content(head: bytes) -> SplatFormat | None:

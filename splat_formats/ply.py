@@ -2,8 +2,7 @@
 """`point_cloud.ply`, the format that 3D Gaussian Splatting writes and every viewer reads.
 
 The writer's header and layout are exactly the usual ones, byte for byte: SIBR reads packed records
-without looking at the names. The reader accepts what is found in the wild: properties in any order
-and type, extra ones, no normals, ascii, either byte order.
+without looking at the names. The reader accepts what other programs write (docs/ply.md).
 """
 
 import os
@@ -14,7 +13,7 @@ import numpy as np
 from splat_formats.ply_header import is_ply
 from splat_formats.ply_table import PlyTable, read_ply_table
 from splat_formats.positions import place
-from splat_formats.repairs import clamp_limits, flat_scale, gaussians, zero_rows
+from splat_formats.repairs import flat_scale, gaussians, zero_rows
 from splat_formats.scene import NO_ORIGIN, SplatMetadata, SplatScene
 from splat_formats.smoothing import with_smoothing
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, FloatArray, Splats
@@ -35,6 +34,7 @@ _ROWS_PER_WRITE = 1 << 16  # 16 MB of rows: large enough for the disk, small bes
 # What Brush and Postshot write; the last one counts.
 _RENDER_MODE = re.compile(r"(?:SplatRenderMode:\s*(\w+)|antialiased:?\s+(\w+))$", re.IGNORECASE)
 _ANTIALIASED = ("mip", "1", "true")
+_NUMBER_DIGITS = 9
 _RENDER_MODE_LINE = "comment SplatRenderMode: mip"
 
 
@@ -59,17 +59,15 @@ def read_ply_scene(path: str | os.PathLike[str]) -> SplatScene:
         rotation=table.stack(_ROTATION),
     )
     splats, smoothing_notices = _smoothed(table, splats)
-    clamped = clamp_limits(splats)
     notices = (
         *filter(None, [placed.notice]),
         *scaling_notices,
         *rest_notices,
         *smoothing_notices,
-        *clamped.notices,
-        *_zero_notices(clamped.splats),
+        *_zero_notices(splats),
         *_ignored_notices(table),
     )
-    return SplatScene(clamped.splats, SplatMetadata(_is_antialiased(table), placed.origin, notices))
+    return SplatScene(splats, SplatMetadata(_is_antialiased(table), placed.origin, notices))
 
 
 def read_ply(path: str | os.PathLike[str]) -> Splats:
@@ -136,6 +134,11 @@ def _smoothed(table: PlyTable, splats: Splats) -> tuple[Splats, tuple[str, ...]]
     """Mip-Splatting's filter as part of sizes and opacities, where the file has one."""
     if _SMOOTHING not in table.columns:
         return splats, ()
+    if _SCALE[2] not in table.columns:
+        raise InputError(
+            f"{table.path}: {_SMOOTHING} of 2D Gaussians (no property scale_2) is not supported: "
+            "what it stands for is unknown"
+        )
     smoothed = with_smoothing(splats, table.columns[_SMOOTHING])
     notice = f"{_SMOOTHING} (Mip-Splatting) is fused into scales and opacities"
     return smoothed, (notice,)
@@ -149,9 +152,22 @@ def _zero_notices(splats: Splats) -> tuple[str, ...]:
 
 
 def _ignored_notices(table: PlyTable) -> tuple[str, ...]:
-    ignored = [name for name in table.columns if not _is_known(name)]
-    left_out = [f"the property {name}" for name in ignored] + list(table.left_out)
+    names = [name for name in table.columns if not _is_known(name)]
+    left_out = [f"the property {name}" for name in _in_short(names)] + list(table.left_out)
     return (f"not used: {', '.join(left_out)}",) if left_out else ()
+
+
+def _in_short(names: list[str]) -> list[str]:
+    """The names, with "a_0 ... a_9" for numbered ones that follow each other."""
+    runs: list[list[str]] = []
+    for name in names:
+        stem, _, number = name.rpartition("_")
+        is_number = number.isdecimal() and len(number) < _NUMBER_DIGITS
+        if runs and is_number and runs[-1][-1] == f"{stem}_{int(number) - 1}":
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return [run[0] if len(run) == 1 else f"{run[0]} ... {run[-1]}" for run in runs]
 
 
 def _is_antialiased(table: PlyTable) -> bool:
@@ -166,9 +182,10 @@ def write_ply(path: str | os.PathLike[str], splats: Splats) -> None:
 
 
 def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> tuple[str, ...]:
-    """Writes the scene to `path`, whole or not at all; what viewers may not accept, in words.
+    """Writes the scene to `path`, whole or not at all.
 
-    Of a model with an origin, x, y and z are doubles in world coordinates.
+    Of a model with an origin, x, y and z are doubles in world coordinates, which not all viewers
+    can read: a notice is returned.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(_header(scene))

@@ -110,7 +110,9 @@ def _read_rows(file: BinaryIO, row: np.dtype, count: int, path: Path) -> npt.NDA
         _check_rows(len(data), row.itemsize, count, path)
         return np.frombuffer(data, row, count)
     _check_rows(length, row.itemsize, count, path)
-    return np.fromfile(file, row, count)
+    rows = np.fromfile(file, row, count)
+    _check_rows(rows.nbytes, row.itemsize, count, path)  # again: another program may cut the file
+    return rows
 
 
 def _check_rows(length: int, row_bytes: int, count: int, path: Path) -> None:

@@ -113,6 +113,8 @@ def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "test" / "ours_1" / "renders").mkdir(parents=True)
     with pytest.raises(InputError, match=r"renders: expected rendered images, found none"):
         metrics.score_model(tmp_path, None)
+    with pytest.raises(InputError, match="other: there is no such folder"):
+        metrics.score_model(tmp_path / "other", None)
 
 
 def test_a_photo_that_is_missing_or_of_another_size(tmp_path: Path) -> None:

@@ -115,6 +115,9 @@ def test_model_folder_must_be_given(command_line, capsys) -> None:
 def test_a_model_without_cfg_args_needs_the_dataset_only(
     model: Path, small_scene: Path, command_line
 ) -> None:
+    command_line("-m", model / "other")
+    with pytest.raises(InputError, match="other: there is no such folder"):
+        script.main()
     (model / "cfg_args").unlink()
     command_line("-m", model)
     with pytest.raises(InputError, match=r"cfg_args not found: give .* -s/--source_path"):

@@ -3,14 +3,19 @@
 
 import gzip
 import io
+import os
 import re
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import decompress as script
+from gaussian_compression import training_free
+from splat_codec.model_file import decode, encode
 from splat_formats.files import read_splats, write_splats
 from splat_formats.scene import SplatMetadata, SplatScene
 from tests.test_ply import assert_equal, random_splats
@@ -47,7 +52,7 @@ def test_content_decides_before_the_name(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["out.spz", "out", "out.ply.gz", "out.f3dgs.txt"])
 def test_an_unknown_ending_is_an_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"expected \.ply or \.f3dgs"):
+    with pytest.raises(InputError, match=r"ends in \.ply or \.f3dgs is expected"):
         write_splats(tmp_path / name, SplatScene(random_splats(2, 0)))
     assert list(tmp_path.iterdir()) == []
 
@@ -123,3 +128,79 @@ def test_a_ply_in_gzip_is_a_ply(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"bad_cut_short.f3dgs: corrupt file"):
         read_splats(GOLDEN / "bad_cut_short.f3dgs")
+
+
+def decompress(command_line, *arguments: object) -> None:
+    command_line(*arguments)
+    script.main()
+
+
+def test_decompress_names_foreign_inputs_and_refuses_other_endings(
+    tmp_path: Path, command_line
+) -> None:
+    good, ply = GOLDEN / "good_v2_sh2.f3dgs", tmp_path / "a.ply"
+    for out in ("out.spz", "out", "out.f3dgs"):
+        with pytest.raises(InputError, match=r"ends in \.ply is expected"):
+            decompress(command_line, good, tmp_path / out)
+    decompress(command_line, good, ply)
+    with pytest.raises(InputError, match="this is a PLY, not a"):
+        decompress(command_line, ply, tmp_path / "b.ply")
+    (tmp_path / "a.spz").write_bytes(b"NGSP" + bytes(40))
+    with pytest.raises(InputError, match="this is an SPZ file"):
+        decompress(command_line, tmp_path / "a.spz", tmp_path / "b.ply")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ply", "a.spz"]
+
+
+def test_render_mode_and_origin_come_through_compression(tmp_path: Path, command_line) -> None:
+    metadata = SplatMetadata(antialiasing=True, origin=(453_000.0, 5_411_000.0, 0.0))
+    small = replace(random_splats(200, 1), scaling=np.full((200, 3), -4, np.float32))
+    write_splats(tmp_path / "start.ply", SplatScene(small, metadata))
+    command_line("--training_free", "--start_ply", tmp_path / "start.ply", "-m", tmp_path / "out")
+    training_free.main()
+    decompress(command_line, tmp_path / "out/compressed/model.f3dgs", tmp_path / "b.ply")
+    plys = [tmp_path / "b.ply", *(tmp_path / "out/point_cloud").glob("*/point_cloud.ply")]
+    for ply in plys:
+        assert ply.read_bytes().split(b"\n")[2:4] == [
+            b"element vertex 200", b"comment SplatRenderMode: mip"
+        ]  # fmt: skip
+        scene = read_splats(ply)
+        assert scene.metadata.antialiasing
+        middle = np.median(scene.splats.xyz.astype(np.float64), axis=0) + scene.metadata.origin
+        np.testing.assert_allclose(middle, metadata.origin, atol=1)
+    assert len(plys) == 2
+
+
+def test_a_write_that_fails_is_the_systems_error(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*a\.ply"):
+            write_splats(tmp_path / "a.ply", SplatScene(random_splats(3000, 1)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_file_records_of_its_photographs_is_kept(tmp_path: Path) -> None:
+    description = {"up": [0.0, 1.0, 0.0], "white_background": True, "settings": {"noise": 1}}
+    scene = SplatScene(random_splats(90, 0), SplatMetadata(description=description))
+    write_splats(tmp_path / "a.f3dgs", scene)
+    found = read_splats(tmp_path / "a.f3dgs").metadata.description
+    assert found["up"] == [0.0, 1.0, 0.0]
+    assert found["white_background"] is True
+    assert "noise" not in found["settings"]
+
+
+@pytest.mark.parametrize("origin", [[1, 2], "xyz", [1, 2, None], [1, 2, 1e999], [0, 0, True], 5])
+def test_a_false_origin_is_a_damaged_file(tmp_path: Path, origin: object) -> None:
+    model = decode((GOLDEN / "good_v2_sh0.f3dgs").read_bytes())
+    (tmp_path / "a.f3dgs").write_bytes(encode(replace(model, metadata={"origin": origin})))
+    with pytest.raises(InputError, match="section meta: origin: three finite numbers"):
+        read_splats(tmp_path / "a.f3dgs")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.ply")
+    with pytest.raises(InputError, match="an ordinary file is expected"):
+        read_splats(tmp_path / "a.ply")

@@ -312,6 +312,7 @@ def test_starts_that_cannot_be_used_are_found_before_photographs_are_loaded(
 UNUSABLE = [
     *(("--iterations", 0), ("--iterations", -5), ("--sh_degree", -1), ("--sh_degree", 4)),
     *(("--densification_interval", 0), ("--opacity_reset_interval", 0), ("-r", 0), ("-r", -2)),
+    *(("-r", 3), ("-r", 16)),
     *(("--position_lr_max_steps", 0), ("--lambda_dssim", 1.5), ("--lambda_dssim", "nan")),
     *(("--feature_lr", "inf"), ("--opacity_lr", -0.1), ("--percent_dense", "nan")),
     *(("--position_lr_init", 0), ("--position_lr_final", 0), ("--densify_from_iter", -2)),

@@ -89,7 +89,8 @@ class TestCommandLine:
         ("error", "line", "code"),
         [
             (InputError("no model"), "error: no model\n", 1),
-            (OSError(28, "No space left on device"), "error: No space left on device\n", 1),
+            (OSError(28, "No space left on device"), "error: disk full\n", 1),
+            (OSError(28, "No space left on device", "a.ply"), "error: disk full: a.ply\n", 1),
             (FileNotFoundError(2, "No such file", "x/y"), "error: No such file: x/y\n", 1),
             (OSError("plain"), "error: plain\n", 1),
             (KeyboardInterrupt(), "interrupted\n", 130),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every script shares: one-line errors, exit codes, and library messages on the terminal."""
 
+import errno
 import logging
 import sys
 from collections.abc import Callable
@@ -60,9 +61,8 @@ def fail(message: str) -> None:
 def _os_error_text(error: OSError) -> str:
     if error.strerror is None:
         return str(error)
-    if error.filename is None:
-        return error.strerror
-    return f"{error.strerror}: {error.filename}"
+    text = "disk full" if error.errno == errno.ENOSPC else error.strerror
+    return text if error.filename is None else f"{text}: {error.filename}"
 
 
 class _TerminalHandler(logging.Handler):
