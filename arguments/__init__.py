@@ -98,10 +98,10 @@ class ModelOptions(GroupParams):
     white_background: bool = _option(False, "white instead of black background", "-w")
     train_test_exp: bool = _option(False, "train an exposure correction per image")
     data_device: str = _option("cuda", "device that holds the photographs", unset=True)
-    eval: bool = _option(False, "hold out test images: those of test.txt, or every 8th")
+    eval: bool = _option(False, "keep test images out of training")
     skip_missing: bool = _option(False, "go on without the photographs that are missing")
     ignore_principal_point: bool = _option(
-        False, "place it in the middle of the photographs, as the original code does"
+        False, "place it in the middle of the photographs, as Inria's code base does"
     )
     antialiasing: bool = _declared_elsewhere(False)
     """A model must be rendered as it was trained; the option is a pipeline option."""

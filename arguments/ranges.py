@@ -16,10 +16,15 @@ class Allowed(Protocol):
 
 @dataclass(frozen=True)
 class Range:
-    """Finite numbers from `least` to `most`, both included, and some others."""
+    """Finite numbers within bounds, and some `others`.
+
+    `least` and `most` belong to it, `above` and `below` do not.
+    """
 
     least: float = -math.inf
     most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
     others: tuple[int, ...] = ()
     whole: bool = False
 
@@ -27,14 +32,20 @@ class Range:
         """Whether `value` may be given; NaN and infinities may not."""
         if isinstance(value, float) and not math.isfinite(value):
             return False
-        return value in self.others or self.least <= value <= self.most
+        inside = self.least <= value <= self.most and self.above < value < self.below
+        return value in self.others or inside
 
     def __str__(self) -> str:
         text = "a whole number" if self.whole else "a finite number"
+        bounds = [
+            *([f"greater than {self.above}"] if math.isfinite(self.above) else []),
+            *([f"less than {self.below}"] if math.isfinite(self.below) else []),
+        ]
         if math.isfinite(self.least) and math.isfinite(self.most):
-            text += f" from {self.least} to {self.most}"
+            bounds = [f"from {self.least} to {self.most}"]
         elif math.isfinite(self.least):
-            text += f" of at least {self.least}"
+            bounds = [f"of at least {self.least}"]
+        text = " ".join([text, " and ".join(bounds)]).strip()
         return ", ".join([*map(str, self.others), f"or {text}" if self.others else text])
 
 

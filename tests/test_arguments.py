@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import math
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -19,6 +20,7 @@ from arguments import (
     read_cfg_args,
     write_cfg_args,
 )
+from arguments.ranges import OneOf, Range, fault_of
 from utils.errors import InputError
 
 CFG_LINE = (
@@ -139,6 +141,27 @@ def test_command_line_wins_over_cfg_args_over_defaults(tmp_path: Path) -> None:
     assert args.iteration == -1, "only loading options come from cfg_args"
     assert args.antialiasing and not args.eval
     assert args.data_device == "cuda" and args.depths == ""
+
+
+@pytest.mark.parametrize(
+    ("allowed", "text", "inside", "outside"),
+    [
+        (Range(0, 3, whole=True), "a whole number from 0 to 3", (0, 3), (-1, 4)),
+        (Range(least=1, whole=True), "a whole number of at least 1", (1, 10**400), (0, -(10**400))),
+        (Range(above=0, below=1), "a finite number greater than 0 and less than 1", (0.5,), (0, 1)),
+        (Range(above=0), "a finite number greater than 0", (1e-300, 1e300), (0.0, math.inf)),
+        (Range(), "a finite number", (-1e300,), (math.nan, math.inf, -math.inf)),
+        (Range(32, others=(-1, 2)), "-1, 2, or a finite number of at least 32", (2, 32), (0, 31)),
+        (OneOf(("a", "b")), "a or b", ("a", "b"), ("c", "")),
+    ],
+)
+def test_what_is_allowed_can_be_read(
+    allowed: Range | OneOf, text: str, inside: tuple, outside: tuple
+) -> None:
+    assert str(allowed) == text
+    assert [fault_of("name", value, allowed) for value in inside] == [None] * len(inside)
+    for value in outside:
+        assert fault_of("name", value, allowed) == f"--name {value}: expected {text}"
 
 
 @pytest.mark.parametrize("trained", [True, False])
