@@ -21,9 +21,9 @@ from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import (
     CLASSES,
     MATRIX_UNIT,
+    EvenGrid,
     Grids,
     Integers,
-    Line,
     LinearRule,
 )
 
@@ -127,8 +127,7 @@ class GridQuantizer:
     def from_coding_basis(self, coded: RawParameters) -> RawParameters:
         """A copy of `coded` in the decoded basis, not rounded, with what is stored exactly."""
         rest = coded.features_rest.flatten(1) @ (self.sh_matrix / MATRIX_UNIT)
-        rest = rest.reshape(coded.features_rest.shape)
-        raw = coded.map(torch.clone)._replace(features_rest=rest)
+        raw = coded.map(torch.clone)._replace(features_rest=rest.reshape(coded.features_rest.shape))
         self.put_exact(raw)
         return raw
 
@@ -297,11 +296,11 @@ def _int32(values: Tensor) -> Integers:
     return values.cpu().numpy().astype(np.int32)
 
 
-def _line_symbols(line: Line, values: Tensor) -> Tensor:
+def _line_symbols(line: EvenGrid, values: Tensor) -> Tensor:
     return ((values - line.minimum) / line.step).round_().clamp_(0, line.levels - 1).int()
 
 
-def _line_values(line: Line, symbols: Tensor) -> Tensor:
+def _line_values(line: EvenGrid, symbols: Tensor) -> Tensor:
     return symbols.float() * line.step + line.minimum
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of compression, each alone: quantisers, guard, pruning, the rule, checkpoints."""
 
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import torch
 from reference.random_splats import random_raw
 
+from compress import PRESETS
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
+from gaussian_compression.decoded_mark import MARK
 from gaussian_compression.finetune import TrainableModel
-from gaussian_compression.model_folder import MARK, start_from_folder, start_from_ply
+from gaussian_compression.model_folder import start_from_folder, start_from_ply
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.quantize import (
     Range,
@@ -28,6 +31,7 @@ from gaussian_compression.rounds import Measurement, Quality, Round
 from gaussian_compression.scores import SCORES, accumulate_scores, score_named
 from gaussian_compression.settings import (
     CompressionSettings,
+    FinetuneSettings,
     GridSettings,
     QuantizationSettings,
     StoppingRule,
@@ -35,8 +39,10 @@ from gaussian_compression.settings import (
     check_settings,
 )
 from gaussian_compression.stopping import judge
+from gaussian_compression.trainable import FullPrecision, take_step
 from gaussian_compression.validation_split import split_off_guard
-from gaussian_renderer.backend import ViewLoss
+from gaussian_renderer.backend import RenderOptions, ViewLoss
+from gaussian_renderer.choose_backend import backend_for
 from scene.array_operations import ArrayOperations, TorchOperations
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
@@ -45,6 +51,10 @@ from splat_formats.decoded import to_splats
 from splat_formats.ply import write_ply
 from splat_formats.splats import Splats
 from utils.errors import InputError
+
+CPU = torch.device("cpu")
+RATES = dict.fromkeys(RawParameters._fields, 0.01)
+QUANTIZED = QuantizationSettings()
 
 # Quantisers
 
@@ -248,9 +258,6 @@ def test_a_longer_history_is_judged_as_if_it_had_stopped() -> None:
 # Checkpoints
 
 
-QUANTIZED = QuantizationSettings()
-
-
 def checkpoint(number: int, quantization: QuantizationSettings | None = QUANTIZED) -> Checkpoint:
     model = TrainableModel.start_from(random_raw(20, 2, seed=number), quantization)
     rounds = rounds_with_guard(*[30.0] * (number + 1))
@@ -286,6 +293,18 @@ def test_only_what_may_be_shipped_stays(
     assert [number for number in range(4) if folder.has(number)] == left
 
 
+def test_older_rounds_go_when_the_new_one_is_on_disk(tmp_path: Path, monkeypatch) -> None:
+    folder = RoundFolder(tmp_path, {"seed": 0}, 1)
+    folder.save(checkpoint(0))
+    steps: list[str] = []
+    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
+    monkeypatch.setattr(os, "fsync", lambda file: (steps.append("sync"), fsync(file))[1])
+    monkeypatch.setattr(Path, "replace", lambda *paths: (steps.append("name"), replace(*paths))[1])
+    monkeypatch.setattr(Path, "unlink", lambda path: (steps.append("remove"), unlink(path))[1])
+    folder.save(checkpoint(1))
+    assert steps == ["sync", "name", "sync", "remove"]
+
+
 def test_rounds_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
     RoundFolder(tmp_path, {"seed": 0, "prune": 0.05}).save(checkpoint(1))
     with pytest.raises(InputError, match=r"'seed': 0.*'seed': 1"):
@@ -299,6 +318,41 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match=r"round_001\.npz"):
         folder.latest()
+
+
+# Rounds in full precision
+
+
+@pytest.mark.parametrize("operations", [TorchOperations(), backend_for(CPU, RenderOptions())])
+def test_full_precision_is_adam_with_the_published_penalty(operations: ArrayOperations) -> None:
+    raw, loss = random_raw(60, 2), FinetuneSettings(sh_sparsity=0.5)
+    leaves = raw.map(lambda tensor: tensor.clone().requires_grad_())
+    reference = torch.optim.Adam(
+        [{"params": [leaf], "lr": RATES[name]} for name, leaf in leaves.named()], eps=1e-15
+    )
+    model = FullPrecision(raw, loss, operations)
+    assert model.seen is raw
+    for seed in range(3):
+        gradients = random_raw(60, 2, seed=seed + 1)
+        penalty = loss.sh_sparsity * leaves.features_rest.abs().mean()
+        products = zip(leaves, gradients, strict=True)
+        (sum((leaf * slope).sum() for leaf, slope in products) + penalty).backward()
+        reference.step()
+        reference.zero_grad()
+        take_step(model, gradients, RATES)
+    for (name, found), wanted in zip(raw.named(), leaves, strict=True):
+        torch.testing.assert_close(found, wanted.detach(), rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_only_the_published_preset_trains_rounds_under_its_quantisation() -> None:
+    raw = random_raw(20, 1)
+    compact, published = (PRESETS[name].trajectory.quantization for name in ("compact", "fast3dgs"))
+    assert TrainableModel.start_from(raw, compact).seen(compact) is raw
+    quantized = TrainableModel.start_from(raw, published)
+    assert quantized.ranges == initial_ranges(raw)
+    assert not torch.equal(quantized.seen(published).features_dc, raw.features_dc)
+    with pytest.raises(InputError, match="version 1 needs"):
+        check_settings(CompressionSettings(TrajectorySettings(quantization=None)))
 
 
 # Start models
@@ -324,28 +378,31 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
         start_from_ply(tmp_path / "gone.ply")
 
 
-def test_rows_that_are_no_numbers_are_dropped() -> None:
-    splats = small_splats()
-    splats.scaling[2, 1] = np.nan
-    splats.features_rest[5, 0, 0] = np.inf
-    clean = splats.finite()
-    assert clean.count == 7
-    np.testing.assert_array_equal(clean.xyz[2], splats.xyz[3])
-
-
 @pytest.mark.parametrize(
     ("settings", "flag"),
     [
-        (CompressionSettings(TrajectorySettings(prune_fraction=1.0)), "--prune_fraction 1.0"),
-        (CompressionSettings(stopping=StoppingRule(max_psnr_drop=-1)), "--max_psnr_drop"),
-        (CompressionSettings(final_iterations=-5), "--final_iterations"),
+        (
+            CompressionSettings(TrajectorySettings(prune_fraction=1.0)),
+            "--prune_fraction 1.0: expected a finite number greater than 0 and less than 1",
+        ),
+        (
+            CompressionSettings(stopping=StoppingRule(max_psnr_drop=-1)),
+            "--max_psnr_drop -1: expected",
+        ),
+        (
+            CompressionSettings(final_iterations=-5),
+            "--final_iterations -5: expected a whole number",
+        ),
         (
             CompressionSettings(
                 TrajectorySettings(quantization=QuantizationSettings(position_bits=4))
             ),
-            "--position_bits 4",
+            "--position_bits 4: expected 32, or a whole number from 8 to 24",
         ),
-        (CompressionSettings(grids=GridSettings(position_bits=21)), "--position_bits 21"),
+        (
+            CompressionSettings(grids=GridSettings(position_bits=21)),
+            "--position_bits 21: expected a whole number from 12 to 20",
+        ),
     ],
 )
 def test_senseless_settings_are_named(settings: CompressionSettings, flag: str) -> None:
