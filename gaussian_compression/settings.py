@@ -28,7 +28,7 @@ class FinetuneSettings:
 
 @dataclass(frozen=True)
 class QuantizationSettings:
-    """How the attributes are stored."""
+    """How a file of version 1 stores the attributes."""
 
     sh_bits: int = 8
     range_momentum: float = 0.01
@@ -61,8 +61,11 @@ class TrajectorySettings:
     finetune_iterations: int = 1000
     guard: str = "train"
     seed: int = 0
+    score: str = "gradient_norm"
+    """What a round prunes by: a name in scores.SCORES."""
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
-    quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
+    quantization: QuantizationSettings | None = field(default_factory=QuantizationSettings)
+    """That the rounds train under; None: they train in full precision."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class CompressionSettings:
     stopping: StoppingRule = field(default_factory=StoppingRule)
     final_iterations: int = 5000
     grids: GridSettings | None = None
-    """None: the file of version 1, as the method was published."""
+    """None: the file of version 1, as the method was published, whose rounds are quantised."""
     keep_rounds: bool = False
     """Keep every round's checkpoint, so that another stopping rule costs only the last stage."""
     measure_test_every: int = 0
@@ -137,6 +140,8 @@ def check_settings(settings: CompressionSettings) -> None:
         checks.append(("sparsity", grids.sparsity, Range(least=0)))
         if grids.position_bits is not None:
             checks.append(("position_bits", grids.position_bits, Range(12, 20, whole=True)))
+    elif trajectory.quantization is None:
+        raise InputError("a file of version 1 needs the settings of its quantisation")
     else:
         bits = trajectory.quantization.position_bits
         checks.append(("position_bits", bits, Range(8, 24, others=(32,), whole=True)))
