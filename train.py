@@ -203,8 +203,11 @@ class Training:
         if iteration - 1 == self.milestones.debug_from:
             self.options.pipe.debug = True
             self.gradient_step = GradientStep(self.gaussians, self.options)
+        background = self.draw_background()
         camera = self.queue.draw()
-        said = self.gradient_step(camera, self.draw_background())
+        if self.options.optimization.random_background:
+            camera = camera.over(background)
+        said = self.gradient_step(camera, background)
         reporter.step(iteration, camera, said, time.perf_counter() - started)
         if iteration in self.milestones.test:
             reporter.scores(iteration)

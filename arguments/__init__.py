@@ -99,6 +99,10 @@ class ModelOptions(GroupParams):
     train_test_exp: bool = _option(False, "train an exposure correction per image")
     data_device: str = _option("cuda", "device that holds the photographs", unset=True)
     eval: bool = _option(False, "keep test images out of training")
+    skip_missing: bool = _option(False, "go on without the photographs that are missing")
+    ignore_principal_point: bool = _option(
+        False, "place it in the middle of the photographs, as the original code does"
+    )
     antialiasing: bool = _declared_elsewhere(False)
     """A model must be rendered as it was trained; the option is a pipeline option."""
 

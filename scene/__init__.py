@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from arguments import ModelOptions
-from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos
+from scene.camera_info import SceneInfo
+from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos, check_photos
 from scene.cameras import Camera
-from scene.dataset_readers import SceneInfo, readSceneInfo, write_input_ply
+from scene.dataset_readers import readSceneInfo
 from scene.extent import scene_extent
 from scene.gaussian_model import GaussianModel
+from scene.initial_points import write_input_ply
 from scene.origin import relative_to
 from utils.errors import InputError
 from utils.files import write_text
@@ -64,6 +66,9 @@ class Scene:
         gaussians.metadata = replace(gaussians.metadata, antialiasing=antialiasing)
         info = relative_to(readSceneInfo(args, with_points=from_cloud), gaussians.metadata.origin)
         self.cameras_extent = self._extent(info)
+        for scale in resolution_scales:
+            check_photos(info.train_cameras if "train" in splits else [], args, scale)
+            check_photos(info.test_cameras if "test" in splits else [], args, scale)
         if info.point_cloud is not None:
             count = len(info.point_cloud.points)
             logger.info("Number of points at initialisation :  %d", count)

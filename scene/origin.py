@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from scene.dataset_readers import CameraInfo, SceneInfo, getNerfppNorm
+from scene.camera_info import CameraInfo, SceneInfo, getNerfppNorm
 from splat_formats.scene import NO_ORIGIN, Origin
 
 

@@ -20,10 +20,12 @@ library, instruction_set = load_library()
 
 LARGEST_IMAGE_SIDE = 1 << 16  # pixels; tiles are counted in 16 bits
 MOST_GAUSSIANS = 1 << 31
+_LEAST_CENTRE = 1e-6  # less is the rounding of float32 matrices
 
 STAGES = ("project", "sort", "blend", "blend backward", "project backward")
 
 _address = ctypes.c_void_p
+_Matrix = ctypes.Array[ctypes.c_float]
 
 
 class Camera(ctypes.Structure):
@@ -34,6 +36,8 @@ class Camera(ctypes.Structure):
         ("height", ctypes.c_int32),
         ("tan_x", ctypes.c_float),
         ("tan_y", ctypes.c_float),
+        ("centre_x", ctypes.c_float),
+        ("centre_y", ctypes.c_float),
         ("view", ctypes.c_float * 16),
         ("projection", ctypes.c_float * 16),
         ("position", ctypes.c_float * 3),
@@ -208,19 +212,43 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
             raise ValueError(f"{name} must be between 1 and {LARGEST_IMAGE_SIDE}, not {side}.")
     if not 0 <= int(settings.sh_degree) <= 3:
         raise ValueError(f"sh_degree must be between 0 and 3, not {settings.sh_degree}.")
+    view = _floats("viewmatrix", settings.viewmatrix, 16)
+    projection = _floats("projmatrix", settings.projmatrix, 16)
     return Camera(
         width=int(settings.image_width),
         height=int(settings.image_height),
         tan_x=float(settings.tanfovx),
         tan_y=float(settings.tanfovy),
-        view=_floats("viewmatrix", settings.viewmatrix, 16),
-        projection=_floats("projmatrix", settings.projmatrix, 16),
+        centre_x=image_centre(view, projection, 0),
+        centre_y=image_centre(view, projection, 1),
+        view=view,
+        projection=projection,
         position=_floats("campos", settings.campos, 3),
         background=_floats("bg", settings.bg, 3),
         scale_modifier=float(settings.scale_modifier),
         sh_degree=int(settings.sh_degree),
         antialiasing=int(bool(settings.antialiasing)),
     )
+
+
+def image_centre(view: _Matrix, projection: _Matrix, axis: int) -> float:
+    """Camera-space x (`axis` 0) or y (1), over depth, of what the image's centre shows.
+
+    0 unless the principal point lies elsewhere. The settings have no field for it, but it is in the
+    matrices (row-major, for row vectors): clip x is a sum of camera-space x and of depth.
+    """
+    clip, sideways, forward = (
+        [matrix[row * 4 + column] for row in range(3)]
+        for matrix, column in ((projection, axis), (view, axis), (view, 2))
+    )
+    focal, shift = (
+        sum(a * b for a, b in zip(clip, direction, strict=True)) / sum(a * a for a in direction)
+        if any(direction)
+        else 0.0
+        for direction in (sideways, forward)
+    )
+    centre = -shift / focal if focal else 0.0
+    return centre if abs(centre) > _LEAST_CENTRE else 0.0
 
 
 def _floats(name: str, tensor: torch.Tensor, count: int) -> ctypes.Array[ctypes.c_float]:
