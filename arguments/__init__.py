@@ -101,7 +101,7 @@ class ModelOptions(GroupParams):
     eval: bool = _option(False, "keep test images out of training")
     skip_missing: bool = _option(False, "go on without the photographs that are missing")
     ignore_principal_point: bool = _option(
-        False, "place it in the middle of the photographs, as the original code does"
+        False, "place it in the middle of the photographs, as Inria's code base does"
     )
     antialiasing: bool = _declared_elsewhere(False)
     """A model must be rendered as it was trained; the option is a pipeline option."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from arguments import ModelOptions
 from scene.camera_info import CameraInfo, SceneInfo, getNerfppNorm
 from scene.colmap_scene import (
-    colmap_model_folder,
+    is_colmap_scene,
     read_colmap_scene,
     readColmapCameras,
     readColmapSceneInfo,
@@ -21,6 +21,7 @@ from scene.transforms_scene import (
     readNerfSyntheticInfo,
 )
 from utils.errors import InputError
+from utils.system_utils import log_once
 
 __all__ = [
     "CameraInfo",
@@ -61,7 +62,7 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
             f"the data set's folder {source} does not exist; if it was moved, "
             "-s/--source_path gives its new place"
         )
-    if colmap_model_folder(source) is not None:
+    if is_colmap_scene(source):
         info = read_colmap_scene(options, with_points=with_points)
     elif is_transforms_scene(source):
         info = read_transforms_scene(options, with_points=with_points)
@@ -83,7 +84,7 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
 
 
 def _announce_principal_points(cameras: Sequence[CameraInfo]) -> None:
-    """Tells that they count: code that ignores them has trained many of the models around."""
+    """Log that they are used: many existing models were trained by code that ignores them."""
     shifts = [
         max(abs(x - 0.5) * camera.width, abs(y - 0.5) * camera.height)
         for camera in cameras
@@ -91,8 +92,9 @@ def _announce_principal_points(cameras: Sequence[CameraInfo]) -> None:
     ]
     notable = [shift for shift in shifts if shift > _NOTABLE_SHIFT]
     if notable:
-        logger.info(
-            "The principal point is up to %.1f pixels off the middle of the photographs and is "
-            "used; a model whose training ignored it needs --ignore_principal_point",
-            max(notable),
+        log_once(
+            logger,
+            f"The principal point is up to {max(notable):.1f} pixels off the middle of the "
+            "photographs and is used; a model whose training ignored it needs "
+            "--ignore_principal_point",
         )
