@@ -36,7 +36,7 @@ from utils.files import check_target, is_special
 
 
 def main() -> None:
-    """Reads, decodes, writes, says what came out."""
+    """Reads, decodes, writes, prints what came out."""
     args = build_parser().parse_args()
     show_messages()
     if args.layers < 1:
@@ -70,7 +70,7 @@ def build_parser() -> ArgumentParser:
         default=MAX_LAYERS,
         help="only the first importance layers; the file may end behind them",
     )
-    parser.add_argument("--info", action="store_true", help="say what is in the file, as JSON")
+    parser.add_argument("--info", action="store_true", help="print what is in the file, as JSON")
     return parser
 
 

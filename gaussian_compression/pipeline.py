@@ -51,6 +51,7 @@ from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
 from splat_codec.symbols import QuantizedSplats
 from splat_formats.decoded import to_splats
+from splat_formats.outliers import Adjustments, with_limited_colours
 from splat_formats.repairs import showable
 from splat_formats.splats import Splats
 from utils.errors import InputError
@@ -138,6 +139,9 @@ class _Run:
         self._start, self._dropped = shown.splats, shown.dropped
         if not self._start.count:
             raise InputError("the model holds no Gaussians that could be shown")
+        if self._settings.grids is None:  # version 1 has no place for exact values
+            self._start, limited = with_limited_colours(self._start)
+            Adjustments(colours_limited=limited).log()
         self._views = self._split_views()
         self._device = job.background.device
         views = view_gradient(

@@ -8,6 +8,7 @@ from splat_codec.model_file import MAX_LAYERS, ModelFile, decode, encode
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.file_description import describe, from_entries, to_entries
+from splat_formats.outliers import without_invisible
 from splat_formats.repairs import showable
 from splat_formats.scene import SplatScene
 from utils.errors import InputError
@@ -33,13 +34,14 @@ def scene_of(model: ModelFile) -> SplatScene:
 
 def write_f3dgs(path: Path, scene: SplatScene) -> tuple[str, ...]:
     """Quantises without training, at the quality "high", and writes the file."""
-    kept = showable(scene.splats)
-    if not kept.splats.count:
-        raise InputError(f"{path}: the model holds no Gaussians to store")
-    quantized = quantize_splats(kept.splats, QUALITIES[_QUALITY])
+    shown = showable(scene.splats)
+    kept, adjustments = without_invisible(shown.splats)
+    if not kept.count:
+        raise InputError(f"{path}: the model holds no Gaussians that an image can show")
+    quantized = quantize_splats(kept, QUALITIES[_QUALITY])
     settings = {"quality": _QUALITY, "training_free": True}
     metadata = describe(scene.splats, settings, **to_entries(scene.metadata))
     data = encode(ModelFile(quantized.splats, metadata))
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
-    return kept.notices
+    return tuple(filter(None, [*shown.notices, str(adjustments)]))

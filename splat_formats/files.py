@@ -56,7 +56,7 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
     if path.is_dir():
         raise InputError(f"{path}: this is {kind_of_folder(path)}")
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: an ordinary file is expected, to be read from any place")
+        raise InputError(f"{path}: a pipe or a device cannot be read: an ordinary file is expected")
     head = _head(path)
     chosen = _format_of_content(head)
     if chosen is None:

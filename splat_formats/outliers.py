@@ -42,14 +42,17 @@ class Adjustments:
     invisible_dropped: int = 0
     stored_exactly: int = 0
     """With one number or more beyond its grid."""
+    colours_limited: int = 0
+    """Where the file cannot hold such numbers (version 1)."""
 
     def __str__(self) -> str:
         parts = {
             "with an opacity clamped to where the sigmoid is 0 or 1": self.opacities_clamped,
             "dropped because no image can show them (alpha below 1/255)": self.invisible_dropped,
-            "with numbers far from all others stored exactly": self.stored_exactly,
+            "with numbers far from all others, stored exactly": self.stored_exactly,
+            "with colours far from all others, moved to the edge of the grid": self.colours_limited,
         }
-        return "; ".join(f"{count:,} Gaussians {what}" for what, count in parts.items() if count)
+        return "; ".join(f"Gaussians {what}: {count:,}" for what, count in parts.items() if count)
 
     def log(self) -> None:
         """Logs what was done, if anything was."""
@@ -97,6 +100,21 @@ def set_aside(splats: Splats) -> tuple[Splats, ExactValues]:
             stood_in[rows, places] = np.median(sample(columns), axis=0)[places]
         stand_ins[name] = stood_in.reshape(getattr(splats, name).shape)
     return replace(splats, **stand_ins), exact
+
+
+def with_limited_colours(splats: Splats) -> tuple[Splats, int]:
+    """Colours moved to where they are not far from all others; of how many Gaussians.
+
+    For a format without exact values, whose grids span all colours.
+    """
+    limited, moved = {}, np.zeros(splats.count, np.bool_)
+    for name in ("features_dc", "features_rest") if splats.count else ():
+        columns = splats.columns()[name]
+        low, high = _bounds(columns, name)
+        within = np.clip(columns, low, high)
+        moved |= (within != columns).any(axis=1)
+        limited[name] = within.reshape(getattr(splats, name).shape)
+    return replace(splats, **limited), int(np.count_nonzero(moved))
 
 
 def _bounds(columns: FloatArray, name: str) -> tuple[FloatArray, FloatArray]:

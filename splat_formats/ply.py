@@ -2,8 +2,7 @@
 """`point_cloud.ply`, the format that 3D Gaussian Splatting writes and every viewer reads.
 
 The writer's header and layout are exactly the usual ones, byte for byte: SIBR reads packed records
-without looking at the names. The reader accepts what is found in the wild: properties in any order
-and type, extra ones, no normals, ascii, either byte order.
+without looking at the names. The reader accepts what other programs write (docs/ply.md).
 """
 
 import os
@@ -35,6 +34,7 @@ _ROWS_PER_WRITE = 1 << 16  # 16 MB of rows: large enough for the disk, small bes
 # What Brush and Postshot write; the last one counts.
 _RENDER_MODE = re.compile(r"(?:SplatRenderMode:\s*(\w+)|antialiased:?\s+(\w+))$", re.IGNORECASE)
 _ANTIALIASED = ("mip", "1", "true")
+_NUMBER_DIGITS = 9
 _RENDER_MODE_LINE = "comment SplatRenderMode: mip"
 
 
@@ -134,6 +134,11 @@ def _smoothed(table: PlyTable, splats: Splats) -> tuple[Splats, tuple[str, ...]]
     """Mip-Splatting's filter as part of sizes and opacities, where the file has one."""
     if _SMOOTHING not in table.columns:
         return splats, ()
+    if _SCALE[2] not in table.columns:
+        raise InputError(
+            f"{table.path}: {_SMOOTHING} of 2D Gaussians (no property scale_2) is not supported: "
+            "what it stands for is unknown"
+        )
     smoothed = with_smoothing(splats, table.columns[_SMOOTHING])
     notice = f"{_SMOOTHING} (Mip-Splatting) is fused into scales and opacities"
     return smoothed, (notice,)
@@ -157,7 +162,8 @@ def _in_short(names: list[str]) -> list[str]:
     runs: list[list[str]] = []
     for name in names:
         stem, _, number = name.rpartition("_")
-        if runs and number.isdecimal() and runs[-1][-1] == f"{stem}_{int(number) - 1}":
+        is_number = number.isdecimal() and len(number) < _NUMBER_DIGITS
+        if runs and is_number and runs[-1][-1] == f"{stem}_{int(number) - 1}":
             runs[-1].append(name)
         else:
             runs.append([name])
@@ -176,9 +182,10 @@ def write_ply(path: str | os.PathLike[str], splats: Splats) -> None:
 
 
 def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> tuple[str, ...]:
-    """Writes the scene to `path`, whole or not at all; what viewers may not accept, in words.
+    """Writes the scene to `path`, whole or not at all.
 
-    Of a model with an origin, x, y and z are doubles in world coordinates.
+    Of a model with an origin, x, y and z are doubles in world coordinates, which not all viewers
+    can read: a notice is returned.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(_header(scene))

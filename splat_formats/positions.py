@@ -28,18 +28,17 @@ class Placed:
 
 def place(xyz: npt.NDArray[np.floating], scaling: FloatArray) -> Placed:
     """Positions (N, 3) in float32. Of doubles, an origin is taken out where the sizes of the
-    Gaussians, exp(`scaling`), need it; float32 comes out as it is, with a notice at most."""
+    Gaussians, exp(`scaling`), need it; what was rounded to float32 before comes out as it is."""
     share = coarse_share(xyz, scaling)
-    if xyz.dtype == np.float32:
-        notice = _already_coarse(share) if share > _TOLERATED_SHARE else None
-        return Placed(xyz.astype(np.float32, copy=False), NO_ORIGIN, notice)
     if share <= _TOLERATED_SHARE:
         return Placed(_to_float32(xyz), NO_ORIGIN, None)
+    if _are_float32(xyz):
+        return Placed(_to_float32(xyz), NO_ORIGIN, _already_coarse(share))
     origin = _middle(xyz)
     relative = xyz - np.array(origin)
     left = coarse_share(relative, scaling)
-    if left > share / 2:  # the model is too wide for float32, wherever its origin lies
-        return Placed(_to_float32(xyz), NO_ORIGIN, _already_coarse(share))
+    if left > share / 2:
+        return Placed(_to_float32(xyz), NO_ORIGIN, _too_wide(share))
     return Placed(_to_float32(relative), origin, _moved(origin))
 
 
@@ -66,6 +65,12 @@ def _middle(xyz: npt.NDArray[np.floating]) -> Origin:
     return float(rounded[0]), float(rounded[1]), float(rounded[2])
 
 
+def _are_float32(xyz: npt.NDArray[np.floating]) -> bool:
+    """Whether the positions were rounded to float32 before, whatever their type is now."""
+    rows = xyz[:: max(1, len(xyz) // _SAMPLE)]
+    return bool((_to_float32(rows) == rows)[np.isfinite(rows)].all())
+
+
 def _to_float32(values: npt.NDArray[np.floating]) -> FloatArray:
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values, np.float32)
@@ -76,6 +81,13 @@ def _already_coarse(share: float) -> str:
         f"positions lie so far from 0 that float32 is too coarse for the sizes of "
         f"{100 * share:.3g} % of the Gaussians: detail is lost already; export the model "
         "relative to an origin nearby"
+    )
+
+
+def _too_wide(share: float) -> str:
+    return (
+        f"positions spread so widely that float32 is too coarse for the sizes of "
+        f"{100 * share:.3g} % of the Gaussians, wherever the origin lies"
     )
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from splat_formats.outliers import MOST_OPACITY
 from splat_formats.splats import FloatArray, Splats
 
-OPAQUE = np.float32(18)  # a logit: its sigmoid in float32 is 1
+OPAQUE = np.float32(MOST_OPACITY)  # a logit: its sigmoid in float32 is 1
 # A flat Gaussian's log scale lies so far below its largest one: at 6e-6 of that size, no image
 # shows the thickness.
 FLATNESS = np.float32(12)
@@ -68,11 +69,10 @@ def showable(splats: Splats) -> Showable:
     if not reasons:
         return Showable(splats, clamped.notices, 0)
     lost = np.any(list(reasons.values()), axis=0)
-    columns = {field.name: getattr(splats, field.name)[~lost] for field in fields(splats)}
     parts = ", ".join(f"{rows.sum():,} with {reason}" for reason, rows in reasons.items())
     count = int(lost.sum())
     notice = f"dropped {gaussians(count)} that no image can show: {parts}"
-    return Showable(Splats(**columns), (*clamped.notices, notice), count)
+    return Showable(splats.rows(~lost), (*clamped.notices, notice), count)
 
 
 def flat_scale(scaling: FloatArray) -> FloatArray:

@@ -2,48 +2,69 @@
 """Coverage-guided fuzzing of the decoder: `python -m tests.fuzz_codec [-max_total_time=3600]`.
 
 Needs `pip install atheris`. Checksums are set right before decoding, so that damage reaches the
-code behind them; both kernels read every file and have to agree. Starts from the golden files and
-what earlier runs found to reach new code (golden/fuzz_corpus.zip, replayed by test_fuzz_corpus.py);
-anything but CorruptFile is a finding. `python -m tests.fuzz_codec published` does the same to the
-reader of the published code's files. A folder as argument keeps what is found.
+code behind them; both kernels read every file and have to agree, and all numbers have to be finite.
+Starts from the golden files and what earlier runs found to reach new code (golden/fuzz_corpus.zip,
+replayed by test_fuzz_corpus.py); anything but CorruptFile is a finding, and so is a file that takes
+more than MEMORY: beyond it, allocations fail. `python -m tests.fuzz_codec version1` starts from
+files of version 1 only, `version2` from those of version 2 only, and `published` does the same to
+the reader of the published code's files. A folder as argument keeps what is found.
 The process grows by about its input at each execution (the decoder alone does not): give
 `-runs=90000` and repeat.
 """
 
 import pickle
+import resource
 import sys
 import tempfile
 import zipfile
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import atheris
 import numpy as np
 
-with atheris.instrument_imports(include=["gaussian_compression"]):
+with atheris.instrument_imports(include=["splat_codec", "splat_formats"]):
     from tests.fuzz_inputs import one_input, one_published_input, unpacked
 
 GOLDEN = Path(__file__).parent / "golden"
+READERS = ("version1", "version2", "published")
+MEMORY = 2**31
+"""Bytes of address space beyond what the process has when fuzzing begins."""
 
 
 def main() -> None:
     """Fuzzes until stopped."""
-    arguments = [argument for argument in sys.argv if argument != "published"]
-    is_published = arguments != sys.argv
+    arguments = [argument for argument in sys.argv if argument not in READERS]
+    chosen = [argument for argument in sys.argv if argument in READERS]
     with tempfile.TemporaryDirectory() as corpus:
-        (write_pickles if is_published else write_files)(Path(corpus))
-        target = one_published_input if is_published else one_input
-        atheris.Setup([*arguments, "-max_len=20000", "-rss_limit_mb=2048", corpus], target)
+        if "published" in chosen:
+            write_pickles(Path(corpus))
+        else:
+            write_files(Path(corpus), [name.removeprefix("version") for name in chosen])
+        target = one_published_input if "published" in chosen else one_input
+        atheris.Setup([*arguments, "-max_len=20000", "-rss_limit_mb=4096", corpus], target)
+        limit_memory()
         atheris.Fuzz()
 
 
-def write_files(corpus: Path) -> None:
-    """What to start from: files as one_input takes them."""
+def limit_memory() -> None:
+    """From here on a MemoryError, which is a finding, for what asks for more than MEMORY."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def write_files(corpus: Path, versions: Sequence[str]) -> None:
+    """What to start from, as one_input takes it: files of these versions, or of all."""
     for path in GOLDEN.glob("good_*.f3dgs"):
-        (corpus / path.stem).write_bytes(unpacked(path.read_bytes()))
+        if not versions or any(f"_v{version}_" in path.name for version in versions):
+            (corpus / path.stem).write_bytes(unpacked(path.read_bytes()))
     with zipfile.ZipFile(GOLDEN / "fuzz_corpus.zip") as found:
-        found.extractall(corpus)
+        for name in found.namelist():
+            if not versions or str(found.read(name)[0]) in versions:
+                found.extract(name, corpus)
 
 
 def write_pickles(corpus: Path) -> None:

@@ -4,22 +4,42 @@
 import lzma
 import struct
 import zlib
+from collections.abc import Mapping
+
+import numpy as np
 
 from splat_codec.container import Container, pack_container, unpack_container
 from splat_codec.errors import CorruptFile
+from splat_codec.model_file import SECTION_NAMES
 from splat_formats.published_file import read_published_file
 from tests.both_kernels import decoded_alike
 
 PACKED = ("model", "tables")
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
+
+
+def _is_symbols(version: int, name: str) -> bool:
+    return version == 1 and name in SECTION_NAMES.values()
+
+
+def _plain(version: int, name: str, section: bytes) -> bytes:
+    if _is_symbols(version, name):
+        return lzma.decompress(section)
+    return zlib.decompress(section) if version == 2 and name in PACKED else section
+
+
+def _compressed(version: int, name: str, content: bytes) -> bytes:
+    if _is_symbols(version, name):
+        return lzma.compress(content, check=lzma.CHECK_NONE, filters=FILTERS)
+    return zlib.compress(content, 1) if version == 2 and name in PACKED else content
 
 
 def unpacked(data: bytes) -> bytes:
-    """A file as the fuzzer changes it: version, then each section inflated behind its length."""
+    """A file as the fuzzer changes it: version, then each section's content behind its length."""
     container = unpack_container(data)
     parts = [struct.pack("<H", container.version)]
     for name, section in container.sections.items():
-        is_packed = container.version == 2 and name in PACKED
-        content = zlib.decompress(section) if is_packed else section
+        content = _plain(container.version, name, section)
         parts.append(struct.pack("<8sI", name.encode(), len(content)) + content)
     return b"".join(parts)
 
@@ -37,8 +57,7 @@ def packed(data: bytes) -> bytes | None:
         if not text.isalnum():
             return None
         key = text.decode("ascii")
-        is_packed = version == 2 and key in PACKED
-        sections[key] = zlib.compress(content, 1) if is_packed else content
+        sections[key] = _compressed(version, key, content)
     return pack_container(Container(version, sections)) if len(sections) <= 64 else None
 
 
@@ -46,13 +65,18 @@ def one_input(data: bytes) -> None:
     """Raises only where the decoder does what it must not, or its two kernels do not agree."""
     for candidate in (data, packed(data)):
         if candidate is not None and (model := decoded_alike(candidate)) is not None:
-            model.values()
+            _require_finite(model.values())
 
 
 def one_published_input(data: bytes) -> None:
     """As one_input, for the pickle in a file of the published code."""
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
     try:
-        read_published_file(lzma.compress(data, check=lzma.CHECK_NONE, filters=filters))
+        splats = read_published_file(lzma.compress(data, check=lzma.CHECK_NONE, filters=FILTERS))
     except CorruptFile:
         return
+    _require_finite(splats.columns())
+
+
+def _require_finite(values: Mapping[str, np.ndarray]) -> None:
+    for name, array in values.items():
+        assert np.isfinite(array).all(), name

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """PLY files as other programs write them: lists, other types, other line ends, other elements."""
 
+import gzip
+import random
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +185,9 @@ def test_2d_gaussians_are_flat(tmp_path: Path) -> None:
     thickness = scene.splats.scaling[:, 2] - scene.splats.scaling[:, :2].max(axis=1)
     np.testing.assert_allclose(thickness, -12, atol=1e-5)
     assert "2D Gaussians" in scene.metadata.notices[0]
+    write_with_plyfile(tmp_path / "b.ply", columns | {"filter_3D": np.ones(3)})
+    with pytest.raises(InputError, match="filter_3D of 2D Gaussians"):
+        read_splats(tmp_path / "b.ply")
 
 
 @pytest.mark.parametrize(
@@ -213,3 +218,26 @@ def test_zeros_from_an_unfinished_file_are_reported(tmp_path: Path) -> None:
     scene = read_splats(tmp_path / "a.ply")
     assert scene.splats.count == 5
     assert "2 Gaussians with zeros only" in scene.metadata.notices[0]
+
+
+_PIECES = [b"list", b"uchar", b"double", b"half", b"999999999", b"vertex", b"x", b"nan", b"-1",
+           b"uint64", b"\n", b"ascii", b"binary_big_endian", b"element a 3\n", b"1e400",
+           b"property list uint64 double q\n"]  # fmt: skip
+
+
+def test_any_change_is_read_or_refused(tmp_path: Path) -> None:
+    faces = ["element face 2", "property uchar flag", "property list uchar int corners"]
+    rows = b"\7\3" + bytes(12) + b"\7\2" + bytes(8)
+    text = header(*vertex_lines(), encoding="ascii") + "\n".join(text_rows()).encode()
+    binary = header(*faces, *vertex_lines()) + rows + matrix().tobytes()
+    generator = random.Random(0)
+    results = set()
+    for number in range(150):
+        data = bytearray((text, binary, gzip.compress(binary, 1))[number % 3])
+        at = generator.randrange(min(len(data), 700))
+        data[at : at + generator.randrange(10)] = generator.choice([*_PIECES, b"", b"\xff"])
+        try:
+            results.add(read_splats(write(tmp_path / "a.ply", bytes(data))).splats.count)
+        except InputError:
+            results.add("refused")
+    assert {3, "refused"} <= results

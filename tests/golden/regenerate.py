@@ -8,6 +8,7 @@ A file of a published version never changes: readers of today have to read it fo
 import csv
 import hashlib
 import io
+import struct
 import zlib
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from splat_codec.container import Container, pack_container, unpack_container
 from splat_codec.model_file import ModelFile, decode, encode, in_file_order
 from tests.test_codec import random_model as random_version_1
 from tests.test_grid_codec import random_model as random_version_2
+from tests.test_grid_codec import with_exact_values
 from utils.files import write_text
 
 FOLDER = Path(__file__).parent
@@ -32,6 +34,8 @@ def good_files() -> dict[str, bytes]:
     for degree in range(4):
         model = random_version_2(120, degree, seed=degree)
         files[f"good_v2_sh{degree}"] = encode(ModelFile(model, {"generator": "golden"}))
+    exact = with_exact_values(random_version_2(90, 1, seed=9))
+    files["good_v2_exact"] = encode(ModelFile(exact, {"generator": "golden"}))
     files["good_v2_empty"] = encode(ModelFile(random_version_2(0, 3)))
     return files
 
@@ -50,6 +54,11 @@ def bad_files(good: dict[str, bytes]) -> dict[str, bytes]:
         lie[1:5] = count.to_bytes(4, "little")
         return zlib.compress(bytes(lie), 9)
 
+    def beyond_float32() -> bytes:
+        lie = model.copy()
+        lie[32:36] = struct.pack("<f", 3e38)  # the cell
+        return zlib.compress(bytes(lie), 9)
+
     return {
         "bad_cut_short": data[: len(data) // 2],
         "bad_left_over": data + b"\0",
@@ -62,8 +71,19 @@ def bad_files(good: dict[str, bytes]) -> dict[str, bytes]:
         "bad_words_missing": changed(rans0=sections["rans0"][:-2]),
         "bad_words_left_over": changed(rans1=sections["rans1"] + b"\0\0"),
         "bad_bits_missing": changed(bits1=sections["bits1"][:-1]),
+        "bad_exact_order": changed(exact0=struct.pack("<2I2B2f", 3, 3, 5, 4, 1, 1)),
+        "bad_exact_nan": changed(exact0=struct.pack("<IBf", 3, 5, float("nan"))),
+        "bad_cell_too_large": changed(model=beyond_float32()),
+        "bad_v1_many": lying_version_1(good["good_v1_sh0"]),
         "bad_tables_bomb": changed(tables=zlib.compress(bytes(10**6), 9)),
     }
+
+
+def lying_version_1(data: bytes) -> bytes:
+    """A file of version 1 that promises more Gaussians than one of its size may hold."""
+    sections = dict(unpack_container(data).sections)
+    sections["model"] = (2**21).to_bytes(4, "little") + sections["model"][4:]
+    return pack_container(Container(1, sections))
 
 
 def read_table(path: Path) -> dict[str, dict[str, str]]:
