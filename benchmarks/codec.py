@@ -28,6 +28,7 @@ from benchmarks.codec_targets import all_targets, print_targets
 from benchmarks.models import DATA, MILLION, PHOTOGRAPHS, PLYS, read_model
 from splat_formats.design_grids import QUALITIES
 from splat_formats.splats import Splats
+from utils.files import write_json
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     print_targets(targets)
     figures["targets"] = [asdict(target) for target in targets]
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+        write_json(args.json, figures)
 
 
 def build_parser() -> ArgumentParser:

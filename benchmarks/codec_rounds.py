@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What compress.py makes of fox_model in so many rounds, with each of its presets."""
 
-import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from gaussian_compression.report import CompressionReport, read_report, report_path
 
 ROOT = Path(__file__).parents[1]
 PRESETS = ("fast3dgs", "compact")
@@ -25,7 +26,7 @@ def run_rounds(data: Path, rounds: int, work: Path, flags: list[str]) -> dict[st
         if before is not None and before.exists():
             checkpoints.parent.mkdir(parents=True, exist_ok=True)
             before.rename(checkpoints)
-        if not (folder / "compressed" / "report.json").exists():
+        if not report_path(folder).exists():
             command: list[str | Path] = [
                 *(sys.executable, "compress.py", "-s", data.resolve() / "fox", "-m", folder),
                 *("--pretrained_dir", data.resolve() / "fox_model", "--preset", preset),
@@ -40,11 +41,9 @@ def run_rounds(data: Path, rounds: int, work: Path, flags: list[str]) -> dict[st
 
 def read_rounds(folders: dict[str, Path]) -> dict[str, Any]:
     """Figures of both presets, from their folders' reports; ValueError if these do not match."""
-    reports = {
-        preset: json.loads((folder / "compressed" / "report.json").read_text())
-        for preset, folder in folders.items()
+    figures = {
+        preset: _figures(read_report(report_path(folder))) for preset, folder in folders.items()
     }
-    figures = {preset: _figures(report) for preset, report in reports.items()}
     for name in ("rounds", "start_gaussians", "gaussians"):
         found = {preset: row[name] for preset, row in figures.items()}
         if len(set(found.values())) > 1:
@@ -56,14 +55,14 @@ def read_rounds(folders: dict[str, Path]) -> dict[str, Any]:
     return figures
 
 
-def _figures(report: dict[str, Any]) -> dict[str, Any]:
-    compressed = report["compressed"]
+def _figures(report: CompressionReport) -> dict[str, Any]:
+    compressed = report.compressed
     return {
-        "rounds": report["stopping"]["shipped_round"],
-        "start_gaussians": report["start"]["gaussians"],
-        "gaussians": compressed["gaussians"],
-        "bytes": compressed["bytes"],
-        "psnr": compressed["test"]["psnr"],
-        "ssim": compressed["test"]["ssim"],
-        "cpu_minutes": sum(stage["cpu_seconds"] for stage in report["stages"]) / 60,
+        "rounds": report.stopping.shipped_round if report.stopping else None,
+        "start_gaussians": report.start.gaussians,
+        "gaussians": compressed.gaussians,
+        "bytes": compressed.bytes,
+        "psnr": compressed.test.psnr,
+        "ssim": compressed.test.ssim,
+        "cpu_minutes": sum(stage.cpu_seconds for stage in report.stages) / 60,
     }

@@ -12,7 +12,6 @@ one step     the same for the middle step of each plane, for ways too slow for a
              in one call with a matrix of probabilities; a call for each token
 """
 
-import json
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from splat_codec import kernels
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
 from splat_formats.design_grids import QUALITIES, quantize_splats
+from utils.files import write_json
 
 try:
     from benchmarks import entropy_ways as ways
@@ -175,7 +175,7 @@ def main() -> None:
             model = quantize_splats(chosen, QUALITIES["high"]).splats
             figures[name] = compare(model, args.rounds)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+        write_json(args.json, figures)
 
 
 if __name__ == "__main__":

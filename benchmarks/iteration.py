@@ -45,6 +45,7 @@ from scene.densification import accumulate
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import take_step
 from scene.raw_parameters import RawParameters
+from utils.files import write_json
 from utils.image_utils import to_u8
 
 CPU = torch.device("cpu")
@@ -233,7 +234,7 @@ def main() -> None:
         report = {name: {loop: run_alone(options, name, loop) for loop in STEPS} for name in names}
         report["machine"] = describe_machine()
     if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report)
 
 
 def print_figures(title: str, figures: dict[str, Any]) -> None:
