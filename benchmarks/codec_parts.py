@@ -10,7 +10,7 @@ from splat_codec.grid_file import record_layers
 from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import MATRIX_UNIT, Transform
 from splat_codec.histograms import design_tables
-from splat_formats.design_grids import QUALITIES, Precision, quantize_splats
+from splat_formats.design_grids import QUALITIES, GridSteps, quantize_splats
 from splat_formats.splats import Splats
 
 
@@ -49,11 +49,11 @@ def saved_by_contexts(model: GridSplats) -> float:
 
 
 def _quantized(splats: Splats, **changes: float) -> GridSplats:
-    precision: Precision = replace(QUALITIES["high"], **changes)  # type: ignore[arg-type]
+    precision: GridSteps = replace(QUALITIES["high"], **changes)  # type: ignore[arg-type]
     return quantize_splats(splats, precision).splats
 
 
-def _untransformed(splats: Splats, precision: Precision) -> GridSplats:
+def _untransformed(splats: Splats, precision: GridSteps) -> GridSplats:
     """The model with the nearest integers of the channels themselves."""
     quantized = quantize_splats(splats, precision)
     model = quantized.splats

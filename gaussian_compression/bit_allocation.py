@@ -25,7 +25,7 @@ from splat_codec.grids import (
     PositionGrid,
 )
 from splat_formats.decoded import to_splats
-from splat_formats.design_grids import Precision, design_grids, robust_box
+from splat_formats.design_grids import GridSteps, design_grids, robust_box
 from splat_formats.snap_to_grids import snap_to_grids
 from splat_formats.splats import FloatArray, Splats
 
@@ -45,7 +45,7 @@ Float64s = npt.NDArray[np.float64]
 
 
 def fit_grids(
-    splats: Splats, sensitivity: Splats, tolerance: float, start: Precision
+    splats: Splats, sensitivity: Splats, tolerance: float, start: GridSteps
 ) -> tuple[Grids, Integers]:
     """Grids on which each number adds `tolerance` to the images' errors, and the classes.
 

@@ -21,9 +21,9 @@ from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import (
     CLASSES,
     MATRIX_UNIT,
+    EvenGrid,
     Grids,
     Integers,
-    Line,
     LinearRule,
 )
 
@@ -296,11 +296,11 @@ def _int32(values: Tensor) -> Integers:
     return values.cpu().numpy().astype(np.int32)
 
 
-def _line_symbols(line: Line, values: Tensor) -> Tensor:
+def _line_symbols(line: EvenGrid, values: Tensor) -> Tensor:
     return ((values - line.minimum) / line.step).round_().clamp_(0, line.levels - 1).int()
 
 
-def _line_values(line: Line, symbols: Tensor) -> Tensor:
+def _line_values(line: EvenGrid, symbols: Tensor) -> Tensor:
     return symbols.float() * line.step + line.minimum
 
 

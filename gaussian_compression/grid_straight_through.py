@@ -22,10 +22,11 @@ from scene.raw_parameters import RawParameters
 from splat_codec.exact_values import ExactValues
 from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import MATRIX_UNIT, LinearRule
+from splat_codec.rounding import rows_beyond_cells
 from splat_formats.axes import with_ordered_axes
-from splat_formats.design_grids import Precision, order_in_layers
+from splat_formats.design_grids import GridSteps, order_in_layers
 from splat_formats.outliers import Adjustments, set_aside, with_clamped_opacity
-from splat_formats.snap_to_grids import rows_beyond_cells, snap_to_grids
+from splat_formats.snap_to_grids import snap_to_grids
 from splat_formats.splats import Splats
 from utils.optional_modules import installed
 
@@ -162,7 +163,7 @@ def fitted_quantizer(
     splats, exact = set_aside(with_clamped_opacity(raw.to_splats())[0])
     measured = _sensitivity_of_grids(sensitivity.per_parameter.to_splats(), exact)
     start = replace(
-        Precision(),
+        GridSteps(),
         weight_exponent=settings.weight_exponent,
         deadzone=settings.deadzone,
         layer_fraction=settings.layer_fraction,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +20,7 @@ from gaussian_renderer.photometric import photometric_loss
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
+from utils.optional_modules import load
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,4 @@ def view_gradient(
 
 
 def _fused_loss_installed() -> bool:
-    if find_spec("fused_ssim") is None:
-        return False
-    import fused_ssim
-
-    return hasattr(fused_ssim, "l1_ssim_value_and_gradient")
+    return hasattr(load("fused_ssim"), "l1_ssim_value_and_gradient")

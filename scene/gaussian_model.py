@@ -39,6 +39,7 @@ from utils.general_utils import (
     strip_symmetric,
 )
 from utils.graphics_utils import BasicPointCloud
+from utils.optional_modules import load_required
 from utils.sh_utils import RGB2SH
 
 # Optimiser group -> attribute, in the order of the groups, which is that of RawParameters.
@@ -445,11 +446,12 @@ class GaussianModel:
 
 def _initial_log_scaling(points: Tensor) -> Tensor:
     """Log of the root mean squared distance to the three nearest neighbours, on all axes."""
-    from simple_knn._C import distCUDA2
-
     if points.shape[0] < 4:
         raise InputError(
             f"the initial point cloud needs at least 4 points, but it has {points.shape[0]}"
         )
-    spacing = distCUDA2(points).clamp_min(MIN_SQUARED_SPACING).sqrt()
+    simple_knn = load_required(
+        "simple_knn._C", "starting a model from points", "pip install submodules/simple-knn"
+    )
+    spacing = simple_knn.distCUDA2(points).clamp_min(MIN_SQUARED_SPACING).sqrt()
     return spacing.log().unsqueeze(-1).repeat(1, 3)

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from scene.kernel_adam import adam
 from utils.errors import InputError
+from utils.optional_modules import load_required
 
 EPSILON = 1e-15
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -72,14 +73,14 @@ def check_optimizer_type(optimizer_type: str) -> None:
 
 
 def _sparse_adam_class() -> Callable[..., Optimizer]:
-    try:
-        from diff_gaussian_rasterization import SparseGaussianAdam
-    except ImportError as error:
+    install = "pip install submodules/diff-gaussian-rasterization"
+    package: Any = load_required("diff_gaussian_rasterization", "sparse_adam", install)
+    if not hasattr(package, "SparseGaussianAdam"):
         raise InputError(
             "sparse_adam needs a diff_gaussian_rasterization that exports SparseGaussianAdam, "
-            "but the installed one does not: pip install submodules/diff-gaussian-rasterization"
-        ) from error
-    return SparseGaussianAdam
+            f"but the installed one does not: {install}"
+        )
+    return package.SparseGaussianAdam
 
 
 def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor) -> None:

@@ -10,8 +10,8 @@ from splat_codec.errors import CorruptFile
 from splat_codec.grids import (
     CLASSES,
     MAX_LEVELS,
+    EvenGrid,
     Grids,
-    Line,
     LinearRule,
     PositionGrid,
     PrecisionRule,
@@ -92,15 +92,15 @@ def _unpack_rule(take: Take, factors: int) -> LinearRule:
     return LinearRule(bias, tuple(rest), most)
 
 
-def _pack_line(line: Line) -> bytes:
+def _pack_line(line: EvenGrid) -> bytes:
     return struct.pack("<2fH", line.minimum, line.step, line.levels)
 
 
-def _unpack_line(take: Take, section: str) -> Line:
+def _unpack_line(take: Take, section: str) -> EvenGrid:
     minimum, step, levels = _numbers(take, "2fH")
     if levels > MAX_LEVELS:
         raise CorruptFile(section, f"a grid of {levels} levels, at most {MAX_LEVELS} allowed")
-    return Line(minimum, step, levels)
+    return EvenGrid(minimum, step, levels)
 
 
 def _unpack_matrix(take: Take, size: int) -> Transform:

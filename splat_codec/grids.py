@@ -22,6 +22,8 @@ MAX_POSITION_BITS = 21
 MAX_SHIFT = 15
 MAX_LEVELS = 1 << 12
 MATRIX_UNIT = 1 << 12
+GREATEST_SYMBOL = 2**15 - 1
+"""Of colours, and of magnitudes of SH."""
 MAX_ROTATION_STEP = 2.0**32
 """So that squares of components are finite, too."""
 
@@ -88,7 +90,7 @@ class PrecisionRule:
 
 
 @dataclass(frozen=True)
-class Line:
+class EvenGrid:
     """An even grid: minimum + step x symbol, symbols 0 ... levels - 1; float32 numbers."""
 
     minimum: float
@@ -132,9 +134,11 @@ class Transform:
 
     def forward(self, values: FloatArray) -> FloatArray:
         """Coordinates (N, C), before division by a step, whose inverse comes close to values."""
-        return values @ np.linalg.inv(self.matrix.astype(np.float64) / MATRIX_UNIT).astype(
-            np.float32
-        )
+        return values @ self.inverse_matrix()
+
+    def inverse_matrix(self) -> FloatArray:
+        """(C, C): of the matrix as it is applied, in units of MATRIX_UNIT."""
+        return np.linalg.inv(self.matrix.astype(np.float64) / MATRIX_UNIT).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,8 @@ class Grids:
 
     sh_degree: int
     position: PositionGrid
-    opacity: Line
-    scale: Line
+    opacity: EvenGrid
+    scale: EvenGrid
     precision: PrecisionRule
     rotation_step: float
     rotation_shift: LinearRule
@@ -174,6 +178,10 @@ class Grids:
 
     def __post_init__(self) -> None:
         _check(self)
+
+    def sh_steps_per_unit(self) -> FloatArray:
+        """(CLASSES,): one unit of a transformed SH coefficient in steps of each class."""
+        return 1 / (np.array(self.sh_steps, np.float32) * np.float32(MATRIX_UNIT))
 
     @property
     def sh_channels(self) -> int:

@@ -20,18 +20,19 @@ from splat_codec.grids import (
     MAX_LEVELS,
     MAX_POSITION_BITS,
     MAX_SHIFT,
+    EvenGrid,
     Grids,
     Integers,
-    Line,
     LinearRule,
     PositionGrid,
     PrecisionRule,
     Transform,
 )
 from splat_codec.order import compact_morton_codes
+from splat_codec.rounding import cells_of
 from splat_formats.axes import with_ordered_axes
 from splat_formats.outliers import middle, sample, set_aside
-from splat_formats.snap_to_grids import cells_of, higher_sh, snap_to_grids
+from splat_formats.snap_to_grids import higher_sh, snap_to_grids
 from splat_formats.splats import FloatArray, Splats
 
 _UNIT = 1 << 16  # of the integer rules
@@ -39,7 +40,7 @@ MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the st
 
 
 @dataclass(frozen=True)
-class Precision:
+class GridSteps:
     """Steps at the median Gaussian's precision class, and how they follow the classes."""
 
     sh_step: float = 1 / 32
@@ -71,10 +72,10 @@ class Precision:
 
 
 QUALITIES = {
-    "high": Precision(),
-    "medium": Precision(sh_step=1 / 15, dc_step=1 / 10, rotation_step=1 / 20, scale_step=1 / 11,
+    "high": GridSteps(),
+    "medium": GridSteps(sh_step=1 / 15, dc_step=1 / 10, rotation_step=1 / 20, scale_step=1 / 11,
                         opacity_step=1 / 8, position_step=0.16),
-    "low": Precision(sh_step=1 / 8, dc_step=1 / 7, rotation_step=1 / 14, scale_step=1 / 7,
+    "low": GridSteps(sh_step=1 / 8, dc_step=1 / 7, rotation_step=1 / 14, scale_step=1 / 7,
                      opacity_step=1 / 5, position_step=0.25),
 }  # fmt: skip
 
@@ -90,7 +91,7 @@ class Quantized:
 
 
 def quantize_splats(
-    splats: Splats, precision: Precision, weights: npt.NDArray[np.float64] | None = None
+    splats: Splats, steps: GridSteps, weights: npt.NDArray[np.float64] | None = None
 ) -> Quantized:
     """The model in integers, in file order; opacities are within MOST_OPACITY.
 
@@ -98,36 +99,36 @@ def quantize_splats(
     the place of the closed form where it is wrong, at the cost of storing the differences.
     """
     ordered, exact = set_aside(with_ordered_axes(splats))
-    grids, classes = design_grids(ordered, precision, weights)
-    on_grids = snap_to_grids(ordered, grids, precision.deadzone, classes, exact)
-    order, layer_ends = order_in_layers(on_grids, precision.layer_fraction)
+    grids, classes = design_grids(ordered, steps, weights)
+    on_grids = snap_to_grids(ordered, grids, steps.deadzone, classes, exact)
+    order, layer_ends = order_in_layers(on_grids, steps.layer_fraction)
     return Quantized(on_grids.reordered(order, layer_ends), order)
 
 
 def design_grids(
-    splats: Splats, precision: Precision, weights: npt.NDArray[np.float64] | None
+    splats: Splats, steps: GridSteps, weights: npt.NDArray[np.float64] | None
 ) -> tuple[Grids, Integers]:
     """The grids, and each Gaussian's precision class."""
-    scale = _line(splats.scaling, precision.scale_step)
-    opacity = _line(splats.opacity, precision.opacity_step)
-    position = _position_grid(splats, precision, scale)
-    rule = _precision_rule(splats, precision, (opacity, scale, position))
+    scale = _line(splats.scaling, steps.scale_step)
+    opacity = _line(splats.opacity, steps.opacity_step)
+    position = _position_grid(splats, steps, scale)
+    rule = _precision_rule(splats, steps, (opacity, scale, position))
     o, s = opacity.symbols(splats.opacity[:, 0]), scale.symbols(splats.scaling)
     cells = cells_of(splats.xyz, position) >> (position.bits - position.coarse_bits)
     classes = rule.apply(o, s, cells)
     if weights is not None:
-        classes = _measured_classes(weights, precision)
-    dc_step, dc_low, dc_transform = _dc_grid(splats, precision)
-    sh_steps, sh_transform = _sh_grid(splats, precision, classes)
-    per_class = round(_UNIT / 2 * precision.dc_class_power)
+        classes = _measured_classes(weights, steps)
+    dc_step, dc_low, dc_transform = _dc_grid(splats, steps)
+    sh_steps, sh_transform = _sh_grid(splats, steps, classes)
+    per_class = round(_UNIT / 2 * steps.dc_class_power)
     grids = Grids(
         sh_degree=splats.sh_degree,
         position=position,
         opacity=opacity,
         scale=scale,
         precision=rule,
-        rotation_step=precision.rotation_step / 8,
-        rotation_shift=_rotation_shift(precision, scale),
+        rotation_step=steps.rotation_step / 8,
+        rotation_shift=_rotation_shift(steps, scale),
         dc_step=dc_step,
         dc_low=dc_low,
         dc_transform=dc_transform,
@@ -138,27 +139,27 @@ def design_grids(
     return grids, classes
 
 
-def _line(values: FloatArray, step: float) -> Line:
+def _line(values: FloatArray, step: float) -> EvenGrid:
     """A grid over all of the values; wider steps where it would have too many levels."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     step = max(step, (high - low) / (MAX_LEVELS - 2))
     levels = max(2, int((high - low) / step) + 2)
-    return Line(float(np.float32(low)), float(np.float32(step)), levels)
+    return EvenGrid(float(np.float32(low)), float(np.float32(step)), levels)
 
 
-def _position_grid(splats: Splats, precision: Precision, scale: Line) -> PositionGrid:
+def _position_grid(splats: Splats, steps: GridSteps, scale: EvenGrid) -> PositionGrid:
     """Cells as fine as the finest Gaussians need, over a box that leaves far outliers aside."""
     count = splats.count
-    wanted = _wanted_position_step(splats, precision)
+    wanted = _wanted_position_step(splats, steps)
     finest = float(np.quantile(sample(wanted), 0.02)) if count else 0.0
     low, high = robust_box(splats.xyz)
     extent = float((high - low).max())
-    bits = precision.position_bits or MAX_POSITION_BITS
-    if finest > 0 and precision.position_bits is None:
+    bits = steps.position_bits or MAX_POSITION_BITS
+    if finest > 0 and steps.position_bits is None:
         bits = int(np.clip(np.ceil(np.log2(max(extent, 1e-30) / finest + 1)), 1, MAX_POSITION_BITS))
     cell = max(extent / (2**bits - 1), 1e-30)
     coarse = int(np.clip(round(np.log2(max(count, 1)) / 2 + 0.5), 1, bits))
-    shift = _position_shift(precision, scale, cell, bits - coarse)
+    shift = _position_shift(steps, scale, cell, bits - coarse)
     return PositionGrid(
         (float(low[0]), float(low[1]), float(low[2])), float(np.float32(cell)), bits, coarse, shift
     )
@@ -179,18 +180,18 @@ def robust_box(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
     )
 
 
-def _wanted_position_step(splats: Splats, precision: Precision) -> npt.NDArray[np.float64]:
-    powers = np.array(precision.position_powers)
-    return precision.position_step * np.exp(
+def _wanted_position_step(splats: Splats, steps: GridSteps) -> npt.NDArray[np.float64]:
+    powers = np.array(steps.position_powers)
+    return steps.position_step * np.exp(
         np.clip(splats.scaling.astype(np.float64) @ powers, -80, 80)
     )
 
 
-def _position_shift(precision: Precision, scale: Line, cell: float, most: int) -> LinearRule:
+def _position_shift(steps: GridSteps, scale: EvenGrid, cell: float, most: int) -> LinearRule:
     """Drops as many low bits as keep a Gaussian's position step near what it needs."""
-    powers = np.array(precision.position_powers)
-    per_class = precision.position_class_power / 2
-    constant = np.log2(precision.position_step / cell) + powers.sum() * scale.minimum / np.log(2)
+    powers = np.array(steps.position_powers)
+    per_class = steps.position_class_power / 2
+    constant = np.log2(steps.position_step / cell) + powers.sum() * scale.minimum / np.log(2)
     constant += 0.5 - per_class * MIDDLE_CLASS
     factors = (per_class, *(powers * scale.step / np.log(2)))
     return LinearRule(
@@ -200,32 +201,32 @@ def _position_shift(precision: Precision, scale: Line, cell: float, most: int) -
     )
 
 
-def _rotation_shift(precision: Precision, scale: Line) -> LinearRule:
+def _rotation_shift(steps: GridSteps, scale: EvenGrid) -> LinearRule:
     """Elongated Gaussians are turned finely, round ones hardly at all."""
-    per_class = precision.rotation_class_power / 2
-    per_ratio = precision.rotation_power * scale.step / np.log(2)
-    constant = 3.5 - per_class * MIDDLE_CLASS + precision.rotation_power * 2.5
+    per_class = steps.rotation_class_power / 2
+    per_ratio = steps.rotation_power * scale.step / np.log(2)
+    constant = 3.5 - per_class * MIDDLE_CLASS + steps.rotation_power * 2.5
     factors = (per_class, -per_ratio, 0.0, per_ratio)
     return LinearRule(round(constant * _UNIT), tuple(round(f * _UNIT) for f in factors), 7)
 
 
 def _precision_rule(
-    splats: Splats, precision: Precision, lines: tuple[Line, Line, PositionGrid]
+    splats: Splats, steps: GridSteps, lines: tuple[EvenGrid, EvenGrid, PositionGrid]
 ) -> PrecisionRule:
     """The closed form in integers: classes from opacity, scales and distance from the middle."""
     opacity, scale, position = lines
     xyz = sample(splats.xyz)
-    factor = -2 * precision.weight_exponent * _UNIT  # classes per octave of weight
+    factor = -2 * steps.weight_exponent * _UNIT  # classes per octave of weight
     alpha = 1 / (1 + np.exp(-(opacity.minimum + opacity.step * np.arange(opacity.levels))))
-    by_opacity = factor * 2 * precision.opacity_power / 2 * 2 * np.log2(alpha) / 2
-    size = factor * np.array(precision.size_powers) * scale.step / np.log(2)
+    by_opacity = factor * 2 * steps.opacity_power / 2 * 2 * np.log2(alpha) / 2
+    size = factor * np.array(steps.size_powers) * scale.step / np.log(2)
     cells = cells_of(xyz, position) >> (position.bits - position.coarse_bits)
     centre = np.median(cells, axis=0).astype(int) if splats.count else np.zeros(3, int)
     distance = np.linalg.norm(cells - centre, axis=1)
     unit = max(float(np.median(distance)) if splats.count else 1.0, 1.0)
     radii = np.unique(np.rint(unit * 2.0 ** (np.arange(-4, 13) / 3)).astype(int))
     middles = np.r_[0, np.sqrt(radii[:-1] * radii[1:]), radii[-1]]
-    by_shell = -factor * precision.distance_power * np.log2(1 + (middles / unit) ** 2)
+    by_shell = -factor * steps.distance_power * np.log2(1 + (middles / unit) ** 2)
     rule = PrecisionRule(
         tuple(np.rint(by_opacity).astype(int).tolist()),
         tuple(np.rint(size).astype(int).tolist()),
@@ -237,7 +238,7 @@ def _precision_rule(
 
 
 def _centred(
-    rule: PrecisionRule, splats: Splats, lines: tuple[Line, Line], cells: Integers
+    rule: PrecisionRule, splats: Splats, lines: tuple[EvenGrid, EvenGrid], cells: Integers
 ) -> PrecisionRule:
     """The rule shifted so that the median of the sample, at `cells`, has the middle class."""
     if not splats.count:
@@ -254,21 +255,21 @@ def _centred(
     return replace(rule, by_opacity=tuple(entry + offset for entry in rule.by_opacity))
 
 
-def _measured_classes(weights: npt.NDArray[np.float64], precision: Precision) -> Integers:
+def _measured_classes(weights: npt.NDArray[np.float64], steps: GridSteps) -> Integers:
     """Classes from known weights; the median of those that are seen at all has the middle one."""
     seen = weights > 0
     floor = float(np.quantile(weights[seen], 0.001)) if seen.any() else 1.0
     octaves = np.log2(np.maximum(weights, floor))
     middle = float(np.median(octaves[seen])) if seen.any() else 0.0
-    classes = MIDDLE_CLASS - 2 * precision.weight_exponent * (octaves - middle)
+    classes = MIDDLE_CLASS - 2 * steps.weight_exponent * (octaves - middle)
     return np.clip(np.rint(classes), 0, CLASSES - 1).astype(np.int32)
 
 
-def _dc_grid(splats: Splats, precision: Precision) -> tuple[float, tuple[int, int, int], Transform]:
+def _dc_grid(splats: Splats, steps: GridSteps) -> tuple[float, tuple[int, int, int], Transform]:
     dc = splats.features_dc[:, 0]
     chosen = sample(dc)
     transform = _decorrelating(chosen - chosen.mean(axis=0) if splats.count else chosen, 3)
-    step = np.float32(precision.dc_step / 8)
+    step = np.float32(steps.dc_step / 8)
     low = np.zeros(3, int)
     if splats.count:
         low = np.floor(transform.forward(dc).min(axis=0) / step).astype(int) - 1
@@ -277,14 +278,14 @@ def _dc_grid(splats: Splats, precision: Precision) -> tuple[float, tuple[int, in
 
 
 def _sh_grid(
-    splats: Splats, precision: Precision, classes: Integers
+    splats: Splats, steps: GridSteps, classes: Integers
 ) -> tuple[tuple[float, ...], Transform]:
-    steps = precision.sh_step * 2.0 ** ((np.arange(CLASSES) - MIDDLE_CLASS) / 2)
+    by_class = steps.sh_step * 2.0 ** ((np.arange(CLASSES) - MIDDLE_CLASS) / 2)
     sh = sample(higher_sh(splats))
     # In steps: what the coder sees. Gaussians with wide steps have little to say.
-    in_steps = sh / steps.astype(np.float32)[sample(classes), None]
+    in_steps = sh / by_class.astype(np.float32)[sample(classes), None]
     transform = _decorrelating(in_steps, sh.shape[1])
-    return tuple(float(step) for step in (steps / MATRIX_UNIT).astype(np.float32)), transform
+    return tuple(float(step) for step in (by_class / MATRIX_UNIT).astype(np.float32)), transform
 
 
 def _decorrelating(values: FloatArray, channels: int) -> Transform:

@@ -6,25 +6,19 @@ import numpy.typing as npt
 
 from splat_codec.exact_values import FIRST_CHANNELS, NONE, ExactValues
 from splat_codec.grid_splats import GridSplats
-from splat_codec.grids import MATRIX_UNIT, Grids, Integers, PositionGrid
+from splat_codec.grids import GREATEST_SYMBOL, Grids, Integers
+from splat_codec.rounding import (
+    cells_of,
+    dc_symbols,
+    limited_dc,
+    rotation_symbols,
+    rows_beyond_cells,
+    scale_symbols,
+    sh_symbols,
+)
 from splat_formats.splats import FloatArray, Splats
 
 _ROWS_AT_ONCE = 1 << 13  # what a processor's cache holds
-
-
-def cells_of(xyz: FloatArray, grid: PositionGrid) -> Integers:
-    """The cells (N, 3) of centres (N, 3), at the edge for those beyond it."""
-    with np.errstate(over="ignore"):  # infinity is beyond the cells, too
-        scaled = (xyz - np.array(grid.origin, np.float32)) / np.float32(grid.cell)
-    return np.clip(np.floor(scaled), 0, 2**grid.bits - 1).astype(np.int32)
-
-
-def rows_beyond_cells(xyz: FloatArray, grid: PositionGrid) -> Integers:
-    """The rows, ascending, whose centres (N, 3) no cell holds."""
-    box = np.float32(grid.cell) * 2.0**grid.bits
-    with np.errstate(over="ignore"):
-        offset = xyz - np.array(grid.origin, np.float32)
-    return np.flatnonzero(((offset < 0) | (offset > box)).any(axis=1)).astype(np.int32)
 
 
 def snap_to_grids(
@@ -35,13 +29,13 @@ def snap_to_grids(
     `exact` are numbers in whose place `splats` has stand-ins. Colours that the integers do not
     reach are stored exactly too.
     """
-    scale = grids.scale.symbols(splats.scaling)
+    scale = scale_symbols(splats.scaling, grids.scale)
     axes = (classes, *scale.T)
     dropped = grids.position.shift.apply(*axes)[:, None]
     xyz = cells_of(splats.xyz, grids.position) >> dropped << dropped
     far = rows_beyond_cells(splats.xyz, grids.position)
-    turns = np.float32(grids.rotation_step) * (1 << grids.rotation_shift.apply(*axes))[:, None]
-    dc, dc_beyond = _dc_symbols(splats, grids, classes)
+    dc = dc_symbols(splats.features_dc[:, 0], grids, grids.dc_shift.apply(classes))
+    dc_beyond = np.flatnonzero((limited_dc(dc) != dc).any(axis=1))
     sh, sh_beyond = _sh_symbols(splats, grids, deadzone, classes)
     for name, rows in (("features_dc", dc_beyond), ("features_rest", sh_beyond)):
         if len(rows):
@@ -52,8 +46,8 @@ def snap_to_grids(
         opacity=grids.opacity.symbols(splats.opacity[:, 0]),
         scale=scale,
         precision=classes,
-        rotation=np.rint(splats.rotation[:, 1:] / turns).astype(np.int32),
-        dc=dc,
+        rotation=rotation_symbols(splats.rotation, grids, grids.rotation_shift.apply(*axes)),
+        dc=limited_dc(dc),
         sh=sh,
         far_rows=far,
         far_xyz=splats.xyz[far],
@@ -70,37 +64,20 @@ def _whole_rows(splats: Splats, name: str, rows: npt.NDArray[np.intp]) -> ExactV
     )
 
 
-def _dc_symbols(
-    splats: Splats, grids: Grids, classes: Integers
-) -> tuple[Integers, npt.NDArray[np.intp]]:
-    """The symbols, and the rows whose colours they do not reach."""
-    steps = grids.dc_transform.forward(splats.features_dc[:, 0]) / np.float32(
-        grids.dc_step * MATRIX_UNIT
-    )
-    shift = grids.dc_shift.apply(classes)[:, None]
-    symbols = np.rint((steps - np.array(grids.dc_low, np.float32)) / (1 << shift))
-    within = np.clip(symbols, 0, 2**15 - 1)
-    return within.astype(np.int32), np.flatnonzero((within != symbols).any(axis=1))
-
-
 def _sh_symbols(
     splats: Splats, grids: Grids, deadzone: float, classes: Integers
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.intp]]:
     """The symbols, and the rows whose coefficients they do not reach."""
     sh = higher_sh(splats)
     symbols, beyond = np.zeros(sh.shape, np.int16), np.zeros(len(sh), np.bool_)
-    if not sh.shape[1]:
-        return symbols, np.flatnonzero(beyond)
-    per_step = 1 / (np.array(grids.sh_steps, np.float32) * np.float32(MATRIX_UNIT))
-    bound, limit = np.float32(1 - deadzone), np.float32(2**15 - 1)
-    for low in range(0, splats.count, _ROWS_AT_ONCE):
+    for low in range(0, splats.count if sh.shape[1] else 0, _ROWS_AT_ONCE):
         part = slice(low, low + _ROWS_AT_ONCE)
-        scaled = grids.sh_transform.forward(sh[part]) * per_step.take(classes[part])[:, None]
-        scaled += np.copysign(bound, scaled)
-        if max(scaled.max(), -scaled.min()) > limit:
-            beyond[part] = (np.abs(scaled) > limit).any(axis=1)
-            np.clip(scaled, -limit, limit, out=scaled)
-        symbols[part] = scaled  # towards 0
+        coordinates = grids.sh_transform.forward(sh[part])
+        whole = sh_symbols(coordinates, grids, deadzone, classes[part])
+        if max(whole.max(), -whole.min()) > GREATEST_SYMBOL:
+            beyond[part] = (np.abs(whole) > GREATEST_SYMBOL).any(axis=1)
+            np.clip(whole, -GREATEST_SYMBOL, GREATEST_SYMBOL, out=whole)
+        symbols[part] = whole
     return symbols, np.flatnonzero(beyond)
 
 

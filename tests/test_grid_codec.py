@@ -17,13 +17,13 @@ from splat_codec.contexts import MAX_VALUE, TOKEN_BASE, tokens_of
 from splat_codec.errors import CorruptFile
 from splat_codec.exact_values import ExactValues
 from splat_codec.grid_splats import GridSplats, same_integers
-from splat_codec.grids import Line as GridLine
+from splat_codec.grids import EvenGrid as GridLine
 from splat_codec.histograms import design_tables, pack_tables, unpack_tables
 from splat_codec.model_file import ModelFile, bytes_per_section, decode, encode
 from splat_codec.rans import DecodeTable
 from splat_formats.axes import with_ordered_axes
 from splat_formats.decoded import to_splats
-from splat_formats.design_grids import QUALITIES, Precision, quantize_splats
+from splat_formats.design_grids import QUALITIES, GridSteps, quantize_splats
 from splat_formats.splats import Splats
 from tests.both_kernels import BOTH, using
 from tests.f3dgs2_reader import read_model
@@ -49,7 +49,7 @@ def random_splats(count: int, sh_degree: int, seed: int = 0) -> Splats:
 
 
 def random_model(count: int, sh_degree: int, seed: int = 0, **options: float) -> GridSplats:
-    precision = Precision(**options)
+    precision = GridSteps(**options)
     return quantize_splats(random_splats(count, sh_degree, seed), precision).splats
 
 
@@ -142,7 +142,7 @@ def test_any_model_round_trips(count: int, sh_degree: int, seed: int, fraction: 
 def test_identical_gaussians_round_trip() -> None:
     one = random_splats(1, 3)
     many = Splats(**{f.name: np.repeat(getattr(one, f.name), 3000, axis=0) for f in fields(Splats)})
-    data = encode(ModelFile(quantize_splats(many, Precision()).splats))
+    data = encode(ModelFile(quantize_splats(many, GridSteps()).splats))
     assert len(data) < 6000
 
 
@@ -195,7 +195,7 @@ def test_decoded_values_are_near() -> None:
 def test_measured_weights_decide_the_classes() -> None:
     splats = random_splats(500, 1)
     weights = np.random.default_rng(0).lognormal(0, 3, 500)
-    quantized = quantize_splats(splats, Precision(), weights)
+    quantized = quantize_splats(splats, GridSteps(), weights)
     ranks = np.argsort(np.argsort(-weights))[quantized.order]
     classes = quantized.splats.precision
     assert np.corrcoef(ranks, classes)[0, 1] > 0.9

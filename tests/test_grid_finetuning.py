@@ -24,9 +24,18 @@ from gaussian_compression.grid_straight_through import (
 from gaussian_compression.settings import GridSettings
 from gaussian_compression.straight_through import StraightThrough
 from scene.raw_parameters import RawParameters
+from splat_codec.grids import GREATEST_SYMBOL
 from splat_codec.model_file import ModelFile, decode, encode
+from splat_codec.rounding import (
+    cells_of,
+    dc_symbols,
+    limited_dc,
+    rotation_symbols,
+    scale_symbols,
+    sh_symbols,
+)
 from splat_formats.decoded import to_splats
-from splat_formats.design_grids import Precision, design_grids
+from splat_formats.design_grids import GridSteps, design_grids
 from splat_formats.snap_to_grids import snap_to_grids
 from splat_formats.splats import Splats
 
@@ -53,7 +62,7 @@ def fine(raw: RawParameters) -> float:
 
 
 def quantizer_of(
-    raw: RawParameters, precision: Precision, far: np.ndarray | None = None
+    raw: RawParameters, precision: GridSteps, far: np.ndarray | None = None
 ) -> GridQuantizer:
     splats = raw.to_splats()
     grids, classes = design_grids(splats, precision, None)
@@ -149,23 +158,44 @@ def test_numbers_stored_exactly_have_no_gradient() -> None:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_symbols_are_those_of_the_numpy_twin() -> None:
-    raw, precision = ordered(), Precision(sh_step=1 / 12)
-    quantizer = quantizer_of(raw, precision)
-    splats = raw.to_splats()
-    grids, classes = design_grids(splats, precision, None)
-    twin = snap_to_grids(splats, grids, precision.deadzone, classes)
-    found = quantizer.to_grid_splats(quantizer.to_coding_basis(raw))
-    for name in ("xyz", "opacity", "scale", "precision", "rotation", "dc"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(twin, name), err_msg=name)
-    # The transform there and back rounds: a value between two steps may fall to either.
-    assert (found.sh != twin.sh).mean() < 1e-3
-    assert abs(found.sh - twin.sh).max() <= 1
+@pytest.mark.parametrize("factor", [1.0, 0.0, -0.0, 3.0, 1e4])
+@pytest.mark.parametrize("sh_degree", [0, 2])
+def test_symbols_are_those_of_the_definition(sh_degree: int, factor: float) -> None:
+    """Bit by bit, for what the grids were made for and for what is beyond them."""
+    made_for, precision = ordered(3000, sh_degree), GridSteps(sh_step=1 / 12)
+    quantizer = quantizer_of(made_for, precision)
+    coded = quantizer.to_coding_basis(random_raw(3000, sh_degree, seed=4)).map(lambda t: t * factor)
+    grids, classes = quantizer.grids, quantizer.classes.numpy().astype(np.int32)
+    values = coded.to_splats().columns()
+    scale = scale_symbols(values["scaling"], grids.scale)
+    axes = (classes, *scale.T)
+    dropped = grids.position.shift.apply(*axes)[:, None]
+    dc = dc_symbols(values["features_dc"], grids, grids.dc_shift.apply(classes))
+    sh = sh_symbols(values["features_rest"], grids, precision.deadzone, classes)
+    expected = {
+        "xyz": cells_of(values["xyz"], grids.position) >> dropped << dropped,
+        "opacity": grids.opacity.symbols(values["opacity"][:, 0]),
+        "scale": scale,
+        "rotation": rotation_symbols(values["rotation"], grids, grids.rotation_shift.apply(*axes)),
+        "dc": limited_dc(dc),
+        "sh": np.clip(sh, -GREATEST_SYMBOL, GREATEST_SYMBOL),
+    }
+    found = quantizer.symbols(coded)
+    for name, symbols in expected.items():
+        np.testing.assert_array_equal(getattr(found, name).numpy(), symbols, err_msg=name)
+    # And C++ decodes the same integers.
+    fused = KernelGridStraightThrough(made_for, quantizer, GridSettings(), 0.0)
+    for own, other in zip(fused.coded, coded, strict=True):
+        own.copy_(other)
+    fused.step(made_for.map(torch.zeros_like), dict.fromkeys(RATES, 0.0))
+    decoded = quantizer.to_grid_splats(coded).values()
+    for name, seen in fused.seen.to_splats().columns().items():
+        np.testing.assert_array_equal(seen, decoded[name], err_msg=name)
 
 
 def test_gradient_in_the_coding_basis_is_the_chain_rule() -> None:
     raw = ordered(300)
-    quantizer = quantizer_of(raw, Precision())
+    quantizer = quantizer_of(raw, GridSteps())
     coded = quantizer.to_coding_basis(raw).features_rest.double().requires_grad_()
     matrix = torch.tensor(quantizer.grids.sh_transform.matrix.astype(np.float64)) / 4096
     weights = torch.randn(raw.features_rest.shape, generator=torch.Generator().manual_seed(1))
@@ -211,8 +241,8 @@ def test_every_number_adds_what_is_tolerated() -> None:
     splats = ordered().to_splats()
     sensitivity = random_sensitivity(RawParameters.from_splats(splats, "cpu")).to_splats()
     for tolerance in (1e-5, 1e-4):
-        grids, classes = fit_grids(splats, sensitivity, tolerance, Precision())
-        snapped = snap_to_grids(splats, grids, Precision().deadzone, classes)
+        grids, classes = fit_grids(splats, sensitivity, tolerance, GridSteps())
+        snapped = snap_to_grids(splats, grids, GridSteps().deadzone, classes)
         errors = errors_per_number(splats, snapped, sensitivity)
         errors["rotation"] *= 4 / 3  # three of its four numbers are stored
         for name, error in errors.items():
@@ -225,7 +255,7 @@ def test_rules_follow_what_decides_the_sensitivity() -> None:
     shown = np.exp(-2 * splats.scaling[:, :1])  # an error counts by the Gaussian's size
     constant = random_sensitivity(RawParameters.from_splats(splats, "cpu")).to_splats()
     sensitivity = replace(constant, xyz=np.repeat(shown, 3, axis=1).astype(np.float32))
-    grids, classes = fit_grids(splats, sensitivity, 1e-4, Precision())
+    grids, classes = fit_grids(splats, sensitivity, 1e-4, GridSteps())
     scale = grids.scale.symbols(splats.scaling)
     dropped = grids.position.shift.apply(classes, *scale.T)
     octaves = splats.scaling[:, 0] / np.log(2)
@@ -240,7 +270,7 @@ def test_hidden_scales_go_where_others_are() -> None:
     sensitivity = random_sensitivity(RawParameters.from_splats(splats, "cpu")).to_splats()
     sensitivity.scaling[::2, 2] = 0
     sensitivity.scaling[1::2, 2] = 1
-    grids, _ = fit_grids(splats, sensitivity, 1e-4, Precision())
+    grids, _ = fit_grids(splats, sensitivity, 1e-4, GridSteps())
     settled, hidden = settle_hidden_scales(
         splats, grids, sensitivity, 1e-4, np.full(splats.count, 1e3)
     )
@@ -260,7 +290,7 @@ def test_a_bound_keeps_hidden_scales_from_showing() -> None:
     sensitivity = random_sensitivity(RawParameters.from_splats(splats, "cpu")).to_splats()
     tolerance = 1e-4
     sensitivity.scaling[:] = 2 * tolerance
-    grids, _ = fit_grids(splats, sensitivity, tolerance, Precision())
+    grids, _ = fit_grids(splats, sensitivity, tolerance, GridSteps())
     settled, hidden = settle_hidden_scales(
         splats, grids, sensitivity, tolerance, np.full(splats.count, 1e3)
     )

@@ -7,7 +7,6 @@ Everything that reaches the library passes through here, so the C++ side trusts 
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -186,6 +185,8 @@ def checked(
         raise ValueError(f"{name} must be a tensor, not {type(tensor).__name__}.")
     if tensor.device.type != "cpu":
         raise ValueError(f"{name} must be on the CPU, not on {tensor.device}.")
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, not {tensor.layout}.")
     if tensor.dtype != torch.float32:
         raise ValueError(f"{name} must be float32, not {tensor.dtype}.")
     same = len(shape) == tensor.dim() and all(
@@ -197,6 +198,14 @@ def checked(
     if written and not tensor.is_contiguous():
         raise ValueError(f"{name} must be contiguous, as it is written to.")
     return tensor.detach().contiguous()
+
+
+def row_count(name: str, tensor: torch.Tensor) -> int:
+    """The length of the tensor's first dimension; ValueError where it has none."""
+    if not isinstance(tensor, torch.Tensor) or tensor.dim() == 0:
+        found = "a scalar" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise ValueError(f"{name} must be a tensor with one row per Gaussian, not {found}.")
+    return tensor.shape[0]
 
 
 def address(tensor: torch.Tensor | None) -> int | None:
@@ -252,6 +261,8 @@ def image_centre(view: _Matrix, projection: _Matrix, axis: int) -> float:
 
 
 def _floats(name: str, tensor: torch.Tensor, count: int) -> ctypes.Array[ctypes.c_float]:
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{name} must be a tensor, not {type(tensor).__name__}.")
     if tensor.numel() != count:
         raise ValueError(f"{name} must hold {count} numbers, not {tensor.numel()}.")
     return (ctypes.c_float * count)(*tensor.detach().flatten().tolist())
@@ -264,28 +275,35 @@ class Frame:
     buffers to the next one.
     """
 
+    # No lock guards the pool: the garbage collector may call __del__ at any moment, also while this
+    # thread holds a lock, or in a child process that was forked while another thread held it.
+    # append and pop of a list are atomic.
     _idle: ClassVar[list[int]] = []
-    _lock = threading.Lock()
 
     def __init__(self) -> None:
-        with self._lock:
-            handle = self._idle.pop() if self._idle else None
-        self._handle: int | None = handle or library.frame_create()
+        self._handle: int | None = self._idle_handle() or library.frame_create()
+        self._count: int | None = None
+        """Gaussians of the view that was rendered, None before that."""
+        self._kept = False
         if not self._handle:
             raise MemoryError(_FAILURES[1])
 
     def __del__(self) -> None:
-        handle = getattr(self, "_handle", None)
+        handle, self._handle = getattr(self, "_handle", None), None
         if handle:
-            with self._lock:
-                self._idle.append(handle)
+            self._idle.append(handle)
+
+    @classmethod
+    def _idle_handle(cls) -> int | None:
+        try:
+            return cls._idle.pop()
+        except IndexError:
+            return None
 
     @classmethod
     def release_idle(cls) -> None:
         """Give the memory of all buffers that wait for use back to the system."""
-        with cls._lock:
-            handles, cls._idle[:] = list(cls._idle), []
-        for handle in handles:
+        while (handle := cls._idle_handle()) is not None:
             library.frame_destroy(handle)
 
     def render(
@@ -294,10 +312,10 @@ class Frame:
         """Draw the scene; `keep` what `backward` needs, `clamp` the image to [0, 1]."""
         if scene.count >= MOST_GAUSSIANS:
             raise ValueError(f"at most 2^31 Gaussians can be drawn, not {scene.count}.")
-        threads = torch.get_num_threads()
-        check_status(
-            library.frame_render(self._handle, camera, scene, outputs, keep, clamp, threads)
-        )
+        self._count = None  # until the buffers hold the whole view
+        handle, threads = self._live_handle(), torch.get_num_threads()
+        check_status(library.frame_render(handle, camera, scene, outputs, keep, clamp, threads))
+        self._count, self._kept = scene.count, keep
 
     def backward(
         self,
@@ -306,10 +324,20 @@ class Frame:
         d_inverse_depth: torch.Tensor | None,
         gradients: SceneGradients,
     ) -> None:
-        """Write the derivatives of the loss, for the same scene and after `render` with `keep`."""
+        """Write the derivatives of the loss, for the scene that was rendered.
+
+        Raises RuntimeError unless `render` was called with `keep`, for as many Gaussians.
+        """
+        handle = self._live_handle()
+        if self._count is None or not self._kept:
+            raise RuntimeError("backward needs a view that was rendered with keep=True.")
+        if scene.count != self._count:
+            raise RuntimeError(
+                f"backward needs the {self._count} Gaussians that were rendered, not {scene.count}."
+            )
         check_status(
             library.frame_backward(
-                self._handle,
+                handle,
                 scene,
                 address(d_image),
                 address(d_inverse_depth),
@@ -319,17 +347,27 @@ class Frame:
         )
 
     def counts(self) -> dict[str, int]:
-        """Sizes of this view: Gaussians drawn, tile entries, pixels in the blocks blended."""
+        """Sizes of this view: Gaussians drawn, tile entries, pixels in the blocks blended.
+
+        All are 0 where nothing was rendered.
+        """
         numbers = (ctypes.c_int64 * 3)()
-        library.frame_counts(self._handle, numbers)
+        if self._count is not None:
+            library.frame_counts(self._live_handle(), numbers)
         return dict(zip(("drawn", "tile_entries", "blended_pixels"), numbers, strict=True))
 
     def stage_seconds(self) -> dict[str, tuple[float, float]]:
         """(wall, CPU) time of each stage of this view that has run."""
         wall, cpu = ((ctypes.c_double * len(STAGES))() for _ in range(2))
-        library.frame_seconds(self._handle, wall, cpu)
+        if self._count is not None:
+            library.frame_seconds(self._live_handle(), wall, cpu)
         times = zip(STAGES, wall, cpu, strict=True)
         return {stage: (wall, cpu) for stage, wall, cpu in times if wall > 0}
+
+    def _live_handle(self) -> int:
+        if not self._handle:
+            raise RuntimeError("the buffers of this view were given back already.")
+        return self._handle
 
 
 def mark_visible(camera: Camera, means: torch.Tensor) -> torch.Tensor:

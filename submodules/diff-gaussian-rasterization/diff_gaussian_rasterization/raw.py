@@ -14,7 +14,7 @@ import torch
 
 from . import native
 from ._C import Gradients, Parameters, gradients_of, scene_of
-from .native import address, checked
+from .native import address, checked, row_count
 from .settings import GaussianRasterizationSettings
 
 
@@ -58,7 +58,7 @@ class Frame:
         return self._seconds if self._context is None else self._context[0].stage_seconds()
 
     def counts(self) -> dict[str, int]:
-        """Sizes of this view, for benchmarks; empty unless rendered for training."""
+        """Sizes of this view, for benchmarks; no entries unless rendered for training."""
         return {} if self._context is None else self._context[0].counts()
 
     def backward(
@@ -138,7 +138,7 @@ def release_buffers() -> None:
 
 
 def _checked(gaussians: RawGaussians, *, written: bool = False) -> Parameters:
-    n = gaussians.xyz.shape[0]
+    n = row_count("xyz", gaussians.xyz)
     shapes = {
         "xyz": (n, 3),
         "features_dc": (n, 1, 3),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from . import native
-from .native import address, checked
+from .native import address, checked, row_count
 
 
 class _ViewStatistics(ctypes.Structure):
@@ -53,9 +53,10 @@ def add_view(
     largest_radii (N,); gradient_sums and visits (N, 1). Float32, contiguous, on the CPU; else
     ValueError.
     """
-    count = radii.shape[0]
-    if radii.dtype != torch.int32 or radii.dim() != 1 or not radii.is_contiguous():
-        raise ValueError("radii must be a contiguous int32 tensor (N,).")
+    count = row_count("radii", radii)
+    kind = radii.dtype, radii.device.type, radii.dim()
+    if kind != (torch.int32, "cpu", 1) or not radii.is_contiguous():
+        raise ValueError("radii must be a contiguous int32 tensor (N,) on the CPU.")
     if screen.dim() != 2 or screen.shape[1] < 2:
         raise ValueError(f"screen must have the shape (N, 2), not {tuple(screen.shape)}.")
     checked("screen", screen, (count, None), written=True)
