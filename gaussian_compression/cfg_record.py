@@ -17,12 +17,15 @@ from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+# Code that trained the model may not have had them: without them it is rendered in other views.
+_KEPT_FLAGS = ("antialiasing", "ignore_principal_point", "skip_missing")
+
 
 def record_options(model_path: Path, options: ModelOptions) -> None:
     """Records the options in a folder without cfg_args.
 
-    In a recorded one, only a corrected path of the data set and the render mode are changed, with a
-    notice.
+    In a recorded one, only a corrected path of the data set and flags that the views depend on are
+    changed, with a notice.
     """
     if not (model_path / CFG_ARGS_NAME).exists():
         write_cfg_args(model_path, replace(options, model_path=str(model_path)))
@@ -31,8 +34,9 @@ def record_options(model_path: Path, options: ModelOptions) -> None:
     changes: dict[str, str | bool] = {}
     if options.source_path and _absolute(recorded.source_path) != _absolute(options.source_path):
         changes["source_path"] = options.source_path
-    if options.antialiasing and not recorded.antialiasing:
-        changes["antialiasing"] = True
+    for flag in _KEPT_FLAGS:
+        if getattr(options, flag) and not getattr(recorded, flag):
+            changes[flag] = True
     if changes:
         amend_cfg_args(model_path, changes)
     for name, value in changes.items():

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from arguments import ModelOptions
 from gaussian_compression import training_free
+from gaussian_compression.cfg_record import record_options
 from gaussian_compression.decoded_mark import MARK
 from gaussian_compression.model_folder import free_iteration, start_from_folder
 from gaussian_compression.report import read_report, report_path
@@ -163,7 +165,9 @@ def test_a_second_run_is_refused_at_the_start(tmp_path: Path, encode) -> None:
 KILL = """
 import os, shutil, sys
 from pathlib import Path
+from arguments import ModelOptions
 from gaussian_compression import training_free
+from gaussian_compression.cfg_record import record_options
 
 template, work = Path(sys.argv[1]), Path(sys.argv[2])
 for step in range(100):
@@ -237,3 +241,11 @@ def test_the_report_can_be_read_by_anyone(tmp_path: Path, encode) -> None:
     found = json.loads((model / "compressed/report.json").read_text())
     assert found["schema"] == 2
     assert os.stat(model / "compressed/report.json").st_size < 10_000  # noqa: PTH116
+
+
+@pytest.mark.parametrize("flag", ["antialiasing", "ignore_principal_point", "skip_missing"])
+def test_flags_that_change_the_views_are_kept_for_rendering(tmp_path: Path, flag: str) -> None:
+    text = "Namespace(sh_degree=3, source_path='/abs/x', model_path='', eval=True)"
+    (tmp_path / "cfg_args").write_text(text)
+    record_options(tmp_path, ModelOptions(**{flag: True}))  # type: ignore[arg-type]
+    assert (tmp_path / "cfg_args").read_text() == text[:-1] + f", {flag}=True)"
