@@ -62,8 +62,8 @@ from gaussian_compression.settings import (
     TrajectorySettings,
     check_settings,
 )
+from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.rasterizer import default_device
-from gaussian_renderer.view_gradient import RenderOptions
 from scene import VIEWER_FILES, Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
@@ -78,7 +78,7 @@ from utils.system_utils import announce_data_device
 logger = logging.getLogger("gaussian_compression")
 
 PRESETS = {
-    "compact": CompressionSettings(grids=GridSettings()),
+    "compact": CompressionSettings(TrajectorySettings(quantization=None), grids=GridSettings()),
     "fast3dgs": CompressionSettings(),
 }
 """Named settings; each is the default of every flag that is not given."""

@@ -78,7 +78,7 @@ class RoundFolder:
         text = {
             "fingerprint": self._fingerprint,
             "environments": self.environments,
-            "ranges": asdict(checkpoint.model.ranges),
+            "ranges": checkpoint.model.ranges and asdict(checkpoint.model.ranges),
             "rounds": [asdict(done) for done in checkpoint.rounds],
         }
         arrays = {name: tensor.cpu().numpy() for name, tensor in checkpoint.model.raw.named()}
@@ -97,7 +97,9 @@ class RoundFolder:
             raw = RawParameters(
                 *(torch.tensor(arrays[name], device=device) for name in RawParameters._fields)
             )
-        ranges = ShRanges(Range(**text["ranges"]["dc"]), Range(**text["ranges"]["rest"]))
+        ranges = text["ranges"] and ShRanges(
+            Range(**text["ranges"]["dc"]), Range(**text["ranges"]["rest"])
+        )
         return Checkpoint(
             TrainableModel(raw, ranges), [round_from_json(done) for done in text["rounds"]]
         )

@@ -127,9 +127,9 @@ class GridQuantizer:
     def from_coding_basis(self, coded: RawParameters) -> RawParameters:
         """A copy of `coded` in the decoded basis, not rounded."""
         rest = coded.features_rest.flatten(1) @ (self.sh_matrix / MATRIX_UNIT)
-        return coded.map(torch.clone)._replace(
-            features_rest=rest.reshape(coded.features_rest.shape)
-        )
+        raw = coded.map(torch.clone)._replace(features_rest=rest.reshape(coded.features_rest.shape))
+        self.put_exact(raw)
+        return raw
 
     def pull_back(self, gradient: Tensor) -> Tensor:
         """The gradient (N, K, 3) by SH coefficients as one by their transform."""

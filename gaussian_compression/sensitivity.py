@@ -14,11 +14,11 @@ from scene.raw_parameters import RawParameters
 from utils.sh_utils import C0
 
 PullBack = Callable[[Camera, Tensor, RawParameters, RawParameters, Tensor], Tensor]
-"""(camera, image gradient, raw, out, background) -> image: see ViewGradient.pull_back."""
+"""(camera, image gradient, raw, out, background) -> image: see Backend.pull_back."""
 
 
-Draw = Callable[[RawParameters, Camera], Tensor]
-"""(raw, camera) -> image (3,H,W) in 0..1."""
+Draw = Callable[[Camera, RawParameters], Tensor]
+"""(camera, raw) -> image (3,H,W) in 0..1: see Backend.draw."""
 
 LEAST_ERROR = (1 / 255) ** 2 / 12
 """Mean squared error of rounding a photograph to 8 bits: no view can be told to be better."""
@@ -163,10 +163,10 @@ def added_error(
     """
     added = []
     for view in views:
-        image = draw(before, view).clone()  # drawing the next may write over it
+        image = draw(view, before).clone()  # drawing the next may write over it
         photograph = view.image_u8.to(image.device).float() / 255
         error = (image - photograph).square().mean(dtype=torch.float64)
-        change = (draw(after, view) - image).square().mean(dtype=torch.float64)
+        change = (draw(view, after) - image).square().mean(dtype=torch.float64)
         added.append(float(change) / max(float(error), LEAST_ERROR))
         on_view()
     return mean(added)

@@ -61,8 +61,11 @@ class TrajectorySettings:
     finetune_iterations: int = 1000
     guard: str = "train"
     seed: int = 0
+    score: str = "gradient_norm"
+    """What a round prunes by: a name in scores.SCORES."""
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
-    quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
+    quantization: QuantizationSettings | None = field(default_factory=QuantizationSettings)
+    """That the rounds train under; None: they train in full precision."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class CompressionSettings:
     stopping: StoppingRule = field(default_factory=StoppingRule)
     final_iterations: int = 5000
     grids: GridSettings | None = None
-    """None: the file of version 1, as the method was published."""
+    """None: the file of version 1, as the method was published, whose rounds are quantised."""
     keep_rounds: bool = False
     """Keep every round's checkpoint, so that another stopping rule costs only the last stage."""
     measure_test_every: int = 0
@@ -120,6 +123,8 @@ class CompressionSettings:
 def check_settings(settings: CompressionSettings) -> None:
     """Raise InputError for a value that makes no sense, by the name of its flag."""
     trajectory, stopping = settings.trajectory, settings.stopping
+    if trajectory.quantization is None and settings.grids is None:
+        raise InputError("a file of version 1 needs the settings of its quantisation")
     checks: list[tuple[str, Any, Allowed]] = [
         ("prune_fraction", trajectory.prune_fraction, Range(above=0, below=1)),
         ("warmup_iterations", trajectory.warmup_iterations, _COUNT),
@@ -137,8 +142,8 @@ def check_settings(settings: CompressionSettings) -> None:
         checks.append(("sparsity", grids.sparsity, Range(least=0)))
         if grids.position_bits is not None:
             checks.append(("position_bits", grids.position_bits, Range(12, 20, whole=True)))
-    else:
-        bits = trajectory.quantization.position_bits
+    elif quantization := trajectory.quantization:
+        bits = quantization.position_bits
         checks.append(("position_bits", bits, Range(8, 24, others=(32,), whole=True)))
     for flag, value, allowed in checks:
         if fault := fault_of(flag, value, allowed):

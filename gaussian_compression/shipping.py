@@ -18,7 +18,8 @@ from gaussian_compression.grid_straight_through import (
 from gaussian_compression.rounds import Quality
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings, StoppingRule
-from gaussian_compression.straight_through import StraightThrough
+from gaussian_compression.trainable import StraightThrough
+from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
 from splat_codec.grid_splats import GridSplats
 
@@ -45,6 +46,7 @@ class FinalTools:
     """On the same views."""
     guard_psnr: Callable[[RawParameters], float]
     finetune: Callable[[StraightThrough], None]
+    operations: ArrayOperations
 
 
 @dataclass(frozen=True)
@@ -115,16 +117,17 @@ class OnGrids:
 
 
 def on_grids(
-    raw: RawParameters, guard_psnr: float | None, tools: FinalTools, grids: GridSettings
+    raw: RawParameters, guard_psnr: float, tools: FinalTools, grids: GridSettings
 ) -> OnGrids:
     """`raw`, whose quality on guard views is given, as the file stores it."""
     raw = with_ordered_raw_axes(with_visible_rows(raw))
     sensitivity = tools.sensitivity(raw)
     # Training views look better than others: noise is meant against the error of those.
-    unseen = sensitivity.psnr if guard_psnr is None else min(guard_psnr, sensitivity.psnr)
+    unseen = min(guard_psnr, sensitivity.psnr)
     settings = replace(grids, noise=grids.noise * 10 ** ((sensitivity.psnr - unseen) / 10))
     quantizer = checked_quantizer(raw, sensitivity, settings, tools.added_error)
-    return OnGrids(raw, grid_straight_through(raw, quantizer, sensitivity, settings))
+    optimizer = grid_straight_through(raw, quantizer, sensitivity, settings, tools.operations)
+    return OnGrids(raw, optimizer)
 
 
 def model_on_grids(

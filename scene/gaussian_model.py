@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from scene import densification
+from scene.array_operations import ArrayOperations, TorchOperations
 from scene.device import default_device
 from scene.optimizer import (
     append_rows,
@@ -78,7 +79,10 @@ class GaussianModel:
         sh_degree: int,
         optimizer_type: str = "default",
         device: torch.device | str | None = None,
+        operations: ArrayOperations | None = None,
     ) -> None:
+        """`operations`: what trains the model, None for PyTorch's own."""
+        self.operations = TorchOperations() if operations is None else operations
         self.active_sh_degree = 0
         self.max_sh_degree = sh_degree
         self.optimizer_type = optimizer_type
@@ -331,7 +335,7 @@ class GaussianModel:
         densification.reset_statistics(self)
         parameters = dict(zip(ATTRIBUTES, self.raw_parameters(), strict=True))
         rates = learning_rates(training_args, self.spatial_lr_scale)
-        self.optimizer = create_optimizer(parameters, rates, self.optimizer_type)
+        self.optimizer = create_optimizer(parameters, rates, self.optimizer_type, self.operations)
         self.xyz_scheduler_args = get_expon_lr_func(
             lr_init=rates["xyz"],
             lr_final=training_args.position_lr_final * self.spatial_lr_scale,

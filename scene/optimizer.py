@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from scene.kernel_adam import adam
+from scene.array_operations import ArrayOperations
 from utils.errors import InputError
 from utils.optional_modules import load_required
 
@@ -46,7 +46,10 @@ def learning_rates(options: LearningRates, spatial_lr_scale: float) -> dict[str,
 
 
 def create_optimizer(
-    parameters: Mapping[str, Tensor], rates: Mapping[str, float], optimizer_type: str
+    parameters: Mapping[str, Tensor],
+    rates: Mapping[str, float],
+    optimizer_type: str,
+    operations: ArrayOperations,
 ) -> Optimizer:
     """Adam over one group per parameter.
 
@@ -58,7 +61,7 @@ def create_optimizer(
         for name, parameter in parameters.items()
     ]
     if optimizer_type == "default":
-        return adam(groups, EPSILON)
+        return operations.adam(groups, EPSILON)
     if optimizer_type == "sparse_adam":
         return _sparse_adam_class()(groups, lr=0.0, eps=EPSILON)
     raise InputError(

@@ -181,7 +181,7 @@ class Grids:
 
     def sh_steps_per_unit(self) -> FloatArray:
         """(CLASSES,): one unit of a transformed SH coefficient in steps of each class."""
-        return 1 / (np.array(self.sh_steps, np.float32) * np.float32(MATRIX_UNIT))
+        return np.float32(1) / (np.array(self.sh_steps, np.float32) * np.float32(MATRIX_UNIT))
 
     @property
     def sh_channels(self) -> int:

@@ -22,7 +22,9 @@ from gaussian_compression.grid_straight_through import (
     with_ordered_raw_axes,
 )
 from gaussian_compression.settings import GridSettings
-from gaussian_compression.straight_through import StraightThrough
+from gaussian_compression.trainable import StraightThrough, take_step
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
 from scene.raw_parameters import RawParameters
 from splat_codec.grids import GREATEST_SYMBOL
 from splat_codec.model_file import ModelFile, decode, encode
@@ -48,6 +50,7 @@ RATES = {
     "rotation": 0.05,
 }
 
+KERNELS = backend_for(torch.device("cpu"), RenderOptions())
 Kind = PlainGridStraightThrough | KernelGridStraightThrough
 KINDS = [PlainGridStraightThrough, KernelGridStraightThrough]
 
@@ -92,9 +95,9 @@ def test_what_is_seen_is_what_the_file_gives_back(
     sensitivity = measured(random_sensitivity(raw))
     settings = GridSettings(noise=fine(raw))
     quantizer = fitted_quantizer(raw, sensitivity, settings)
-    optimizer = kind(raw, quantizer, settings, 0.01)
+    optimizer = kind(raw, quantizer, settings, 0.01, KERNELS)
     for seed in range(5):
-        optimizer.step(random_raw(raw.gaussian_count, sh_degree, seed=seed), RATES)
+        take_step(optimizer, random_raw(raw.gaussian_count, sh_degree, seed=seed), RATES)
     stored = optimizer.stored()
     assert len(stored.far_rows) == outliers
     assert rows_as_text(in_file_of(optimizer)) == rows_as_text(optimizer.seen.to_splats())
@@ -127,8 +130,8 @@ def test_an_absurd_gaussian_leaves_the_grids_of_the_others(name: str, kind: type
         assert quantizer.grids.sh_steps == pytest.approx(grids.sh_steps, rel=0.05)
         assert quantizer.grids.scale.step == pytest.approx(grids.scale.step, rel=0.05)
         assert quantizer.grids.opacity.step == pytest.approx(grids.opacity.step, rel=0.05)
-        optimizer = kind(raw, quantizer, settings, 0.01)
-        optimizer.step(random_raw(raw.gaussian_count, 1, seed=2), RATES)
+        optimizer = kind(raw, quantizer, settings, 0.01, KERNELS)
+        take_step(optimizer, random_raw(raw.gaussian_count, 1, seed=2), RATES)
         seen = optimizer.seen.to_splats()
         if name not in ("opacity", "rotation"):
             assert np.float32(value) in getattr(seen, name)[7]
@@ -148,10 +151,10 @@ def test_numbers_stored_exactly_have_no_gradient() -> None:
     moved = []
     for exact_gradient in (0.0, 1e6):
         for kind in KINDS:
-            optimizer = kind(raw, quantizer, settings, 0.0)
+            optimizer = kind(raw, quantizer, settings, 0.0, KERNELS)
             gradients = random_raw(600, 1, seed=1)
             gradients.features_rest[5, 1, 2] = gradients.features_dc[6, 0, 0] = exact_gradient
-            optimizer.step(gradients, RATES)
+            take_step(optimizer, gradients, RATES)
             moved.append(optimizer.coded)
     for other in moved[1:]:
         for a, b in zip(moved[0], other, strict=True):
@@ -184,10 +187,10 @@ def test_symbols_are_those_of_the_definition(sh_degree: int, factor: float) -> N
     for name, symbols in expected.items():
         np.testing.assert_array_equal(getattr(found, name).numpy(), symbols, err_msg=name)
     # And C++ decodes the same integers.
-    fused = KernelGridStraightThrough(made_for, quantizer, GridSettings(), 0.0)
+    fused = KernelGridStraightThrough(made_for, quantizer, GridSettings(), 0.0, KERNELS)
     for own, other in zip(fused.coded, coded, strict=True):
         own.copy_(other)
-    fused.step(made_for.map(torch.zeros_like), dict.fromkeys(RATES, 0.0))
+    take_step(fused, made_for.map(torch.zeros_like), dict.fromkeys(RATES, 0.0))
     decoded = quantizer.to_grid_splats(coded).values()
     for name, seen in fused.seen.to_splats().columns().items():
         np.testing.assert_array_equal(seen, decoded[name], err_msg=name)
@@ -213,11 +216,11 @@ def test_scales_stay_in_descending_order(kind: type[Kind]) -> None:
     sensitivity = measured(random_sensitivity(raw))
     settings = GridSettings(noise=fine(raw))
     quantizer = fitted_quantizer(raw, sensitivity, settings)
-    optimizer = kind(raw, quantizer, settings, 0.01)
+    optimizer = kind(raw, quantizer, settings, 0.01, KERNELS)
     uphill = raw.map(torch.zeros_like)
     uphill.scaling[:, 2] = -1  # the smallest grows past the others
     for _ in range(20):
-        optimizer.step(uphill._replace(features_rest=uphill.features_rest.clone()), RATES)
+        take_step(optimizer, uphill._replace(features_rest=uphill.features_rest.clone()), RATES)
     assert (optimizer.seen.scaling.diff(dim=1) <= 0).all()
     assert (optimizer.seen.scaling[:, 2] > raw.scaling[:, 2]).any()
     assert (np.diff(optimizer.stored().scale, axis=1) <= 0).all()
@@ -229,10 +232,10 @@ def test_sparsity_makes_the_file_smaller() -> None:
     for sparsity in (0.0, 1.0):
         sensitivity = measured(random_sensitivity(raw))
         optimizer = on_fitted_grids(
-            raw, sensitivity, GridSettings(noise=fine(raw), sparsity=sparsity)
+            raw, sensitivity, GridSettings(noise=fine(raw), sparsity=sparsity), KERNELS
         )
         for _ in range(30):
-            optimizer.step(raw.map(torch.zeros_like), RATES)
+            take_step(optimizer, raw.map(torch.zeros_like), RATES)
         sizes.append(np.count_nonzero(optimizer.stored().sh))
     assert sizes[1] < 0.9 * sizes[0]
 
@@ -305,7 +308,7 @@ def test_position_bits_are_those_asked_for(bits: int) -> None:
     raw = ordered()
     sensitivity = measured(random_sensitivity(raw))
     settings = GridSettings(noise=fine(raw), position_bits=bits)
-    optimizer = on_fitted_grids(raw, sensitivity, settings)
+    optimizer = on_fitted_grids(raw, sensitivity, settings, KERNELS)
     assert optimizer.stored().grids.position.bits == bits
     assert rows_as_text(in_file_of(optimizer)) == rows_as_text(optimizer.seen.to_splats())
 
@@ -315,7 +318,7 @@ def test_rounding_adds_less_than_the_noise_asked_for() -> None:
     sensitivity = measured(random_sensitivity(raw), absolute_error=0.01)
     for noise in (0.1, 0.4):
         settings = GridSettings(noise=noise * raw.gaussian_count / 1000)
-        seen = on_fitted_grids(raw, sensitivity, settings).seen
+        seen = on_fitted_grids(raw, sensitivity, settings, KERNELS).seen
         squares = zip(raw, seen, sensitivity.per_parameter, strict=True)
         added = sum(float((s * (a - b).square()).sum()) for a, b, s in squares)
         assert 0.2 * settings.noise < added < 1.5 * settings.noise
@@ -324,6 +327,6 @@ def test_rounding_adds_less_than_the_noise_asked_for() -> None:
 def test_one_gaussian_and_no_sensitivity_still_make_a_file() -> None:
     raw = ordered(1)
     nothing = measured(raw.map(torch.zeros_like), absolute_error=0.0)
-    optimizer = on_fitted_grids(raw, nothing, GridSettings())
-    optimizer.step(raw.map(torch.zeros_like), RATES)
+    optimizer = on_fitted_grids(raw, nothing, GridSettings(), KERNELS)
+    take_step(optimizer, raw.map(torch.zeros_like), RATES)
     assert rows_as_text(in_file_of(optimizer)) == rows_as_text(optimizer.seen.to_splats())

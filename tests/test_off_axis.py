@@ -11,8 +11,8 @@ from made_datasets import make_colmap, options
 from PIL import Image
 
 from gaussian_renderer import render
-from gaussian_renderer.direct import direct_rasterizer, draw_directly
-from gaussian_renderer.view_gradient import RenderOptions
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
 from scene.camera_loading import cameraList_from_camInfos
 from scene.cameras import Camera
 from scene.dataset_readers import readSceneInfo
@@ -62,18 +62,9 @@ def camera(width: int, height: int, cx: float, cy: float) -> Camera:
 @torch.no_grad()
 def picture(view: Camera, model: GaussianModel) -> torch.Tensor:
     image = render(view, model, RenderOptions(), torch.zeros(3))["render"]
-    rasterizer = direct_rasterizer(model.device, RenderOptions())
-    raw = model.raw_parameters()
-    frame = draw_directly(
-        rasterizer,
-        raw,
-        view,
-        RenderOptions(),
-        torch.zeros(3),
-        model.active_sh_degree,
-        training=False,
-    )
-    torch.testing.assert_close(frame.image, image, rtol=0, atol=TOLERANCE)
+    backend, black = backend_for(model.device, RenderOptions()), torch.zeros(3)
+    drawn = backend.draw(view, model.raw_parameters(), black, model.active_sh_degree)
+    torch.testing.assert_close(drawn, image, rtol=0, atol=TOLERANCE)
     return image
 
 

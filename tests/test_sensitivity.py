@@ -17,7 +17,8 @@ from gaussian_compression.sensitivity import (
     render_sensitivity,
     smallest_pixels,
 )
-from gaussian_renderer.view_gradient import RenderOptions, view_gradient
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 from utils.sh_utils import C0
@@ -26,8 +27,8 @@ BLACK = torch.zeros(3)
 
 
 def of(raw: RawParameters, views: int = 1, background: Tensor = BLACK) -> RenderSensitivity:
-    gradient = view_gradient(RenderOptions(), 0.2, BLACK.device)
-    pull_back: PullBack = partial(gradient.pull_back, sh_degree=raw.sh_degree)
+    backend = backend_for(BLACK.device, RenderOptions())
+    pull_back: PullBack = partial(backend.pull_back, sh_degree=raw.sh_degree)
     return render_sensitivity(raw, [camera()] * views, pull_back, background, 0, lambda: None)
 
 
@@ -87,8 +88,8 @@ def test_shapes_count_where_the_image_is_overexposed() -> None:
 
 def test_limits_change_neither_image_nor_error() -> None:
     raw = scene(0.5)._replace(features_dc=3 * random_raw(60, 1).features_dc)
-    gradient = view_gradient(RenderOptions(), 0.2, BLACK.device)
-    shown = gradient(camera(), raw, raw.map(torch.empty_like), torch.ones(3), 1).image
+    backend = backend_for(BLACK.device, RenderOptions())
+    shown = backend.draw(camera(), raw, torch.ones(3), 1)
     difference = shown - camera().image_u8.float() / 255
     found = of(raw, background=torch.ones(3))
     assert found.psnr == pytest.approx(-10 * np.log10(float(difference.square().mean())), abs=1e-3)

@@ -47,6 +47,9 @@ class Camera(ctypes.Structure):
     ]
 
 
+VIEW_NUMBERS = (Camera.scale_modifier.offset - Camera.tan_x.offset) // 4  # floats of a packed view
+
+
 class Scene(ctypes.Structure):
     """Mirror of `rasterizer::Scene`."""
 
@@ -215,12 +218,7 @@ def address(tensor: torch.Tensor | None) -> int | None:
 
 def camera_of(settings: GaussianRasterizationSettings) -> Camera:
     """The view that the settings describe; ValueError where they are out of range."""
-    for name in ("image_width", "image_height"):
-        side = getattr(settings, name)
-        if not 0 < int(side) <= LARGEST_IMAGE_SIDE:
-            raise ValueError(f"{name} must be between 1 and {LARGEST_IMAGE_SIDE}, not {side}.")
-    if not 0 <= int(settings.sh_degree) <= 3:
-        raise ValueError(f"sh_degree must be between 0 and 3, not {settings.sh_degree}.")
+    _check_ranges(settings.image_width, settings.image_height, settings.sh_degree)
     view = _floats("viewmatrix", settings.viewmatrix, 16)
     projection = _floats("projmatrix", settings.projmatrix, 16)
     return Camera(
@@ -238,6 +236,36 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
         sh_degree=int(settings.sh_degree),
         antialiasing=int(bool(settings.antialiasing)),
     )
+
+
+def _check_ranges(width: int, height: int, sh_degree: int) -> None:
+    for name, side in (("image_width", width), ("image_height", height)):
+        if not 0 < int(side) <= LARGEST_IMAGE_SIDE:
+            raise ValueError(f"{name} must be between 1 and {LARGEST_IMAGE_SIDE}, not {side}.")
+    if not 0 <= int(sh_degree) <= 3:
+        raise ValueError(f"sh_degree must be between 0 and 3, not {sh_degree}.")
+
+
+def camera_of_view(
+    numbers: torch.Tensor, size: tuple[int, int], sh_degree: int, antialiasing: bool
+) -> Camera:
+    """The same from packed `numbers` (see `raw.View`) and (width, height)."""
+    width, height = size
+    _check_ranges(width, height, sh_degree)
+    camera = Camera(width=width, height=height, scale_modifier=1.0, sh_degree=sh_degree)
+    camera.antialiasing = int(antialiasing)
+    source = checked("numbers", numbers, (VIEW_NUMBERS,), written=True)
+    start = ctypes.addressof(camera) + Camera.tan_x.offset
+    ctypes.memmove(start, source.data_ptr(), 4 * VIEW_NUMBERS)
+    return camera
+
+
+def packed_numbers(camera: Camera) -> torch.Tensor:
+    """The numbers from which `camera_of_view` makes the same view; background last."""
+    numbers = torch.empty(VIEW_NUMBERS)
+    start = ctypes.addressof(camera) + Camera.tan_x.offset
+    ctypes.memmove(numbers.data_ptr(), start, 4 * VIEW_NUMBERS)
+    return numbers
 
 
 def image_centre(view: _Matrix, projection: _Matrix, axis: int) -> float:

@@ -33,6 +33,22 @@ class RawGaussians(NamedTuple):
         return RawGaussians(*(torch.empty_like(t, requires_grad=False) for t in self))
 
 
+class View(NamedTuple):
+    """One view whose numbers were packed once, for its camera."""
+
+    numbers: torch.Tensor
+    """As `pack` gives them. The last three are the background, and may be changed."""
+    width: int
+    height: int
+    sh_degree: int
+    antialiasing: bool
+
+
+def pack(settings: GaussianRasterizationSettings) -> torch.Tensor:
+    """The numbers of a view in one float32 tensor, for `View`. ValueError where out of range."""
+    return native.packed_numbers(native.camera_of(settings))
+
+
 class Frame:
     """A rendered view.
 
@@ -99,7 +115,7 @@ class Frame:
 
 def render(
     gaussians: RawGaussians,
-    settings: GaussianRasterizationSettings,
+    settings: GaussianRasterizationSettings | View,
     *,
     training: bool,
     inverse_depth: bool = False,
@@ -110,7 +126,13 @@ def render(
     `clamp` limits the image to [0, 1]; pixels beyond then pass on no gradient.
     """
     parameters = _checked(gaussians)
-    camera = native.camera_of(settings)
+    if isinstance(settings, View):
+        size = (settings.width, settings.height)
+        camera = native.camera_of_view(
+            settings.numbers, size, settings.sh_degree, settings.antialiasing
+        )
+    else:
+        camera = native.camera_of(settings)
     held = 1 + gaussians.features_rest.shape[1]
     if held < (camera.sh_degree + 1) ** 2:
         raise ValueError(f"{held} coefficients are too few for degree {camera.sh_degree}.")

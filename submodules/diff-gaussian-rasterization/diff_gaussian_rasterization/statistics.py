@@ -30,6 +30,20 @@ class _ViewStatistics(ctypes.Structure):
     ]
 
 
+class _WeightedSigns(ctypes.Structure):
+    """Mirror of `rasterizer::WeightedSigns`."""
+
+    _fields_ = [
+        ("gradients", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("weights", ctypes.c_void_p),
+        ("weight_stride", ctypes.c_int64),
+    ]
+
+
+native.library.statistics_add_signs.argtypes = [ctypes.POINTER(_WeightedSigns), ctypes.c_int32]
 native.library.statistics_add_view.argtypes = [ctypes.POINTER(_ViewStatistics), ctypes.c_int32]
 native.library.statistics_add_view.restype = None
 native.library.statistics_add_floats.argtypes = [
@@ -82,3 +96,26 @@ def add_to(totals: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> Non
         checked("part", part, tuple(part.shape), written=True)
         threads = torch.get_num_threads()
         native.library.statistics_add_floats(address(total), address(part), part.numel(), threads)
+
+
+def add_signs(gradients: torch.Tensor, values: torch.Tensor, weights: torch.Tensor) -> None:
+    """Add weight x sign(value) to the gradients, in place: a penalty on the magnitudes of values.
+
+    `gradients` and `values` (N, ...); `weights` (1,), or (N,) for each row its own. Float32,
+    contiguous, on the CPU; else ValueError.
+    """
+    rows = gradients.shape[0]
+    checked("gradients", gradients, tuple(gradients.shape), written=True)
+    checked("values", values, tuple(gradients.shape), written=True)
+    checked("weights", weights, (1 if weights.numel() == 1 else rows,), written=True)
+    if not gradients.numel():
+        return
+    signs = _WeightedSigns(
+        address(gradients),
+        address(values),
+        rows,
+        gradients.numel() // rows,
+        address(weights),
+        0 if weights.numel() == 1 else 1,
+    )
+    native.check_status(native.library.statistics_add_signs(signs, torch.get_num_threads()))
