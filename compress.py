@@ -131,8 +131,8 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     start = parser.add_argument_group("Start model (default: the highest iteration in MODEL)")
     start.add_argument("--pretrained_dir", help="another model folder to start from")
     start.add_argument("--start_ply", help="a bare PLY, of any trainer, to start from")
-    start.add_argument("--training_free", action="store_true", help="quantise and encode a "
-        "--start_ply only, in seconds, without photos; see --training_free --help")  # fmt: skip
+    start.add_argument("--training_free", action="store_true", help="quantise and encode "
+        "only, in seconds, without photographs; see --training_free --help")  # fmt: skip
     group = parser.add_argument_group("Compression (defaults: the preset's)")
     group.add_argument("--preset", choices=sorted(PRESETS), default="compact", help="compact"
         " (default): the published rounds, then grids fitted to the scene and entropy coding; "

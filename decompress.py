@@ -26,8 +26,8 @@ from splat_formats.files import (
     kind_of_file,
     log_notices,
     with_limits_clamped,
-    write_splats,
 )
+from splat_formats.ply import write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_file
 from splat_formats.scene import SplatScene
 from utils.cli import run, show_messages
@@ -45,7 +45,8 @@ def main() -> None:
         raise InputError("a PLY to write is expected behind the file (or --info)")
     if args.ply is not None:
         check_target(args.ply, args.file)
-        check_ending(args.ply, ".ply")
+        if not is_special(args.ply):  # /dev/stdout has no ending
+            check_ending(args.ply, ".ply")
     data = args.file.read_bytes()
     try:
         model = read_file(args.file, data, args.layers)
@@ -76,7 +77,7 @@ def build_parser() -> ArgumentParser:
 
 def write(ply: Path, scene: SplatScene) -> None:
     """Writes the PLY and prints what it holds."""
-    log_notices(ply, (*scene.metadata.notices, *write_splats(ply, scene)))
+    log_notices(ply, (*scene.metadata.notices, *write_ply_scene(ply, scene)))
     splats = scene.splats
     # The standard output may be what was written to.
     messages = sys.stderr if is_special(ply) else sys.stdout

@@ -4,7 +4,7 @@
     python benchmarks/iteration.py --data DATA [--scene NAME] [--rounds 20] [--threads 2] [--json F]
 
 The photograph is the scene's own render with noise. Wall and CPU milliseconds, minimum and median;
-CPU time counts all threads, and divided by the threads says what a quiet machine would take. Under
+CPU time counts all threads; divided by their number it is what a quiet machine would take. Under
 each table: what of the iteration is spent in PyTorch's own operations, by its profiler, and the
 largest of them. Each scene runs in a process of its own, whose peak memory is given, less what it
 held before the loop began to allocate.
@@ -229,8 +229,8 @@ def run_alone(options: argparse.Namespace, scene: str, loop: str) -> dict[str, A
             "--threads": options.threads,
             "--json": result,
         }
-        words = [str(word) for pair in arguments.items() for word in pair]
-        subprocess.run([sys.executable, __file__, *words], check=True)
+        flat = [str(part) for pair in arguments.items() for part in pair]
+        subprocess.run([sys.executable, __file__, *flat], check=True)
         return json.loads(result.read_text())
 
 

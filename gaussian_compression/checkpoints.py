@@ -82,7 +82,6 @@ class RoundFolder:
             "rounds": [asdict(done) for done in checkpoint.rounds],
         }
         arrays = {name: tensor.cpu().numpy() for name, tensor in checkpoint.model.raw.named()}
-        self._folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path(number)) as path, path.open("wb") as file:
             np.savez(file, allow_pickle=False, text=np.array(json.dumps(text)), **arrays)
         if self._keep_last is not None:

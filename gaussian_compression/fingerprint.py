@@ -8,8 +8,9 @@ environment computes the same in other roundings: the run can go on, but its byt
 import hashlib
 import os
 import platform
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -92,9 +93,10 @@ def _files(spec: ModuleSpec) -> str:
 
 
 def _instruction_set(package: str) -> str | None:
-    """That of the compiled library which this process has loaded, if any."""
+    """That of the package's compiled library, if it has one for this processor."""
     for name in (package, f"{package}.native", f"{package}._C"):
-        found = getattr(sys.modules.get(name), "instruction_set", None)
-        if isinstance(found, str):
-            return found
+        with suppress(ImportError, OSError):
+            found = getattr(import_module(name), "instruction_set", None)
+            if isinstance(found, str):
+                return found
     return None

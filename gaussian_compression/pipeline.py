@@ -98,11 +98,11 @@ class CompressionResult:
     final_test: Quality
     dropped_non_finite: int
     stage_times: list[StageTime]
+    environments: list[dict[str, Any]]
+    """Machine and software, each from its `from_round` on."""
     promise: Promise
     warnings: tuple[str, ...]
     """What the user must know, in sentences that have also been logged."""
-    environments: list[dict[str, Any]]
-    """Machine and software, each from its `from_round` on."""
 
 
 def compress(job: CompressionJob, progress: Progress) -> CompressionResult:
@@ -182,9 +182,9 @@ class _Run:
             final_test=final_test,
             dropped_non_finite=self._dropped,
             stage_times=self._times,
+            environments=self._folder.environments,
             promise=promise,
             warnings=tuple(self._warnings),
-            environments=self._folder.environments,
         )
 
     def _promise(self, zero: Quality, shipped: Quality) -> Promise:

@@ -146,9 +146,7 @@ def read_report(path: Path) -> CompressionReport:
             raise InputError(
                 f"{path} is a report of schema {schema}, this version reads up to {SCHEMA}"
             )
-        if schema == 1:
-            found = _of_schema_1(found)
-        return _report(found)
+        return _of_schema_1(found) if schema == 1 else _report(found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no report of a compression: {error!r}") from error
 
@@ -190,57 +188,45 @@ def _with_qualities(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "guard": Quality(**values["guard"]), "test": Quality(**values["test"])}
 
 
-def _of_schema_1(found: dict[str, Any]) -> dict[str, Any]:
-    """A report without a schema number, with the fields of today."""
-    later: dict[str, Any] = {
-        "promise": None,
-        "errors": {},
-        "layer_ends": [],
-        "notices": [],
-        "schema": SCHEMA,
-    }
-    if "start" in found:
-        known = {name: value for name, value in found.items() if name != "versions"}
-        start = {**found["start"], "dropped": found["start"]["dropped_non_finite"]}
-        start.pop("dropped_non_finite")
-        environments = [{"from_round": 0, **found["versions"]}]
-        return {**later, **known, "environments": environments, "start": start}
-    nothing = asdict(UNMEASURED)
-    start = {
-        "ply": "",
-        "iteration": 0,
-        "gaussians": found["gaussians"] + found["dropped_non_finite"],
-        "dropped": found["dropped_non_finite"],
-        "bytes": None,
-    }
-    compressed = {
-        "iteration": 1,
-        "gaussians": found["gaussians"],
-        "sh_degree": found["sh_degree"],
-        "bytes": found["bytes"],
-        "ratio": None,
-        "bytes_per_gaussian": found["bytes_per_gaussian"],
-        "bytes_per_attribute": {},
-        "bytes_per_section": found["bytes_per_section"],
-    }
-    errors = {
-        name: {"unit": "", **error, "percentile_99": None, "good": None}
-        for name, error in found["errors"].items()
-    }
-    return {
-        **later,
-        "start": {**start, "guard": nothing, "test": nothing},
-        "compressed": {**compressed, "guard": nothing, "test": nothing},
-        "settings": {"training_free": True, "quality": found["quality"]},
-        "environments": [],
-        "stopping": None,
-        "guard": None,
-        "rounds": [],
-        "stages": [
-            {"stage": "encode", "wall_seconds": found["seconds"], "cpu_seconds": found["seconds"]}
-        ],
-        "seed": None,
-        "identity": {},
-        "errors": errors,
-        "layer_ends": found["layers"],
-    }
+def _of_schema_1(found: dict[str, Any]) -> CompressionReport:
+    """A report without a schema number."""
+    if "start" not in found:
+        return _of_training_free_1(found)
+    start = {**found["start"], "dropped": found["start"]["dropped_non_finite"]}
+    del start["dropped_non_finite"]
+    later: dict[str, Any] = {"promise": None, "errors": {}, "layer_ends": [], "notices": []}
+    environments = [{"from_round": 0, **found["versions"]}]
+    return _report(
+        {**later, **found, "start": start, "environments": environments, "schema": SCHEMA}
+    )
+
+
+def _of_training_free_1(found: dict[str, Any]) -> CompressionReport:
+    dropped, seconds = found["dropped_non_finite"], found["seconds"]
+    return CompressionReport(
+        start=StartFigures(
+            ply="",
+            iteration=0,
+            gaussians=found["gaussians"] + dropped,
+            dropped=dropped,
+            bytes=None,
+        ),
+        compressed=FileFigures(
+            iteration=1,
+            gaussians=found["gaussians"],
+            sh_degree=found["sh_degree"],
+            bytes=found["bytes"],
+            ratio=None,
+            bytes_per_gaussian=found["bytes_per_gaussian"],
+            bytes_per_attribute={},
+            bytes_per_section=found["bytes_per_section"],
+        ),
+        settings={"training_free": True, "quality": found["quality"]},
+        environments=(),
+        stages=(StageTime("quantise, encode and decode", seconds, seconds),),
+        errors={
+            name: ErrorFigures("", error["rms"], None, error["max"], None)
+            for name, error in found["errors"].items()
+        },
+        layer_ends=tuple(found["layers"]),
+    )

@@ -38,18 +38,7 @@ def build_report(
             guard=result.start_guard,
             test=result.start_test,
         ),
-        compressed=FileFigures(
-            iteration=iteration,
-            gaussians=result.decoded.count,
-            sh_degree=result.decoded.sh_degree,
-            bytes=len(result.data),
-            ratio=round(start.ply_bytes / len(result.data), 2),
-            bytes_per_gaussian=round(len(result.data) / result.decoded.count, 2),
-            bytes_per_attribute=_attribute_bytes(result),
-            bytes_per_section=bytes_per_section(result.data),
-            guard=result.final_guard,
-            test=result.final_test,
-        ),
+        compressed=_file_figures(start, iteration, result),
         stopping=StoppingFigures(result.shipped_round, result.stop_reason),
         guard=GuardFigures(
             views_from=guard,
@@ -64,6 +53,21 @@ def build_report(
         identity=job.identity,
         environments=tuple(result.environments),
         notices=(*start.metadata.notices, *result.warnings),
+    )
+
+
+def _file_figures(start: StartModel, iteration: int, result: CompressionResult) -> FileFigures:
+    return FileFigures(
+        iteration=iteration,
+        gaussians=result.decoded.count,
+        sh_degree=result.decoded.sh_degree,
+        bytes=len(result.data),
+        ratio=round(start.ply_bytes / len(result.data), 2),
+        bytes_per_gaussian=round(len(result.data) / result.decoded.count, 2),
+        bytes_per_attribute=_attribute_bytes(result),
+        bytes_per_section=bytes_per_section(result.data),
+        guard=result.final_guard,
+        test=result.final_test,
     )
 
 

@@ -28,7 +28,7 @@ class FinetuneSettings:
 
 @dataclass(frozen=True)
 class QuantizationSettings:
-    """How the attributes are stored."""
+    """How a file of version 1 stores the attributes."""
 
     sh_bits: int = 8
     range_momentum: float = 0.01
@@ -123,8 +123,6 @@ class CompressionSettings:
 def check_settings(settings: CompressionSettings) -> None:
     """Raise InputError for a value that makes no sense, by the name of its flag."""
     trajectory, stopping = settings.trajectory, settings.stopping
-    if trajectory.quantization is None and settings.grids is None:
-        raise InputError("a file of version 1 needs the settings of its quantisation")
     checks: list[tuple[str, Any, Allowed]] = [
         ("prune_fraction", trajectory.prune_fraction, Range(above=0, below=1)),
         ("warmup_iterations", trajectory.warmup_iterations, _COUNT),
@@ -142,8 +140,10 @@ def check_settings(settings: CompressionSettings) -> None:
         checks.append(("sparsity", grids.sparsity, Range(least=0)))
         if grids.position_bits is not None:
             checks.append(("position_bits", grids.position_bits, Range(12, 20, whole=True)))
-    elif quantization := trajectory.quantization:
-        bits = quantization.position_bits
+    elif trajectory.quantization is None:
+        raise InputError("a file of version 1 needs the settings of its quantisation")
+    else:
+        bits = trajectory.quantization.position_bits
         checks.append(("position_bits", bits, Range(8, 24, others=(32,), whole=True)))
     for flag, value, allowed in checks:
         if fault := fault_of(flag, value, allowed):

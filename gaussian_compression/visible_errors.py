@@ -9,7 +9,7 @@ import numpy.typing as npt
 from gaussian_compression.report import ErrorFigures
 from splat_codec.blocks import for_blocks
 from splat_formats.axes import with_ordered_axes
-from splat_formats.splats import Splats
+from splat_formats.splats import FloatArray, Splats
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,15 +45,15 @@ the start (PSNR, 6 test views each, -r 4), 0.07 dB or less on photographs of 27 
 class _Collected:
     """The errors of one attribute."""
 
-    blocks: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    blocks: list[Floats] = field(default_factory=list)
 
     def figures(self, scale: _Scale) -> ErrorFigures:
-        values = np.concatenate(self.blocks) if self.blocks else np.zeros(0, np.float32)
+        values = np.concatenate(self.blocks) if self.blocks else np.zeros(0)
         if not values.size:
             return ErrorFigures(scale.unit, 0.0, 0.0, 0.0, scale.good)
         return ErrorFigures(
             unit=scale.unit,
-            rms=float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))),
+            rms=float(np.sqrt(np.mean(np.square(values)))),
             percentile_99=float(np.quantile(values, 0.99)),
             max=float(values.max()),
             good=scale.good,
@@ -68,11 +68,12 @@ def visible_errors(
     Spherical harmonics that `decoded` lacks count as 0 there.
     """
     collected = {name: _Collected() for name in SCALES}
+    least = _least_size(start)
 
     def measure(block: slice) -> None:
         before = with_ordered_axes(start.rows(order[block]))
-        for name, values in _differences(before, decoded.rows(block)).items():
-            collected[name].blocks.append(values.astype(np.float32).ravel())
+        for name, values in _differences(before, decoded.rows(block), least).items():
+            collected[name].blocks.append(values.ravel())
 
     for_blocks(decoded.count, measure)
     return {name: collected[name].figures(scale) for name, scale in SCALES.items()}
@@ -89,10 +90,21 @@ def lines(errors: dict[str, ErrorFigures]) -> list[str]:
     return table
 
 
-def _differences(a: Splats, b: Splats) -> dict[str, Floats]:
+def _least_size(splats: Splats) -> float:
+    """The size that only one Gaussian in a hundred is below: pixels show no smaller ones."""
+    descending = -np.sort(-splats.scaling, axis=1)
+    return float(np.quantile(_sizes(descending), 0.01)) if splats.count else 1.0
+
+
+def _sizes(scaling: FloatArray) -> Floats:
+    """(N,) of Gaussians with these descending log scales (N, 3)."""
+    with np.errstate(over="ignore"):
+        return np.exp(scaling[:, :2].astype(np.float64).mean(axis=1))
+
+
+def _differences(a: Splats, b: Splats, least_size: float) -> dict[str, Floats]:
     """Of each Gaussian (and channel, and axis), in the units of SCALES."""
-    alpha = _alpha(a)
-    size = np.exp(a.scaling[:, :2].astype(np.float64).mean(axis=1))
+    alpha, size = _alpha(a), np.maximum(_sizes(a.scaling), least_size)
     distance = np.linalg.norm(a.xyz.astype(np.float64) - b.xyz, axis=1)
     cosine = np.abs((a.rotation.astype(np.float64) * b.rotation).sum(axis=1))
     dc = np.abs(a.features_dc.astype(np.float64) - b.features_dc)
@@ -100,7 +112,7 @@ def _differences(a: Splats, b: Splats) -> dict[str, Floats]:
     rest = a.features_rest - np.pad(b.features_rest, ((0, 0), (0, missing), (0, 0)))
     over_directions = np.sqrt(np.square(rest, dtype=np.float64).sum(axis=1) / (4 * np.pi))
     return {
-        "xyz": 100 * distance / np.maximum(size, np.finfo(np.float64).tiny),
+        "xyz": 100 * distance / size,
         "scaling": 100 * np.abs(np.expm1(b.scaling.astype(np.float64) - a.scaling)),
         "rotation": 2 * _DEGREES * np.arccos(np.minimum(cosine, 1)),
         "opacity": 100 * np.abs(alpha - _alpha(b)),

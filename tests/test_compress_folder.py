@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 import compress
-from gaussian_compression import pipeline
+import render
+from gaussian_compression import pipeline, training_free
 from gaussian_compression.report import CompressionReport, read_report, report_path
 from scene.colmap_loader import read_points3D_binary
+from scene.gaussian_model import GaussianModel
 from splat_codec.model_file import decode
 from splat_formats.files import read_splats, write_splats
 from splat_formats.ply import write_ply
@@ -217,3 +219,27 @@ def test_an_abbreviated_option_is_refused(
     with pytest.raises(SystemExit):
         run(model, "--training_fre")
     assert "unrecognized arguments: --training_fre" in capsys.readouterr().err
+
+
+def test_a_folder_of_training_free_can_be_rendered(
+    model: Path, small_scene: Path, command_line
+) -> None:
+    for source in ((), ("-s", small_scene)):
+        command_line("--training_free", "-m", model, *source)
+        training_free.main()
+        command_line("-m", model, "--skip_test", "--quiet")
+        if not source:
+            with pytest.raises(InputError, match="-s/--source_path is required"):
+                render.main()
+    render.main()
+    assert len(list((model / "train/ours_10/renders").iterdir())) == 10
+
+
+def test_a_failed_save_leaves_no_iteration(tmp_path: Path, splats: Splats, monkeypatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("splat_formats.ply._header", fail)
+    with pytest.raises(OSError, match=r"No space left on device: .*point_cloud\.ply"):
+        GaussianModel.from_splats(splats).save_ply(tmp_path / PLY.format(7))
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of compression, each alone: quantisers, guard, pruning, the rule, checkpoints."""
 
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,6 +291,18 @@ def test_only_what_may_be_shipped_stays(
     for number in range(4):
         folder.save(checkpoint(number))
     assert [number for number in range(4) if folder.has(number)] == left
+
+
+def test_older_rounds_go_when_the_new_one_is_on_disk(tmp_path: Path, monkeypatch) -> None:
+    folder = RoundFolder(tmp_path, {"seed": 0}, 1)
+    folder.save(checkpoint(0))
+    steps: list[str] = []
+    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
+    monkeypatch.setattr(os, "fsync", lambda file: (steps.append("sync"), fsync(file))[1])
+    monkeypatch.setattr(Path, "replace", lambda *paths: (steps.append("name"), replace(*paths))[1])
+    monkeypatch.setattr(Path, "unlink", lambda path: (steps.append("remove"), unlink(path))[1])
+    folder.save(checkpoint(1))
+    assert steps == ["sync", "name", "sync", "remove"]
 
 
 def test_rounds_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:

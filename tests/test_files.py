@@ -171,3 +171,12 @@ def test_a_model_is_decoded_into_a_pipe(tmp_path: Path, compressed: Path) -> Non
         (tmp_path / "copy.ply").write_bytes(pipe.read_bytes())
     assert process.returncode == 0
     assert read_ply(tmp_path / "copy.ply").count == 20
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
+def test_a_model_is_decoded_to_the_standard_output(tmp_path: Path, compressed: Path) -> None:
+    command = [sys.executable, str(ROOT / "decompress.py"), str(compressed), "/dev/stdout"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    (tmp_path / "copy.ply").write_bytes(done.stdout)
+    assert read_ply(tmp_path / "copy.ply").count == 20
+    assert b"20 Gaussians" in done.stderr

@@ -103,6 +103,20 @@ def test_arguments_need_only_the_standard_library() -> None:
         assert top_level(imports_of(path)) - {"arguments", "utils"} <= set(sys.stdlib_module_names)
 
 
+def test_one_place_chooses_by_the_device() -> None:
+    """How something is computed on a device is the backend's business.
+
+    `rasterizer` and `photometric` check what third-party packages support, `fingerprint` records
+    the machine.
+    """
+    allowed = {"choose_backend.py", "rasterizer.py", "photometric.py", "fingerprint.py"}
+    layers = ("gaussian_compression", "gaussian_renderer", "scene")
+    files = [path for package in layers for path in files_of(package)]
+    found = {path.name for path in files if "device.type" in path.read_text(encoding="utf-8")}
+    assert "choose_backend.py" in found
+    assert found <= allowed
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*.py")), ids=lambda path: path.name)
 def test_no_script_imports_a_script(path: Path) -> None:
     assert not top_level(imports_of(path)) & SCRIPTS

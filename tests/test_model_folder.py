@@ -165,9 +165,7 @@ def test_a_second_run_is_refused_at_the_start(tmp_path: Path, encode) -> None:
 KILL = """
 import os, shutil, sys
 from pathlib import Path
-from arguments import ModelOptions
 from gaussian_compression import training_free
-from gaussian_compression.cfg_record import record_options
 
 template, work = Path(sys.argv[1]), Path(sys.argv[2])
 for step in range(100):

@@ -15,7 +15,7 @@ from arguments import ModelOptions, PipelineOptions
 from gaussian_compression.model_folder import start_from_ply
 from gaussian_compression.settings import CompressionSettings
 from gaussian_renderer import render
-from gaussian_renderer.view_gradient import RenderOptions
+from gaussian_renderer.backend import RenderOptions
 from scene import GaussianModel, Scene
 from scene.cameras import Camera
 from scene.dataset_readers import readSceneInfo
