@@ -57,8 +57,8 @@ from gaussian_compression.settings import (
     TrajectorySettings,
     check_settings,
 )
+from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.rasterizer import default_device
-from gaussian_renderer.view_gradient import RenderOptions
 from scene import Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
@@ -69,7 +69,7 @@ from utils.errors import InputError
 logger = logging.getLogger("gaussian_compression")
 
 PRESETS = {
-    "compact": CompressionSettings(grids=GridSettings()),
+    "compact": CompressionSettings(TrajectorySettings(quantization=None), grids=GridSettings()),
     "fast3dgs": CompressionSettings(),
 }
 """Named settings; each is the default of every flag that is not given."""

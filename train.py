@@ -28,12 +28,14 @@ from arguments import (
     write_cfg_args,
 )
 from gaussian_renderer import render
+from gaussian_renderer.backend import Backend, RenderOptions, ViewLoss
+from gaussian_renderer.choose_backend import backend_for
 from gaussian_renderer.evaluation import evaluate
-from gaussian_renderer.view_gradient import RenderOptions, ViewLoss, view_gradient
 from scene import GaussianModel, Scene
 from scene.cameras import Camera
 from scene.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from scene.densification import accumulate, densifies, is_active, prunes_large, resets_opacity
+from scene.device import default_device
 from scene.optimizer import take_step
 from scene.raw_parameters import RawParameters
 from scene.view_queue import ViewQueue
@@ -74,26 +76,23 @@ class Milestones:
 class GradientStep:
     """Leaves the gradients of one view's loss in the model's parameters."""
 
-    def __init__(self, gaussians: GaussianModel, options: Options) -> None:
+    def __init__(self, gaussians: GaussianModel, backend: Backend, lambda_dssim: float) -> None:
         self._gaussians = gaussians
-        self._view_gradient = view_gradient(
-            RenderOptions(**asdict(options.pipe)),
-            options.optimization.lambda_dssim,
-            gaussians.device,
-        )
+        self._backend, self._lambda_dssim = backend, lambda_dssim
         self._buffers: RawParameters | None = None
 
     def __call__(self, camera: Camera, background: Tensor) -> ViewLoss:
-        """What the view said besides. The gradients are good until the next call."""
+        """The view's loss. The gradients are valid until the next call."""
         raw = self._gaussians.raw_parameters()
         if self._buffers is None or self._buffers.gaussian_count != raw.gaussian_count:
             self._buffers = raw.map(torch.empty_like)
-        said = self._view_gradient(
-            camera, raw, self._buffers, background, self._gaussians.active_sh_degree
+        degree = self._gaussians.active_sh_degree
+        view_loss = self._backend.differentiate(
+            camera, raw, self._buffers, background, degree, self._lambda_dssim
         )
         for parameter, gradient in zip(raw, self._buffers, strict=True):
             parameter.grad = gradient
-        return said
+        return view_loss
 
 
 class Reporter:
@@ -103,17 +102,18 @@ class Reporter:
         self._training = training
         self._log = log
         self._bar = bar
-        self._average_loss = 0.0
+        self._average_loss: Tensor | float = 0.0
 
-    def step(self, iteration: int, camera: Camera, said: ViewLoss, seconds: float) -> None:
-        """Note one iteration."""
-        self._average_loss = 0.4 * said.loss + 0.6 * self._average_loss
+    def step(self, iteration: int, camera: Camera, view_loss: ViewLoss, seconds: float) -> None:
+        """Report one iteration."""
+        loss, image = view_loss.loss, view_loss.image
+        self._average_loss = 0.4 * loss + 0.6 * self._average_loss
         if iteration % BAR_INTERVAL == 0:
-            self._bar.set_postfix({"Loss": f"{self._average_loss:.7f}"}, refresh=False)
+            self._bar.set_postfix({"Loss": f"{float(self._average_loss):.7f}"}, refresh=False)
             self._bar.update(BAR_INTERVAL)
         if self._log is not None:
-            truth = camera.original_image.to(said.image.device)
-            self._log.step(iteration, l1_loss(said.image, truth).item(), said.loss, seconds)
+            truth = camera.original_image.to(image.device)
+            self._log.step(iteration, l1_loss(image, truth).item(), float(loss), seconds)
 
     def scores(self, iteration: int) -> None:
         """Score the test views, and some of the training views."""
@@ -131,7 +131,7 @@ class Reporter:
 
     def _split_scores(self, iteration: int, name: str, cameras: Sequence[Camera]) -> None:
         training = self._training
-        scores = evaluate(cameras, training.gaussians, training.options.pipe, training.background)
+        scores = evaluate(cameras, training.gaussians, training.backend, training.background)
         l1, psnr = fmean(score.l1 for score in scores), fmean(score.psnr for score in scores)
         print(f"\n[ITER {iteration}] Evaluating {name}: L1 {l1} PSNR {psnr}")
         if self._log is not None:
@@ -151,13 +151,16 @@ class Reporter:
 class Training:
     """A run over one scene."""
 
-    def __init__(self, options: Options, milestones: Milestones, scene: Scene) -> None:
+    def __init__(
+        self, options: Options, milestones: Milestones, scene: Scene, backend: Backend
+    ) -> None:
+        self.backend = backend
         self.options = options
         self.milestones = milestones
         self.scene = scene
         self.gaussians = scene.gaussians
         self.first_iteration = 0
-        self.gradient_step = GradientStep(self.gaussians, options)
+        self.gradient_step = self._gradient_step()
         self.queue = ViewQueue(scene.getTrainCameras())
         self.background = torch.full(
             (3,), float(options.model.white_background), device=self.gaussians.device
@@ -207,20 +210,28 @@ class Training:
             self.gaussians.oneupSHdegree()
         if iteration - 1 == self.milestones.debug_from:
             self.options.pipe.debug = True
-            self.gradient_step = GradientStep(self.gaussians, self.options)
+            self.backend = choose_backend(self.options)
+            self.gradient_step = self._gradient_step()
+        background = self.draw_background()
         camera = self.queue.draw()
-        said = self.gradient_step(camera, self.draw_background())
-        reporter.step(iteration, camera, said, time.perf_counter() - started)
+        if self.options.optimization.random_background:
+            camera = camera.over(background)
+        view_loss = self.gradient_step(camera, background)
+        reporter.step(iteration, camera, view_loss, time.perf_counter() - started)
         if iteration in self.milestones.test:
             reporter.scores(iteration)
         if iteration in self.milestones.save:
             self.save(iteration)
         if is_active(iteration, optimization):
-            self.control_density(iteration, said)
+            self.control_density(iteration, view_loss)
         if iteration < optimization.iterations:
-            take_step(self.gaussians.trained_by, optimization.optimizer_type, said.radii)
+            take_step(self.gaussians.trained_by, optimization.optimizer_type, view_loss.radii)
         if iteration in self.milestones.checkpoint:
             self.save_checkpoint(iteration)
+
+    def _gradient_step(self) -> GradientStep:
+        lambda_dssim = self.options.optimization.lambda_dssim
+        return GradientStep(self.gaussians, self.backend, lambda_dssim)
 
     def draw_background(self) -> Tensor:
         """The colour (3,) behind the Gaussians."""
@@ -229,17 +240,17 @@ class Training:
         return self.background
 
     @torch.no_grad()
-    def control_density(self, iteration: int, said: ViewLoss) -> None:
+    def control_density(self, iteration: int, view_loss: ViewLoss) -> None:
         """Keep the statistics; when due, change the number of Gaussians or reset opacities."""
         options, gaussians = self.options.optimization, self.gaussians
-        accumulate(gaussians, said.screen_gradient, said.radii)
+        accumulate(gaussians, view_loss.screen_gradient, view_loss.radii)
         if densifies(iteration, options):
             gaussians.densify_and_prune(
                 options.densify_grad_threshold,
                 MIN_OPACITY,
                 self.scene.cameras_extent,
                 MAX_SCREEN_SIZE if prunes_large(iteration, options) else None,
-                said.radii,
+                view_loss.radii,
             )
             if gaussians.get_xyz.shape[0] == 0:
                 raise InputError(
@@ -263,6 +274,11 @@ class Training:
     def checkpoint_path(self, iteration: int) -> Path:
         """Where the checkpoint of `iteration` is written."""
         return Path(self.scene.model_path) / f"chkpnt{iteration}.pth"
+
+
+def choose_backend(options: Options) -> Backend:
+    """What draws and trains, by the options and the machine."""
+    return backend_for(default_device(), RenderOptions(**asdict(options.pipe)))
 
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, PipelineParams]:
@@ -331,10 +347,13 @@ def main() -> None:
     safe_state(args.quiet)
     torch.autograd.set_detect_anomaly(args.detect_anomaly)
     prepare_output(options.model)
-    gaussians = GaussianModel(options.model.sh_degree, options.optimization.optimizer_type)
+    backend = choose_backend(options)
+    gaussians = GaussianModel(
+        options.model.sh_degree, options.optimization.optimizer_type, operations=backend
+    )
     scene = Scene(options.model, gaussians)
     gaussians.training_setup(options.optimization)
-    training = Training(options, milestones_of(args), scene)
+    training = Training(options, milestones_of(args), scene, backend)
     if args.start_checkpoint:
         training.start_from(args.start_checkpoint)
     training.run()

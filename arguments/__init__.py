@@ -46,6 +46,10 @@ class ModelOptions(GroupParams):
     train_test_exp: bool = _option(False, "train an exposure correction per image")
     data_device: str = _option("cuda", "device that holds the photos")
     eval: bool = _option(False, "hold out every 8th image for testing")
+    skip_missing: bool = _option(False, "go on without the photographs that are missing")
+    ignore_principal_point: bool = _option(
+        False, "place it in the middle of the photographs, as the original code does"
+    )
 
 
 @dataclass

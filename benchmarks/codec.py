@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file format in figures, and against its targets: `python benchmarks/codec.py --data DATA`.
+"""The file format in figures: `python benchmarks/codec.py --data DATA`.
 
 In this order: for each model as it came from training, bytes and quality of version 2 at each
 quality, of the version-1 file of the preset fast3dgs, and of SPZ and SOG; bytes by attribute and
-what each part of the codec gives; time and memory on a million Gaussians; and a table of what is to
-be reached. That takes minutes. What compress.py makes of photographs takes half an hour, and is
-measured with `--rounds 12`, or read from earlier runs. SPZ needs `pip install zstandard`.
+what each part of the codec gives; time and memory on a million Gaussians. That takes minutes. SPZ
+needs `pip install zstandard`.
 """
 
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -22,28 +20,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.codec_parts import measure_parts
 from benchmarks.codec_quality import Views, photographs, ring
-from benchmarks.codec_rounds import read_rounds, run_rounds
 from benchmarks.codec_sizes import measure_sizes
-from benchmarks.codec_targets import all_targets, print_targets
 from benchmarks.models import DATA, MILLION, PHOTOGRAPHS, PLYS, read_model
 from splat_formats.design_grids import QUALITIES
 from splat_formats.splats import Splats
 
 
 def main() -> None:
-    parser = build_parser()
-    args = parser.parse_args()
-    if bool(args.compact) != bool(args.fast3dgs):
-        parser.error("--compact and --fast3dgs go together")
+    args = build_parser().parse_args()
     figures: dict[str, Any] = {"qualities": {n: asdict(p) for n, p in QUALITIES.items()}}
     figures["models"] = {name: measure_model(name, args) for name in args.only}
     if args.speed_count:
         figures["speed"] = speed_by_small_process(args.data, args.speed_count)
-    if args.rounds is not None or args.compact:
-        figures["rounds"] = rounds_of(args)
-    targets = all_targets(figures)
-    print_targets(targets)
-    figures["targets"] = [asdict(target) for target in targets]
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
 
@@ -57,11 +45,6 @@ def build_parser() -> ArgumentParser:
     add("--no_peers", action="store_true", help="without SPZ and SOG")
     add("--no_parts", action="store_true", help="without what each part of the codec gives")
     add("--speed_count", type=int, default=MILLION, help="Gaussians to measure speed on; 0: none")
-    add("--rounds", type=int, help="run compress.py on fox with so many rounds, in both presets")
-    add("--work", type=Path, help="where its models are kept (default: nowhere)")
-    add("--compress_flags", default="", help="more flags for it, as one text, for trying out")
-    add("--compact", type=Path, help="instead of --rounds: model folder of an earlier run, and")
-    add("--fast3dgs", type=Path, help="that of the other preset's")
     add("--json", type=Path, help="write the figures there too")
     return parser
 
@@ -90,15 +73,6 @@ def speed_by_small_process(data: Path, count: int) -> dict[str, Any]:
         flags = ("--data", data, "--count", str(count), "--json", found)
         subprocess.run([sys.executable, script, *flags], check=True)
         return json.loads(found.read_text())
-
-
-def rounds_of(args: Namespace) -> dict[str, Any]:
-    if args.compact:
-        return read_rounds({"compact": args.compact, "fast3dgs": args.fast3dgs})
-    with tempfile.TemporaryDirectory() as folder:
-        work = args.work or Path(folder)
-        flags = shlex.split(args.compress_flags)
-        return read_rounds(run_rounds(args.data, args.rounds, work, flags))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import torch
 
 from arguments import ModelOptions, PipelineOptions
 from gaussian_renderer import render
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
 from gaussian_renderer.evaluation import evaluate
 from scene import Scene
 from scene.cameras import Camera
@@ -45,7 +47,8 @@ class Views:
 
     def score(self, splats: Splats) -> Score:
         """How near the model's renders, in 8 bits, come to the pictures."""
-        scores = evaluate(self.cameras, _model(splats), PipelineOptions(), _BLACK)
+        backend = backend_for(_BLACK.device, RenderOptions())
+        scores = evaluate(self.cameras, _model(splats), backend, _BLACK)
         return Score(
             float(np.mean([score.psnr for score in scores])),
             float(np.mean([score.ssim for score in scores])),

@@ -33,13 +33,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from arguments import OptimizationOptions
 from benchmarks.timing import describe_machine, print_table, time_parts
 from benchmarks.workloads import SCENES, Pose, Workload
-from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, TrainableModel
+from gaussian_compression.finetune import CONSTANT_RATES, Finetuner
 from gaussian_compression.grid_straight_through import on_fitted_grids, with_ordered_raw_axes
+from gaussian_compression.quantize import initial_ranges
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import FinetuneSettings, GridSettings, QuantizationSettings
-from gaussian_compression.straight_through import StraightThrough, straight_through
+from gaussian_compression.straight_through import straight_through
+from gaussian_compression.trainable import FullPrecision, Trainable
+from gaussian_compression.trainable import take_step as take_finetuning_step
 from gaussian_renderer import render
-from gaussian_renderer.view_gradient import RenderOptions, view_gradient
+from gaussian_renderer.backend import Backend, Differentiate, RenderOptions
+from gaussian_renderer.choose_backend import backend_for
 from scene.cameras import Camera
 from scene.densification import accumulate
 from scene.gaussian_model import GaussianModel
@@ -82,58 +86,73 @@ def photograph(load: Workload, model: GaussianModel) -> Camera:
     return camera_of(load.pose, to_u8(image + NOISE * noise))
 
 
-def finetuning_step(raw: RawParameters, camera: Camera, differentiate: Any) -> Step:
+def finetuning_step(raw: RawParameters, camera: Camera, backend: Backend) -> Step:
     """The loop of gaussian_compression.finetune for version 1."""
-    trainable = TrainableModel.start_from(raw.map(torch.clone))
-    settings, quantization = FinetuneSettings(), QuantizationSettings()
-    optimizer = straight_through(trainable.raw, trainable.ranges, settings, quantization)
-    return optimizer_step(optimizer, camera, differentiate)
+    quantization = QuantizationSettings()
+    ranges, raw = initial_ranges(raw), raw.map(torch.clone)
+    model = straight_through(raw, ranges, FinetuneSettings(), quantization, backend)
+    return optimizer_step(model, camera, backend)
 
 
-def grid_finetuning_step(raw: RawParameters, camera: Camera, differentiate: Any) -> Step:
+def plain_finetuning_step(raw: RawParameters, camera: Camera, backend: Backend) -> Step:
+    """The same in full precision, as the rounds of the preset compact are."""
+    model = FullPrecision(raw.map(torch.clone), FinetuneSettings(), backend)
+    return optimizer_step(model, camera, backend)
+
+
+def grid_finetuning_step(raw: RawParameters, camera: Camera, backend: Backend) -> Step:
     """The same for version 2; all Gaussians count as equally sensitive, the work is the same."""
     ordered = with_ordered_raw_axes(raw)
     settings = GridSettings(noise=1e-3 * raw.gaussian_count)
-    even = RenderSensitivity(ordered.map(torch.ones_like), psnr=30.0, absolute_error=0.01)
-    return optimizer_step(on_fitted_grids(ordered, even, settings), camera, differentiate)
+    ones = ordered.map(torch.ones_like)
+    even = RenderSensitivity(ones, psnr=30.0, absolute_error=0.01, pixel_sizes=ones.opacity[:, 0])
+    return optimizer_step(on_fitted_grids(ordered, even, settings, backend), camera, backend)
 
 
-def optimizer_step(optimizer: StraightThrough, camera: Camera, differentiate: Any) -> Step:
+def differentiate_by(backend: Backend) -> Differentiate:
+    return partial(backend.differentiate, background=torch.zeros(3), sh_degree=3, lambda_dssim=0.2)
+
+
+def optimizer_step(model: Trainable, camera: Camera, backend: Backend) -> Step:
+    differentiate = differentiate_by(backend)
     rates = Finetuner(differentiate, EXTENT, FinetuneSettings()).rates(CONSTANT_RATES, left=0.0)
-    gradients = optimizer.seen.map(torch.empty_like)
+    gradients = model.seen.map(torch.empty_like)
 
     def step(lap: Lap) -> None:
-        differentiate(camera, optimizer.seen, gradients)
+        differentiate(camera, model.seen, gradients)
         lap("render, loss, backward")
-        optimizer.step(gradients, rates)
+        take_finetuning_step(model, gradients, rates)
         lap("Adam, quantisation")
 
     return step
 
 
-def training_step(raw: RawParameters, camera: Camera, differentiate: Any) -> Step:
+def training_step(raw: RawParameters, camera: Camera, backend: Backend) -> Step:
     """The loop of train.py while it densifies."""
     model = GaussianModel.from_raw(raw.map(lambda tensor: torch.nn.Parameter(tensor.clone())))
+    model.operations = backend
     model.spatial_lr_scale = EXTENT
+    differentiate = differentiate_by(backend)
     model.training_setup(OptimizationOptions())
     gradients = model.raw_parameters().map(torch.empty_like)
 
     def step(lap: Lap) -> None:
-        said = differentiate(camera, model.raw_parameters(), gradients)
+        view_loss = differentiate(camera, model.raw_parameters(), gradients)
         for parameter, gradient in zip(model.raw_parameters(), gradients, strict=True):
             parameter.grad = gradient
         lap("render, loss, backward")
         with torch.no_grad():
-            accumulate(model, said.screen_gradient, said.radii)
+            accumulate(model, view_loss.screen_gradient, view_loss.radii)
         lap("densification statistics")
-        take_step(model.trained_by, model.optimizer_type, said.radii)
+        take_step(model.trained_by, model.optimizer_type, view_loss.radii)
         lap("Adam")
 
     return step
 
 
 STEPS = {
-    "fine-tuning": finetuning_step,
+    "fine-tuning": plain_finetuning_step,
+    "fine-tuning as published": finetuning_step,
     "fine-tuning on grids": grid_finetuning_step,
     "training": training_step,
 }
@@ -166,12 +185,9 @@ def peak_bytes() -> int:
 def measure(load: Workload, loop: str, rounds: int) -> dict[str, Any]:
     raw = RawParameters(**load.parameters)
     camera = photograph(load, GaussianModel.from_raw(raw))
-    differentiate = partial(
-        view_gradient(RenderOptions(), 0.2, CPU), background=torch.zeros(3), sh_degree=3
-    )
     release_buffers()  # of drawing the photograph: the loop's own count
     before = resident_bytes()
-    step = STEPS[loop](raw, camera, differentiate)
+    step = STEPS[loop](raw, camera, backend_for(CPU, RenderOptions()))
     timings = time_parts(step, rounds)
     peak = peak_bytes() - before  # the loops work on a copy of the parameters: it counts
     whole = {key: sum(row[key] for row in timings.values()) for key in next(iter(timings.values()))}

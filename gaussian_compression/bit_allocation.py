@@ -27,7 +27,7 @@ from splat_codec.grids import (
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import GridSteps, design_grids, robust_box
 from splat_formats.snap_to_grids import snap_to_grids
-from splat_formats.splats import Splats
+from splat_formats.splats import FloatArray, Splats
 
 _STEP_OF = {"features_dc": "dc_step", "opacity": "opacity_step", "scaling": "scale_step"}
 _PASSES = 3
@@ -37,6 +37,8 @@ _FINEST = 0.01
 """So many of the Gaussians may want a finer grid than there is."""
 _FINEST_TURN = 2.0**-13
 """Of quaternion components: the format's symbols reach no further."""
+THIN = 0.3**0.5
+"""Pixels: the standard deviation of the filter by which the rasteriser widens every Gaussian."""
 _UNIT = 1 << 16
 
 Float64s = npt.NDArray[np.float64]
@@ -72,14 +74,30 @@ def errors_per_number(splats: Splats, snapped: GridSplats, sensitivity: Splats) 
     decoded, errors = to_splats(snapped), {}
     for name in (*_STEP_OF, "xyz", "rotation"):
         before, after = getattr(splats, name), getattr(decoded, name)
-        squared = getattr(sensitivity, name) * np.square(after - before, dtype=np.float64)
+        change = _logit_change(before, after) if name == "opacity" else after - before
+        squared = getattr(sensitivity, name) * np.square(change, dtype=np.float64)
         errors[name] = float(squared.sum()) / max(1, before.size)
     return errors
 
 
+def _logit_change(before: FloatArray, after: FloatArray) -> Float64s:
+    """The change of logits that would change the opacity as much if its slope stayed as it is.
+
+    Near 0 and 1 the slope says little about a whole step: 8 and 5 differ far more than the slope
+    at 8 makes believe.
+    """
+    opacity, changed = (1 / (1 + np.exp(-logits.astype(np.float64))) for logits in (before, after))
+    return (changed - opacity) / np.maximum(opacity * (1 - opacity), 1e-30)
+
+
 def _colour_weights(sensitivity: Splats) -> Float64s:
-    """What decides a Gaussian's precision class (N,)."""
-    return sensitivity.features_dc.sum(axis=(1, 2), dtype=np.float64)
+    """What decides a Gaussian's precision class (N,).
+
+    Where no view shows a Gaussian, nothing tells how coarse it may be: it counts as the median one.
+    """
+    weights = sensitivity.features_dc.sum(axis=(1, 2), dtype=np.float64)
+    seen = weights > 0
+    return np.where(seen, weights, np.median(weights[seen]) if seen.any() else 0)
 
 
 def _even_sh_error(sensitivity: Splats, sh_steps: np.ndarray, classes: Integers) -> float:
@@ -173,22 +191,26 @@ def _fitted(
 
 
 def settle_hidden_scales(
-    splats: Splats, grids: Grids, sensitivity: Splats, tolerance: float
+    splats: Splats, grids: Grids, sensitivity: Splats, tolerance: float, pixel_sizes: Float64s
 ) -> tuple[Splats, npt.NDArray[np.bool_]]:
     """Scales that no image shows, put where they cost least; and which (N, 3).
 
     The thinnest axis of a flat Gaussian is lost in the width of a pixel: any smaller value gives
     the same images, and so does any up to a bound (covariance, exp(2 s), enters them linearly). Of
-    all these the file gets the commonest difference from the axis before.
+    all these the file gets the commonest difference from the axis before. Both the value and the
+    bound are below THIN pixels (`pixel_sizes` (N,) in world units, the smallest in any view): where
+    an axis is wider, a small derivative tells nothing about a large change.
     """
     step, low = grids.scale.step, grids.scale.minimum
     scaling, hidden = splats.scaling.copy(), np.zeros((splats.count, 3), bool)
     symbols = grids.scale.symbols(scaling)
+    thin = np.log(np.maximum(THIN * pixel_sizes, 1e-30))
     for axis in (1, 2):
         shown = sensitivity.scaling[:, axis].astype(np.float64)
-        hidden[:, axis] = shown <= 4 * tolerance
+        hidden[:, axis] = (shown <= 4 * tolerance) & (scaling[:, axis] <= thin)
         before = symbols[:, axis - 1]
         bound = scaling[:, axis] + np.log1p(2 * np.sqrt(tolerance / np.maximum(shown, 1e-30))) / 2
+        bound = np.minimum(bound, np.maximum(thin, scaling[:, axis]))
         least = np.maximum(before - np.floor((bound - low) / step).astype(np.int64), 0)
         drops = np.maximum(before - symbols[:, axis], 0)
         drops = np.where(hidden[:, axis], _commonest(drops, hidden[:, axis], least), drops)

@@ -59,7 +59,7 @@ class RoundFolder:
         number = checkpoint.rounds[-1].number
         text = {
             "fingerprint": self._fingerprint,
-            "ranges": asdict(checkpoint.model.ranges),
+            "ranges": checkpoint.model.ranges and asdict(checkpoint.model.ranges),
             "rounds": [asdict(done) for done in checkpoint.rounds],
         }
         arrays = {name: tensor.cpu().numpy() for name, tensor in checkpoint.model.raw.named()}
@@ -78,7 +78,9 @@ class RoundFolder:
             raw = RawParameters(
                 *(torch.tensor(arrays[name], device=device) for name in RawParameters._fields)
             )
-        ranges = ShRanges(Range(**text["ranges"]["dc"]), Range(**text["ranges"]["rest"]))
+        ranges = text["ranges"] and ShRanges(
+            Range(**text["ranges"]["dc"]), Range(**text["ranges"]["rest"])
+        )
         return Checkpoint(
             TrainableModel(raw, ranges), [round_from_json(done) for done in text["rounds"]]
         )

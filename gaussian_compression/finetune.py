@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning with the quantisers in the loop, and nothing densified or reset."""
+"""Fine-tuning: nothing is densified or reset."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from gaussian_compression.quantize import (
     ShRanges,
@@ -19,26 +20,31 @@ from gaussian_compression.settings import (
     QuantizationSettings,
     WarmRestart,
 )
-from gaussian_compression.straight_through import StraightThrough
-from gaussian_renderer.view_gradient import Differentiate
+from gaussian_compression.trainable import Trainable, take_step
+from gaussian_renderer.backend import Differentiate
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 
 
 @dataclass
 class TrainableModel:
-    """Full-precision parameters, trained in place, and the ranges that their quantisers follow."""
+    """Full-precision parameters, trained in place."""
 
     raw: RawParameters
-    ranges: ShRanges
+    ranges: ShRanges | None
+    """What the quantisers of version 1 follow; None where rounds train in full precision."""
 
     @classmethod
-    def start_from(cls, raw: RawParameters) -> "TrainableModel":
-        """A model whose ranges are those of its values."""
-        return cls(raw, initial_ranges(raw))
+    def start_from(
+        cls, raw: RawParameters, quantization: QuantizationSettings | None
+    ) -> "TrainableModel":
+        """A model whose ranges, if it has quantisers, are those of its values."""
+        return cls(raw, None if quantization is None else initial_ranges(raw))
 
-    def decoded(self, settings: QuantizationSettings) -> RawParameters:
-        """The values that the file would give back now."""
+    def seen(self, settings: QuantizationSettings | None) -> RawParameters:
+        """The values that rounds train and measure: decoded ones where they are quantised."""
+        if settings is None or self.ranges is None:
+            return self.raw
         out = self.raw.map(torch.empty_like)
         return quantize_into(self.raw, quantizers_for(self.raw, self.ranges, settings), out)
 
@@ -65,21 +71,21 @@ class Finetuner:
 
     def run(
         self,
-        optimizer: StraightThrough,
+        model: Trainable,
         views: Sequence[Camera],
         iterations: int,
         order: random.Random,
-        on_iteration: Callable[[float], None],
+        on_iteration: Callable[[Tensor], None],
         course: RateCourse = CONSTANT_RATES,
     ) -> None:
-        """Train what `optimizer` holds for `iterations` views drawn without replacement.
+        """Train `model` for `iterations` views drawn without replacement.
 
         `on_iteration` gets the photometric loss.
         """
-        gradients = optimizer.seen.map(torch.empty_like)
+        gradients = model.seen.map(torch.empty_like)
         for done, view in zip(range(iterations), _endless_epochs(views, order), strict=False):
-            loss = self.differentiate(view, optimizer.seen, gradients).loss
-            optimizer.step(gradients, self.rates(course, left=1 - done / iterations))
+            loss = self.differentiate(view, model.seen, gradients).loss
+            take_step(model, gradients, self.rates(course, left=1 - done / iterations))
             on_iteration(loss)
 
     def rates(self, course: RateCourse, left: float) -> dict[str, float]:

@@ -124,6 +124,13 @@ class GridQuantizer:
         scaling = torch.where(self.hidden_scales, self._settled_scales, raw.scaling)
         return raw._replace(features_rest=rest, scaling=scaling)
 
+    def from_coding_basis(self, coded: RawParameters) -> RawParameters:
+        """A copy of `coded` in the decoded basis, not rounded."""
+        rest = coded.features_rest.flatten(1) @ (self.sh_matrix / MATRIX_UNIT)
+        raw = coded.map(torch.clone)._replace(features_rest=rest.reshape(coded.features_rest.shape))
+        self.put_exact(raw)
+        return raw
+
     def pull_back(self, gradient: Tensor) -> Tensor:
         """The gradient (N, K, 3) by SH coefficients as one by their transform."""
         by_code = gradient.flatten(1) @ (self.sh_matrix.T / MATRIX_UNIT)

@@ -7,17 +7,18 @@ file pays for, and a coefficient that it pulls to 0 is one less to store.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from gaussian_compression.bit_allocation import fit_grids, settle_hidden_scales
 from gaussian_compression.grid_quantizer import GridQuantizer
+from gaussian_compression.penalties import ShMagnitude
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
-from gaussian_compression.straight_through import ADAM_EPSILON, StraightThrough
-from scene.kernel_adam import adam
+from gaussian_compression.trainable import ADAM_EPSILON, AdamSteps
+from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
 from splat_codec.exact_values import ExactValues
 from splat_codec.grid_splats import GridSplats
@@ -28,14 +29,13 @@ from splat_formats.design_grids import GridSteps, order_in_layers
 from splat_formats.outliers import Adjustments, set_aside, with_clamped_opacity
 from splat_formats.snap_to_grids import snap_to_grids
 from splat_formats.splats import Splats
-from utils.optional_modules import installed
 
 if TYPE_CHECKING:
     from diff_gaussian_rasterization import grid_step as kernel
 
-KERNEL_MODULE = "diff_gaussian_rasterization.grid_step"
-NUMBERS_BESIDE_SH = 13
-"""What a file stores of a Gaussian: centre, opacity, scales, rotation, colour."""
+NUMBERS_OF = {"xyz": 3, "opacity": 1, "scaling": 3, "rotation": 3, "features_dc": 3}
+"""How many numbers a file stores of a Gaussian, beside SH."""
+NUMBERS_BESIDE_SH = sum(NUMBERS_OF.values())
 
 
 class PlainGridStraightThrough:
@@ -45,7 +45,12 @@ class PlainGridStraightThrough:
     """
 
     def __init__(
-        self, raw: RawParameters, quantizer: GridQuantizer, settings: GridSettings, pull: float
+        self,
+        raw: RawParameters,
+        quantizer: GridQuantizer,
+        settings: GridSettings,
+        pull: float,
+        operations: ArrayOperations,
     ) -> None:
         """`raw`, in the decoded basis, stays as it is.
 
@@ -53,25 +58,24 @@ class PlainGridStraightThrough:
         """
         self._quantizer, self._layer_fraction = quantizer, settings.layer_fraction
         self.coded = quantizer.to_coding_basis(raw)
-        self._pull = pull * quantizer.steps_per_sh() / max(1, raw.features_rest.numel())
-        leaves = [(name, leaf) for name, leaf in self.coded.named() if leaf.numel()]
-        self._optimizer = adam([{"params": [leaf], "name": name} for name, leaf in leaves],
-                               ADAM_EPSILON)  # fmt: skip
+        self.penalties = coded_sparsity(self.coded, quantizer, pull, operations)
+        self._adam = AdamSteps(self.coded, operations)
         self.seen = quantizer.decoded(self.coded)
 
-    def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        """See StraightThrough. Changes `gradients`."""
+    def pull_back(self, gradients: RawParameters) -> RawParameters:
+        """See Trainable."""
         self._quantizer.without_exact(gradients)
-        pulled = self._quantizer.pull_back(gradients.features_rest)
-        pulled.flatten(1).addcmul_(self.coded.features_rest.flatten(1).sign(), self._pull)
         gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
-        gradients = gradients._replace(features_rest=pulled)
-        for leaf, gradient in zip(self.coded, gradients, strict=True):
-            leaf.grad = gradient
-        for group in self._optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
-        self._optimizer.step()
+        return gradients._replace(features_rest=self._quantizer.pull_back(gradients.features_rest))
+
+    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+        """See Trainable."""
+        self._adam(gradients, rates)
         self.seen = self._quantizer.decoded(self.coded)
+
+    def trained(self) -> RawParameters:
+        """The full-precision parameters, in the decoded basis."""
+        return self._quantizer.from_coding_basis(self.coded)
 
     def stored(self) -> GridSplats:
         """See StraightThrough."""
@@ -79,59 +83,99 @@ class PlainGridStraightThrough:
 
 
 class KernelGridStraightThrough:
-    """By the rasteriser package's fused kernel: the plain one's values, up to rounding of steps.
+    """By a fused kernel: the plain one's values, up to rounding of steps.
 
     What is seen of the same parameters is the same bit by bit.
     """
 
     def __init__(
-        self, raw: RawParameters, quantizer: GridQuantizer, settings: GridSettings, pull: float
+        self,
+        raw: RawParameters,
+        quantizer: GridQuantizer,
+        settings: GridSettings,
+        pull: float,
+        operations: ArrayOperations,
     ) -> None:
-        """See PlainGridStraightThrough; `raw` is on the CPU."""
-        from diff_gaussian_rasterization.grid_step import GridStep
-
+        """See PlainGridStraightThrough; the operations have `grid_kernels`."""
         self._quantizer, self._layer_fraction = quantizer, settings.layer_fraction
         self.coded = quantizer.to_coding_basis(raw)
+        self._kernels = cast(Any, operations.grid_kernels)
         self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
         self._steps = 0
-        sparsity = pull / max(1, raw.features_rest.numel())
+        self.penalties = coded_sparsity(self.coded, quantizer, pull, operations)
         classes = quantizer.classes.to(torch.uint8)
-        self._step = GridStep(kernel_grids(quantizer, sparsity), classes, quantizer.far)
+        grids = kernel_grids(quantizer, self._kernels)
+        self._step = self._kernels.GridStep(grids, classes, quantizer.far)
         self.seen = quantizer.decoded(self.coded).map(torch.Tensor.contiguous)
 
-    def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        """See StraightThrough. Writes over `seen` and changes `gradients`."""
-        from diff_gaussian_rasterization.adam import AdamState
-        from diff_gaussian_rasterization.grid_step import SeenModel, SeenState
-
-        self._steps += 1
+    def pull_back(self, gradients: RawParameters) -> RawParameters:
+        """See Trainable. Overwrites `gradients`."""
         self._quantizer.without_exact(gradients)
         gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
+        self._step.pull_back(gradients.features_rest)
+        return gradients
+
+    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+        """See Trainable. Overwrites `seen`."""
+        self._steps += 1
+        kernels = self._kernels
         columns = zip(self.coded, gradients, *self._moments, strict=True)
         states = [
-            AdamState(*column, rates[name])
+            kernels.AdamState(*column, rates[name])
             for name, column in zip(RawParameters._fields, columns, strict=True)
         ]
-        model = SeenModel(*map(SeenState, states, self.seen))
+        model = kernels.SeenModel(*map(kernels.SeenState, states, self.seen))
         self._step(model, self._steps, eps=ADAM_EPSILON)
         self._quantizer.put_exact(self.seen)
+
+    def trained(self) -> RawParameters:
+        """The full-precision parameters, in the decoded basis."""
+        return self._quantizer.from_coding_basis(self.coded)
 
     def stored(self) -> GridSplats:
         """See StraightThrough."""
         return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
 
 
+GridStraightThrough = PlainGridStraightThrough | KernelGridStraightThrough
+
+
+def coded_sparsity(
+    coded: RawParameters, quantizer: GridQuantizer, pull: float, operations: ArrayOperations
+) -> list[ShMagnitude]:
+    """The penalty on the mean magnitude of coded SH, in steps of their Gaussians."""
+    if not pull or not coded.features_rest.numel():
+        return []
+    weights = pull / coded.features_rest.numel() * quantizer.steps_per_sh()
+    return [ShMagnitude(weights.flatten().contiguous(), operations)]
+
+
+def grid_straight_through(
+    raw: RawParameters,
+    quantizer: GridQuantizer,
+    sensitivity: RenderSensitivity,
+    settings: GridSettings,
+    operations: ArrayOperations,
+) -> GridStraightThrough:
+    """The optimiser of `raw`, which stays as it is and has ordered axes, on these grids."""
+    fused = operations.grid_kernels is not None
+    kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
+    pull = settings.sparsity * sensitivity.absolute_error
+    return kind(raw, quantizer, settings, pull, operations)
+
+
 def on_fitted_grids(
-    raw: RawParameters, sensitivity: RenderSensitivity, settings: GridSettings
-) -> StraightThrough:
+    raw: RawParameters,
+    sensitivity: RenderSensitivity,
+    settings: GridSettings,
+    operations: ArrayOperations,
+) -> GridStraightThrough:
     """The optimiser of `raw` (which stays as it is) on grids that fit its measured sensitivities.
 
     `sensitivity` is that of `raw`, whose ellipsoids have ordered axes.
     """
-    fused = raw.xyz.device.type == "cpu" and installed(KERNEL_MODULE)
-    kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
-    pull = settings.sparsity * sensitivity.absolute_error
-    return kind(raw, fitted_quantizer(raw, sensitivity, settings), settings, pull)
+    quantizer = fitted_quantizer(raw, sensitivity, settings)
+    return grid_straight_through(raw, quantizer, sensitivity, settings, operations)
 
 
 def fitted_quantizer(
@@ -150,7 +194,8 @@ def fitted_quantizer(
     numbers = (NUMBERS_BESIDE_SH + 3 * splats.features_rest.shape[1]) * splats.count
     tolerance = settings.noise / numbers
     grids, classes = fit_grids(splats, measured, tolerance, start)
-    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance)
+    pixels = sensitivity.pixel_sizes.cpu().numpy().astype(np.float64)
+    settled, hidden = settle_hidden_scales(splats, grids, measured, tolerance, pixels)
     far = np.zeros(splats.count, bool)
     far[rows_beyond_cells(splats.xyz, grids.position)] = True
     settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))
@@ -188,23 +233,18 @@ def _in_file_order(splats: GridSplats, layer_fraction: float) -> GridSplats:
     return splats.reordered(*order_in_layers(splats, layer_fraction))
 
 
-def kernel_grids(quantizer: GridQuantizer, sparsity: float) -> "kernel.Grids":
-    """The quantiser's grids as the kernel takes them.
-
-    `sparsity`: weight of the sum of magnitudes of SH, in steps of their Gaussians.
-    """
-    from diff_gaussian_rasterization import grid_step as kernel
-
+def kernel_grids(quantizer: GridQuantizer, kernels: Any) -> "kernel.Grids":
+    """The quantiser's grids as a module of fused steps takes them (ArrayOperations)."""
     grids, tables = quantizer.grids, quantizer.tables
     position, opacity, scale = grids.position, grids.opacity, grids.scale
-    return kernel.Grids(
-        position=kernel.Cells(
-            position.origin, position.cell, position.bits, _kernel_rule(position.shift)
+    return kernels.Grids(
+        position=kernels.Cells(
+            position.origin, position.cell, position.bits, _kernel_rule(position.shift, kernels)
         ),
-        opacity=kernel.Line(opacity.minimum, opacity.step, opacity.levels),
-        scale=kernel.Line(scale.minimum, scale.step, scale.levels),
-        rotation=kernel.Turns(grids.rotation_step, _kernel_rule(grids.rotation_shift)),
-        colour=kernel.Colour(
+        opacity=kernels.Line(opacity.minimum, opacity.step, opacity.levels),
+        scale=kernels.Line(scale.minimum, scale.step, scale.levels),
+        rotation=kernels.Turns(grids.rotation_step, _kernel_rule(grids.rotation_shift, kernels)),
+        colour=kernels.Colour(
             forward=quantizer.dc_inverse,
             unit=quantizer.dc_unit,
             inverse=quantizer.dc_matrix,
@@ -212,18 +252,15 @@ def kernel_grids(quantizer: GridQuantizer, sparsity: float) -> "kernel.Grids":
             low=grids.dc_low,
             size=tables.dc_size,
         ),
-        harmonics=kernel.Harmonics(
+        harmonics=kernels.Harmonics(
             matrix=quantizer.sh_matrix,
             unit=MATRIX_UNIT,
             step=tables.sh_step,
             per_step=tables.sh_per_step,
             rounding=1 - quantizer.deadzone,
-            sparsity=sparsity,
         ),
     )
 
 
-def _kernel_rule(rule: LinearRule) -> "kernel.Rule":
-    from diff_gaussian_rasterization.grid_step import Rule
-
-    return Rule(rule.bias, rule.factors, rule.most)
+def _kernel_rule(rule: LinearRule, kernels: Any) -> "kernel.Rule":
+    return kernels.Rule(rule.bias, rule.factors, rule.most)

@@ -2,41 +2,48 @@
 """The order of the stages from a trained model to a file's bytes. No arithmetic here.
 
 measure -> fine-tune unpruned (sets the guard's zero) -> rounds of {gradients, prune, fine-tune,
-watch the guard} -> the model the stopping rule picks -> final fine-tuning -> integers -> bytes.
+measure the guard} -> the model the stopping rule picks -> final fine-tuning on grids that hold the
+rule (shipping.py) -> integers -> bytes.
 """
 
 import hashlib
+import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
-from gaussian_compression.grid_straight_through import on_fitted_grids, with_ordered_raw_axes
+from gaussian_compression.measuring import Measuring
+from gaussian_compression.progress import Progress
 from gaussian_compression.prune import rows_to_keep
-from gaussian_compression.rounds import Measurement, Quality, Round
-from gaussian_compression.scores import accumulate_gradients, gradient_norm_scores
-from gaussian_compression.sensitivity import render_sensitivity
+from gaussian_compression.rounds import Measurement, Quality, Round, psnr_of
+from gaussian_compression.scores import accumulate_scores, score_named
 from gaussian_compression.settings import CompressionSettings, check_settings
-from gaussian_compression.stopping import judge
-from gaussian_compression.straight_through import (
-    RangedStraightThrough,
-    StraightThrough,
-    straight_through,
+from gaussian_compression.shipping import (
+    FinalTools,
+    Promise,
+    end_warnings,
+    model_on_grids,
+    on_grids,
+    promise_of,
+    start_warnings,
 )
+from gaussian_compression.stopping import judge
+from gaussian_compression.straight_through import RangedStraightThrough, straight_through
+from gaussian_compression.trainable import FullPrecision, StraightThrough, Trainable
 from gaussian_compression.validation_split import ViewSplit, split_off_guard
-from gaussian_renderer.evaluation import evaluate
-from gaussian_renderer.view_gradient import RenderOptions, view_gradient
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
 from scene.cameras import Camera
-from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
@@ -46,19 +53,9 @@ from splat_formats.outliers import Adjustments, with_limited_colours
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
-Advance = Callable[[float | None], None]
+Stored = QuantizedSplats | GridSplats
 
-
-class Progress(Protocol):
-    """Where a run tells how far it is."""
-
-    def stage(self, name: str, steps: int) -> AbstractContextManager[Advance]:
-        """A bar of `steps`; what it yields is called after each, with a loss if there is one."""
-        ...
-
-    def note(self, text: str) -> None:
-        """One line that stays."""
-        ...
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ class CompressionResult:
     """The file's bytes, the model they decode to, and how it came about."""
 
     data: bytes
-    stored: QuantizedSplats | GridSplats
+    stored: Stored
     """The integers in `data`."""
     decoded: Splats
     rounds: list[Round]
@@ -109,6 +106,9 @@ class CompressionResult:
     final_test: Quality
     dropped_non_finite: int
     stage_times: list[StageTime]
+    promise: Promise
+    warnings: tuple[str, ...]
+    """What the user must know, in sentences that have also been logged."""
 
 
 def compress(job: CompressionJob, progress: Progress) -> CompressionResult:
@@ -131,35 +131,43 @@ class _Run:
             Adjustments(colours_limited=limited).log()
         self._views = self._split_views()
         self._device = job.background.device
-        views = view_gradient(
-            job.render_options, self._trajectory.finetune.lambda_dssim, self._device
-        )
+        self._backend = backend_for(self._device, job.render_options)
         background, sh_degree = job.background, self._start.sh_degree
-        self._differentiate = partial(views, background=background, sh_degree=sh_degree)
-        self._pull_back = partial(views.pull_back, background=background, sh_degree=sh_degree)
+        self._differentiate = partial(
+            self._backend.differentiate,
+            background=background,
+            sh_degree=sh_degree,
+            lambda_dssim=self._trajectory.finetune.lambda_dssim,
+        )
+        self._measure = Measuring(self._backend, background, sh_degree, progress)
+        self._score = score_named(self._trajectory.score, self._backend)
         self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
         # The round that ships may lie as far back as the rule's patience reaches.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
         self._folder = RoundFolder(job.rounds_folder, self._fingerprint(), keep)
         self._times: list[StageTime] = []
+        self._warnings: list[str] = []
 
     def result(self) -> CompressionResult:
         start = RawParameters.from_splats(self._start, self._device)
         with self._timed("measure the start model"):
-            start_guard = self._quality(self._views.guard, start, "start, guard views")
-            start_test = self._quality(self._job.test_views, start, "start, test views")
+            start_guard = self._measure.quality(self._views.guard, start, "start, guard views")
+            self._warn(start_warnings(start_guard))
+            start_test = self._measure.quality(self._job.test_views, start, "start, test views")
         with self._timed("rounds"):
             rounds, shipped, reason = self._all_rounds(start)
         model = self._folder.load(shipped, self._device).model
         with self._timed("final fine-tuning"):
-            stored = self._finally_finetuned(model, rounds[shipped].guard)
+            stored = self._finally_finetuned(model, rounds[shipped].guard, rounds[0].guard)
         with self._timed("encode, decode and compare"):
             data = encode(ModelFile(stored, self._job.metadata))
         decoded = to_splats(decode(data).splats)
         with self._timed("measure the decoded model"):
             final = RawParameters.from_splats(decoded, self._device)
-            final_guard = self._quality(self._views.guard, final, "decoded, guard views")
-            final_test = self._quality(self._job.test_views, final, "decoded, test views")
+            final_guard = self._measure.quality(self._views.guard, final, "decoded, guard views")
+            final_test = self._measure.quality(self._job.test_views, final, "decoded, test views")
+        promise = self._promise(rounds[0].guard, final_guard)
+        self._warn(end_warnings(start_guard, final_guard, promise))
         return CompressionResult(
             data=data,
             stored=stored,
@@ -175,7 +183,19 @@ class _Run:
             final_test=final_test,
             dropped_non_finite=self._job.start.count - self._start.count,
             stage_times=self._times,
+            promise=promise,
+            warnings=tuple(self._warnings),
         )
+
+    def _promise(self, zero: Quality, shipped: Quality) -> Promise:
+        trained_on = self._trajectory.guard == "train" and self._settings.final_iterations > 0
+        rule = self._settings.stopping
+        return promise_of(zero, shipped, rule, guard_was_trained_on=trained_on)
+
+    def _warn(self, sentences: list[str]) -> None:
+        self._warnings += sentences
+        for sentence in sentences:
+            logger.warning("%s", sentence)
 
     def _split_views(self) -> ViewSplit[Camera]:
         if self._trajectory.guard == "train":
@@ -204,7 +224,8 @@ class _Run:
         return self._folder.load(number, self._device)
 
     def _round_zero(self, start: RawParameters) -> Checkpoint:
-        checkpoint = Checkpoint(TrainableModel.start_from(start), [])
+        model = TrainableModel.start_from(start, self._trajectory.quantization)
+        checkpoint = Checkpoint(model, [])
         began = _Clock()
         iterations = self._trajectory.warmup_iterations
         course = RateCourse(start=self._trajectory.warmup_restart)
@@ -221,63 +242,78 @@ class _Run:
         self._close_round(checkpoint, iterations, began)
 
     def _prune(self, model: TrainableModel, name: str) -> None:
-        decoded = model.decoded(self._trajectory.quantization)
-        views = self._views.training
+        seen, views = model.seen(self._trajectory.quantization), self._views.training
         with self._progress.stage(name, len(views)) as advance:
-            gradients = accumulate_gradients(
-                decoded, views, self._differentiate, lambda: advance(None)
+            accumulate_scores(
+                [self._score], seen, views, self._differentiate, lambda: advance(None)
             )
-        keep = rows_to_keep(gradient_norm_scores(gradients), self._trajectory.prune_fraction)
+        keep = rows_to_keep(self._score.scores(), self._trajectory.prune_fraction)
         model.raw = model.raw.rows(keep)
 
     def _finetune(
         self, model: TrainableModel, iterations: int, name: str, course: RateCourse
     ) -> None:
         """Fine-tuning of a round, which changes `model`."""
-        optimizer = self._as_published(model)
-        self._run(optimizer, self._views.training, iterations, name, course)
-        model.ranges = optimizer.ranges
+        # Moments start at zero every time: the published method throws them away at each pruning.
+        if model.ranges is None:
+            trained = FullPrecision(model.raw, self._trajectory.finetune, self._backend)
+            self._run(trained, self._views.training, iterations, name, course)
+            return
+        quantized = self._as_published(model)
+        self._run(quantized, self._views.training, iterations, name, course)
+        model.ranges = quantized.ranges
 
     def _as_published(self, model: TrainableModel) -> RangedStraightThrough:
-        # Moments start at zero every time: the published method throws them away at each pruning.
-        trajectory = self._trajectory
-        return straight_through(
-            model.raw, model.ranges, trajectory.finetune, trajectory.quantization
+        loss, quantization = self._trajectory.finetune, self._trajectory.quantization
+        if model.ranges is None or quantization is None:
+            raise ValueError("rounds in full precision have no quantisers")
+        return straight_through(model.raw, model.ranges, loss, quantization, self._backend)
+
+    def _finally_finetuned(self, model: TrainableModel, guard: Quality, zero: Quality) -> Stored:
+        """The integers to store of `model`, whose quality on guard views is `guard`.
+
+        `zero` is that of round 0.
+        """
+        if self._settings.grids is None:
+            optimizer = self._as_published(model)
+            self._finetune_finally(optimizer)
+            return optimizer.stored()
+        least = psnr_of(zero) - self._settings.stopping.max_psnr_drop
+        return model_on_grids(
+            model.raw, psnr_of(guard), least, self._final_tools(), self._settings.grids
         )
 
-    def _finally_finetuned(
-        self, model: TrainableModel, guard: Quality
-    ) -> QuantizedSplats | GridSplats:
+    def _finetune_finally(self, optimizer: StraightThrough) -> None:
         # The guard has done its work: its views are photographs like the others.
         views = [*self._views.training, *self._views.guard]
         if self._trajectory.guard == "test":
             views = self._views.training
-        grids, iterations = self._settings.grids, self._settings.final_iterations
-        course = CONSTANT_RATES
+        grids, course = self._settings.grids, CONSTANT_RATES
         if grids is not None:
             course = RateCourse(grids.final_restart, grids.final_rate_end)
-        optimizer = self._as_stored(model, guard)
+        iterations = self._settings.final_iterations
         self._run(optimizer, views, iterations, "final fine-tuning", course)
-        return optimizer.stored()
 
-    def _as_stored(self, model: TrainableModel, guard: Quality) -> StraightThrough:
-        """The optimiser that sees `model`, with this quality on guard views, as it is stored."""
-        views = self._views.training  # and not the guard: its errors are not yet the model's own
+    def _final_tools(self) -> FinalTools:
+        measure, views = self._measure, self._views
+        return FinalTools(
+            sensitivity=partial(measure.sensitivity, views.training, self._trajectory.seed),
+            added_error=partial(measure.added_error, views.training),
+            guard_psnr=lambda raw: psnr_of(measure.quality(views.guard, raw, "grids, guard views")),
+            finetune=self._finetune_finally,
+            operations=self._backend,
+        )
+
+    def _as_stored(self, model: TrainableModel, guard: Quality) -> Stored:
+        """`model`, of this quality on guard views, as its file would hold it."""
         if self._settings.grids is None:
-            return self._as_published(model)
-        raw = with_ordered_raw_axes(model.raw)
-        with self._progress.stage("sensitivities", len(views)) as advance:
-            sensitivity = render_sensitivity(
-                raw, views, self._pull_back, self._trajectory.seed, lambda: advance(None)
-            )
-        # Training views look better than others: noise is meant against the error of those.
-        unseen = sensitivity.psnr if guard.psnr is None else min(guard.psnr, sensitivity.psnr)
-        noise = self._settings.grids.noise * 10 ** ((sensitivity.psnr - unseen) / 10)
-        return on_fitted_grids(raw, sensitivity, replace(self._settings.grids, noise=noise))
+            return self._as_published(model).stored()
+        tools, grids = self._final_tools(), self._settings.grids
+        return on_grids(model.raw, psnr_of(guard), tools, grids).optimizer.stored()
 
     def _run(
         self,
-        optimizer: StraightThrough,
+        model: Trainable,
         views: Sequence[Camera],
         iterations: int,
         name: str,
@@ -285,13 +321,13 @@ class _Run:
     ) -> None:
         order = random.Random(f"{self._trajectory.seed} {name}")
         with self._progress.stage(name, iterations) as advance:
-            self._finetuner.run(optimizer, views, iterations, order, advance, course)
+            self._finetuner.run(model, views, iterations, order, advance, course)
 
     def _close_round(self, checkpoint: Checkpoint, iterations: int, began: "_Clock") -> None:
         rounds, model = checkpoint.rounds, checkpoint.model
         number = len(rounds)
-        decoded = model.decoded(self._trajectory.quantization)
-        guard = self._quality(self._views.guard, decoded, f"round {number}, guard views")
+        seen = model.seen(self._trajectory.quantization)
+        guard = self._measure.quality(self._views.guard, seen, f"round {number}, guard views")
         rounds.append(
             Round(
                 number=number,
@@ -313,25 +349,10 @@ class _Run:
         every = self._settings.measure_test_every
         if not every or number % every:
             return None
-        stored = self._as_stored(model, guard).stored()
+        stored = self._as_stored(model, guard)
         decoded = RawParameters.from_splats(to_splats(stored), self._device)
-        test = self._quality(self._job.test_views, decoded, f"round {number}, test views")
+        test = self._measure.quality(self._job.test_views, decoded, f"round {number}, test views")
         return Measurement(test, len(encode(ModelFile(stored, self._job.metadata))))
-
-    def _quality(self, views: Sequence[Camera], raw: RawParameters, name: str) -> Quality:
-        if not views:
-            return Quality(None, None)
-        options = self._job.render_options
-        model = GaussianModel.from_raw(raw)
-        scores = []
-        with self._progress.stage(name, len(views)) as advance:
-            for view in views:
-                scores += evaluate([view], model, options, self._job.background)
-                advance(None)
-        return Quality(
-            psnr=float(np.mean([score.psnr for score in scores])),
-            ssim=float(np.mean([score.ssim for score in scores])),
-        )
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = self._settings.to_json()["trajectory"]

@@ -13,6 +13,13 @@ class Quality:
     ssim: float | None
 
 
+def psnr_of(quality: Quality) -> float:
+    """Its PSNR; ValueError for one over no views."""
+    if quality.psnr is None:
+        raise ValueError("quality was measured on no views")
+    return quality.psnr
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A round's model on test views and as a file: measured, never used to decide."""

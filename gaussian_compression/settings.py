@@ -58,8 +58,11 @@ class TrajectorySettings:
     finetune_iterations: int = 1000
     guard: str = "train"
     seed: int = 0
+    score: str = "gradient_norm"
+    """What a round prunes by: a name in scores.SCORES."""
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
-    quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
+    quantization: QuantizationSettings | None = field(default_factory=QuantizationSettings)
+    """That the rounds train under; None: they train in full precision."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class CompressionSettings:
     stopping: StoppingRule = field(default_factory=StoppingRule)
     final_iterations: int = 5000
     grids: GridSettings | None = None
-    """None: the file of version 1, as the method was published."""
+    """None: the file of version 1, as the method was published, whose rounds are quantised."""
     keep_rounds: bool = False
     """Keep every round's checkpoint, so that another stopping rule costs only the last stage."""
     measure_test_every: int = 0
@@ -117,7 +120,9 @@ class CompressionSettings:
 def check_settings(settings: CompressionSettings) -> None:
     """Raise InputError for a value that makes no sense, by the name of its flag."""
     trajectory, stopping = settings.trajectory, settings.stopping
-    bits = trajectory.quantization.position_bits
+    if trajectory.quantization is None and settings.grids is None:
+        raise InputError("a file of version 1 needs the settings of its quantisation")
+    bits = 32 if trajectory.quantization is None else trajectory.quantization.position_bits
     checks = {
         "--prune_fraction": (trajectory.prune_fraction, 0 < trajectory.prune_fraction < 1),
         "--warmup_iterations": (trajectory.warmup_iterations, trajectory.warmup_iterations >= 0),

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from gaussian_compression.rounds import Round
+from gaussian_compression.rounds import Round, psnr_of
 from gaussian_compression.settings import StoppingRule
 
 
@@ -40,6 +40,4 @@ def judge(rounds: list[Round], rule: StoppingRule) -> Verdict | None:
 
 def guard_drop(zero: Round, done: Round) -> float:
     """dB that `done` lost on the guard views against round 0."""
-    if zero.guard.psnr is None or done.guard.psnr is None:
-        raise ValueError("a round without guard views cannot be judged")
-    return zero.guard.psnr - done.guard.psnr
+    return psnr_of(zero.guard) - psnr_of(done.guard)

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optimiser of fine-tuning: Adam on full-precision parameters that are seen quantised.
+"""Fine-tuning as a version-1 file stores the model: quantisers follow the values' ranges.
 
-Gradients are taken at the quantised values and applied to the full-precision ones (straight-through
-estimator, Bengio et al. 2013). Here for version 1 of the file, whose quantisers follow the values'
-ranges; those of a step come from the ranges before it, so that step, ranges and quantisation are
-one pass over the memory where the kernel package offers it. Version 2: grid_straight_through.py.
+Those of a step come from the ranges before it, so that step, ranges and quantisation are one pass
+over the memory where the operations have a kernel for it. Version 2: grid_straight_through.py.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from gaussian_compression.penalties import sh_sparsity
 from gaussian_compression.quantize import (
     Range,
     ShRanges,
@@ -25,36 +24,12 @@ from gaussian_compression.quantize import (
     to_symbols,
 )
 from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
-from scene.kernel_adam import adam
+from gaussian_compression.trainable import ADAM_EPSILON, AdamSteps, StraightThrough
+from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
-from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import in_file_order
 from splat_codec.quantizers import Float16, Quantizer, Uniform
 from splat_codec.symbols import QuantizedSplats
-from utils.optional_modules import installed
-
-ADAM_EPSILON = 1e-15
-KERNEL_MODULE = "diff_gaussian_rasterization.straight_through"
-
-
-class StraightThrough(Protocol):
-    """An optimiser bound to one model."""
-
-    @property
-    def seen(self) -> RawParameters:
-        """The quantised values: what to render, and where the next gradient belongs."""
-        ...
-
-    def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        """Update parameters, moments and `seen`; `gradients` may be changed.
-
-        `rates`: learning rates by tensor name.
-        """
-        ...
-
-    def stored(self) -> QuantizedSplats | GridSplats:
-        """The model as its file will hold it, in file order: the values of `seen` in integers."""
-        ...
 
 
 class RangedStraightThrough(StraightThrough, Protocol):
@@ -71,11 +46,12 @@ def straight_through(
     ranges: ShRanges,
     loss: FinetuneSettings,
     quantization: QuantizationSettings,
+    operations: ArrayOperations,
 ) -> RangedStraightThrough:
     """The optimiser of `raw`, which it changes in place."""
-    on_cpu = raw.xyz.device.type == "cpu"
-    kind = KernelStraightThrough if on_cpu and installed(KERNEL_MODULE) else PlainStraightThrough
-    return kind(raw, ranges, loss, quantization)
+    fused = operations.range_kernels is not None
+    kind = KernelStraightThrough if fused else PlainStraightThrough
+    return kind(raw, ranges, loss, quantization, operations)
 
 
 def stored_symbols(
@@ -94,27 +70,27 @@ class PlainStraightThrough:
         ranges: ShRanges,
         loss: FinetuneSettings,
         quantization: QuantizationSettings,
+        operations: ArrayOperations,
     ) -> None:
-        self._raw, self._sparsity, self._quantization = raw, loss.sh_sparsity, quantization
-        # Leaves of their own over the same memory: the caller's tensors keep no gradients.
-        self._leaves = RawParameters(*(tensor.detach() for tensor in raw))
-        leaves = [(name, leaf) for name, leaf in self._leaves.named() if leaf.numel()]
-        groups = [{"params": [leaf], "name": name} for name, leaf in leaves]
-        self._optimizer = adam(groups, ADAM_EPSILON)
+        self._raw, self._quantization = raw, quantization
+        self.penalties = sh_sparsity(loss, raw, operations)
+        self._adam = AdamSteps(raw, operations)
         self._buffers = raw.map(torch.empty_like)
         self.ranges = ranges
         self.seen = self._quantize()
 
-    def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        """See StraightThrough. Adds the sparsity's part to `gradients`."""
-        rest = self.seen.features_rest
-        if self._sparsity and rest.numel():
-            gradients.features_rest.add_(rest.sign(), alpha=self._sparsity / rest.numel())
-        for leaf, gradient in zip(self._leaves, gradients, strict=True):
-            leaf.grad = gradient
-        for group in self._optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
-        self._optimizer.step()
+    @property
+    def coded(self) -> RawParameters:
+        """See Trainable. The published penalty is one on the quantised values."""
+        return self.seen
+
+    def pull_back(self, gradients: RawParameters) -> RawParameters:
+        """See Trainable."""
+        return gradients
+
+    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+        """See Trainable."""
+        self._adam(gradients, rates)
         self.seen, observed = self._quantize(), initial_ranges(self._raw)
         self.ranges = moved_ranges(self.ranges, observed, self._quantization.range_momentum)
 
@@ -128,7 +104,7 @@ class PlainStraightThrough:
 
 
 class KernelStraightThrough:
-    """By the rasteriser package's fused kernel: the plain one's values, up to rounding."""
+    """By a fused kernel: the plain one's values, up to rounding."""
 
     def __init__(
         self,
@@ -136,9 +112,11 @@ class KernelStraightThrough:
         ranges: ShRanges,
         loss: FinetuneSettings,
         quantization: QuantizationSettings,
+        operations: ArrayOperations,
     ) -> None:
         self._raw, self._quantization = raw, quantization
-        self._sparsity = loss.sh_sparsity / max(1, raw.features_rest.numel())
+        self._kernels = cast(Any, operations.range_kernels)
+        self.penalties = sh_sparsity(loss, raw, operations)
         self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
         self._buffers = raw.map(torch.empty_like)
         self._steps = 0
@@ -146,17 +124,24 @@ class KernelStraightThrough:
         quantizers = quantizers_for(raw, ranges, quantization)
         self.seen = quantize_into(raw, quantizers, self._buffers)
 
-    def step(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        """See StraightThrough."""
-        from diff_gaussian_rasterization.straight_through import straight_through_step
+    @property
+    def coded(self) -> RawParameters:
+        """See Trainable. The published penalty is one on the quantised values."""
+        return self.seen
 
+    def pull_back(self, gradients: RawParameters) -> RawParameters:
+        """See Trainable."""
+        return gradients
+
+    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+        """See Trainable."""
         self._steps += 1
         quantizers = quantizers_for(self._raw, self.ranges, self._quantization)
         states = [
             self._state(name, gradient, quantizers[name], rates[name])
             for name, gradient in gradients.named()
         ]
-        found = straight_through_step(states, self._steps, eps=ADAM_EPSILON)
+        found = self._kernels.straight_through_step(states, self._steps, eps=ADAM_EPSILON)
         by_name = dict(zip(RawParameters._fields, found, strict=True))
         positions = position_quantizer(self._raw.xyz, self._quantization.position_bits)
         self.seen = self.seen._replace(xyz=quantized(self._raw.xyz, positions, self._buffers.xyz))
@@ -168,17 +153,14 @@ class KernelStraightThrough:
         return stored_symbols(self._raw, self.ranges, self._quantization)
 
     def _state(self, name: str, gradient: Tensor, quantizer: Quantizer, rate: float) -> tuple:
-        from diff_gaussian_rasterization.adam import AdamState
-        from diff_gaussian_rasterization.straight_through import Grid, QuantizedState
-
+        kernels = self._kernels
         moments = (getattr(moment, name) for moment in self._moments)
-        state = AdamState(getattr(self._raw, name), gradient, *moments, rate)
+        state = kernels.AdamState(getattr(self._raw, name), gradient, *moments, rate)
         match quantizer:
             case Float16():
-                return QuantizedState(state, getattr(self._buffers, name), None)
+                return kernels.QuantizedState(state, getattr(self._buffers, name), None)
             case Uniform(minimum=(minimum,), step=(step,), levels=levels):
-                sparsity = self._sparsity if name == "features_rest" else 0.0
-                grid = Grid(minimum, step, levels)
-                return QuantizedState(state, getattr(self._buffers, name), grid, sparsity)
-        # Exact, or a grid with one box an axis: positions, which `step` quantises itself.
-        return QuantizedState(state, None, None)
+                grid = kernels.Grid(minimum, step, levels)
+                return kernels.QuantizedState(state, getattr(self._buffers, name), grid)
+        # Exact, or a grid with one box an axis: positions, which `apply` quantises itself.
+        return kernels.QuantizedState(state, None, None)

@@ -7,15 +7,14 @@ Renders are rounded to 8 bits first, as `render.py` saves them, so the numbers a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gaussian_renderer import render
-from gaussian_renderer.direct import direct_rasterizer, draw_directly
+from gaussian_renderer.backend import Backend
+from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from utils.image_metrics import mean_difference, score_images
 from utils.image_utils import to_u8
@@ -35,27 +34,15 @@ class ViewScore:
 
 @torch.no_grad()
 def evaluate(
-    cameras: Iterable[Any], gaussians: GaussianModel, pipe: Any, background: Tensor
+    cameras: Iterable[Camera], gaussians: GaussianModel, backend: Backend, background: Tensor
 ) -> list[ViewScore]:
     """Scores of every view in `cameras`, in order. Give a progress bar as `cameras` to see it."""
-    draw = _drawer(gaussians, pipe, background)
+    raw, degree = gaussians.raw_parameters(), gaussians.active_sh_degree
     scores = []
     for camera in cameras:
-        image = to_u8(draw(camera))
+        image = to_u8(backend.draw(camera, raw, background, degree))
         truth = camera.image_u8.to(image.device)
         psnr, ssim = score_images(image, truth)
         l1 = mean_difference(image, truth)
         scores.append(ViewScore(camera.image_name, psnr, ssim, l1))
     return scores
-
-
-def _drawer(gaussians: GaussianModel, pipe: Any, background: Tensor) -> Callable[[Any], Tensor]:
-    """A function from camera to image (3,H,W) in 0..1: without autograd where that is installed."""
-    raw = gaussians.raw_parameters()
-    rasterizer = direct_rasterizer(raw.xyz.device, pipe)
-    if rasterizer is None or raw.gaussian_count == 0:
-        return lambda camera: render(camera, gaussians, pipe, background)["render"]
-    degree = gaussians.active_sh_degree
-    return lambda camera: (
-        draw_directly(rasterizer, raw, camera, pipe, background, degree, training=False).image
-    )

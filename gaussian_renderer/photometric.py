@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scene.device import ORIGINAL_DEVICES
 from utils.loss_utils import fast_ssim, l1_loss
+from utils.optional_modules import load
 
 
 def photometric_loss(image: Tensor, camera: Any, lambda_dssim: float) -> Tensor:
@@ -26,10 +27,7 @@ def photometric_loss(image: Tensor, camera: Any, lambda_dssim: float) -> Tensor:
 @cache
 def _fused_l1_ssim(device: str) -> Callable[[Tensor, Tensor, float], Tensor] | None:
     """Both terms and their gradient in one pass, where the installed package has that."""
-    try:
-        import fused_ssim as package
-    except ImportError:
-        return None
-    if device not in getattr(package, "supported_devices", ORIGINAL_DEVICES):
+    package = load("fused_ssim")
+    if package is None or device not in getattr(package, "supported_devices", ORIGINAL_DEVICES):
         return None
     return getattr(package, "fused_l1_ssim", None)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from scene.device import ORIGINAL_DEVICES, default_device
 from utils.errors import InputError
+from utils.optional_modules import load_required
 
 __all__ = [
     "Capabilities",
@@ -102,15 +103,9 @@ class Rasterized:
 
 
 def installed_package() -> ModuleType:
-    """The rasteriser of this environment. Raises `InputError` if there is none."""
-    try:
-        import diff_gaussian_rasterization
-    except ImportError as error:
-        raise InputError(
-            "rendering needs the package diff_gaussian_rasterization, which cannot be imported "
-            f"({error}): pip install submodules/diff-gaussian-rasterization"
-        ) from error
-    return diff_gaussian_rasterization
+    """The rasteriser of this environment. Raises `InputError` if there is none that loads."""
+    install = "pip install submodules/diff-gaussian-rasterization"
+    return load_required("diff_gaussian_rasterization", "rendering", install)
 
 
 @lru_cache(maxsize=8)

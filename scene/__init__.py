@@ -10,10 +10,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from arguments import ModelOptions
-from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos
+from scene.camera_info import SceneInfo
+from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos, check_photos
 from scene.cameras import Camera
-from scene.dataset_readers import SceneInfo, readSceneInfo, write_input_ply
+from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
+from scene.initial_points import write_input_ply
 from utils.errors import InputError
 from utils.files import write_text
 from utils.system_utils import searchForMaxIteration
@@ -50,6 +52,8 @@ class Scene:
         self.loaded_iter = self._iteration(load_iteration)
         from_cloud = self.loaded_iter is None and gaussians.get_xyz.numel() == 0
         info = readSceneInfo(args, with_points=from_cloud)
+        check_photos(info.train_cameras if "train" in splits else [])
+        check_photos(info.test_cameras if "test" in splits else [])
         self.cameras_extent: float = info.nerf_normalization["radius"]
         if from_cloud:
             write_model_folder(self.model_path, info)

@@ -6,19 +6,16 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from arguments import ModelOptions
+from scene.camera_info import CameraInfo
 from scene.cameras import Camera
-from scene.dataset_readers import CameraInfo
 from utils.errors import InputError
 from utils.graphics_utils import fov2focal
-from utils.photos import Size, open_photo, planar_u8
+from utils.photos import Size, opacity_u8, open_photo, photo_size, planar_u8, same_shape
 from utils.system_utils import resolve_data_device
 
 logger = logging.getLogger(__name__)
@@ -26,9 +23,6 @@ logger = logging.getLogger(__name__)
 _MAX_DEFAULT_WIDTH = 1600
 _DIVISORS = (1, 2, 4, 8)
 _MAX_LOADER_THREADS = 8
-# Units of stored depth maps per unit of inverse depth.
-_COLMAP_DEPTH_UNITS = 65536.0
-_BLENDER_DEPTH_UNITS = 512.0
 
 
 def target_size(size: Size, resolution: int, resolution_scale: float = 1.0) -> Size:
@@ -65,7 +59,9 @@ def loadCam(
     far as that makes sense. Raises `InputError` naming the photo if it cannot be used.
     """
     device = torch.device("cpu") if device is None else device
-    photo = open_photo(cam_info.image_path)
+    camera_size = cam_info.width, cam_info.height
+    photo = open_photo(cam_info.image_path, camera_size)
+    check_shape(cam_info, photo.size)
     size = target_size(photo.size, args.resolution, resolution_scale)
     if args.resolution == -1 and photo.width > _MAX_DEFAULT_WIDTH:
         _announce_large_images()
@@ -73,10 +69,6 @@ def loadCam(
         image_u8 = planar_u8(photo, size, args.white_background)
     except InputError as error:
         raise InputError(f"{cam_info.image_path}: {error}") from error
-    inverse_depth = None
-    if cam_info.depth_path:
-        units = _BLENDER_DEPTH_UNITS if is_nerf_synthetic else _COLMAP_DEPTH_UNITS
-        inverse_depth = read_depth_map(cam_info.depth_path) / units
     return Camera(
         resolution=size,
         colmap_id=cam_info.uid,
@@ -84,9 +76,9 @@ def loadCam(
         T=cam_info.T,
         FoVx=cam_info.FovX,
         FoVy=cam_info.FovY,
-        depth_params=cam_info.depth_params,
+        depth_params=None,
         image=None,
-        invdepthmap=inverse_depth,
+        invdepthmap=None,
         image_name=cam_info.image_name,
         uid=id,
         data_device=resolve_data_device(args.data_device, device),
@@ -94,8 +86,29 @@ def loadCam(
         is_test_dataset=is_test_dataset,
         is_test_view=cam_info.is_test,
         image_u8=image_u8,
+        opacity_u8=opacity_u8(photo, size),
+        photo_background=float(args.white_background),
+        principal_point=cam_info.principal_point,
         device=device,
     )
+
+
+def check_shape(camera: CameraInfo, size: Size) -> None:
+    """Raises `InputError` if a photo of `size` is no scaled image of the camera."""
+    if not same_shape(size, (camera.width, camera.height)):
+        raise InputError(
+            f"{camera.image_path} has {size[0]}x{size[1]} pixels, but its camera has "
+            f"{camera.width}x{camera.height}, which is another aspect ratio"
+        )
+
+
+def check_photos(cameras: Sequence[CameraInfo]) -> None:
+    """Raises `InputError` for a photo that is no image or of another shape than its camera.
+
+    Only the files' headers are read, so that this takes no time before the photos are loaded.
+    """
+    for camera in cameras:
+        check_shape(camera, photo_size(camera.image_path, (camera.width, camera.height)))
 
 
 def cameraList_from_camInfos(
@@ -135,19 +148,6 @@ def camera_to_JSON(id: int, camera: CameraInfo) -> dict[str, Any]:
         "fy": fov2focal(camera.FovY, camera.height),
         "fx": fov2focal(camera.FovX, camera.width),
     }
-
-
-def read_depth_map(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
-    """(H, W) stored values of a depth PNG of 8 or 16 bits.
-
-    Of a colour image it is the blue channel, which is the first one for OpenCV: the original reads
-    depth maps with that.
-    """
-    image = open_photo(path)
-    if image.mode == "P":
-        raise InputError(f"{Path(path)}: expected grey values in a depth map, got a palette")
-    pixels = np.asarray(image if len(image.getbands()) == 1 else image.convert("RGB"))
-    return (pixels if pixels.ndim == 2 else pixels[..., 2]).astype(np.float32)
 
 
 @functools.cache

@@ -4,6 +4,7 @@
 Matrices are stored transposed, for row vectors: a point p is seen at `[p 1] @ M`.
 """
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,20 +17,18 @@ from utils.errors import InputError
 from utils.graphics_utils import getProjectionMatrix, getWorld2View2
 from utils.photos import planar_u8
 
-# A depth scale this far from the scene's median is a failed fit, not a depth map.
-_MIN_SCALE_RATIO = 0.2
-_MAX_SCALE_RATIO = 5.0
-
 
 class Camera(nn.Module):
     """A photo and the pinhole camera that took it.
 
     The photo is kept as `image_u8`, uint8 (3, H, W): a quarter of the memory of floats.
-    `alpha_mask` (1, H, W), 1 where a pixel counts, is None where all do. `invdepthmap` (1, H, W)
-    holds inverse depths and is None without depth supervision.
+    `alpha_mask` (1, H, W), 1 where a pixel counts, is None where all do. `opacity_u8` (1, H, W) is
+    0 where the photo is transparent, and None for an opaque photo. `invdepthmap`, `depth_mask` and
+    `depth_reliable` are there for code that reads them: there is no depth supervision.
     """
 
     alpha_mask: Tensor | None
+    opacity_u8: Tensor | None
     invdepthmap: Tensor | None
     depth_mask: Tensor | None
 
@@ -54,14 +53,21 @@ class Camera(nn.Module):
         is_test_view: bool = False,
         *,
         image_u8: Tensor | None = None,
+        opacity_u8: Tensor | None = None,
+        photo_background: float = 0.0,
+        principal_point: tuple[float, float] = (0.5, 0.5),
         device: str | torch.device | None = None,
     ):
         """Takes the photo as `image_u8` (3, H, W), or as `image`, which is resized to `resolution`.
 
         R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FoVx, FoVy in
-        radians; resolution: (width, height). `device` holds the matrices, `data_device` the pixels.
+        radians; resolution: (width, height); `principal_point` in parts of width and height.
+        `photo_background`, 0 or 1, is the colour under the transparent parts of `image_u8`.
+        `device` holds the matrices, `data_device` the pixels.
         """
         super().__init__()
+        if invdepthmap is not None:
+            raise InputError(f"camera {image_name}: depth maps are not supported")
         if image_u8 is None:
             if image is None:
                 raise InputError(f"camera {image_name}: expected a photo, got none")
@@ -75,21 +81,35 @@ class Camera(nn.Module):
         self.image_name = image_name
         self.data_device = torch.device(data_device)
         self.image_u8 = image_u8.to(self.data_device)
+        self.opacity_u8 = None if opacity_u8 is None else opacity_u8.to(self.data_device)
+        self.photo_background = photo_background
         self.image_height, self.image_width = image_u8.shape[1:]
         self.zfar = 100.0
         self.znear = 0.01
         self.trans = np.asarray(trans, np.float64)
         self.scale = scale
-        self.alpha_mask = None
+        self.principal_point = principal_point
+        self.invdepthmap = self.depth_mask = self.alpha_mask = None
+        self.depth_reliable = False
         if train_test_exp and is_test_view:
             self.alpha_mask = self._half_mask(left=not is_test_dataset)
-        self._set_inverse_depth(invdepthmap, depth_params)
         self._set_matrices(self.data_device if device is None else torch.device(device))
 
     @property
     def original_image(self) -> Tensor:
         """(3, H, W) float32 photo in 0..1 on `data_device`, made anew at each access."""
         return self.image_u8.to(torch.float32) / 255.0
+
+    def over(self, background: Tensor) -> "Camera":
+        """This camera, its photo's transparent parts over `background` (3,) RGB in 0..1."""
+        if self.opacity_u8 is None:
+            return self
+        transparency = 1.0 - self.opacity_u8 / 255.0
+        shift = background.to(self.data_device).view(3, 1, 1) - self.photo_background
+        image = self.image_u8 + 255.0 * transparency * shift
+        camera = copy.copy(self)
+        camera.image_u8 = image.round().clamp(0, 255).to(torch.uint8)
+        return camera
 
     def _half_mask(self, left: bool) -> Tensor:
         """1 on one half of the image: exposures are fitted on the left, judged on the right."""
@@ -99,32 +119,11 @@ class Camera(nn.Module):
         mask[..., columns] = 1.0
         return mask
 
-    def _set_inverse_depth(
-        self, inverse_depth: npt.NDArray | None, params: Mapping[str, float] | None
-    ) -> None:
-        self.invdepthmap = self.depth_mask = None
-        self.depth_reliable = False
-        if inverse_depth is None:
-            return
-        # As cv2.resize does it: bilinear at pixel centres, without a low-pass filter.
-        resized = nn.functional.interpolate(
-            torch.from_numpy(np.array(inverse_depth, np.float32))[None, None],
-            size=(self.image_height, self.image_width),
-            mode="bilinear",
-            align_corners=False,
-        )[0].clamp_min(0.0)
-        self.depth_reliable = True
-        if params is not None:
-            scale, median = params["scale"], params["med_scale"]
-            self.depth_reliable = _MIN_SCALE_RATIO * median <= scale <= _MAX_SCALE_RATIO * median
-            if scale > 0:
-                resized = resized * scale + params["offset"]
-        self.invdepthmap = resized.to(self.data_device)
-        self.depth_mask = torch.full_like(self.invdepthmap, float(self.depth_reliable))
-
     def _set_matrices(self, device: torch.device) -> None:
         world_to_camera = torch.from_numpy(getWorld2View2(self.R, self.T, self.trans, self.scale))
-        projection = getProjectionMatrix(self.znear, self.zfar, self.FoVx, self.FoVy)
+        projection = getProjectionMatrix(
+            self.znear, self.zfar, self.FoVx, self.FoVy, self.principal_point
+        )
         view = world_to_camera.T.contiguous()
         self.world_view_transform = view.to(device)
         self.projection_matrix = projection.T.contiguous().to(device)

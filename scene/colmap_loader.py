@@ -81,17 +81,19 @@ class Points3D(NamedTuple):
     error: FloatArray
 
 
+UNDISTORT = (
+    "Only undistorted photographs can be used: undistort them with COLMAP's image_undistorter"
+)
+
+
 def camera_model_error(path: PathLike, model: str | int) -> InputError:
     """The error for a camera that is not an ideal pinhole."""
-    return InputError(
-        f"Colmap camera model not handled: {model} in {path}. Only undistorted photos (PINHOLE or "
-        "SIMPLE_PINHOLE cameras) can be used: run COLMAP's image_undistorter (convert.py does)"
-    )
+    return InputError(f"Colmap camera model not handled: {model} in {path}. {UNDISTORT}")
 
 
 def qvec2rotmat(qvec: npt.ArrayLike) -> FloatArray:
-    """(3, 3) rotation of a unit quaternion w, x, y, z."""
-    w, x, y, z = np.asarray(qvec, np.float64)
+    """(3, 3) rotation of a quaternion w, x, y, z of any length but 0."""
+    w, x, y, z = np.asarray(qvec, np.float64) / np.linalg.norm(qvec)
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -187,6 +189,14 @@ def read_extrinsics_binary(path_to_model_file: PathLike) -> dict[int, Image]:
     return images
 
 
+def count_images(path: PathLike) -> int:
+    """The number of images in an images.bin or images.txt."""
+    if Path(path).suffix == ".txt":
+        return len(read_extrinsics_text(path))
+    with Path(path).open("rb") as file:
+        return int.from_bytes(file.read(8), "little")
+
+
 def _image(
     image_id: int,
     pose: list[float],
@@ -254,7 +264,7 @@ def _points3D_binary(path: PathLike) -> Points3D:
 
 def _text_lines(path: PathLike) -> Iterator[tuple[int, str]]:
     """Numbered lines, without the comments at the head."""
-    with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
+    with Path(path).open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if not line.startswith("#"):
                 yield number, line.strip()
@@ -331,6 +341,6 @@ def _points3D_text(path: PathLike) -> Points3D:
     return Points3D(
         values[:, 0].astype(np.int64),
         values[:, 1:4],
-        values[:, 4:7].astype(np.uint8),
+        np.nan_to_num(values[:, 4:7]).clip(0, 255).astype(np.uint8),
         values[:, 7:8],
     )

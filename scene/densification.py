@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scene.kernel_statistics import statistics_kernels
+from scene.array_operations import add_lengths
 from utils.general_utils import build_rotation
 
 if TYPE_CHECKING:
@@ -67,13 +67,8 @@ def accumulate(model: GaussianModel, screen_gradient: Tensor, radii: Tensor) -> 
 
     `screen_gradient` (N,>=2) is in NDC units; `radii` (N,) pixels are 0 where not visible.
     """
-    kernels = statistics_kernels(radii.device)
-    if kernels is not None:
-        sums = model.max_radii2D, model.xyz_gradient_accum, model.denom
-        kernels.add_view(radii, screen_gradient.contiguous(), *sums)
-        return
-    torch.maximum(model.max_radii2D, radii.to(model.max_radii2D.dtype), out=model.max_radii2D)
-    add_gradients(model, screen_gradient, radii > 0)
+    sums = model.max_radii2D, model.xyz_gradient_accum, model.denom
+    model.operations.add_view(*sums, radii, screen_gradient)
 
 
 def add_gradients(model: GaussianModel, screen_gradient: Tensor, visible: Tensor) -> None:
@@ -81,16 +76,7 @@ def add_gradients(model: GaussianModel, screen_gradient: Tensor, visible: Tensor
 
     `visible` selects rows: booleans (N,), or indices (K,) or (K,1).
     """
-    x, y = screen_gradient[:, 0], screen_gradient[:, 1]
-    norms = (x * x + y * y).sqrt_().unsqueeze(1)
-    if visible.dtype == torch.bool:
-        # Whole rows cost less than gathering and scattering the visible ones.
-        model.xyz_gradient_accum += norms * visible.unsqueeze(1)
-        model.denom += visible.unsqueeze(1)
-    else:
-        rows = visible.flatten()
-        model.xyz_gradient_accum[rows] += norms[rows]
-        model.denom[rows] += 1
+    add_lengths(model.xyz_gradient_accum, model.denom, screen_gradient, visible)
 
 
 def reset_statistics(model: GaussianModel) -> None:

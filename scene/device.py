@@ -5,6 +5,8 @@ from functools import cache
 
 import torch
 
+from utils.optional_modules import load
+
 # The original CUDA packages carry no `supported_devices`: they run on CUDA only.
 ORIGINAL_DEVICES = ("cuda",)
 
@@ -14,8 +16,7 @@ def default_device() -> torch.device:
     """CUDA if there is such a device and the installed rasteriser can use it, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    # Imported here: without a GPU there is nothing to ask it, and loading a model needs no kernels.
-    import diff_gaussian_rasterization as package
-
-    supported = getattr(package, "supported_devices", ORIGINAL_DEVICES)
+    # Here and not above: without a GPU the answer is known, and loading a model needs no kernels.
+    package = load("diff_gaussian_rasterization")
+    supported = getattr(package, "supported_devices", ORIGINAL_DEVICES) if package else ()
     return torch.device("cuda" if "cuda" in supported else "cpu")

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from scene import densification
+from scene.array_operations import ArrayOperations, TorchOperations
 from scene.device import default_device
 from scene.optimizer import (
     append_rows,
@@ -37,6 +38,7 @@ from utils.general_utils import (
     strip_symmetric,
 )
 from utils.graphics_utils import BasicPointCloud
+from utils.optional_modules import load_required
 from utils.sh_utils import RGB2SH
 
 # Optimiser group -> attribute, in the order of the groups, which is that of RawParameters.
@@ -75,7 +77,10 @@ class GaussianModel:
         sh_degree: int,
         optimizer_type: str = "default",
         device: torch.device | str | None = None,
+        operations: ArrayOperations | None = None,
     ) -> None:
+        """`operations`: what trains the model, None for PyTorch's own."""
+        self.operations = TorchOperations() if operations is None else operations
         self.active_sh_degree = 0
         self.max_sh_degree = sh_degree
         self.optimizer_type = optimizer_type
@@ -316,7 +321,7 @@ class GaussianModel:
         densification.reset_statistics(self)
         parameters = dict(zip(ATTRIBUTES, self.raw_parameters(), strict=True))
         rates = learning_rates(training_args, self.spatial_lr_scale)
-        self.optimizer = create_optimizer(parameters, rates, self.optimizer_type)
+        self.optimizer = create_optimizer(parameters, rates, self.optimizer_type, self.operations)
         self.xyz_scheduler_args = get_expon_lr_func(
             lr_init=rates["xyz"],
             lr_final=training_args.position_lr_final * self.spatial_lr_scale,
@@ -431,11 +436,12 @@ class GaussianModel:
 
 def _initial_log_scaling(points: Tensor) -> Tensor:
     """Log of the root mean squared distance to the three nearest neighbours, on all axes."""
-    from simple_knn._C import distCUDA2
-
     if points.shape[0] < 4:
         raise InputError(
             f"the initial point cloud needs at least 4 points, but it has {points.shape[0]}"
         )
-    spacing = distCUDA2(points).clamp_min(MIN_SQUARED_SPACING).sqrt()
+    simple_knn = load_required(
+        "simple_knn._C", "starting a model from points", "pip install submodules/simple-knn"
+    )
+    spacing = simple_knn.distCUDA2(points).clamp_min(MIN_SQUARED_SPACING).sqrt()
     return spacing.log().unsqueeze(-1).repeat(1, 3)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from scene.kernel_adam import adam
+from scene.array_operations import ArrayOperations
 from utils.errors import InputError
+from utils.optional_modules import load_required
 
 EPSILON = 1e-15
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -45,7 +46,10 @@ def learning_rates(options: LearningRates, spatial_lr_scale: float) -> dict[str,
 
 
 def create_optimizer(
-    parameters: Mapping[str, Tensor], rates: Mapping[str, float], optimizer_type: str
+    parameters: Mapping[str, Tensor],
+    rates: Mapping[str, float],
+    optimizer_type: str,
+    operations: ArrayOperations,
 ) -> Optimizer:
     """Adam over one group per parameter.
 
@@ -57,7 +61,7 @@ def create_optimizer(
         for name, parameter in parameters.items()
     ]
     if optimizer_type == "default":
-        return adam(groups, EPSILON)
+        return operations.adam(groups, EPSILON)
     if optimizer_type == "sparse_adam":
         return _sparse_adam_class()(groups, lr=0.0, eps=EPSILON)
     raise InputError(
@@ -75,14 +79,14 @@ def sparse_adam_available() -> bool:
 
 
 def _sparse_adam_class() -> Callable[..., Optimizer]:
-    try:
-        from diff_gaussian_rasterization import SparseGaussianAdam
-    except ImportError as error:
+    install = "pip install submodules/diff-gaussian-rasterization"
+    package: Any = load_required("diff_gaussian_rasterization", "sparse_adam", install)
+    if not hasattr(package, "SparseGaussianAdam"):
         raise InputError(
             "sparse_adam needs a diff_gaussian_rasterization that exports SparseGaussianAdam, "
-            "but the installed one does not: pip install submodules/diff-gaussian-rasterization"
-        ) from error
-    return SparseGaussianAdam
+            f"but the installed one does not: {install}"
+        )
+    return package.SparseGaussianAdam
 
 
 def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor) -> None:

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from splat_codec.errors import CorruptFile
 from splat_codec.exact_values import (
@@ -43,7 +42,6 @@ from splat_codec.layer_model import (
     put_rows,
     used_groups,
 )
-from splat_codec.order import compact_morton_codes
 from splat_codec.planes import ContextBases, Families, PlaneReader, PlaneWriter
 from splat_codec.rans import (
     ENOUGH_LANES,
@@ -68,18 +66,6 @@ class _Layer:
     count: int
     far: int
     lanes: int
-
-
-def layer_order(splats: GridSplats) -> npt.NDArray[np.intp]:
-    """Row order (N,) in which a file has the model: each layer's rows along the Morton curve."""
-    codes = compact_morton_codes(splats.xyz)
-    layer = np.searchsorted(splats.layer_ends, np.arange(splats.count), side="right")
-    return np.lexsort((codes, layer))
-
-
-def in_layer_order(splats: GridSplats) -> GridSplats:
-    """The model in the order in which a file has it."""
-    return splats.reordered(layer_order(splats), splats.layer_ends)
 
 
 @dataclass(frozen=True)

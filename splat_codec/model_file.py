@@ -68,8 +68,9 @@ def in_file_order(splats: QuantizedSplats) -> QuantizedSplats:
 def encode(model: ModelFile) -> bytes:
     """The file's bytes; they depend on the symbols, the quantisers and the metadata only.
 
-    `model.splats` has to be in file order (in_file_order, in_layer_order). The bytes are decoded
-    again and compared symbol by symbol before they are handed out: RuntimeError if they differ.
+    `model.splats` has to be in file order: of version 1 as `in_file_order` gives it, of version 2
+    each layer along the Morton curve. The bytes are decoded again and compared symbol by symbol
+    before they are returned: RuntimeError if they differ.
     """
     splats = model.splats
     if isinstance(splats, GridSplats):

@@ -22,7 +22,8 @@ from arguments import (
 
 CFG_LINE = (
     "Namespace(sh_degree=3, source_path='/abs/x', model_path='out', images='images', depths='', "
-    "resolution=-1, white_background=False, train_test_exp=False, data_device='cuda', eval=True)"
+    "resolution=-1, white_background=False, train_test_exp=False, data_device='cuda', eval=True, "
+    "skip_missing=False, ignore_principal_point=False)"
 )
 
 

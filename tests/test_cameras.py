@@ -134,29 +134,9 @@ def test_exposure_mode_trains_left_and_judges_right(is_test_dataset: bool) -> No
     assert camera(train_test_exp=True).alpha_mask is None
 
 
-def test_inverse_depth_is_resized_scaled_and_kept_positive() -> None:
-    depth = np.tile(np.linspace(-0.5, 1, 2 * WIDTH, dtype=np.float32), (2 * HEIGHT, 1))
-    params = {"scale": 2.0, "offset": 0.1, "med_scale": 2.0}
-    view = camera(invdepthmap=depth, depth_params=params)
-    expected = depth.reshape(HEIGHT, 2, WIDTH, 2).mean((1, 3)).clip(min=0) * 2 + 0.1
-    assert view.invdepthmap is not None
-    torch.testing.assert_close(view.invdepthmap, torch.from_numpy(expected)[None])
-
-
-@pytest.mark.parametrize(
-    ("scale", "reliable"), [(0.39, False), (0.41, True), (9.9, True), (10.1, False), (-1, False)]
-)
-def test_depth_scales_far_from_the_median_are_unreliable(scale: float, reliable: bool) -> None:
-    params = {"scale": scale, "offset": 0.0, "med_scale": 2.0}
-    view = camera(invdepthmap=np.ones((HEIGHT, WIDTH), np.float32), depth_params=params)
-    assert view.depth_reliable is reliable
-    assert view.depth_mask is not None and view.depth_mask.unique().tolist() == [float(reliable)]
-
-
-def test_a_depth_map_of_known_scale_needs_no_parameters() -> None:
-    view = camera(invdepthmap=np.ones((HEIGHT, WIDTH), np.float32))
-    assert view.depth_reliable and view.invdepthmap is not None
-    assert view.invdepthmap.unique().tolist() == [1.0]
+def test_depth_maps_are_refused() -> None:
+    with pytest.raises(InputError, match=r"a\.png: depth maps are not supported"):
+        camera(invdepthmap=np.ones((HEIGHT, WIDTH), np.float32))
 
 
 def test_mini_cam_has_what_a_renderer_needs() -> None:

@@ -4,12 +4,14 @@
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from reference.random_splats import random_raw
 
+from compress import PRESETS
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.finetune import TrainableModel
 from gaussian_compression.model_folder import MARK, start_from_folder, start_from_ply
@@ -24,9 +26,10 @@ from gaussian_compression.quantize import (
     to_symbols,
 )
 from gaussian_compression.rounds import Measurement, Quality, Round
-from gaussian_compression.scores import gradient_norm_scores
+from gaussian_compression.scores import SCORES, accumulate_scores, score_named
 from gaussian_compression.settings import (
     CompressionSettings,
+    FinetuneSettings,
     GridSettings,
     QuantizationSettings,
     StoppingRule,
@@ -34,12 +37,22 @@ from gaussian_compression.settings import (
     check_settings,
 )
 from gaussian_compression.stopping import judge
+from gaussian_compression.trainable import FullPrecision, take_step
 from gaussian_compression.validation_split import split_off_guard
+from gaussian_renderer.backend import RenderOptions, ViewLoss
+from gaussian_renderer.choose_backend import backend_for
+from scene.array_operations import ArrayOperations, TorchOperations
+from scene.cameras import Camera
+from scene.raw_parameters import RawParameters
 from splat_codec.symbols import same_symbols
 from splat_formats.decoded import to_splats
 from splat_formats.ply import write_ply
 from splat_formats.splats import Splats
 from utils.errors import InputError
+
+CPU = torch.device("cpu")
+RATES = dict.fromkeys(RawParameters._fields, 0.01)
+QUANTIZED = QuantizationSettings()
 
 # Quantisers
 
@@ -145,7 +158,53 @@ def test_a_score_that_is_no_number_goes_first() -> None:
 def test_score_is_the_sum_of_six_norms(sh_degree: int) -> None:
     gradients = random_raw(7, sh_degree)
     expected = [sum(float(np.linalg.norm(t[i])) for t in gradients if t.numel()) for i in range(7)]
-    np.testing.assert_allclose(gradient_norm_scores(gradients), expected, rtol=1e-5)
+    score = score_named("gradient_norm", TorchOperations())
+    score.start(gradients)
+    for weight in (0.75, 0.25):
+        score.add(None, gradients.map(lambda t, w=weight: w * t), None)  # type: ignore[arg-type]
+    np.testing.assert_allclose(score.scores(), expected, rtol=1e-5)
+
+
+class Visits:
+    """In how many views a Gaussian is visible."""
+
+    def __init__(self, operations: ArrayOperations) -> None:
+        pass
+
+    def start(self, raw: RawParameters) -> None:
+        self.counts = torch.zeros(raw.gaussian_count)
+
+    def add(self, view: Camera, gradients: RawParameters, frame: ViewLoss) -> None:
+        self.counts += frame.radii > 0
+
+    def scores(self) -> torch.Tensor:
+        return self.counts
+
+
+def test_any_set_of_scores_takes_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCORES, "visits", Visits)
+    raw, seen = random_raw(5, 1), []
+
+    def differentiate(view: Any, raw: RawParameters, out: RawParameters) -> ViewLoss:
+        seen.append(view)
+        for target in out:
+            target.fill_(view)
+        radii = torch.tensor([0, 1, 1, 0, view - 1])
+        return ViewLoss(torch.zeros(()), torch.empty(0), radii, torch.empty(0))
+
+    chosen = [score_named(name, TorchOperations()) for name in ("visits", "gradient_norm")]
+    for _ in range(2):  # the second pass begins anew
+        accumulate_scores(chosen, raw, [1, 2, 3], differentiate, lambda: None)  # type: ignore
+    assert seen == [1, 2, 3] * 2
+    assert chosen[0].scores().tolist() == [0, 3, 3, 0, 2]
+    widths = [tensor[0].numel() for tensor in raw]
+    expected = sum(6 * width**0.5 for width in widths)
+    np.testing.assert_allclose(chosen[1].scores(), expected, rtol=1e-5)
+
+
+def test_an_unknown_score_is_named() -> None:
+    with pytest.raises(InputError, match=r"score 'opacity'.*gradient_norm"):
+        score_named("opacity", TorchOperations())
 
 
 # The stopping rule
@@ -197,18 +256,22 @@ def test_a_longer_history_is_judged_as_if_it_had_stopped() -> None:
 # Checkpoints
 
 
-def checkpoint(number: int) -> Checkpoint:
-    model = TrainableModel.start_from(random_raw(20, 2, seed=number))
+def checkpoint(number: int, quantization: QuantizationSettings | None = QUANTIZED) -> Checkpoint:
+    model = TrainableModel.start_from(random_raw(20, 2, seed=number), quantization)
     rounds = rounds_with_guard(*[30.0] * (number + 1))
     measured = Measurement(Quality(29.0, None), 1234)
     rounds[0] = Round(0, 100, 1000, Quality(30.0, 0.9), 1.0, 1.0, measured)
     return Checkpoint(model, rounds)
 
 
-def test_a_round_comes_back_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantization", [None, QUANTIZED])
+def test_a_round_comes_back_as_it_was(
+    tmp_path: Path, quantization: QuantizationSettings | None
+) -> None:
     folder = RoundFolder(tmp_path, {"seed": 0})
     assert folder.latest() is None
-    saved = checkpoint(2)
+    saved = checkpoint(2, quantization)
+    assert (saved.model.ranges is None) == (quantization is None)
     folder.save(saved)
     assert folder.latest() == 2
     loaded = folder.load(2, torch.device("cpu"))
@@ -241,6 +304,41 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match=r"round_001\.npz"):
         folder.latest()
+
+
+# Rounds in full precision
+
+
+@pytest.mark.parametrize("operations", [TorchOperations(), backend_for(CPU, RenderOptions())])
+def test_full_precision_is_adam_with_the_published_penalty(operations: ArrayOperations) -> None:
+    raw, loss = random_raw(60, 2), FinetuneSettings(sh_sparsity=0.5)
+    leaves = raw.map(lambda tensor: tensor.clone().requires_grad_())
+    reference = torch.optim.Adam(
+        [{"params": [leaf], "lr": RATES[name]} for name, leaf in leaves.named()], eps=1e-15
+    )
+    model = FullPrecision(raw, loss, operations)
+    assert model.seen is raw
+    for seed in range(3):
+        gradients = random_raw(60, 2, seed=seed + 1)
+        penalty = loss.sh_sparsity * leaves.features_rest.abs().mean()
+        products = zip(leaves, gradients, strict=True)
+        (sum((leaf * slope).sum() for leaf, slope in products) + penalty).backward()
+        reference.step()
+        reference.zero_grad()
+        take_step(model, gradients, RATES)
+    for (name, found), wanted in zip(raw.named(), leaves, strict=True):
+        torch.testing.assert_close(found, wanted.detach(), rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_only_the_published_preset_trains_rounds_under_its_quantisation() -> None:
+    raw = random_raw(20, 1)
+    compact, published = (PRESETS[name].trajectory.quantization for name in ("compact", "fast3dgs"))
+    assert TrainableModel.start_from(raw, compact).seen(compact) is raw
+    quantized = TrainableModel.start_from(raw, published)
+    assert quantized.ranges == initial_ranges(raw)
+    assert not torch.equal(quantized.seen(published).features_dc, raw.features_dc)
+    with pytest.raises(InputError, match="version 1 needs"):
+        check_settings(CompressionSettings(TrajectorySettings(quantization=None)))
 
 
 # Start models

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from reference.random_splats import random_raw, random_sensitivity
+from reference.random_splats import measured, random_raw, random_sensitivity
 
 from gaussian_compression.grid_quantizer import GridQuantizer
 from gaussian_compression.grid_straight_through import (
@@ -21,8 +21,11 @@ from gaussian_compression.grid_straight_through import (
     on_fitted_grids,
     with_ordered_raw_axes,
 )
-from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
+from gaussian_compression.trainable import take_step
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
+from scene.array_operations import TorchOperations
 from scene.raw_parameters import RawParameters
 
 RATES = {
@@ -33,6 +36,8 @@ RATES = {
     "scaling": 0.2,
     "rotation": 0.05,
 }
+KERNELS = backend_for(torch.device("cpu"), RenderOptions())
+PLAIN = TorchOperations()
 NO_RATES = dict.fromkeys(RATES, 0.0)
 SIZES = [(1, 0), (37, 1), (101, 2), (3001, 3)]
 
@@ -44,7 +49,7 @@ def model(count: int, sh_degree: int, far: int = 0) -> RawParameters:
 
 
 def quantizer_of(raw: RawParameters) -> GridQuantizer:
-    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.01)
+    sensitivity = measured(random_sensitivity(raw), absolute_error=0.01)
     settings = GridSettings(noise=1.6e-4 * raw.gaussian_count)
     return fitted_quantizer(raw, sensitivity, settings)
 
@@ -55,11 +60,11 @@ def copied(raw: RawParameters) -> RawParameters:
 
 def seen_by_the_kernel(raw: RawParameters, quantizer: GridQuantizer) -> KernelGridStraightThrough:
     """An optimiser whose seen values are the kernel's, of parameters that did not move."""
-    optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01)
+    optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01, KERNELS)
     before = copied(optimizer.coded)
     for tensor in optimizer.seen:
         tensor.fill_(torch.nan)
-    optimizer.step(copied(raw), NO_RATES)
+    take_step(optimizer, copied(raw), NO_RATES)
     for a, b in zip(before, optimizer.coded, strict=True):
         assert torch.equal(a, b)
     return optimizer
@@ -120,12 +125,12 @@ def test_seen_values_are_the_decoders_bit_by_bit_however_large(factor: float) ->
 def test_fused_step_equals_the_plain_one(count: int, sh_degree: int) -> None:
     raw = model(count, sh_degree)
     quantizer = quantizer_of(raw)
-    plain = PlainGridStraightThrough(raw, quantizer, GridSettings(), 0.2)
-    fused = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.2)
+    plain = PlainGridStraightThrough(raw, quantizer, GridSettings(), 0.2, PLAIN)
+    fused = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.2, KERNELS)
     for step in range(4):
         gradients = random_raw(count, sh_degree, seed=step + 1)
-        plain.step(copied(gradients), RATES)
-        fused.step(copied(gradients), RATES)
+        take_step(plain, copied(gradients), RATES)
+        take_step(fused, copied(gradients), RATES)
     for (name, a), b in zip(plain.coded.named(), fused.coded, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
         assert not a.numel() or not torch.equal(b, getattr(raw, name))
@@ -136,13 +141,16 @@ def test_sparsity_is_the_twins() -> None:
     raw = model(300, 3)
     quantizer, nothing = quantizer_of(raw), raw.map(torch.zeros_like)
     plain, fused = (
-        kind(raw, quantizer, GridSettings(), 0.1)
-        for kind in (PlainGridStraightThrough, KernelGridStraightThrough)
+        kind(raw, quantizer, GridSettings(), 0.1, operations)
+        for kind, operations in (
+            (PlainGridStraightThrough, PLAIN),
+            (KernelGridStraightThrough, KERNELS),
+        )
     )
     for optimizer in (plain, fused):
         # Adam's first step has no size of its own: the second tells how large the pull is.
-        optimizer.step(copied(nothing), RATES)
-        optimizer.step(raw.map(lambda t: torch.full_like(t, 1e-5)), RATES)
+        take_step(optimizer, copied(nothing), RATES)
+        take_step(optimizer, raw.map(lambda t: torch.full_like(t, 1e-5)), RATES)
     torch.testing.assert_close(
         plain.coded.features_rest, fused.coded.features_rest, rtol=1e-4, atol=1e-6
     )
@@ -150,11 +158,26 @@ def test_sparsity_is_the_twins() -> None:
     assert fused.coded.features_rest.abs().mean() < start.abs().mean()
 
 
-def test_the_kernel_is_chosen_where_it_is_installed() -> None:
+@pytest.mark.parametrize(("count", "sh_degree"), [*SIZES, (515, 3)])
+def test_gradients_are_pulled_back_as_by_the_twin(count: int, sh_degree: int) -> None:
+    raw = model(count, sh_degree)
+    quantizer = quantizer_of(raw)
+    plain = PlainGridStraightThrough(raw, quantizer, GridSettings(), 0.2, PLAIN)
+    fused = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.2, KERNELS)
+    gradients = random_raw(count, sh_degree, seed=4)
+    wanted, found = plain.pull_back(copied(gradients)), fused.pull_back(copied(gradients))
+    for (name, a), b in zip(wanted.named(), found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, msg=name)
+    assert not (found.scaling[quantizer.hidden_scales] != 0).any()
+
+
+def test_the_step_is_chosen_by_the_operations() -> None:
     raw = model(50, 1)
-    sensitivity = RenderSensitivity(random_sensitivity(raw), psnr=30.0, absolute_error=0.01)
-    optimizer = on_fitted_grids(raw, sensitivity, GridSettings())
-    assert isinstance(optimizer, KernelGridStraightThrough)
+    sensitivity = measured(random_sensitivity(raw), absolute_error=0.01)
+    fused = on_fitted_grids(raw, sensitivity, GridSettings(), KERNELS)
+    assert isinstance(fused, KernelGridStraightThrough)
+    plain = on_fitted_grids(raw, sensitivity, GridSettings(), PLAIN)
+    assert isinstance(plain, PlainGridStraightThrough)
 
 
 def test_threads_change_nothing() -> None:
@@ -164,9 +187,9 @@ def test_threads_change_nothing() -> None:
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01)
+            optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01, KERNELS)
             optimizer.coded = copied(start)
-            optimizer.step(random_raw(5003, 3, seed=9), RATES)
+            take_step(optimizer, random_raw(5003, 3, seed=9), RATES)
             results.append((optimizer.coded, optimizer.seen))
     finally:
         torch.set_num_threads(threads)
@@ -191,11 +214,12 @@ def test_every_instruction_set_decodes_alike(instruction_set: str) -> None:
 
 
 def test_wrong_tensors_are_named() -> None:
+    from diff_gaussian_rasterization import grid_step
     from diff_gaussian_rasterization.grid_step import GridStep
 
     raw = model(40, 1)
     quantizer = quantizer_of(raw)
-    optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01)
+    optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01, KERNELS)
     good, gradients = optimizer.seen, copied(raw)
     for name, bad in {
         "features_rest": torch.zeros(40, 3, 3).double(),
@@ -204,15 +228,17 @@ def test_wrong_tensors_are_named() -> None:
     }.items():
         optimizer.seen = good._replace(**{name: bad})
         with pytest.raises(ValueError, match=f"{name} as seen"):
-            optimizer.step(gradients, RATES)
+            optimizer.apply(gradients, RATES)
     optimizer.seen = good
     with pytest.raises(ValueError, match="gradient"):
-        optimizer.step(gradients._replace(xyz=torch.zeros(39, 3)), RATES)
+        optimizer.apply(gradients._replace(xyz=torch.zeros(39, 3)), RATES)
     optimizer.coded = optimizer.coded._replace(xyz=torch.zeros(39, 3))
     with pytest.raises(ValueError, match="xyz must have 40 rows of 3"):
-        optimizer.step(gradients, RATES)
+        optimizer.apply(gradients, RATES)
+    with pytest.raises(ValueError, match="gradients must have the shape"):
+        optimizer.pull_back(gradients._replace(features_rest=torch.zeros(40, 8, 3)))
 
-    grids, classes = kernel_grids(quantizer, 0.0), quantizer.classes.byte()
+    grids, classes = kernel_grids(quantizer, grid_step), quantizer.classes.byte()
     with pytest.raises(ValueError, match="classes"):
         GridStep(grids, quantizer.classes, quantizer.far)
     with pytest.raises(ValueError, match="below 32"):

@@ -23,50 +23,65 @@ PACKAGES = {
     "plane-coder": "plane_coder",
     "simple-knn": "simple_knn",
 }
-# Each package installs alone, so each has its own copy of these.
-SHARED_FILES = [
-    "setup.py",
-    "MANIFEST.in",
-    "native/cpu_level.h",
-    "native/thread_pool.h",
-    "{module}/_native.py",
-]
 LEVELS = ["v2", "v3", "v4"]
 
 
-WITHOUT_THREADS = {"plane-coder"}
+def test_every_package_starts_the_shared_build() -> None:
+    first, *others = (SUBMODULES / package / "setup.py" for package in PACKAGES)
+    assert [str(o) for o in others if o.read_bytes() != first.read_bytes()] == []
+    own = {path.name for package in PACKAGES for path in (SUBMODULES / package).rglob("native/*")}
+    assert not own & {path.name for path in (SUBMODULES / "common").iterdir()}
 
 
-@pytest.mark.parametrize("name", SHARED_FILES)
-def test_shared_files_are_copies_of_each_other(name: str) -> None:
-    original, *copies = (
-        SUBMODULES / package / name.format(module=module)
-        for package, module in PACKAGES.items()
-        if package not in WITHOUT_THREADS or "thread" not in name
+def copy_sources(folder: Path) -> Path:
+    """A copy of submodules/ without anything that was built."""
+    built = ("*.so", "build", "dist", "*.egg-info", "__pycache__", "_native.py")
+    copy = Path(
+        shutil.copytree(SUBMODULES, folder / "submodules", ignore=shutil.ignore_patterns(*built))
     )
-    changed = [str(copy) for copy in copies if copy.read_bytes() != original.read_bytes()]
-    assert not changed, f"differ from {original}"
+    shutil.copy(SUBMODULES / "common" / "_native.py", copy / "common")
+    return copy
 
 
-def copy_sources(package: str, folder: Path) -> Path:
-    """A copy of the package's sources without anything that was built."""
-    ignored = shutil.ignore_patterns("*.so", "build", "dist", "*.egg-info", "__pycache__")
-    return Path(shutil.copytree(SUBMODULES / package, folder / package, ignore=ignored))
-
-
-def build_wheel(sources: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Build a wheel into `sources`/dist, in an environment where importing torch fails."""
-    poison = sources.parent / "poison"
+def without_torch(folder: Path) -> dict[str, str]:
+    """Environment variables with which importing torch fails."""
+    poison = folder / "poison"
     poison.mkdir(exist_ok=True)
     (poison / "torch.py").write_text("raise ImportError('torch is not there at build time')\n")
-    environment = {**os.environ, "PYTHONPATH": str(poison), **variables}
+    return {**os.environ, "PYTHONPATH": str(poison)}
+
+
+def build_wheel(sources: Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Build a wheel of a source folder or an sdist into `folder`, where torch is not there."""
     command = [
         *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"),
-        *("--no-index", "--disable-pip-version-check", "-w", "dist", "."),
+        *("--no-index", "--disable-pip-version-check", "-w", str(folder), str(sources)),
     ]
-    return subprocess.run(
-        command, cwd=sources, env=environment, capture_output=True, text=True, check=False
+    environment = {**without_torch(folder), **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def build_in_place(package: Path, hook: str, target: Path) -> Path:
+    """What a hook of PEP 517 or 660 makes of a package's folder."""
+    program = f"from setuptools import build_meta; build_meta.{hook}({str(target)!r})"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=package,
+        env=without_torch(target),
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (made,) = [path for path in target.iterdir() if path.is_file()]
+    return made
+
+
+def unpack(wheel: Path, folder: Path) -> Path:
+    assert "-py3-none-" in wheel.name
+    assert not wheel.stem.endswith("-any")
+    shutil.unpack_archive(wheel, folder / "installed", "zip")
+    return folder / "installed"
 
 
 def run_python(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -79,77 +94,114 @@ def run_python(program: str, **variables: str) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.parametrize(
-    ("package", "program"),
-    [
-        (
-            "fused-ssim",
-            "import fused_ssim as module, torch; image = torch.ones(3, 8, 8);"
-            "assert module.l1_ssim_value_and_gradient(image, image)[0] == 0;"
-            "print(module.__file__)",
-        ),
-        (
-            "diff-gaussian-rasterization",
-            "import diff_gaussian_rasterization as module, torch; points = torch.zeros(1, 3);"
-            "from diff_gaussian_rasterization import _C; eye = torch.eye(4);"
-            "assert not _C.mark_visible(points, eye, eye).any(); print(module.__file__)",
-        ),
-        (
-            "plane-coder",
-            "import plane_coder as module, numpy; tokens = numpy.full(9, 7, numpy.uint8);"
-            "keys = numpy.zeros(9, numpy.int16); module.add_energy(keys, tokens);"
-            "assert keys.tolist() == [28] * 9; print(module.__file__)",
-        ),
-        (
-            "simple-knn",
-            "import simple_knn._C as module, torch; points = torch.ones(9, 3);"
-            "assert module.distCUDA2(points).tolist() == [0] * 9; print(module.__file__)",
-        ),
-    ],
-)
-def test_wheel_builds_without_torch_and_runs_alone(
-    tmp_path: Path, package: str, program: str
-) -> None:
-    sources = copy_sources(package, tmp_path)
-    result = build_wheel(sources)
+# What each package computes alone, and where it was imported from.
+PROGRAMS = {
+    "fused-ssim": (
+        "import fused_ssim as module, torch; image = torch.ones(3, 8, 8);"
+        "assert module.l1_ssim_value_and_gradient(image, image)[0] == 0;"
+        "print(module.__file__)"
+    ),
+    "diff-gaussian-rasterization": (
+        "import diff_gaussian_rasterization as module, torch; points = torch.zeros(1, 3);"
+        "from diff_gaussian_rasterization import _C; eye = torch.eye(4);"
+        "assert not _C.mark_visible(points, eye, eye).any(); print(module.__file__)"
+    ),
+    "plane-coder": (
+        "import plane_coder as module, numpy; tokens = numpy.full(9, 7, numpy.uint8);"
+        "keys = numpy.zeros(9, numpy.int16); module.add_energy(keys, tokens);"
+        "assert keys.tolist() == [28] * 9; print(module.__file__)"
+    ),
+    "simple-knn": (
+        "import simple_knn._C as module, torch; points = torch.ones(9, 3);"
+        "assert module.distCUDA2(points).tolist() == [0] * 9; print(module.__file__)"
+    ),
+}
+
+
+def check_it_runs(package: str, folder: Path) -> None:
+    """The package in `folder` computes what it should."""
+    result = run_python(PROGRAMS[package], PYTHONPATH=str(folder))
     assert result.returncode == 0, result.stderr
-    (wheel,) = (sources / "dist").glob("*.whl")
-    assert "-py3-none-" in wheel.name
-    assert not wheel.stem.endswith("-any")
-    installed = tmp_path / "installed"
-    shutil.unpack_archive(wheel, installed, "zip")
-    result = run_python(program, PYTHONPATH=str(installed))
-    assert result.returncode == 0, result.stderr
-    assert Path(result.stdout.strip()).is_relative_to(installed)
+    assert Path(result.stdout.strip()).is_relative_to(folder)
+
+
+@pytest.mark.parametrize("package", ["diff-gaussian-rasterization", "fused-ssim", "simple-knn"])
+def test_package_builds_from_its_folder_without_torch(tmp_path: Path, package: str) -> None:
+    result = build_wheel(copy_sources(tmp_path) / package, tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    check_it_runs(package, unpack(wheel, tmp_path))
+
+
+def test_package_builds_from_its_sdist_alone(tmp_path: Path) -> None:
+    sources, made = copy_sources(tmp_path), tmp_path / "made"
+    made.mkdir()
+    sdist = build_in_place(sources / "plane-coder", "build_sdist", made)
+    shutil.rmtree(sources)
+    result = build_wheel(sdist, tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    check_it_runs("plane-coder", unpack(wheel, tmp_path))
+
+
+def test_editable_package_runs_from_its_folder(tmp_path: Path) -> None:
+    package, made = copy_sources(tmp_path) / "plane-coder", tmp_path / "made"
+    made.mkdir()
+    build_in_place(package, "build_editable", made)
+    check_it_runs("plane-coder", package)
+
+
+def test_a_folder_without_the_shared_one_is_named(tmp_path: Path) -> None:
+    sources = copy_sources(tmp_path)
+    shutil.rmtree(sources / "common")
+    result = build_wheel(sources / "simple-knn", tmp_path)
+    assert result.returncode != 0
+    assert "common/build_kernels.py was not found" in result.stdout + result.stderr
 
 
 def test_missing_compiler_is_named(tmp_path: Path) -> None:
-    sources = copy_sources("simple-knn", tmp_path)
+    package = copy_sources(tmp_path) / "simple-knn"
     empty = tmp_path / "empty"
     empty.mkdir()
-    result = build_wheel(sources, PATH=str(empty), CXX="")
+    result = build_wheel(package, tmp_path, PATH=str(empty), CXX="")
     assert result.returncode != 0
     assert "no C++ compiler was found: install one" in result.stdout + result.stderr
-    result = build_wheel(sources, CXX="no-such-compiler -O2")
+    result = build_wheel(package, tmp_path, CXX="no-such-compiler -O2")
     assert result.returncode != 0
     assert "named by CXX, 'no-such-compiler', was not found" in result.stdout + result.stderr
 
 
 def test_compiler_errors_are_shown(tmp_path: Path) -> None:
-    sources = copy_sources("simple-knn", tmp_path)
-    with (sources / "native" / "knn.cpp").open("a") as source:
+    package = copy_sources(tmp_path) / "simple-knn"
+    with (package / "native" / "knn.cpp").open("a") as source:
         source.write("#error the moon is full\n")
-    result = build_wheel(sources)
+    result = build_wheel(package, tmp_path)
     assert result.returncode != 0
     assert "the moon is full" in result.stdout + result.stderr
     assert "the C++ compiler failed" in result.stdout + result.stderr
 
 
-def test_package_that_was_not_built_says_so(tmp_path: Path) -> None:
-    copy = copy_sources("simple-knn", tmp_path)
-    result = run_python("import simple_knn._C", PYTHONPATH=str(copy))
+@pytest.mark.parametrize("contents", [None, b"", b"no library at all"])
+def test_libraries_that_are_missing_or_damaged_are_named(
+    tmp_path: Path, contents: bytes | None
+) -> None:
+    package = tmp_path / "a_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from ._native import load_library\nload_library()\n")
+    shutil.copy(SUBMODULES / "common" / "_native.py", package)
+    if contents is not None:
+        (package / "_native_generic.so").write_bytes(contents)
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", "import a_package"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode != 0
-    assert "simple_knn has no compiled library: install it with pip" in result.stderr
+    reason = "has no compiled library" if contents is None else "cannot load its compiled library"
+    assert f"ImportError: a_package {reason}" in result.stderr
+    assert "install it with pip again" in result.stderr
 
 
 # Prints what both packages compute from fixed inputs; the test compares it with its own results.

@@ -21,6 +21,7 @@ from tests.both_kernels import BOTH
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "submodules" / "plane-coder"
+SHARED = ROOT / "submodules" / "common"
 PLAIN, COMPILED = BOTH
 SIZES = st.integers(0, 400)
 
@@ -290,8 +291,9 @@ def test_no_file_makes_the_compiled_code_leave_its_memory(
     copy = Path(shutil.copytree(PACKAGE / "plane_coder", tmp_path / "plane_coder"))
     for built in copy.glob("*.so"):
         built.unlink()
+    shutil.copy(SHARED / "_native.py", copy)
     sources = sorted(str(path) for path in (PACKAGE / "native").glob("*.cpp"))
-    flags = "-std=c++17 -O1 -g -fPIC -shared -fsanitize=address,undefined"
+    flags = f"-std=c++17 -O1 -g -fPIC -shared -I{SHARED} -fsanitize=address,undefined"
     target = str(copy / "_native_generic.so")
     command = ["g++", *shlex.split(flags), *march, "-fno-sanitize-recover=all", *sources]
     subprocess.run([*command, "-o", target], check=True)

@@ -103,6 +103,11 @@ def test_sizes_of_images(width: int, height: int, count: int) -> None:
     compare_with_twin(scene, api_parts(scene))
 
 
+def test_off_axis_views_hold_the_projection_about_their_own_middle() -> None:
+    scene = random_scene(seed=9, count=200).off_axis(0.9, -0.7)
+    compare_with_twin(scene, api_parts(scene))
+
+
 @pytest.mark.parametrize("antialiasing", [False, True])
 def test_precomputed_colors_and_covariances(antialiasing: bool) -> None:
     scene = random_scene(seed=6, count=250).with_settings(antialiasing=antialiasing)

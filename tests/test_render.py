@@ -10,7 +10,9 @@ from PIL import Image
 
 import render as script
 import train
-from arguments import ModelOptions, PipelineOptions, read_cfg_args
+from arguments import ModelOptions, read_cfg_args
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
 from gaussian_renderer.evaluation import evaluate
 from scene import LATEST, GaussianModel, Scene
 from scene.raw_parameters import RawParameters
@@ -65,7 +67,9 @@ def test_evaluation_equals_scoring_the_saved_images(model: Path, command_line) -
     gaussians = GaussianModel(3)
     scene = Scene(options_of(model), gaussians, LATEST, shuffle=False)
     black = torch.zeros(3, device=gaussians.device)
-    scores = evaluate(scene.getTestCameras(), gaussians, PipelineOptions(), black)
+    scores = evaluate(
+        scene.getTestCameras(), gaussians, backend_for(black.device, RenderOptions()), black
+    )
     folder = model / "test" / "ours_9"
     for index, score in enumerate(scores):
         render, truth = (read_png(folder / k / f"{index:05d}.png") for k in ("renders", "gt"))
@@ -159,5 +163,7 @@ def test_real_model_scores_as_published_with_it() -> None:
     gaussians = GaussianModel.from_splats(read_ply(ply))
     scene = Scene(options, gaussians, shuffle=False)
     black = torch.zeros(3, device=gaussians.device)
-    scores = evaluate(scene.getTestCameras(), gaussians, PipelineOptions(), black)
+    scores = evaluate(
+        scene.getTestCameras(), gaussians, backend_for(black.device, RenderOptions()), black
+    )
     assert np.mean([score.psnr for score in scores]) == pytest.approx(32.06, abs=0.05)

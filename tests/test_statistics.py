@@ -6,7 +6,9 @@ import torch
 from diff_gaussian_rasterization import statistics
 from torch import Tensor
 
-from scene import kernel_statistics
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
+from scene.array_operations import ArrayOperations, TorchOperations
 
 COUNT = 40_000  # several chunks of the kernels
 
@@ -59,19 +61,60 @@ def test_wrong_tensors_are_named() -> None:
         statistics.add_view(radii, screen, *empty_sums()[:2], torch.zeros(COUNT))
     with pytest.raises(ValueError, match="total must have the shape"):
         statistics.add_to([torch.zeros(3)], [torch.zeros(4)])
+    for gradients, values, weights in (
+        (torch.zeros(3, 2), torch.zeros(3, 3), torch.ones(1)),
+        (torch.zeros(3, 2), torch.zeros(3, 2), torch.ones(2)),
+        (torch.zeros(2, 3).T, torch.zeros(3, 2), torch.ones(3)),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            statistics.add_signs(gradients, values, weights)
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_parts_are_added_to_their_totals(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not installed:
-        monkeypatch.setattr(kernel_statistics, "statistics_kernels", lambda device: None)
+KERNELS = backend_for(torch.device("cpu"), RenderOptions())
+BOTH = pytest.mark.parametrize("operations", [KERNELS, TorchOperations()], ids=["kernels", "plain"])
+
+
+@BOTH
+def test_parts_are_added_to_their_totals(operations: ArrayOperations) -> None:
     random = torch.Generator().manual_seed(4)
     parts = [torch.randn(shape, generator=random) for shape in ((COUNT, 3), (COUNT, 0, 3), (7,))]
     totals = [torch.ones_like(part) for part in parts]
-    kernel_statistics.add_to(totals, parts)
+    operations.add_to(totals, parts)
     for total, part in zip(totals, parts, strict=True):
         assert torch.equal(total, 1 + part)
 
 
-def test_nothing_is_added_to_nothing() -> None:
-    kernel_statistics.add_to([], [])
+@BOTH
+def test_nothing_is_added_to_nothing(operations: ArrayOperations) -> None:
+    operations.add_to([], [])
+    nothing = torch.empty(0, 15, 3)
+    operations.add_signs(nothing, nothing, torch.ones(1))
+    operations.add_signs(torch.empty(5, 0, 3), torch.empty(5, 0, 3), torch.ones(5))
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3, 3), (2001, 15, 3)])
+@pytest.mark.parametrize("a_weight_each", [False, True])
+def test_signs_are_added_with_their_weights(
+    operations: ArrayOperations, shape: tuple[int, ...], a_weight_each: bool
+) -> None:
+    random = torch.Generator().manual_seed(5)
+    values = torch.randn(shape, generator=random)
+    values[values.abs() < 0.3] = 0
+    values[values < -1] = -0.0
+    gradients = torch.randn(shape, generator=random)
+    weights = torch.rand(shape[0] if a_weight_each else 1, generator=random)
+    found = gradients.clone()
+    operations.add_signs(found, values, weights)
+    each = weights.reshape(-1, *(1,) * (len(shape) - 1))
+    assert torch.equal(found, gradients + each * values.sign())
+
+
+@BOTH
+def test_a_view_is_added_alike_by_both(operations: ArrayOperations) -> None:
+    radii, screen = view(6)
+    found, wanted = empty_sums(), empty_sums()
+    operations.add_view(*found, radii, torch.cat([screen, screen], 1)[:, :2])
+    statistics.add_view(radii, screen, *wanted)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=0)

@@ -18,6 +18,10 @@ from gaussian_compression.straight_through import (
     PlainStraightThrough,
     straight_through,
 )
+from gaussian_compression.trainable import take_step
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
+from scene.array_operations import TorchOperations
 from scene.raw_parameters import RawParameters
 from splat_formats.decoded import to_splats
 
@@ -29,6 +33,7 @@ RATES = {
     "scaling": 5e-3,
     "rotation": 1e-3,
 }
+KERNELS = backend_for(torch.device("cpu"), RenderOptions())
 RANGES = ShRanges(Range(-2.0, 2.5), Range(-0.2, 0.25))
 
 
@@ -42,14 +47,14 @@ def test_fused_step_equals_the_plain_one(count: int, sh_degree: int, position_bi
     start = random_raw(count, sh_degree)
     loss, quantization = FinetuneSettings(), QuantizationSettings(position_bits=position_bits)
     raws = copied(start), copied(start)
-    plain = PlainStraightThrough(raws[0], RANGES, loss, quantization)
-    fused = KernelStraightThrough(raws[1], RANGES, loss, quantization)
+    plain = PlainStraightThrough(raws[0], RANGES, loss, quantization, TorchOperations())
+    fused = KernelStraightThrough(raws[1], RANGES, loss, quantization, KERNELS)
     for a, b in zip(plain.seen, fused.seen, strict=True):
         assert torch.equal(a, b)
     for step in range(4):
         gradients = random_raw(count, sh_degree, seed=step + 1)
-        plain.step(copied(gradients), RATES)
-        fused.step(copied(gradients), RATES)
+        take_step(plain, copied(gradients), RATES)
+        take_step(fused, copied(gradients), RATES)
     for (name, a), b in zip(raws[0].named(), raws[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
     assert plain.ranges.dc.low == pytest.approx(fused.ranges.dc.low, rel=1e-6)
@@ -63,8 +68,8 @@ def test_fused_step_equals_the_plain_one(count: int, sh_degree: int, position_bi
 def test_seen_values_are_the_decoders_bit_by_bit(kind: type, position_bits: int) -> None:
     raw = random_raw(3000, 3)
     quantization = QuantizationSettings(position_bits=position_bits)
-    optimizer = kind(raw, RANGES, FinetuneSettings(), quantization)
-    optimizer.step(random_raw(3000, 3, seed=5), RATES)
+    optimizer = kind(raw, RANGES, FinetuneSettings(), quantization, KERNELS)
+    take_step(optimizer, random_raw(3000, 3, seed=5), RATES)
     decoded = to_splats(to_symbols(raw, quantizers_for(raw, RANGES, quantization)))
     for name, tensor in optimizer.seen.named():
         np.testing.assert_array_equal(tensor.numpy(), getattr(decoded, name), err_msg=name)
@@ -74,9 +79,9 @@ def test_sparsity_pulls_towards_zero() -> None:
     raw = random_raw(500, 2)
     before = raw.features_rest.abs().mean()
     loss = FinetuneSettings(sh_sparsity=1.0)
-    optimizer = straight_through(raw, RANGES, loss, QuantizationSettings())
+    optimizer = straight_through(raw, RANGES, loss, QuantizationSettings(), KERNELS)
     for _ in range(20):
-        optimizer.step(raw.map(torch.zeros_like), RATES)
+        take_step(optimizer, raw.map(torch.zeros_like), RATES)
     assert raw.features_rest.abs().mean() < 0.99 * before
     assert torch.equal(raw.xyz, random_raw(500, 2).xyz)
 
@@ -88,8 +93,10 @@ def test_threads_change_nothing() -> None:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
             raw = random_raw(5000, 3)
-            optimizer = straight_through(raw, RANGES, FinetuneSettings(), QuantizationSettings())
-            optimizer.step(random_raw(5000, 3, seed=9), RATES)
+            optimizer = straight_through(
+                raw, RANGES, FinetuneSettings(), QuantizationSettings(), KERNELS
+            )
+            take_step(optimizer, random_raw(5000, 3, seed=9), RATES)
             results.append((raw, optimizer.seen, optimizer.ranges))
     finally:
         torch.set_num_threads(threads)
@@ -128,12 +135,16 @@ def test_half_precision_edges() -> None:
 
 def test_wrong_tensors_are_named() -> None:
     from diff_gaussian_rasterization.adam import AdamState
-    from diff_gaussian_rasterization.straight_through import QuantizedState, straight_through_step
+    from diff_gaussian_rasterization.straight_through import (
+        Grid,
+        QuantizedState,
+        straight_through_step,
+    )
 
     state = AdamState(*(torch.zeros(4, 3) for _ in range(4)), 0.1)
     with pytest.raises(ValueError, match="seen"):
         straight_through_step([QuantizedState(state, torch.zeros(4, 2), None)], 1)
-    with pytest.raises(ValueError, match="need a tensor `seen`"):
-        straight_through_step([QuantizedState(state, None, None, sparsity=1.0)], 1)
+    with pytest.raises(ValueError, match="a grid needs a tensor `seen`"):
+        straight_through_step([QuantizedState(state, None, Grid(0.0, 1.0, 2))], 1)
     with pytest.raises(ValueError, match="step"):
         straight_through_step([QuantizedState(state, None, None)], 0)

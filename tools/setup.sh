@@ -51,6 +51,8 @@ for argument in sys.argv[1:]:
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     for file in files:
         built = {"build", "dist", "__pycache__"} & set(file.parts) or "egg-info" in str(file)
+        # An editable install puts the libraries, and a copy of common/_native.py, beside the code.
+        built = built or (file.name == "_native.py" and file.parent.name != "common")
         if file.is_file() and not built and file.suffix not in {".so", ".tmp"}:
             total.update(f"{file} {file.stat().st_size} ".encode() + file.read_bytes())
 print(total.hexdigest())
@@ -70,7 +72,7 @@ part() {
     now=$(fingerprint "${inputs[@]}")
     if [ "$(cat "$stamp" 2>/dev/null)" = "$now" ]; then return; fi
     echo "Installing $name"
-    "$@" || complain "installing $name failed; pip's words are above."
+    "$@" || complain "installing $name failed; pip's output is above."
     printf '%s\n' "$now" >"$stamp"
 }
 
@@ -106,7 +108,9 @@ install_libraries() {
 install_kernels() {
     check_compiler
     rm -rf submodules/*/build  # setuptools would pack what an earlier version left there
-    pip_install --no-build-isolation --no-deps --force-reinstall ./submodules/*/
+    local project projects=()
+    for project in submodules/*/pyproject.toml; do projects+=("./${project%/pyproject.toml}"); done
+    pip_install --no-build-isolation --no-deps --force-reinstall "${projects[@]}"
 }
 
 make_environment

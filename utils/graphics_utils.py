@@ -51,11 +51,23 @@ def getWorld2View2(
     return matrix.astype(np.float32)
 
 
-def getProjectionMatrix(znear: float, zfar: float, fovX: float, fovY: float) -> Tensor:
-    """4x4 perspective matrix, camera z forward; depth maps to 0..1. Fields of view in radians."""
+def getProjectionMatrix(
+    znear: float,
+    zfar: float,
+    fovX: float,
+    fovY: float,
+    principal_point: tuple[float, float] = (0.5, 0.5),
+) -> Tensor:
+    """4x4 perspective matrix, camera z forward; depth maps to 0..1.
+
+    `fovX`, `fovY` (radians) are those of images of this size with a central principal point;
+    `principal_point` is in parts of the width and height, from the top left corner.
+    """
     matrix = torch.zeros(4, 4)
     matrix[0, 0] = 1.0 / math.tan(fovX / 2)
     matrix[1, 1] = 1.0 / math.tan(fovY / 2)
+    matrix[0, 2] = 2 * principal_point[0] - 1
+    matrix[1, 2] = 2 * principal_point[1] - 1
     matrix[2, 2] = zfar / (zfar - znear)
     matrix[2, 3] = -(zfar * znear) / (zfar - znear)
     matrix[3, 2] = 1.0

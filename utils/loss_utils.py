@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.optional_modules import load
+
 SSIM_SIGMA = 1.5
 C1 = 0.01**2
 C2 = 0.03**2
@@ -85,10 +87,9 @@ def fast_ssim(img1: Tensor, img2: Tensor) -> Tensor:
 
 @functools.cache
 def _fused_ssim(device_type: str) -> Callable[..., Tensor] | None:
-    try:
-        import fused_ssim as package
-    except ImportError:
+    package = load("fused_ssim")
+    if package is None:
         return None
-    # The original package does not say what it supports: it runs on CUDA only.
+    # The original package has no such list: it runs on CUDA only.
     supported = getattr(package, "supported_devices", ("cuda",))
     return package.fused_ssim if device_type in supported else None

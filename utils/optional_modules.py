@@ -1,12 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules that an installed package may or may not have."""
+"""Modules that an installed package may or may not have, and packages that may not load."""
 
-from importlib.util import find_spec
+import logging
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def load(
+    module: str, package: str | None = None, instead: str = "slower code takes its place"
+) -> ModuleType | None:
+    """The module, or None where it is not installed or cannot be imported.
+
+    An installed package that cannot be imported (compiled for another machine, not built, made
+    for another version of what it needs) gives one warning, with the reason and what happens
+    `instead`. `package` is the one whose absence is normal: by default the one that `module` is in.
+    """
+    package = package or module.partition(".")[0]
+    try:
+        return import_module(module)
+    except Exception as error:  # a package may raise anything when it is imported
+        if not _is_absent(module, package, error):
+            _warn(package, _reason(error), instead)
+        return None
 
 
 def installed(module: str) -> bool:
-    """Whether `package.name` can be imported; the package may be missing, or a single file."""
+    """Whether `load` gives the module."""
+    return load(module) is not None
+
+
+def load_required(module: str, purpose: str, install: str) -> ModuleType:
+    """The module, without which `purpose` is impossible. `install` is the command that brings it.
+
+    Raises InputError with the reason where it is not installed or cannot be imported.
+    """
     try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # the package is not there, or has nothing inside
-        return False
+        return import_module(module)
+    except Exception as error:
+        package = module.partition(".")[0]
+        raise InputError(
+            f"{purpose} needs the package {package}, which cannot be imported ({_reason(error)}): "
+            f"{install}"
+        ) from error
+
+
+def _is_absent(module: str, package: str, error: Exception) -> bool:
+    """Whether the module itself, its package, or a package that it is part of was not found."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    return missing == package or (missing is not None and f"{module}.".startswith(f"{missing}."))
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+@cache
+def _warn(package: str, reason: str, instead: str) -> None:
+    logger.warning("%s is installed but cannot be imported (%s): %s", package, reason, instead)

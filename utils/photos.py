@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from utils.errors import InputError
@@ -17,21 +17,56 @@ from utils.errors import InputError
 Size = tuple[int, int]
 """Width and height in pixels."""
 
+MOST_MEGAPIXELS = 500
+"""Of one photo. Pillow takes more than 89 for an attack, but cameras with 100 and 150 exist."""
 
-def open_photo(path: str | os.PathLike[str]) -> Image.Image:
+Image.MAX_IMAGE_PIXELS = MOST_MEGAPIXELS * 1_000_000
+
+_ORIENTATION = 0x0112
+_QUARTER_TURNS = (5, 6, 7, 8)
+
+
+def open_photo(path: str | os.PathLike[str], camera_size: Size | None = None) -> Image.Image:
     """The image file at `path`, decoded, and the file closed.
 
-    Raises `InputError` where it is missing, broken, or no image.
+    It is turned as its EXIF data direct if only that gives it the shape of `camera_size`. Raises
+    `InputError` where it is missing, broken, or no image.
     """
     with _readable(path), Image.open(path) as image:
-        image.load()
-        return image
+        if camera_size is None or oriented_size(image, camera_size) == image.size:
+            image.load()
+            return image
+        return ImageOps.exif_transpose(image)
 
 
-def photo_size(path: str | os.PathLike[str]) -> Size:
-    """Width and height of the image file at `path`, from its header alone. Errors as above."""
+def photo_size(path: str | os.PathLike[str], camera_size: Size | None = None) -> Size:
+    """Width and height of the image that `open_photo` returns, from the file's header alone."""
     with _readable(path), Image.open(path) as image:
-        return image.size
+        return image.size if camera_size is None else oriented_size(image, camera_size)
+
+
+def oriented_size(image: Image.Image, camera_size: Size) -> Size:
+    """The size of `image` as stored, or after its EXIF turn if only that fits `camera_size`.
+
+    COLMAP finds poses for the pixels as stored, other tools for those of the turned image; the
+    camera's shape shows which. Turns that keep the shape are therefore left alone.
+    """
+    stored = image.size
+    if image.getexif().get(_ORIENTATION) not in _QUARTER_TURNS:
+        return stored
+    turned = stored[1], stored[0]
+    turn_fits = same_shape(turned, camera_size) and not same_shape(stored, camera_size)
+    return turned if turn_fits else stored
+
+
+def same_shape(size: Size, camera_size: Size) -> bool:
+    """Whether one factor, rounding to whole pixels apart, leads from one size to the other."""
+    width, height = size
+    full_width, full_height = camera_size
+    if width > full_width:
+        return same_shape(camera_size, size)
+    least = max(full_width / (width + 1), full_height / (height + 1))
+    return (width - 1) * least <= full_width and (height - 1) * least <= full_height
 
 
 @contextmanager
@@ -42,7 +77,11 @@ def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise InputError(f"image {path.name} is missing in {path.parent}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(
+            f"image {path.name} in {path.parent} has more than {MOST_MEGAPIXELS} megapixels"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
         # Pillow's decoders report broken files with all of these.
         raise InputError(f"image {path.name} in {path.parent} cannot be read: {error}") from error
 
@@ -70,6 +109,18 @@ def _composite(rgba: npt.NDArray[np.uint8], background: int) -> Image.Image:
     alpha = rgba[..., 3:].astype(np.uint16)
     over = rgba[..., :3] * alpha + background * (255 - alpha)
     return Image.fromarray(((over + 127) // 255).astype(np.uint8))
+
+
+def opacity_u8(image: Image.Image, size: Size) -> Tensor | None:
+    """(1, H, W) uint8 opacity of `image`, resized bicubically to `size`; None if it is opaque."""
+    if not image.has_transparency_data:
+        return None
+    alpha = image.convert("RGBA").getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return None
+    if alpha.size != size:
+        alpha = alpha.resize(size, Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(alpha))[None]
 
 
 def planar_u8(image: Image.Image, size: Size, white_background: bool = False) -> Tensor:

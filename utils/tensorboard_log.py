@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from utils.optional_modules import load
+
 VIEWS_SHOWN = 5
 
 
@@ -50,9 +52,6 @@ class TensorBoardLog:
 
 
 def open_log(model_path: str | Path) -> TensorBoardLog | None:
-    """A log in the model folder; None where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return TensorBoardLog(SummaryWriter(str(model_path)))
+    """A log in the model folder; None where TensorBoard is not installed or does not load."""
+    module = load("torch.utils.tensorboard", "tensorboard", "no training curves are written")
+    return None if module is None else TensorBoardLog(module.SummaryWriter(str(model_path)))

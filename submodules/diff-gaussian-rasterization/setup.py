@@ -1,123 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles native/*.cpp into the package, once per instruction set, with a C++ compiler alone.
+"""Builds this package by what the kernel packages share: ../common, or the copy in an sdist."""
 
-The libraries have a plain C interface and know neither Python nor PyTorch, so one build serves
-every version of both. There is one library per instruction set, and not one with all of them: a
-linker merges equal inline functions, and could then keep the copy that an older processor cannot
-run. `_native.py` of the package picks the library at run time.
-"""
-
-from __future__ import annotations
-
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
+import runpy
+import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
-from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError
-
-SOURCES = sorted(path.as_posix() for path in Path("native").glob("*.cpp"))
-HEADERS = sorted(path.as_posix() for path in Path("native").glob("*.h"))
-
-# Fused multiply-adds are welcome, but nothing that reorders sums: results must not depend on the
-# compiler's mood.
-FLAGS = [
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"),
-    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
-    *("-Wall", "-Wextra", "-Wno-psabi"),
-]
-X86_LEVELS = {f"x86-64-{level}": [f"-march=x86-64-{level}"] for level in ("v4", "v3", "v2")}
-PLAIN: dict[str, list[str]] = {"generic": []}
-
-
-def instruction_sets() -> dict[str, list[str]]:
-    """Name of each library to build -> the compiler flags that make it."""
-    return X86_LEVELS if platform.machine().lower() in ("x86_64", "amd64") else PLAIN
-
-
-def find_compiler() -> list[str]:
-    """The command of a C++ compiler: $CXX, else the first of c++, g++ and clang++ on the PATH."""
-    if os.environ.get("CXX"):
-        command = shlex.split(os.environ["CXX"])
-        if shutil.which(command[0]) is None:
-            raise CompileError(f"the C++ compiler named by CXX, '{command[0]}', was not found.")
-        return command
-    for name in ("c++", "g++", "clang++"):
-        if shutil.which(name) is not None:
-            return [name]
-    raise CompileError(
-        "no C++ compiler was found: install one (Debian/Ubuntu: `apt install g++`, macOS: "
-        "`xcode-select --install`, conda: `conda install cxx-compiler`) or name it in CXX."
+HERE = Path(__file__).resolve().parent
+SCRIPTS = [folder / "common" / "build_kernels.py" for folder in (HERE, HERE.parent)]
+script = next((script for script in SCRIPTS if script.is_file()), None)
+if script is None:
+    sys.exit(
+        f"error: {SCRIPTS[-1]} was not found. Install this package from the folder submodules/ of "
+        "the project with pip 21.3 or newer (older ones build in a copy), or from its sdist."
     )
-
-
-def compile_library(
-    compiler: list[str], flags: list[str], sources: list[str], target: Path
-) -> None:
-    """Write the shared library `target`, or say in one sentence why it cannot be built."""
-    # Renamed when complete: a running program may have the present library mapped into its memory.
-    unfinished = target.with_suffix(".tmp")
-    command = [*compiler, *FLAGS, *flags, *sources, "-o", str(unfinished)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        print(result.stderr)
-        raise CompileError(
-            f"the C++ compiler failed (its words are above; GCC 11 or Clang 12 or newer is "
-            f"needed): {shlex.join(command)}"
-        )
-    unfinished.replace(target)
-
-
-class BuildLibraries(build_ext):
-    """`build_ext` that makes plain shared libraries instead of Python extension modules."""
-
-    def run(self) -> None:
-        """Compile one library per instruction set, at the same time."""
-        compiler = find_compiler()
-        with ThreadPoolExecutor() as pool:
-            jobs = [
-                pool.submit(compile_library, compiler, flags, self.extensions[0].sources, target)
-                for target, flags in self._targets(self._folder()).items()
-            ]
-            for job in jobs:
-                job.result()
-
-    def get_outputs(self) -> list[str]:
-        """The files that `run` writes."""
-        return [str(path) for path in self._targets(self._folder())]
-
-    def get_output_mapping(self) -> dict[str, str]:
-        """Built file -> source tree file: none, an editable build writes there directly."""
-        return {}
-
-    def _folder(self) -> Path:
-        package = self.distribution.packages[0]
-        if self.inplace or self.editable_mode:
-            return Path(package)
-        folder = Path(self.build_lib) / package
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    @staticmethod
-    def _targets(folder: Path) -> dict[Path, list[str]]:
-        return {folder / f"_native_{name}.so": flags for name, flags in instruction_sets().items()}
-
-
-class PlatformWheel(bdist_wheel):
-    """A wheel for this platform and any Python 3."""
-
-    def get_tag(self) -> tuple[str, str, str]:
-        """Tags of the wheel: only the platform matters."""
-        return "py3", "none", super().get_tag()[2]
-
-
-setup(
-    ext_modules=[Extension("_native", sources=SOURCES, depends=HEADERS)],
-    cmdclass={"build_ext": BuildLibraries, "bdist_wheel": PlatformWheel},
-)
+runpy.run_path(str(script))

@@ -26,6 +26,13 @@ class Scene:
     rotations: Tensor
     settings: GaussianRasterizationSettings
 
+    def off_axis(self, x: float, y: float) -> Scene:
+        """Seen with the principal point moved, in device coordinates."""
+        view, projection = self.settings.viewmatrix, self.settings.projmatrix
+        shift = torch.zeros(4, 4)
+        shift[2, :2] = torch.tensor([x, y])
+        return self.with_settings(projmatrix=projection + view @ shift)
+
     def with_settings(self, **changes: Any) -> Scene:
         """The same Gaussians in another view."""
         return replace(self, settings=self.settings._replace(**changes))

@@ -3,6 +3,7 @@
 
 import torch
 
+from gaussian_compression.sensitivity import RenderSensitivity
 from scene.raw_parameters import RawParameters
 
 
@@ -29,3 +30,9 @@ def random_sensitivity(raw: RawParameters) -> RawParameters:
     return raw.map(
         lambda t: size.reshape(-1, *[1] * (t.dim() - 1)) * torch.rand(t.shape, generator=generator)
     )
+
+
+def measured(per_parameter: RawParameters, absolute_error: float = 0.5) -> RenderSensitivity:
+    """Sensitivities as if measured at 30 dB in views whose pixels are wider than any Gaussian."""
+    pixel_sizes = torch.full_like(per_parameter.xyz[:, 0], 1e3)
+    return RenderSensitivity(per_parameter, 30.0, absolute_error, pixel_sizes)

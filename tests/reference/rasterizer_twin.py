@@ -99,12 +99,15 @@ def screen_covariance(g: Gaussians, view: View, camera_space: Tensor, depth: Ten
     focal_x = view.width / (2 * view.tan_x)
     focal_y = view.height / (2 * view.tan_y)
     held = []
+    perspective = torch.linalg.inv(view.view) @ view.projection
     for axis, tangent in ((0, view.tan_x), (1, view.tan_y)):
         ratio = camera_space[:, axis] / depth
-        limit = 1.3 * tangent
-        outside = ratio.abs() > limit
+        # Off-axis views: the image's centre shows another direction than straight ahead.
+        middle = float(-perspective[2, axis] / perspective[axis, axis])
+        low, high = middle - 1.3 * tangent, middle + 1.3 * tangent
+        outside = (ratio < low) | (ratio > high)
         # Where held at the limit it counts as a constant, with respect to the depth also.
-        constant = (ratio.clamp(-limit, limit) * depth).detach()
+        constant = (ratio.clamp(low, high) * depth).detach()
         held.append(torch.where(outside, constant, camera_space[:, axis]))
     zero = torch.zeros_like(depth)
     jacobian = torch.stack(

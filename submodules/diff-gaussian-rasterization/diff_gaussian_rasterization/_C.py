@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from . import adam, native
-from .native import address, checked
+from .native import address, checked, row_count
 from .settings import GaussianRasterizationSettings
 
 
@@ -58,7 +58,8 @@ class Gradients(NamedTuple):
 
 def check_parameters(parameters: Parameters, sh_degree: int) -> Parameters:
     """The parameters, contiguous; ValueError names the first tensor that does not fit."""
-    n = parameters.means.shape[0] if isinstance(parameters.means, torch.Tensor) else None
+    _check_choices(parameters)
+    n = row_count("means3D", parameters.means)
     opacities = parameters.opacities
     if isinstance(opacities, torch.Tensor) and opacities.dim() == 1:
         opacities = opacities[:, None]
@@ -84,6 +85,17 @@ def check_parameters(parameters: Parameters, sh_degree: int) -> Parameters:
                 f"shs must hold {needed} coefficients for sh_degree {sh_degree}, not {held}."
             )
     return result
+
+
+def _check_choices(p: Parameters) -> None:
+    """ValueError unless there is one source of colours and one of shapes, whole."""
+    if (p.colors is None) == (p.dc is None and p.rest is None):
+        raise ValueError("either shs (or dc) or colors_precomp must be given, not both or neither.")
+    pair = [p.scales is not None, p.rotations is not None]
+    if any(pair) != all(pair) or all(pair) == (p.covariances is not None):
+        raise ValueError(
+            "either scales and rotations or cov3D_precomp must be given, not both or neither."
+        )
 
 
 def scene_of(p: Parameters, *, raw: bool = False) -> native.Scene:

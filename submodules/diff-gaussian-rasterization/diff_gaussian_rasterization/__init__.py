@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from . import _C
 from .adam import SparseGaussianAdam
@@ -81,6 +82,7 @@ class _RasterizeGaussians(torch.autograd.Function):
         return (result.color, result.radii, result.inverse_depth)[: _returned_values()]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_color: Any, _: Any, grad_inverse_depth: Any = None) -> Any:
         saved = iter(ctx.saved_tensors)
         parameters = _C.Parameters._make(next(saved) if there else None for there in ctx.present)

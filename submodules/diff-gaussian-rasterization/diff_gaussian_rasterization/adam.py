@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from . import native
-from .native import address, checked
+from .native import address, checked, row_count
 
 
 class AdamState(NamedTuple):
@@ -57,10 +57,9 @@ def update_visible(
     if visible.dtype != torch.bool or visible.dim() != 1 or visible.device.type != "cpu":
         raise ValueError("visible must be a bool tensor (N,) on the CPU.")
     for state in states:
-        if state.parameter.shape[0] != visible.shape[0]:
-            raise ValueError(
-                f"visible has {visible.shape[0]} rows, a parameter {state.parameter.shape[0]}."
-            )
+        rows = row_count("parameter", state.parameter)
+        if rows != visible.shape[0]:
+            raise ValueError(f"visible has {visible.shape[0]} rows, a parameter {rows}.")
     groups = [adam_group(state, state.learning_rate, 1.0) for state in states]
     _update(groups, betas, eps, visible.contiguous())
 

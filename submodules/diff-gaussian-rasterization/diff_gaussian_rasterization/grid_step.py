@@ -81,8 +81,6 @@ class Harmonics(NamedTuple):
     per_step: torch.Tensor
     """(32,) by class."""
     rounding: float
-    sparsity: float
-    """Weight of sum |coordinate x per_step| in the loss, whose gradient the step adds."""
 
 
 class Grids(NamedTuple):
@@ -153,7 +151,6 @@ class _Constants(ctypes.Structure):
         ("sh_matrix", ctypes.c_void_p),
         ("sh_unit", ctypes.c_float),
         ("sh_rounding", ctypes.c_float),
-        ("sh_sparsity", ctypes.c_float),
     ]
 
 
@@ -174,6 +171,13 @@ class _Model(ctypes.Structure):
     ]
 
 
+native.library.grid_pull_back.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.POINTER(_Constants),
+    ctypes.c_int32,
+    ctypes.c_int32,
+]
 native.library.grid_update.argtypes = [
     ctypes.POINTER(_Model),
     ctypes.POINTER(_Constants),
@@ -202,6 +206,19 @@ class GridStep:
         self._matrix = checked("matrix", matrix, (self._channels,) * 2)
         self._constants = _constants_of(grids, self._matrix)
 
+    def pull_back(self, gradients: torch.Tensor) -> None:
+        """Gradients (N, K, 3) by seen SH become, in place, those by their coordinates.
+
+        float32, on the CPU, contiguous; else ValueError.
+        """
+        checked("gradients", gradients, (self._count, self._channels // 3, 3), written=True)
+        threads = torch.get_num_threads()
+        native.check_status(
+            native.library.grid_pull_back(
+                address(gradients), self._count, self._constants, self._channels, threads
+            )
+        )
+
     def __call__(
         self,
         model: SeenModel,
@@ -209,7 +226,7 @@ class GridStep:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-15,
     ) -> None:
-        """Update parameters, moments and seen values in place.
+        """Update parameters, moments and seen values in place. Gradients are by the parameters.
 
         `step` counts from 1. Tensors are float32, on the CPU, contiguous; else ValueError.
         """
@@ -272,7 +289,6 @@ def _constants_of(grids: Grids, matrix: torch.Tensor) -> _Constants:
         sh_matrix=address(matrix),
         sh_unit=harmonics.unit,
         sh_rounding=harmonics.rounding,
-        sh_sparsity=harmonics.sparsity,
     )
 
 

@@ -7,7 +7,6 @@ Everything that reaches the library passes through here, so the C++ side trusts 
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -20,10 +19,12 @@ library, instruction_set = load_library()
 
 LARGEST_IMAGE_SIDE = 1 << 16  # pixels; tiles are counted in 16 bits
 MOST_GAUSSIANS = 1 << 31
+_LEAST_CENTRE = 1e-6  # less is the rounding of float32 matrices
 
 STAGES = ("project", "sort", "blend", "blend backward", "project backward")
 
 _address = ctypes.c_void_p
+_Matrix = ctypes.Array[ctypes.c_float]
 
 
 class Camera(ctypes.Structure):
@@ -34,6 +35,8 @@ class Camera(ctypes.Structure):
         ("height", ctypes.c_int32),
         ("tan_x", ctypes.c_float),
         ("tan_y", ctypes.c_float),
+        ("centre_x", ctypes.c_float),
+        ("centre_y", ctypes.c_float),
         ("view", ctypes.c_float * 16),
         ("projection", ctypes.c_float * 16),
         ("position", ctypes.c_float * 3),
@@ -42,6 +45,9 @@ class Camera(ctypes.Structure):
         ("sh_degree", ctypes.c_int32),
         ("antialiasing", ctypes.c_int32),
     ]
+
+
+VIEW_NUMBERS = (Camera.scale_modifier.offset - Camera.tan_x.offset) // 4  # floats of a packed view
 
 
 class Scene(ctypes.Structure):
@@ -182,6 +188,8 @@ def checked(
         raise ValueError(f"{name} must be a tensor, not {type(tensor).__name__}.")
     if tensor.device.type != "cpu":
         raise ValueError(f"{name} must be on the CPU, not on {tensor.device}.")
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, not {tensor.layout}.")
     if tensor.dtype != torch.float32:
         raise ValueError(f"{name} must be float32, not {tensor.dtype}.")
     same = len(shape) == tensor.dim() and all(
@@ -195,6 +203,14 @@ def checked(
     return tensor.detach().contiguous()
 
 
+def row_count(name: str, tensor: torch.Tensor) -> int:
+    """The length of the tensor's first dimension; ValueError where it has none."""
+    if not isinstance(tensor, torch.Tensor) or tensor.dim() == 0:
+        found = "a scalar" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise ValueError(f"{name} must be a tensor with one row per Gaussian, not {found}.")
+    return tensor.shape[0]
+
+
 def address(tensor: torch.Tensor | None) -> int | None:
     """Where the tensor's data are; None, a null pointer, for None."""
     return None if tensor is None else tensor.data_ptr()
@@ -202,19 +218,18 @@ def address(tensor: torch.Tensor | None) -> int | None:
 
 def camera_of(settings: GaussianRasterizationSettings) -> Camera:
     """The view that the settings describe; ValueError where they are out of range."""
-    for name in ("image_width", "image_height"):
-        side = getattr(settings, name)
-        if not 0 < int(side) <= LARGEST_IMAGE_SIDE:
-            raise ValueError(f"{name} must be between 1 and {LARGEST_IMAGE_SIDE}, not {side}.")
-    if not 0 <= int(settings.sh_degree) <= 3:
-        raise ValueError(f"sh_degree must be between 0 and 3, not {settings.sh_degree}.")
+    _check_ranges(settings.image_width, settings.image_height, settings.sh_degree)
+    view = _floats("viewmatrix", settings.viewmatrix, 16)
+    projection = _floats("projmatrix", settings.projmatrix, 16)
     return Camera(
         width=int(settings.image_width),
         height=int(settings.image_height),
         tan_x=float(settings.tanfovx),
         tan_y=float(settings.tanfovy),
-        view=_floats("viewmatrix", settings.viewmatrix, 16),
-        projection=_floats("projmatrix", settings.projmatrix, 16),
+        centre_x=image_centre(view, projection, 0),
+        centre_y=image_centre(view, projection, 1),
+        view=view,
+        projection=projection,
         position=_floats("campos", settings.campos, 3),
         background=_floats("bg", settings.bg, 3),
         scale_modifier=float(settings.scale_modifier),
@@ -223,7 +238,59 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
     )
 
 
+def _check_ranges(width: int, height: int, sh_degree: int) -> None:
+    for name, side in (("image_width", width), ("image_height", height)):
+        if not 0 < int(side) <= LARGEST_IMAGE_SIDE:
+            raise ValueError(f"{name} must be between 1 and {LARGEST_IMAGE_SIDE}, not {side}.")
+    if not 0 <= int(sh_degree) <= 3:
+        raise ValueError(f"sh_degree must be between 0 and 3, not {sh_degree}.")
+
+
+def camera_of_view(
+    numbers: torch.Tensor, size: tuple[int, int], sh_degree: int, antialiasing: bool
+) -> Camera:
+    """The same from packed `numbers` (see `raw.View`) and (width, height)."""
+    width, height = size
+    _check_ranges(width, height, sh_degree)
+    camera = Camera(width=width, height=height, scale_modifier=1.0, sh_degree=sh_degree)
+    camera.antialiasing = int(antialiasing)
+    source = checked("numbers", numbers, (VIEW_NUMBERS,), written=True)
+    start = ctypes.addressof(camera) + Camera.tan_x.offset
+    ctypes.memmove(start, source.data_ptr(), 4 * VIEW_NUMBERS)
+    return camera
+
+
+def packed_numbers(camera: Camera) -> torch.Tensor:
+    """The numbers from which `camera_of_view` makes the same view; background last."""
+    numbers = torch.empty(VIEW_NUMBERS)
+    start = ctypes.addressof(camera) + Camera.tan_x.offset
+    ctypes.memmove(numbers.data_ptr(), start, 4 * VIEW_NUMBERS)
+    return numbers
+
+
+def image_centre(view: _Matrix, projection: _Matrix, axis: int) -> float:
+    """Camera-space x (`axis` 0) or y (1), over depth, of what the image's centre shows.
+
+    0 unless the principal point lies elsewhere. The settings have no field for it, but it is in the
+    matrices (row-major, for row vectors): clip x is a sum of camera-space x and of depth.
+    """
+    clip, sideways, forward = (
+        [matrix[row * 4 + column] for row in range(3)]
+        for matrix, column in ((projection, axis), (view, axis), (view, 2))
+    )
+    focal, shift = (
+        sum(a * b for a, b in zip(clip, direction, strict=True)) / sum(a * a for a in direction)
+        if any(direction)
+        else 0.0
+        for direction in (sideways, forward)
+    )
+    centre = -shift / focal if focal else 0.0
+    return centre if abs(centre) > _LEAST_CENTRE else 0.0
+
+
 def _floats(name: str, tensor: torch.Tensor, count: int) -> ctypes.Array[ctypes.c_float]:
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{name} must be a tensor, not {type(tensor).__name__}.")
     if tensor.numel() != count:
         raise ValueError(f"{name} must hold {count} numbers, not {tensor.numel()}.")
     return (ctypes.c_float * count)(*tensor.detach().flatten().tolist())
@@ -236,28 +303,35 @@ class Frame:
     buffers to the next one.
     """
 
+    # No lock guards the pool: the garbage collector may call __del__ at any moment, also while this
+    # thread holds a lock, or in a child process that was forked while another thread held it.
+    # append and pop of a list are atomic.
     _idle: ClassVar[list[int]] = []
-    _lock = threading.Lock()
 
     def __init__(self) -> None:
-        with self._lock:
-            handle = self._idle.pop() if self._idle else None
-        self._handle: int | None = handle or library.frame_create()
+        self._handle: int | None = self._idle_handle() or library.frame_create()
+        self._count: int | None = None
+        """Gaussians of the view that was rendered, None before that."""
+        self._kept = False
         if not self._handle:
             raise MemoryError(_FAILURES[1])
 
     def __del__(self) -> None:
-        handle = getattr(self, "_handle", None)
+        handle, self._handle = getattr(self, "_handle", None), None
         if handle:
-            with self._lock:
-                self._idle.append(handle)
+            self._idle.append(handle)
+
+    @classmethod
+    def _idle_handle(cls) -> int | None:
+        try:
+            return cls._idle.pop()
+        except IndexError:
+            return None
 
     @classmethod
     def release_idle(cls) -> None:
         """Give the memory of all buffers that wait for use back to the system."""
-        with cls._lock:
-            handles, cls._idle[:] = list(cls._idle), []
-        for handle in handles:
+        while (handle := cls._idle_handle()) is not None:
             library.frame_destroy(handle)
 
     def render(
@@ -266,10 +340,10 @@ class Frame:
         """Draw the scene; `keep` what `backward` needs, `clamp` the image to [0, 1]."""
         if scene.count >= MOST_GAUSSIANS:
             raise ValueError(f"at most 2^31 Gaussians can be drawn, not {scene.count}.")
-        threads = torch.get_num_threads()
-        check_status(
-            library.frame_render(self._handle, camera, scene, outputs, keep, clamp, threads)
-        )
+        self._count = None  # until the buffers hold the whole view
+        handle, threads = self._live_handle(), torch.get_num_threads()
+        check_status(library.frame_render(handle, camera, scene, outputs, keep, clamp, threads))
+        self._count, self._kept = scene.count, keep
 
     def backward(
         self,
@@ -278,10 +352,20 @@ class Frame:
         d_inverse_depth: torch.Tensor | None,
         gradients: SceneGradients,
     ) -> None:
-        """Write the derivatives of the loss, for the same scene and after `render` with `keep`."""
+        """Write the derivatives of the loss, for the scene that was rendered.
+
+        Raises RuntimeError unless `render` was called with `keep`, for as many Gaussians.
+        """
+        handle = self._live_handle()
+        if self._count is None or not self._kept:
+            raise RuntimeError("backward needs a view that was rendered with keep=True.")
+        if scene.count != self._count:
+            raise RuntimeError(
+                f"backward needs the {self._count} Gaussians that were rendered, not {scene.count}."
+            )
         check_status(
             library.frame_backward(
-                self._handle,
+                handle,
                 scene,
                 address(d_image),
                 address(d_inverse_depth),
@@ -291,17 +375,27 @@ class Frame:
         )
 
     def counts(self) -> dict[str, int]:
-        """Sizes of this view: Gaussians drawn, tile entries, pixels in the blocks blended."""
+        """Sizes of this view: Gaussians drawn, tile entries, pixels in the blocks blended.
+
+        All are 0 where nothing was rendered.
+        """
         numbers = (ctypes.c_int64 * 3)()
-        library.frame_counts(self._handle, numbers)
+        if self._count is not None:
+            library.frame_counts(self._live_handle(), numbers)
         return dict(zip(("drawn", "tile_entries", "blended_pixels"), numbers, strict=True))
 
     def stage_seconds(self) -> dict[str, tuple[float, float]]:
         """(wall, CPU) time of each stage of this view that has run."""
         wall, cpu = ((ctypes.c_double * len(STAGES))() for _ in range(2))
-        library.frame_seconds(self._handle, wall, cpu)
+        if self._count is not None:
+            library.frame_seconds(self._live_handle(), wall, cpu)
         times = zip(STAGES, wall, cpu, strict=True)
         return {stage: (wall, cpu) for stage, wall, cpu in times if wall > 0}
+
+    def _live_handle(self) -> int:
+        if not self._handle:
+            raise RuntimeError("the buffers of this view were given back already.")
+        return self._handle
 
 
 def mark_visible(camera: Camera, means: torch.Tensor) -> torch.Tensor:

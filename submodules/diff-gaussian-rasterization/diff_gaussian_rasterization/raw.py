@@ -14,7 +14,7 @@ import torch
 
 from . import native
 from ._C import Gradients, Parameters, gradients_of, scene_of
-from .native import address, checked
+from .native import address, checked, row_count
 from .settings import GaussianRasterizationSettings
 
 
@@ -31,6 +31,22 @@ class RawGaussians(NamedTuple):
     def empty_like(self) -> RawGaussians:
         """Six tensors of the same shapes, not initialised: a place for gradients."""
         return RawGaussians(*(torch.empty_like(t, requires_grad=False) for t in self))
+
+
+class View(NamedTuple):
+    """One view whose numbers were packed once, for its camera."""
+
+    numbers: torch.Tensor
+    """As `pack` gives them. The last three are the background, and may be changed."""
+    width: int
+    height: int
+    sh_degree: int
+    antialiasing: bool
+
+
+def pack(settings: GaussianRasterizationSettings) -> torch.Tensor:
+    """The numbers of a view in one float32 tensor, for `View`. ValueError where out of range."""
+    return native.packed_numbers(native.camera_of(settings))
 
 
 class Frame:
@@ -58,7 +74,7 @@ class Frame:
         return self._seconds if self._context is None else self._context[0].stage_seconds()
 
     def counts(self) -> dict[str, int]:
-        """Sizes of this view, for benchmarks; empty unless rendered for training."""
+        """Sizes of this view, for benchmarks; no entries unless rendered for training."""
         return {} if self._context is None else self._context[0].counts()
 
     def backward(
@@ -99,7 +115,7 @@ class Frame:
 
 def render(
     gaussians: RawGaussians,
-    settings: GaussianRasterizationSettings,
+    settings: GaussianRasterizationSettings | View,
     *,
     training: bool,
     inverse_depth: bool = False,
@@ -110,7 +126,13 @@ def render(
     `clamp` limits the image to [0, 1]; pixels beyond then pass on no gradient.
     """
     parameters = _checked(gaussians)
-    camera = native.camera_of(settings)
+    if isinstance(settings, View):
+        size = (settings.width, settings.height)
+        camera = native.camera_of_view(
+            settings.numbers, size, settings.sh_degree, settings.antialiasing
+        )
+    else:
+        camera = native.camera_of(settings)
     held = 1 + gaussians.features_rest.shape[1]
     if held < (camera.sh_degree + 1) ** 2:
         raise ValueError(f"{held} coefficients are too few for degree {camera.sh_degree}.")
@@ -138,7 +160,7 @@ def release_buffers() -> None:
 
 
 def _checked(gaussians: RawGaussians, *, written: bool = False) -> Parameters:
-    n = gaussians.xyz.shape[0]
+    n = row_count("xyz", gaussians.xyz)
     shapes = {
         "xyz": (n, 3),
         "features_dc": (n, 1, 3),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from . import native
-from .native import address, checked
+from .native import address, checked, row_count
 
 
 class _ViewStatistics(ctypes.Structure):
@@ -30,6 +30,20 @@ class _ViewStatistics(ctypes.Structure):
     ]
 
 
+class _WeightedSigns(ctypes.Structure):
+    """Mirror of `rasterizer::WeightedSigns`."""
+
+    _fields_ = [
+        ("gradients", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("weights", ctypes.c_void_p),
+        ("weight_stride", ctypes.c_int64),
+    ]
+
+
+native.library.statistics_add_signs.argtypes = [ctypes.POINTER(_WeightedSigns), ctypes.c_int32]
 native.library.statistics_add_view.argtypes = [ctypes.POINTER(_ViewStatistics), ctypes.c_int32]
 native.library.statistics_add_view.restype = None
 native.library.statistics_add_floats.argtypes = [
@@ -53,9 +67,10 @@ def add_view(
     largest_radii (N,); gradient_sums and visits (N, 1). Float32, contiguous, on the CPU; else
     ValueError.
     """
-    count = radii.shape[0]
-    if radii.dtype != torch.int32 or radii.dim() != 1 or not radii.is_contiguous():
-        raise ValueError("radii must be a contiguous int32 tensor (N,).")
+    count = row_count("radii", radii)
+    kind = radii.dtype, radii.device.type, radii.dim()
+    if kind != (torch.int32, "cpu", 1) or not radii.is_contiguous():
+        raise ValueError("radii must be a contiguous int32 tensor (N,) on the CPU.")
     if screen.dim() != 2 or screen.shape[1] < 2:
         raise ValueError(f"screen must have the shape (N, 2), not {tuple(screen.shape)}.")
     checked("screen", screen, (count, None), written=True)
@@ -81,3 +96,26 @@ def add_to(totals: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> Non
         checked("part", part, tuple(part.shape), written=True)
         threads = torch.get_num_threads()
         native.library.statistics_add_floats(address(total), address(part), part.numel(), threads)
+
+
+def add_signs(gradients: torch.Tensor, values: torch.Tensor, weights: torch.Tensor) -> None:
+    """Add weight x sign(value) to the gradients, in place: a penalty on the magnitudes of values.
+
+    `gradients` and `values` (N, ...); `weights` (1,), or (N,) for each row its own. Float32,
+    contiguous, on the CPU; else ValueError.
+    """
+    rows = gradients.shape[0]
+    checked("gradients", gradients, tuple(gradients.shape), written=True)
+    checked("values", values, tuple(gradients.shape), written=True)
+    checked("weights", weights, (1 if weights.numel() == 1 else rows,), written=True)
+    if not gradients.numel():
+        return
+    signs = _WeightedSigns(
+        address(gradients),
+        address(values),
+        rows,
+        gradients.numel() // rows,
+        address(weights),
+        0 if weights.numel() == 1 else 1,
+    )
+    native.check_status(native.library.statistics_add_signs(signs, torch.get_num_threads()))

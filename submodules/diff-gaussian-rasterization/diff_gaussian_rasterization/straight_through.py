@@ -33,8 +33,6 @@ class QuantizedState(NamedTuple):
     """The quantised values, rewritten by the step; None where the parameter itself is seen."""
     grid: Grid | None
     """None: seen in half precision (or exactly, where `seen` is None)."""
-    sparsity: float = 0.0
-    """Weight of sum |seen| in the loss, whose gradient the step adds; needs `seen`."""
 
 
 class Range(NamedTuple):
@@ -54,7 +52,6 @@ class _Group(ctypes.Structure):
         ("minimum", ctypes.c_float),
         ("step", ctypes.c_float),
         ("top", ctypes.c_float),
-        ("sparsity", ctypes.c_float),
     ]
 
 
@@ -103,8 +100,8 @@ def _group(state: QuantizedState, step: int, betas: tuple[float, float]) -> _Gro
     parameter = state.adam.parameter
     if state.seen is not None:
         checked("seen", state.seen, tuple(parameter.shape), written=True)
-    elif state.grid is not None or state.sparsity:
-        raise ValueError("a grid and a sparsity need a tensor `seen`.")
+    elif state.grid is not None:
+        raise ValueError("a grid needs a tensor `seen`.")
     grid = state.grid or Grid(0.0, 1.0, 1)
     kind = EXACT if state.seen is None else HALF if state.grid is None else GRID
     return _Group(
@@ -118,5 +115,4 @@ def _group(state: QuantizedState, step: int, betas: tuple[float, float]) -> _Gro
         grid.minimum,
         grid.step,
         grid.levels - 1,
-        state.sparsity,
     )

@@ -18,7 +18,6 @@ using simd::Float;
 using simd::kLanes;
 using simd::Mask;
 
-constexpr BlockMask kAllBlocks = static_cast<BlockMask>(~BlockMask{0});
 constexpr float kLeastExponent = -7.99435344f;  // log2(kAlphaMin)
 constexpr float kRoundingSlack = 2.0e-3f;       // so that rounding in the test of a block never loses a pixel
 constexpr int kBatch = 32;                      // entries tested before any of them is blended

@@ -59,6 +59,7 @@ constexpr int kMaxCoefficients = 16;             // of spherical harmonics up to
 struct Camera {
   int32_t width, height;       // pixels
   float tan_x, tan_y;          // of half the field of view
+  float centre_x, centre_y;    // camera-space x and y, over depth, that the image's centre shows: 0 unless off-axis
   float view[16];              // world to camera
   float projection[16];        // world to clip space
   float position[3];           // of the camera, in the world
@@ -203,15 +204,16 @@ struct JacobianPoint {
 template <class F>
 HD JacobianPoint<F> jacobian_point(const Camera& camera, const Vector<F>& view) {
   const F inverse_z = F(1.0f) / view.z;
-  const F limit_x = F(kFrustumMargin * camera.tan_x);
-  const F limit_y = F(kFrustumMargin * camera.tan_y);
+  const float margin_x = kFrustumMargin * camera.tan_x, margin_y = kFrustumMargin * camera.tan_y;
+  const F least_x = F(camera.centre_x - margin_x), most_x = F(camera.centre_x + margin_x);
+  const F least_y = F(camera.centre_y - margin_y), most_y = F(camera.centre_y + margin_y);
   const F x = view.x * inverse_z;
   const F y = view.y * inverse_z;
-  const F inside_x = clamp(x, -limit_x, limit_x);
-  const F inside_y = clamp(y, -limit_y, limit_y);
+  const F inside_x = clamp(x, least_x, most_x);
+  const F inside_y = clamp(y, least_y, most_y);
   const F one = F(1.0f), zero = F(0.0f);
-  return {inside_x, inside_y, select((x <= limit_x) & (-limit_x <= x), one, zero),
-          select((y <= limit_y) & (-limit_y <= y), one, zero)};
+  return {inside_x, inside_y, select((x <= most_x) & (least_x <= x), one, zero),
+          select((y <= most_y) & (least_y <= y), one, zero)};
 }
 
 template <class F>

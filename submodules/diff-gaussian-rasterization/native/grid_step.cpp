@@ -182,54 +182,17 @@ class SmallAttributes {
   const AdamLanes xyz_, dc_, opacity_, scaling_, rotation_;
 };
 
-// The higher SH: gradient through the matrix, Adam, symbols, and values through the matrix again.
+// Rows of SH times a matrix of their width.
 template <int kChannels>
-class Harmonics {
+class Rows {
  public:
-  Harmonics(const GridModel& model, const GridConstants& grids, const AdamConstants& k)
-      : grids_(grids), adam_(model.rest.adam, k), rounding_(grids.sh_rounding), sparsity_(grids.sh_sparsity) {
-    for (int column = 0; column < kChannels; ++column) {
-      float sum = 0.0f;
-      for (int row = 0; row < kChannels; ++row) {
-        const float entry = grids.sh_matrix[row * kChannels + column];
-        forth_[row * kPadded + column] = entry;
-        back_[column * kPadded + row] = entry / grids.sh_unit;
-        sum += std::fabs(entry);
-      }
-      greatest_sum_ = std::max(greatest_sum_, sum);
-    }
-  }
-
-  // The step of kRows rows from `row` on.
-  void operator()(const GridModel& model, int64_t row) const {
-    const AdamGroup& g = model.rest.adam;
-    const uint8_t* classes = model.classes + row;
-    const int64_t at = row * kChannels;
-    float gradient[kScratch], per_step[kScratch], symbols[kScratch];
-    multiply(g.gradient + at, back_, gradient, [](int) { return 1.0f; });
-    for (int r = 0; r < kRows; ++r) {
-      const Float all(grids_.sh_per_step[classes[r]]);
-      for (int v = 0; v < kVectors; ++v) all.store(per_step + r * kChannels + v * kLanes);
-    }
-    Float greatest = 0.0f;
-    for (int i = 0; i < kFloats; i += kLanes) {
-      const Float found = stepped(g, at + i, Float::load(gradient + i), Float::load(per_step + i));
-      found.store(symbols + i);
-      greatest = maximum(greatest, maximum(found, -found));
-    }
-    see(symbols, greatest, classes, model.rest.seen + at);
-  }
-
- private:
   static constexpr int kVectors = (kChannels + kLanes - 1) / kLanes;
   static constexpr int kPadded = kVectors * kLanes;
   static constexpr int kFloats = kRows * kChannels;
   // Rows are stored in whole vectors, in order: each but the last writes over the surplus of the one before.
   static constexpr int kScratch = kFloats + kLanes;
-  // Rows multiplied at once: as many as have their sums in a dozen registers.
-  static constexpr int kTile = kVectors > 6 ? 1 : kVectors > 3 ? 2 : 4;
 
-  // out = rows (kRows, kChannels) x matrix x factor(row).
+  // out = rows (kRows, kChannels) x matrix (kChannels, kPadded) x factor(row).
   template <class Factor>
   static void multiply(const float* rows, const float* matrix, float* out, Factor&& factor) {
     for (int first = 0; first < kRows; first += kTile) {
@@ -250,11 +213,91 @@ class Harmonics {
     }
   }
 
+ private:
+  // Rows multiplied at once: as many as have their sums in a dozen registers.
+  static constexpr int kTile = kVectors > 6 ? 1 : kVectors > 3 ? 2 : 4;
+};
+
+// Gradients by values as gradients by coordinates.
+template <int kChannels>
+class PullBack {
+ public:
+  explicit PullBack(const GridConstants& grids) {
+    for (int column = 0; column < kChannels; ++column) {
+      for (int row = 0; row < kChannels; ++row) {
+        back_[column * Rows::kPadded + row] = grids.sh_matrix[row * kChannels + column] / grids.sh_unit;
+      }
+    }
+  }
+
+  void operator()(float* gradients, int64_t rows) const {
+    float pulled[Rows::kScratch];
+    int64_t row = 0;
+    for (; row + kRows <= rows; row += kRows, gradients += Rows::kFloats) {
+      Rows::multiply(gradients, back_, pulled, [](int) { return 1.0f; });
+      std::copy_n(pulled, Rows::kFloats, gradients);
+    }
+    if (row == rows) return;
+    Tail<float, Rows::kFloats> last(gradients, (rows - row) * kChannels);
+    Rows::multiply(last.lanes(), back_, pulled, [](int) { return 1.0f; });
+    std::copy_n(pulled, (rows - row) * kChannels, gradients);
+  }
+
+ private:
+  using Rows = rasterizer::Rows<kChannels>;
+  float back_[kChannels * Rows::kPadded] = {};
+};
+
+template <int kChannels>
+void pull_back_all(float* gradients, int64_t rows, const GridConstants& grids, int threads) {
+  const PullBack<kChannels> work(grids);
+  ThreadPool::run(threads, (rows + kChunkRows - 1) / kChunkRows, [&](int64_t chunk, int) {
+    work(gradients + chunk * kChunkRows * kChannels, std::min(kChunkRows, rows - chunk * kChunkRows));
+  });
+}
+
+// The higher SH: Adam, symbols, and values through the matrix.
+template <int kChannels>
+class Harmonics {
+ public:
+  Harmonics(const GridModel& model, const GridConstants& grids, const AdamConstants& k)
+      : grids_(grids), adam_(model.rest.adam, k), rounding_(grids.sh_rounding) {
+    for (int column = 0; column < kChannels; ++column) {
+      float sum = 0.0f;
+      for (int row = 0; row < kChannels; ++row) {
+        const float entry = grids.sh_matrix[row * kChannels + column];
+        forth_[row * Rows::kPadded + column] = entry;
+        sum += std::fabs(entry);
+      }
+      greatest_sum_ = std::max(greatest_sum_, sum);
+    }
+  }
+
+  // The step of kRows rows from `row` on.
+  void operator()(const GridModel& model, int64_t row) const {
+    const AdamGroup& g = model.rest.adam;
+    const uint8_t* classes = model.classes + row;
+    const int64_t at = row * kChannels;
+    float per_step[Rows::kScratch], symbols[Rows::kScratch];
+    for (int r = 0; r < kRows; ++r) {
+      const Float all(grids_.sh_per_step[classes[r]]);
+      for (int v = 0; v < Rows::kVectors; ++v) all.store(per_step + r * kChannels + v * kLanes);
+    }
+    Float greatest = 0.0f;
+    for (int i = 0; i < Rows::kFloats; i += kLanes) {
+      const Float found = stepped(g, at + i, Float::load(per_step + i));
+      found.store(symbols + i);
+      greatest = maximum(greatest, maximum(found, -found));
+    }
+    see(symbols, greatest, classes, model.rest.seen + at);
+  }
+
+ private:
+  using Rows = rasterizer::Rows<kChannels>;
+
   // Adam on one vector; its new symbols.
-  Float stepped(const AdamGroup& g, int64_t at, Float gradient, Float per_step) const {
-    const Float before = Float::load(g.parameter + at);
-    const Float pull = sparsity_ * per_step;
-    gradient += select(before > 0.0f, pull, 0.0f) - select(before < 0.0f, pull, 0.0f);
+  Float stepped(const AdamGroup& g, int64_t at, Float per_step) const {
+    const Float gradient = Float::load(g.gradient + at);
     const Float scaled = rounded(adam_(g.parameter + at, gradient, g.mean + at, g.variance + at) * per_step);
     const Float magnitude = round_down(maximum(scaled, -scaled) + rounding_);
     const Float symbols = minimum(magnitude, kGreatestSymbol);
@@ -267,16 +310,16 @@ class Harmonics {
     float lanes[kLanes];
     greatest.store(lanes);
     if (*std::max_element(lanes, lanes + kLanes) * greatest_sum_ < kExactBelow) {
-      float values[kScratch];
-      multiply(symbols, forth_, values, step_of);
-      for (int i = 0; i < kFloats; i += kLanes) Float::load(values + i).store(seen + i);
+      float values[Rows::kScratch];
+      Rows::multiply(symbols, forth_, values, step_of);
+      for (int i = 0; i < Rows::kFloats; i += kLanes) Float::load(values + i).store(seen + i);
       return;
     }
     for (int r = 0; r < kRows; ++r) {
       double sums[kChannels] = {};
       for (int k = 0; k < kChannels; ++k) {
         const double symbol = symbols[r * kChannels + k];
-        for (int c = 0; c < kChannels; ++c) sums[c] += symbol * static_cast<double>(forth_[k * kPadded + c]);
+        for (int c = 0; c < kChannels; ++c) sums[c] += symbol * static_cast<double>(forth_[k * Rows::kPadded + c]);
       }
       for (int c = 0; c < kChannels; ++c) seen[r * kChannels + c] = static_cast<float>(sums[c]) * step_of(r);
     }
@@ -284,8 +327,8 @@ class Harmonics {
 
   const GridConstants& grids_;
   const AdamLanes adam_;
-  const Float rounding_, sparsity_;
-  float back_[kChannels * kPadded] = {}, forth_[kChannels * kPadded] = {};
+  const Float rounding_;
+  float forth_[kChannels * Rows::kPadded] = {};
   float greatest_sum_ = 0.0f;  // of a column's magnitudes
 };
 
@@ -372,6 +415,14 @@ void step_all(const GridModel& model, const GridConstants& grids, const AdamCons
 }
 
 }  // namespace
+
+void pull_back(float* gradients, int64_t rows, const GridConstants& grids, int channels, int threads) {
+  switch (channels) {
+    case 9: return pull_back_all<9>(gradients, rows, grids, threads);
+    case 24: return pull_back_all<24>(gradients, rows, grids, threads);
+    case 45: return pull_back_all<45>(gradients, rows, grids, threads);
+  }
+}
 
 void grid_step(const GridModel& model, const GridConstants& grids, const AdamConstants& constants, int threads) {
   switch (model.rest.adam.width) {

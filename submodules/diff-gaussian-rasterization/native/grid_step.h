@@ -36,10 +36,10 @@ struct GridConstants {
   const float* sh_matrix;         // (channels, channels), whole numbers
   float sh_unit;                  // what 1 is in the matrix
   float sh_rounding;              // what is added to a magnitude before it is cut off; below 1
-  float sh_sparsity;              // weight of sum |coordinate x per_step| in the loss
 };
 
-// Gradients are by the seen values. SH parameters are coordinates: the values are coordinates x matrix / unit.
+// SH parameters are coordinates: the values are coordinates x matrix / unit. Gradients are by the parameters; for all but
+// the SH these are the ones by the seen values.
 struct GridAttribute {
   AdamGroup adam;
   float* seen;  // written
@@ -51,6 +51,9 @@ struct GridModel {
   const uint8_t* classes;  // one a row
   const uint8_t* far;      // whether the row's centre is beyond the cells, and seen as it is
 };
+
+// Gradients (rows, channels) by seen SH, in place as gradients by their coordinates.
+void pull_back(float* gradients, int64_t rows, const GridConstants& grids, int channels, int threads);
 
 void grid_step(const GridModel& model, const GridConstants& grids, const AdamConstants& constants, int threads);
 

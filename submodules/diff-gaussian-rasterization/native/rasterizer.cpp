@@ -131,6 +131,15 @@ EXPORT void statistics_add_floats(float* total, const float* part, int64_t count
   add_floats(total, part, count, threads);
 }
 
+EXPORT int32_t statistics_add_signs(const WeightedSigns* signs, int32_t threads) {
+  return guarded([&] { add_signs(*signs, threads); });
+}
+
+EXPORT int32_t grid_pull_back(float* gradients, int64_t rows, const GridConstants* grids, int32_t channels,
+                              int32_t threads) {
+  return guarded([&] { pull_back(gradients, rows, *grids, channels, threads); });
+}
+
 EXPORT int32_t grid_update(const GridModel* model, const GridConstants* grids, const AdamConstants* constants,
                            int32_t threads) {
   return guarded([&] { grid_step(*model, *grids, *constants, threads); });

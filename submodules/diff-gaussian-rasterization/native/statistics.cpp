@@ -40,4 +40,19 @@ void add_floats(float* total, const float* part, int64_t count, int threads) {
   });
 }
 
+void add_signs(const WeightedSigns& s, int threads) {
+  const int64_t rows_at_once = std::max<int64_t>(1, kChunk / std::max<int64_t>(1, s.width));
+  ThreadPool::run(threads, (s.rows + rows_at_once - 1) / rows_at_once, [&](int64_t chunk, int) {
+    const int64_t end = std::min(s.rows, (chunk + 1) * rows_at_once);
+    for (int64_t row = chunk * rows_at_once; row < end; ++row) {
+      const float weight = s.weights[row * s.weight_stride];
+      const float* values = s.values + row * s.width;
+      float* gradients = s.gradients + row * s.width;
+      for (int64_t i = 0; i < s.width; ++i) {
+        gradients[i] += (values[i] > 0.0f ? weight : 0.0f) - (values[i] < 0.0f ? weight : 0.0f);
+      }
+    }
+  });
+}
+
 }  // namespace rasterizer

@@ -22,4 +22,16 @@ void add_view(const ViewStatistics& statistics, int threads);
 // total += part, element by element.
 void add_floats(float* total, const float* part, int64_t count, int threads);
 
+// A penalty's gradient: gradients += weight x sign(values), row by row.
+struct WeightedSigns {
+  float* gradients;
+  const float* values;
+  int64_t rows;
+  int64_t width;
+  const float* weights;  // one for all rows, or one a row
+  int64_t weight_stride;  // 0 or 1
+};
+
+void add_signs(const WeightedSigns& signs, int threads);
+
 }  // namespace rasterizer

@@ -39,27 +39,19 @@ class Step {
   Step(const StraightThroughGroup& group, const AdamConstants& k)
       : kind_(group.kind),
         adam_(group.adam, k),
-        sparsity_(group.sparsity),
         minimum_(group.minimum),
         step_(group.step),
         top_(group.top) {}
 
   // Reads and writes one vector of each array; `seen` may be null for kExact. The new parameters.
   Float operator()(float* parameter, const float* gradient, float* mean, float* variance, float* seen) const {
-    Float d = Float::load(gradient);
-    if (seen != nullptr) d += sparsity_gradient(Float::load(seen));
-    const Float moved = adam_(parameter, d, mean, variance);
+    const Float moved = adam_(parameter, Float::load(gradient), mean, variance);
     if (kind_ == kGrid) on_grid(moved).store(seen);
     if (kind_ == kHalf) to_half_and_back(moved).store(seen);
     return moved;
   }
 
  private:
-  // Of sparsity * sum |seen|.
-  Float sparsity_gradient(Float seen) const {
-    return select(seen > 0.0f, sparsity_, 0.0f) - select(seen < 0.0f, sparsity_, 0.0f);
-  }
-
   Float on_grid(Float value) const {
     const Float symbol = clamp(round_nearest((value - minimum_) / step_), 0.0f, top_);
     return rounded(symbol * step_) + minimum_;
@@ -67,7 +59,7 @@ class Step {
 
   const int32_t kind_;
   const AdamLanes adam_;
-  const Float sparsity_, minimum_, step_, top_;
+  const Float minimum_, step_, top_;
 };
 
 struct Bounds {

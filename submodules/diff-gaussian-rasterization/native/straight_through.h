@@ -13,12 +13,11 @@ enum QuantizerKind : int32_t { kExact = 0, kHalf = 1, kGrid = 2 };
 
 struct StraightThroughGroup {
   AdamGroup adam;
-  float* seen;       // the quantised values: read for `sparsity`, then written; unused where kind is kExact
+  float* seen;       // the quantised values, written; unused where kind is kExact
   int32_t kind;      // QuantizerKind
   float minimum;     // of the grid: value = minimum + step * symbol
   float step;
   float top;         // largest symbol
-  float sparsity;    // weight of sum |seen| in the loss
 };
 
 // Range of the parameters after the step.

@@ -88,14 +88,14 @@ def l1_ssim_value_and_gradient(
     """mean|image - target|, SSIM, and the gradient of `fused_l1_ssim`, without autograd.
 
     `image` and `target` as in `fused_l1_ssim`. The gradient is written into `out` if that is given:
-    a contiguous float32 tensor of the image's shape.
+    a contiguous float32 tensor of the image's shape, in memory of its own.
     """
     _check_image(image, "image", dimensions=3)
     _check_target(target, "target", image, dtypes=(torch.float32, torch.uint8))
     if out is None:
         out = torch.empty_like(image, memory_format=torch.contiguous_format, requires_grad=False)
     else:
-        _check_out(out, image)
+        _check_out(out, image, target)
     l1, ssim = _run(image.detach(), target.detach(), _loss(lambda_dssim), out)
     return l1, ssim, out
 
@@ -192,7 +192,7 @@ def _check_target(
         )
 
 
-def _check_out(out: Tensor, image: Tensor) -> None:
+def _check_out(out: Tensor, image: Tensor, target: Tensor) -> None:
     if out.shape != image.shape or out.dtype != torch.float32 or not out.is_contiguous():
         raise ValueError(
             f"out must be a contiguous float32 tensor of shape {tuple(image.shape)}, "
@@ -200,3 +200,13 @@ def _check_out(out: Tensor, image: Tensor) -> None:
         )
     if out.device != image.device or out.requires_grad:
         raise ValueError("out must be on the CPU and need no gradient.")
+    for name, read in (("image", image), ("target", target)):
+        # A pixel's neighbours are read after its gradient is written. (Others are copied first.)
+        if read.is_contiguous() and _overlap(out, read):
+            raise ValueError(f"out must not share memory with {name}.")
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two contiguous tensors have bytes in common."""
+    a_begin, b_begin = a.data_ptr(), b.data_ptr()
+    return a_begin < b_begin + b.nbytes and b_begin < a_begin + a.nbytes

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planes of small integers under contexts, coded by interleaved rANS, and rows turned to planes.
 
-The compiled half of the .f3dgs codec. What the functions compute is said by their twins in NumPy
-(splat_codec/plain_kernels.py), which give the same integers. Arrays are NumPy's,
-contiguous, of the types named; whatever could make the compiled code leave its arrays raises
-ValueError or TypeError first.
+The compiled half of the .f3dgs codec. The codec has the same functions in NumPy (its rans.py,
+sh_rows.py and plain_bits.py), which give the same integers. Arrays are NumPy's, contiguous, of the
+types named; whatever could make the compiled code leave its arrays raises ValueError or TypeError
+first.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ MAX_SHIFT = 15
 MAX_KEY_ENERGY = 1 << 9
 MAX_CHANNELS = 64
 MAX_AVERAGE = 1 << 30
+VALUE_BITS = 31
 
 _library, instruction_set = load_library()
 _POINTER, _COUNT, _SMALL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
@@ -88,12 +89,9 @@ class TokenDecoder:
     """
 
     def __init__(self, states: np.ndarray, words: np.ndarray, table: np.ndarray) -> None:
-        for name, array, kind in (
-            ("states", states, np.uint32),
-            ("words", words, np.uint16),
-            ("table", table, np.uint32),
-        ):
-            _check(name, array, kind, len(array))
+        _check("states", states, np.uint32, len(states), written=True)
+        _check("words", words, np.uint16, len(words))
+        _check("table", table, np.uint32, len(table))
         if not len(states):
             raise ValueError("states: at least one lane expected.")
         self._arrays = states, words, table
@@ -133,7 +131,8 @@ class TokenDecoder:
         _check("contexts", contexts, np.int32, count, len(histograms) // bin_count)
         _check("shifts", shifts, np.int32, count, MAX_SHIFT + 1)
         _check("bins", bins, np.uint8, len(bins), bin_count)
-        _check("averages", averages, np.int32, int(self._decoder.lanes), MAX_AVERAGE)
+        lanes = int(self._decoder.lanes)
+        _check("averages", averages, np.int32, lanes, MAX_AVERAGE, written=True)
         if not len(bins):
             raise ValueError("bins: at least one expected.")
         known = self._rows(histograms, tokens), contexts, shifts, bins.astype(np.int32)
@@ -149,13 +148,13 @@ class TokenDecoder:
         count, limit = len(tokens), len(histogram_of_key)
         if limit % MAX_KEY_ENERGY:  # or an energy could leave the table
             raise ValueError(f"keys: a multiple of {MAX_KEY_ENERGY} expected, not {limit}.")
-        _check("keys", keys, np.int16, count, limit)
+        _check("keys", keys, np.int16, count, limit, written=True)
         rows = self._rows(histogram_of_key, tokens)
         return bool(_call(_decode_energy_plane, self._decoder, count, rows, keys, tokens))
 
     def _rows(self, histograms: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Where each context's histogram begins in the table."""
-        _check("tokens", tokens, np.uint8, len(tokens))
+        _check("tokens", tokens, np.uint8, len(tokens), written=True)
         _check("histograms", histograms, np.uint8, len(histograms), self._histograms)
         return histograms.astype(np.uint32) << np.uint32(PROBABILITY_BITS)
 
@@ -168,7 +167,7 @@ class TokenEncoder:
     """
 
     def __init__(self, states: np.ndarray, symbols: np.ndarray) -> None:
-        _check("states", states, np.uint32, len(states))
+        _check("states", states, np.uint32, len(states), written=True)
         _check("symbols", symbols, np.uint32, len(symbols))
         if not len(states):
             raise ValueError("states: at least one lane expected.")
@@ -200,7 +199,7 @@ def neighbour_bins(
     _check("tokens", tokens, np.uint8, count)
     _check("shifts", shifts, np.int32, count, MAX_SHIFT + 1)
     _check("bins", bins, np.uint8, len(bins))
-    _check("averages", averages, np.int32, len(averages), MAX_AVERAGE)
+    _check("averages", averages, np.int32, len(averages), MAX_AVERAGE, written=True)
     if not len(bins) or not len(averages):
         raise ValueError("bins, averages: at least one of each expected.")
     found = np.empty(count, np.uint8)
@@ -211,7 +210,7 @@ def neighbour_bins(
 
 def add_energy(keys: np.ndarray, tokens: np.ndarray) -> None:
     """Keys (n,) int16 take up the energy of tokens (n,) uint8."""
-    _check("keys", keys, np.int16, len(tokens))
+    _check("keys", keys, np.int16, len(tokens), written=True)
     _check("tokens", tokens, np.uint8, len(tokens))
     _call(_add_energy, len(tokens), tokens, keys)
 
@@ -229,7 +228,7 @@ def planes_to_rows(planes: np.ndarray, order: np.ndarray, rows: np.ndarray) -> N
 
     `planes` may be some columns of a larger array: only its rows have to be contiguous.
     """
-    _check_rows(rows, order)
+    _check_rows(rows, order, written=True)
     if planes.dtype != np.int16:
         raise TypeError(f"planes: int16 expected, not {planes.dtype}.")
     if planes.shape != (rows.shape[1], len(order)):
@@ -245,26 +244,32 @@ def apply_signs(values: np.ndarray, bits: np.ndarray) -> None:
 
     Bits (b,) uint8 hold eight each, the highest first.
     """
-    _check("values", values, np.int16, len(values))
+    _check("values", values, np.int16, len(values), written=True)
     signs = _unpacked(bits, int(np.count_nonzero(values)))
     _call(_apply_signs, len(values), signs, values)
 
 
 def take_bits(widths: np.ndarray, bit: int, bits: np.ndarray, values: np.ndarray) -> None:
     """Bit `bit` of values (n,) int32 with widths (n,) int32 above it, packed as in apply_signs."""
-    _check("widths", widths, np.int32, len(values))
-    _check("values", values, np.int32, len(values))
+    _check_widths(widths, bit, values)
+    _check("values", values, np.int32, len(values), written=True)
     ones = _unpacked(bits, int(np.count_nonzero(widths > bit)))
     _call(_take_bits, len(values), widths, bit, ones, values)
 
 
 def give_bits(widths: np.ndarray, bit: int, values: np.ndarray) -> np.ndarray:
     """The packed bits uint8 that take_bits takes."""
-    _check("widths", widths, np.int32, len(values))
+    _check_widths(widths, bit, values)
     _check("values", values, np.int32, len(values))
     ones = np.empty(len(values) + 1, np.uint8)
     found = _call(_give_bits, len(values), widths, bit, values, ones)
     return np.packbits(ones[:found])
+
+
+def _check_widths(widths: np.ndarray, bit: int, values: np.ndarray) -> None:
+    _check("widths", widths, np.int32, len(values))
+    if not 0 <= bit < VALUE_BITS:
+        raise ValueError(f"bit: 0 to {VALUE_BITS - 1} expected, not {bit}.")
 
 
 def _unpacked(bits: np.ndarray, count: int) -> np.ndarray:
@@ -278,23 +283,31 @@ def _unpacked(bits: np.ndarray, count: int) -> np.ndarray:
 
 
 def _check(
-    name: str, array: np.ndarray, kind: type[np.generic], size: int, limit: int | None = None
+    name: str,
+    array: np.ndarray,
+    kind: type[np.generic],
+    size: int,
+    limit: int | None = None,
+    *,
+    written: bool = False,
 ) -> None:
     """Refuses all but `size` contiguous numbers of one type, 0 to limit - 1."""
     if array.dtype != kind:
         raise TypeError(f"{name}: {np.dtype(kind)} expected, not {array.dtype}.")
     if array.size != size or not array.flags.c_contiguous:
         raise ValueError(f"{name}: {size} contiguous numbers expected, not {array.shape}.")
+    if written and not array.flags.writeable:
+        raise ValueError(f"{name}: a writable array expected.")
     if limit is None or not size:
         return
     if int(array.max()) >= limit or int(array.min()) < 0:
         raise ValueError(f"{name}: 0 to {limit - 1} expected, not {array.min()} to {array.max()}.")
 
 
-def _check_rows(rows: np.ndarray, order: np.ndarray) -> None:
+def _check_rows(rows: np.ndarray, order: np.ndarray, *, written: bool = False) -> None:
     if rows.ndim != 2 or not 1 <= rows.shape[1] <= MAX_CHANNELS:
         raise ValueError(f"rows: (N, 1 to {MAX_CHANNELS}) expected, not {rows.shape}.")
-    _check("rows", rows, np.int16, rows.size)
+    _check("rows", rows, np.int16, rows.size, written=written)
     _check("order", order, np.int64, len(order), len(rows))
 
 

@@ -17,24 +17,32 @@ VARIABLE = "FAST3DGS_ISA"
 def load_library() -> tuple[ctypes.CDLL, str]:
     """The library and the name of its instruction set ("x86-64-v4", ..., or "generic").
 
-    Raises ImportError if the package was not built, or if this processor can run no build of it.
+    Raises ImportError where there is none, where it does not load, or where this processor can run
+    no build of the package.
     """
     built = {
         path.stem.removeprefix("_native_"): path
         for path in Path(__file__).parent.glob("_native_*.so")
     }
-    if not built:
-        raise ImportError(
-            f"{__package__} has no compiled library: install it with pip (see README.md)."
-        )
     if "generic" in built:
-        return ctypes.CDLL(str(built["generic"])), "generic"
-    name = f"x86-64-v{_level(built['x86-64-v2'])}"
-    return ctypes.CDLL(str(built[name])), name
+        return _loaded("generic", built), "generic"
+    name = f"x86-64-v{_level(_loaded('x86-64-v2', built))}"
+    return _loaded(name, built), name
 
 
-def _level(baseline: Path) -> int:
-    supported: int = ctypes.CDLL(str(baseline)).cpu_level()
+def _loaded(name: str, built: dict[str, Path]) -> ctypes.CDLL:
+    if name not in built:
+        raise ImportError(f"{__package__} has no compiled library: install it with pip again.")
+    try:
+        return ctypes.CDLL(str(built[name]))
+    except OSError as error:
+        raise ImportError(
+            f"{__package__} cannot load its compiled library ({error}): install it with pip again."
+        ) from error
+
+
+def _level(baseline: ctypes.CDLL) -> int:
+    supported: int = baseline.cpu_level()
     if supported < 2:
         raise ImportError(f"{__package__} needs an x86-64-v2 processor (SSE4.2, since 2009).")
     wanted = os.environ.get(VARIABLE)

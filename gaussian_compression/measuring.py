@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that a compression measures on views: quality, sensitivities, what rounding adds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+from gaussian_compression.progress import Progress
+from gaussian_compression.rounds import Quality
+from gaussian_compression.sensitivity import RenderSensitivity, added_error, render_sensitivity
+from gaussian_renderer.backend import Backend
+from gaussian_renderer.evaluation import evaluate
+from scene.cameras import Camera
+from scene.gaussian_model import GaussianModel
+from scene.raw_parameters import RawParameters
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Measures models before one background, with a bar for each measurement."""
+
+    backend: Backend
+    background: Tensor
+    """(3,) RGB in 0..1."""
+    sh_degree: int
+    progress: Progress
+
+    def quality(self, views: Sequence[Camera], raw: RawParameters, name: str) -> Quality:
+        """Mean PSNR and SSIM against the photographs of `views`; `name` is the bar's."""
+        if not views:
+            return Quality(None, None)
+        model = GaussianModel.from_raw(raw)
+        scores = []
+        with self.progress.stage(name, len(views)) as advance:
+            for view in views:
+                scores += evaluate([view], model, self.backend, self.background)
+                advance(None)
+        return Quality(
+            psnr=float(np.mean([score.psnr for score in scores])),
+            ssim=float(np.mean([score.ssim for score in scores])),
+        )
+
+    def sensitivity(
+        self, views: Sequence[Camera], seed: int, raw: RawParameters
+    ) -> RenderSensitivity:
+        """See render_sensitivity."""
+        pull_back = partial(self.backend.pull_back, sh_degree=self.sh_degree)
+        with self.progress.stage("sensitivities", len(views)) as advance:
+            return render_sensitivity(
+                raw, views, pull_back, self.background, seed, lambda: advance(None)
+            )
+
+    def added_error(
+        self, views: Sequence[Camera], before: RawParameters, after: RawParameters
+    ) -> float:
+        """See sensitivity.added_error."""
+
+        def draw(raw: RawParameters, view: Camera) -> Tensor:
+            return self.backend.draw(view, raw, self.background, self.sh_degree)
+
+        with self.progress.stage("rounding", len(views)) as advance:
+            return added_error(before, after, views, draw, lambda: advance(None))

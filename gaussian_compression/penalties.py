@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Penalties: what fine-tuning's loss has besides the photographs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gaussian_compression.settings import FinetuneSettings
+from scene.array_operations import ArrayOperations
+from scene.raw_parameters import RawParameters
+
+
+class Penalty(Protocol):
+    """A term of the loss that depends on the parameters alone."""
+
+    def add(self, coded: RawParameters, gradients: RawParameters) -> None:
+        """Add its gradients at `coded` to `gradients`, in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShMagnitude:
+    """The weighted sum of the magnitudes of the SH coefficients above degree 0."""
+
+    weights: Tensor
+    """One number for all, shape (1,), or one for each Gaussian (N,)."""
+    operations: ArrayOperations
+
+    def add(self, coded: RawParameters, gradients: RawParameters) -> None:
+        """See Penalty."""
+        self.operations.add_signs(gradients.features_rest, coded.features_rest, self.weights)
+
+
+def sh_sparsity(
+    loss: FinetuneSettings, raw: RawParameters, operations: ArrayOperations
+) -> Sequence[Penalty]:
+    """The published penalty, on the mean magnitude; none where it has no weight or no SH."""
+    values = raw.features_rest
+    if not loss.sh_sparsity or not values.numel():
+        return []
+    weight = torch.tensor([loss.sh_sparsity / values.numel()], device=values.device)
+    return [ShMagnitude(weight, operations)]

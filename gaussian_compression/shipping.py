@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last stage of the preset compact: grids, fine-tuning on them, and a check against the rule.
+
+The stopping rule limits what rounds may lose on the guard views. The file is held to the same
+limit: grids are made finer where they lose too much, and it is reported where that does not help.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gaussian_compression.checked_grids import AddedError, checked_quantizer
+from gaussian_compression.grid_straight_through import (
+    GridStraightThrough,
+    grid_straight_through,
+    with_ordered_raw_axes,
+)
+from gaussian_compression.rounds import Quality
+from gaussian_compression.sensitivity import RenderSensitivity
+from gaussian_compression.settings import GridSettings, StoppingRule
+from gaussian_compression.trainable import StraightThrough
+from scene.array_operations import ArrayOperations
+from scene.raw_parameters import RawParameters
+from splat_codec.grid_splats import GridSplats
+
+LEAST_OPACITY = 1 / 255
+"""Rasterisers leave out what is fainter."""
+LEAST_START = 10.0
+"""dB: a model of the photographed scene reaches more."""
+FAR_BELOW_START = 1.0
+"""dB beyond what the rule allows: more than the guard views' own noise."""
+_TRIES = 3
+_FINER = (1 / 8, 1 / 2)
+"""What a try may multiply the noise by."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FinalTools:
+    """What the last stage measures with, and how it trains."""
+
+    sensitivity: Callable[[RawParameters], RenderSensitivity]
+    """On the training views without the guard views: the error of those is not the model's own."""
+    added_error: AddedError
+    """On the same views."""
+    guard_psnr: Callable[[RawParameters], float]
+    finetune: Callable[[StraightThrough], None]
+    operations: ArrayOperations
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What the stopping rule allows and what the file, decoded, has; dB on the guard views.
+
+    Where the guard views are training views, the final fine-tuning trains on them too: a drop that
+    is too large is then certain, one that is small enough is no proof for other views.
+    """
+
+    allowed_drop: float
+    drop: float | None
+    """Against round 0."""
+    kept: bool | None
+    guard_was_trained_on: bool
+
+
+def promise_of(
+    zero: Quality, shipped: Quality, rule: StoppingRule, *, guard_was_trained_on: bool
+) -> Promise:
+    """The check of the shipped file."""
+    drop = None
+    if zero.psnr is not None and shipped.psnr is not None:
+        drop = zero.psnr - shipped.psnr
+    kept = None if drop is None else drop <= rule.max_psnr_drop
+    return Promise(rule.max_psnr_drop, drop, kept, guard_was_trained_on)
+
+
+def start_warnings(start: Quality) -> list[str]:
+    """What is noticed before any work, in sentences."""
+    if start.psnr is None or start.psnr >= LEAST_START:
+        return []
+    return [
+        f"the start model reaches only {start.psnr:.1f} dB on the guard views: the photographs may "
+        "be those of another scene, or the cameras those of another reconstruction"
+    ]
+
+
+def end_warnings(start: Quality, shipped: Quality, promise: Promise) -> list[str]:
+    """What the user must know of the file, in sentences."""
+    warnings = []
+    if promise.kept is False:
+        warnings.append(
+            f"the file loses {promise.drop:.2f} dB on the guard views against round 0, more than "
+            f"the {promise.allowed_drop:g} dB of --max_psnr_drop: longer fine-tuning "
+            "(--warmup_iterations, --final_iterations) or a smaller --noise loses less"
+        )
+    if start.psnr is None or shipped.psnr is None:
+        return warnings
+    lost = start.psnr - shipped.psnr
+    if lost > promise.allowed_drop + FAR_BELOW_START:
+        warnings.append(f"the file is {lost:.2f} dB below the start model on the guard views")
+    return warnings
+
+
+def with_visible_rows(raw: RawParameters) -> RawParameters:
+    """`raw` without Gaussians too faint for any image; as it is, if all are."""
+    visible = raw.opacity[:, 0].sigmoid() >= LEAST_OPACITY
+    return raw if visible.all() or not visible.any() else raw.rows(visible)
+
+
+@dataclass(frozen=True)
+class OnGrids:
+    """A float model on the grids that were fitted to it, before any training on them."""
+
+    raw: RawParameters
+    optimizer: GridStraightThrough
+
+
+def on_grids(
+    raw: RawParameters, guard_psnr: float, tools: FinalTools, grids: GridSettings
+) -> OnGrids:
+    """`raw`, whose quality on guard views is given, as the file stores it."""
+    raw = with_ordered_raw_axes(with_visible_rows(raw))
+    sensitivity = tools.sensitivity(raw)
+    # Training views look better than others: noise is meant against the error of those.
+    unseen = min(guard_psnr, sensitivity.psnr)
+    settings = replace(grids, noise=grids.noise * 10 ** ((sensitivity.psnr - unseen) / 10))
+    quantizer = checked_quantizer(raw, sensitivity, settings, tools.added_error)
+    optimizer = grid_straight_through(raw, quantizer, sensitivity, settings, tools.operations)
+    return OnGrids(raw, optimizer)
+
+
+def model_on_grids(
+    raw: RawParameters, guard_psnr: float, least: float, tools: FinalTools, grids: GridSettings
+) -> GridSplats:
+    """The integers to store: fine-tuned on grids that keep the guard views at `least` dB.
+
+    Where the fine-tuned model is below that, the better of it and of the model before fine-tuning
+    is put on finer grids, up to three times; the best of all is stored if none reaches `least`.
+    """
+    first = on_grids(raw, guard_psnr, tools, grids)
+    tools.finetune(first.optimizer)
+    reached = tools.guard_psnr(first.optimizer.seen)
+    if reached >= least:
+        return first.optimizer.stored()
+    logger.info("%.2f dB on the guard views, %.2f are needed: finer grids", reached, least)
+    floats = [first.raw, first.optimizer.trained()]
+    base_psnr, base = max(((tools.guard_psnr(f), f) for f in floats), key=lambda pair: pair[0])
+    room = 10 ** ((base_psnr - least) / 10) - 1
+    tried, noise = [(reached, first.optimizer)], grids.noise
+    factor = room / 2 / noise
+    for _ in range(_TRIES):
+        noise *= min(max(factor, _FINER[0]), _FINER[1])
+        finer = on_grids(base, guard_psnr, tools, replace(grids, noise=noise)).optimizer
+        reached = tools.guard_psnr(finer.seen)
+        tried.append((reached, finer))
+        if reached >= least or room <= 0:
+            break
+        factor = 0.7 * room / (10 ** ((base_psnr - reached) / 10) - 1)
+    return max(tried, key=lambda pair: pair[0])[1].stored()

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a loop needs of a device, as one object: drawing, gradients, and operations on parameters.
+
+`choose_backend.backend_for` makes the one that fits a device and the options; everything else gets
+it as an argument. Two exist: autograd over any installed rasteriser (autograd_backend.py), and this
+project's CPU kernels (cpu_backend.py). Tests compare them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from scene.array_operations import ArrayOperations
+from scene.cameras import Camera
+from scene.raw_parameters import RawParameters
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How views are drawn, whatever draws them: the pipeline options that rendering reads."""
+
+    antialiasing: bool = False
+    convert_SHs_python: bool = False
+    compute_cov3D_python: bool = False
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class ViewLoss:
+    """The loss of one view, and what came with it. Valid until the backend's next call."""
+
+    loss: Tensor
+    """(1 - lambda) L1 + lambda (1 - SSIM), shape (); it stays on the device until it is read."""
+    image: Tensor
+    """(3,H,W) in 0..1."""
+    radii: Tensor
+    """(N,) int32 pixels; 0 where not visible."""
+    screen_gradient: Tensor
+    """(N,2) derivatives by the screen positions, NDC units."""
+
+
+class Backend(ArrayOperations, Protocol):
+    """Draws and differentiates views of raw parameters, and trains them, on one device.
+
+    `background` is (3,) RGB in 0..1; SH bands above `sh_degree` take no part.
+    """
+
+    def draw(
+        self, camera: Camera, raw: RawParameters, background: Tensor, sh_degree: int
+    ) -> Tensor:
+        """The image (3,H,W) in 0..1; nothing is kept for a backward pass."""
+        ...
+
+    def differentiate(
+        self,
+        camera: Camera,
+        raw: RawParameters,
+        out: RawParameters,
+        background: Tensor,
+        sh_degree: int,
+        lambda_dssim: float,
+    ) -> ViewLoss:
+        """The loss of `camera`'s photograph; its gradients overwrite the tensors of `out`."""
+        ...
+
+    def pull_back(
+        self,
+        camera: Camera,
+        image_gradient: Tensor,
+        raw: RawParameters,
+        out: RawParameters,
+        background: Tensor,
+        sh_degree: int,
+    ) -> Tensor:
+        """The image (3,H,W); the derivatives of the sum of image x `image_gradient` go to `out`."""
+        ...
+
+
+Differentiate = Callable[[Camera, RawParameters, RawParameters], ViewLoss]
+"""`Backend.differentiate` with its other arguments bound: (camera, raw, out) -> ViewLoss."""

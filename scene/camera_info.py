@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a data set gives: its cameras, their extent, and the points to start from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.errors import InputError
+from utils.graphics_utils import BasicPointCloud, getWorld2View2
+
+_EXTENT_MARGIN = 1.1
+
+
+class CameraInfo(NamedTuple):
+    """One photo and its camera; sizes are those of the intrinsics, in pixels.
+
+    R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FovY, FovX in radians.
+    `principal_point` is in parts of width and height, from the top left corner. `depth_params` and
+    `depth_path` are for code that builds cameras itself: nothing here sets or reads them.
+    """
+
+    uid: int
+    R: npt.NDArray[np.float64]
+    T: npt.NDArray[np.float64]
+    FovY: float
+    FovX: float
+    depth_params: Mapping[str, float] | None
+    image_path: str
+    image_name: str
+    depth_path: str
+    width: int
+    height: int
+    is_test: bool
+    principal_point: tuple[float, float] = (0.5, 0.5)
+
+
+class SceneInfo(NamedTuple):
+    """A data set: its cameras, extent and initial cloud.
+
+    `point_cloud` is None where it was not wanted; `ply_path` is a PLY of just that cloud in the
+    data set, or None where there is none. `nerf_normalization` holds translate (3,) and radius.
+    """
+
+    point_cloud: BasicPointCloud | None
+    train_cameras: list[CameraInfo]
+    test_cameras: list[CameraInfo]
+    nerf_normalization: dict[str, Any]
+    ply_path: str | None
+    is_nerf_synthetic: bool
+
+
+def getNerfppNorm(cam_info: Sequence[CameraInfo]) -> dict[str, Any]:
+    """The cameras' extent: 1.1 times the largest distance of a centre from their mean.
+
+    `translate` (3,) is minus the mean; `radius` is the extent. The rule is NeRF++'s.
+    """
+    if not cam_info:
+        raise InputError("the dataset has no training images")
+    centres = np.array(
+        [np.linalg.inv(getWorld2View2(camera.R, camera.T))[:3, 3] for camera in cam_info]
+    )
+    mean = centres.mean(axis=0)
+    radius = _EXTENT_MARGIN * np.linalg.norm(centres - mean, axis=1).max()
+    return {"translate": -mean, "radius": float(radius)}

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""COLMAP reconstructions as lists of cameras.
+
+Nothing is decoded here, and nothing is ever written into a data set.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from arguments import ModelOptions
+from scene.camera_info import CameraInfo, SceneInfo, getNerfppNorm
+from scene.colmap_loader import Camera as ColmapCamera
+from scene.colmap_loader import Image as ColmapImage
+from scene.colmap_loader import (
+    PathLike,
+    count_images,
+    read_extrinsics_binary,
+    read_extrinsics_text,
+    read_intrinsics_binary,
+    read_intrinsics_text,
+    read_points3D,
+)
+from scene.held_out import LLFF_HOLD, held_out_names
+from scene.initial_points import (
+    fetchPly,
+    finite_points,
+    has_viewer_layout,
+    random_points_in_view,
+    require_seen,
+)
+from scene.intrinsics import colmap_intrinsics
+from scene.photo_files import find_photos, require_photos
+from scene.poses import colmap_pose
+from utils.errors import InputError
+from utils.graphics_utils import BasicPointCloud
+
+logger = logging.getLogger(__name__)
+
+# Where COLMAP and the programs around it leave reconstructions; each may hold several, numbered.
+_MODEL_FOLDERS = ("sparse", "colmap/sparse", "distorted/sparse")
+_PARTS = ("images", "cameras")
+
+
+class _Points(NamedTuple):
+    """The initial points and, if it holds just these, the PLY that they come from."""
+
+    cloud: BasicPointCloud
+    ply_path: Path | None
+
+
+def readColmapSceneInfo(
+    path: PathLike,
+    images: str,
+    depths: str,
+    eval: bool,
+    train_test_exp: bool,
+    llffhold: int = LLFF_HOLD,
+) -> SceneInfo:
+    """The COLMAP reconstruction in `path` of the photos in `path`/`images`.
+
+    With `eval` the images that test.txt beside the reconstruction lists are test images, or every
+    `llffhold`-th by name. With `train_test_exp` they train as well. `depths` has no effect.
+    """
+    options = ModelOptions(
+        source_path=str(path), images=images, eval=eval, train_test_exp=train_test_exp
+    )
+    return read_colmap_scene(options, llffhold=llffhold)
+
+
+def read_colmap_scene(
+    options: ModelOptions, *, with_points: bool = True, llffhold: int = LLFF_HOLD
+) -> SceneInfo:
+    """The COLMAP reconstruction at `options.source_path`; see `readSceneInfo`."""
+    source = Path(options.source_path)
+    model = colmap_model_folder(source)
+    if model is None:
+        raise InputError(
+            f"{source / 'sparse'}: expected images.bin and cameras.bin (or both as .txt), "
+            "there or in a numbered folder, not found"
+        )
+    images, intrinsics = _read_model(model)
+    if not images:
+        raise InputError(f"{model}: the reconstruction has no images")
+    names = [image.name for image in images.values()]
+    held_out = held_out_names(names, model, llffhold) if options.eval else []
+    folder = source / (options.images or "images")
+    cameras = readColmapCameras(images, intrinsics, None, folder, "", held_out, model)
+    cameras.sort(key=lambda camera: camera.image_name)
+    train = [camera for camera in cameras if options.train_test_exp or not camera.is_test]
+    extent = getNerfppNorm(train)
+    photos = find_photos(folder, names)
+    require_photos(source, folder, names, photos, options.skip_missing)
+    points = _initial_points(model, train, extent["radius"]) if with_points else None
+    return SceneInfo(
+        point_cloud=None if points is None else points.cloud,
+        train_cameras=_with_photos(train, photos),
+        test_cameras=_with_photos([camera for camera in cameras if camera.is_test], photos),
+        nerf_normalization=extent,
+        ply_path=None if points is None or points.ply_path is None else str(points.ply_path),
+        is_nerf_synthetic=False,
+    )
+
+
+def readColmapCameras(
+    cam_extrinsics: Mapping[int, ColmapImage],
+    cam_intrinsics: Mapping[int, ColmapCamera],
+    depths_params: Mapping[str, Mapping[str, float]] | None,
+    images_folder: PathLike,
+    depths_folder: PathLike,
+    test_cam_names_list: Sequence[str],
+    model_folder: PathLike = "",
+) -> list[CameraInfo]:
+    """One `CameraInfo` per registered image, in the order of `cam_extrinsics`.
+
+    Raises `InputError` for a camera with lens distortion and for poses that are none.
+    `model_folder` only serves its message; `depths_params` and `depths_folder` have no effect.
+    """
+    held_out = set(test_cam_names_list)
+    cameras = []
+    for image in cam_extrinsics.values():
+        if image.camera_id not in cam_intrinsics:
+            raise InputError(
+                f"{model_folder}: image {image.name} refers to camera {image.camera_id}, "
+                "which is not there"
+            )
+        lens = colmap_intrinsics(cam_intrinsics[image.camera_id], model_folder)
+        rotation, translation = colmap_pose(image, model_folder)
+        cameras.append(
+            CameraInfo(
+                uid=image.camera_id,
+                R=rotation,
+                T=translation,
+                FovY=lens.fov_y,
+                FovX=lens.fov_x,
+                depth_params=None,
+                image_path=str(Path(images_folder) / image.name),
+                image_name=image.name,
+                depth_path="",
+                width=lens.width,
+                height=lens.height,
+                is_test=image.name in held_out,
+                principal_point=lens.principal_point,
+            )
+        )
+    logger.info("Reading camera %d/%d", len(cameras), len(cameras))
+    return cameras
+
+
+def _with_photos(cameras: Sequence[CameraInfo], photos: Mapping[str, Path]) -> list[CameraInfo]:
+    """The cameras whose photos were found, with their paths."""
+    return [
+        camera._replace(image_path=str(photos[camera.image_name]))
+        for camera in cameras
+        if camera.image_name in photos
+    ]
+
+
+# --- The reconstruction's files -------------------------------------------------------------------
+
+
+def colmap_model_folder(source: Path) -> Path | None:
+    """The folder in `source` of the reconstruction with the most images; None if there is none."""
+    for name in _MODEL_FOLDERS:
+        folder = source / name
+        numbered = sorted(
+            (path for path in folder.glob("*") if path.name.isdecimal()),
+            key=lambda path: int(path.name),
+        )
+        models = [path for path in (*numbered, folder) if _is_model(path)]
+        if models:
+            return models[0] if len(models) == 1 else _largest(models)
+    return None
+
+
+def _is_model(folder: Path) -> bool:
+    return all(_file_of(folder, part) is not None for part in _PARTS)
+
+
+def _file_of(model: Path, part: str) -> Path | None:
+    """The binary or the text file of images, cameras or points3D; binary first, if it has any."""
+    binary, text = model / f"{part}.bin", model / f"{part}.txt"
+    if binary.is_file() and not (text.is_file() and _is_empty(binary)):
+        return binary
+    return text if text.is_file() else None
+
+
+def _is_empty(binary: Path) -> bool:
+    """Whether the file holds nothing, or a count of 0 and no more."""
+    return binary.stat().st_size <= 8 and not any(binary.read_bytes())
+
+
+def _largest(models: Sequence[Path]) -> Path:
+    sizes = {model: _read_part(model, "images", count_images, count_images) for model in models}
+    largest = max(models, key=lambda model: sizes[model])
+    listed = ", ".join(f"{model}: {size}" for model, size in sizes.items())
+    logger.info("Using %s, which has the most images (%s)", largest, listed)
+    return largest
+
+
+def _read_part(
+    model: Path, part: str, binary: Callable[[Path], Any], text: Callable[[Path], Any]
+) -> Any:
+    path = _file_of(model, part)
+    assert path is not None
+    return binary(path) if path.suffix == ".bin" else text(path)
+
+
+def _read_model(model: Path) -> tuple[dict[int, ColmapImage], dict[int, ColmapCamera]]:
+    return (
+        _read_part(model, "images", read_extrinsics_binary, read_extrinsics_text),
+        _read_part(model, "cameras", read_intrinsics_binary, read_intrinsics_text),
+    )
+
+
+# --- Initial points -------------------------------------------------------------------------------
+
+
+def _initial_points(model: Path, cameras: Sequence[CameraInfo], extent: float) -> _Points:
+    """points3D of the reconstruction, or random points where it has none."""
+    points = _stored_points(model)
+    if points is None:
+        logger.warning("%s has no points3D: training starts from random points", model)
+        return _Points(random_points_in_view(cameras, extent), None)
+    require_seen(points.cloud.points, cameras)
+    return points
+
+
+def _stored_points(model: Path) -> _Points | None:
+    ply = model / "points3D.ply"
+    if ply.is_file() and ply.stat().st_size:
+        stored = fetchPly(ply)
+        if len(stored.points):
+            cloud = finite_points(stored, ply)
+            unchanged = len(cloud.points) == len(stored.points) and has_viewer_layout(ply)
+            return _Points(cloud, ply if unchanged else None)
+    path = _file_of(model, "points3D")
+    if path is None or (path.suffix == ".bin" and _is_empty(path)):
+        return None
+    points = read_points3D(path)
+    if not len(points.xyz):
+        return None
+    cloud = BasicPointCloud(points.xyz, points.rgb / 255.0, np.zeros_like(points.xyz))
+    return _Points(finite_points(cloud, path), None)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which file on disk holds which photograph of a data set.
+
+Names in camera files often differ from those on disk: another ending or case, Windows separators,
+the absolute path of another machine.
+"""
+
+import logging
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_ENDINGS = frozenset(
+    f".{ending}"
+    for ending in "jpg jpeg jpe jfif png tif tiff bmp webp ppm pgm jp2 tga gif".split()  # noqa: SIM905
+)
+_NAMES_SHOWN = 10
+
+
+def find_photos(folder: Path, names: Sequence[str], ending: str = "") -> dict[str, Path]:
+    """The file of each of `names` that `folder` holds; names without a file are left out.
+
+    First choice is the very name, then the name with `ending`, then the only file that differs in
+    case or in its ending. A file serves one name only. Raises `InputError` where several files
+    could be meant.
+    """
+    found: dict[str, Path] = {}
+    for name in names:
+        for path in (folder / name, folder / (name + ending)):
+            if name not in found and path.is_file():
+                found[name] = path
+    missing = [name for name in names if name not in found]
+    if not missing:
+        return found
+    files = _Listing(folder, set(found.values()))
+    matches = {name: match for name in missing if (match := files.match(name)) is not None}
+    claims = Counter(matches.values())
+    guessed = {name: match for name, match in matches.items() if claims[match] == 1}
+    if guessed:
+        name, path = next(iter(guessed.items()))
+        logger.info(
+            "%d photographs are found under another name (%s: %s)", len(guessed), name, path.name
+        )
+    return found | guessed
+
+
+class _Listing:
+    """The image files of a folder that no name has taken, by what their names have in common."""
+
+    def __init__(self, folder: Path, taken: set[Path]) -> None:
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+            is_image = path.suffix == "" or path.suffix.lower() in _ENDINGS
+            if is_image and path not in taken and path.is_file():
+                key = _key(path.relative_to(folder).as_posix())
+                self._by_name[key].append(path)
+                self._by_stem[name_key(key)].append(path)
+
+    def match(self, name: str) -> Path | None:
+        for spelling in _spellings(name):
+            key = _key(spelling)
+            for paths in (self._by_name.get(key, []), self._by_stem.get(name_key(key), [])):
+                if len(paths) > 1:
+                    raise InputError(
+                        f"image {name} is missing, and several files could be meant: "
+                        f"{', '.join(map(str, paths))}"
+                    )
+                if paths:
+                    return paths[0]
+        return None
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """The name as a path inside the folder; of a path that leads out of it all its ends too."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    yield str(path)
+    if path.is_absolute() or re.match("[A-Za-z]:", name) or ".." in path.parts:
+        for start in range(1, len(path.parts)):
+            yield "/".join(path.parts[start:])
+
+
+def name_key(name: str) -> str:
+    """What is left of an image's name without case, Unicode form, and the ending of its format."""
+    key = _key(name)
+    stem, dot, ending = key.rpartition(".")
+    # Only the endings of image files: other dots belong to the name.
+    return stem if dot + ending in _ENDINGS else key
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def require_photos(
+    source: Path, folder: Path, names: Sequence[str], found: dict[str, Path], skip_missing: bool
+) -> None:
+    """Raises `InputError` that names what is missing in `folder`, unless some may be missing."""
+    missing = sorted(name for name in names if name not in found)
+    if not missing:
+        return
+    listed = ", ".join(missing[:_NAMES_SHOWN])
+    if len(missing) > _NAMES_SHOWN:
+        listed += f" and {len(missing) - _NAMES_SHOWN} more"
+    problem = f"{len(missing)} of {len(names)} photographs are missing in {folder}: {listed}"
+    if not found:
+        raise InputError(f"{problem}{_advice(source, folder)}")
+    if not skip_missing:
+        raise InputError(f"{problem}; --skip_missing goes on without them")
+    logger.warning("%s; the others are used", problem)
+
+
+def _advice(source: Path, folder: Path) -> str:
+    """What a data set without any of its photographs may need."""
+    if (source / "input").is_dir() and not folder.is_dir():
+        return (
+            f". {source / 'input'} holds photographs as they were taken: undistort them with "
+            "COLMAP's image_undistorter, which writes the folders images and sparse"
+        )
+    others = sorted(path.name for path in source.glob("images*") if path.is_dir())
+    others = [name for name in others if name != folder.name]
+    return f"; -i chooses another folder, such as {others[0]}" if others else ""
