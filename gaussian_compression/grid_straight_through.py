@@ -146,7 +146,7 @@ def coded_sparsity(
     """The penalty on the mean magnitude of coded SH, in steps of their Gaussians."""
     if not pull or not coded.features_rest.numel():
         return []
-    weights = pull / coded.features_rest.numel() * quantizer.steps_per_sh()
+    weights = pull / coded.features_rest.numel() * quantizer.sh_steps_per_unit
     return [ShMagnitude(weights.flatten().contiguous(), operations)]
 
 
@@ -241,8 +241,8 @@ def kernel_grids(quantizer: GridQuantizer, kernels: Any) -> "kernel.Grids":
         position=kernels.Cells(
             position.origin, position.cell, position.bits, _kernel_rule(position.shift, kernels)
         ),
-        opacity=kernels.Line(opacity.minimum, opacity.step, opacity.levels),
-        scale=kernels.Line(scale.minimum, scale.step, scale.levels),
+        opacity=kernels.EvenGrid(opacity.minimum, opacity.step, opacity.levels),
+        scale=kernels.EvenGrid(scale.minimum, scale.step, scale.levels),
         rotation=kernels.Turns(grids.rotation_step, _kernel_rule(grids.rotation_shift, kernels)),
         colour=kernels.Colour(
             forward=quantizer.dc_inverse,
@@ -256,7 +256,7 @@ def kernel_grids(quantizer: GridQuantizer, kernels: Any) -> "kernel.Grids":
             matrix=quantizer.sh_matrix,
             unit=MATRIX_UNIT,
             step=tables.sh_step,
-            per_step=tables.sh_per_step,
+            steps_per_unit=tables.sh_steps_per_unit,
             rounding=1 - quantizer.deadzone,
         ),
     )
