@@ -95,7 +95,7 @@ def quantize_splats(
 ) -> Quantized:
     """The model in integers, in file order; opacities are within MOST_OPACITY.
 
-    `weights` (N,), if known, are measured sensitivities to colour, squared, in any unit: they take
+    `weights` (N,), if given, are measured sensitivities to colour, squared, in any unit: they take
     the place of the closed form where it is wrong, at the cost of storing the differences.
     """
     ordered, exact = set_aside(with_ordered_axes(splats))
@@ -256,7 +256,7 @@ def _centred(
 
 
 def _measured_classes(weights: npt.NDArray[np.float64], steps: GridSteps) -> Integers:
-    """Classes from known weights; the median of those that are seen at all has the middle one."""
+    """Classes from measured weights; the median of those above 0 has the middle one."""
     seen = weights > 0
     floor = float(np.quantile(weights[seen], 0.001)) if seen.any() else 1.0
     octaves = np.log2(np.maximum(weights, floor))
@@ -282,7 +282,7 @@ def _sh_grid(
 ) -> tuple[tuple[float, ...], Transform]:
     by_class = steps.sh_step * 2.0 ** ((np.arange(CLASSES) - MIDDLE_CLASS) / 2)
     sh = sample(higher_sh(splats))
-    # In steps: what the coder sees. Gaussians with wide steps have little to say.
+    # In steps: what the coder sees. Gaussians with wide steps count little.
     in_steps = sh / by_class.astype(np.float32)[sample(classes), None]
     transform = _decorrelating(in_steps, sh.shape[1])
     return tuple(float(step) for step in (by_class / MATRIX_UNIT).astype(np.float32)), transform

@@ -55,7 +55,7 @@ def random_model(count: int, sh_degree: int, seed: int = 0, **options: float) ->
 
 def many_contexts() -> GridSplats:
     """A model whose histograms are many and full of ties: small counts of many tokens."""
-    return random_model(1500, 3, seed=11, sh_step=1 / 500, dc_step=1 / 300)
+    return random_model(500, 3, seed=11, sh_step=1 / 500, dc_step=1 / 300)
 
 
 @pytest.mark.parametrize("sh_degree", range(4))
