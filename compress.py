@@ -7,7 +7,6 @@ Killed at any moment, the same command goes on from the last finished round.
 """
 
 import logging
-import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, replace
@@ -31,20 +30,26 @@ from arguments import (
     PipelineOptions,
     PipelineParams,
     read_cfg_args,
-    write_cfg_args,
 )
-from gaussian_compression.file_metadata import changed_settings, describe, up_axis
+from gaussian_compression.cfg_record import record_options
+from gaussian_compression.checkpoints import clear_rounds
+from gaussian_compression.file_metadata import changed_settings, up_axis
 from gaussian_compression.model_folder import (
     MEGABYTE,
-    TEST_GUARD_WARNING,
+    Outputs,
     StartModel,
     file_path,
+    free_iteration,
+    iteration_folder,
+    prepare_outputs,
     rounds_folder,
     start_from_folder,
     start_from_ply,
     write_outputs,
 )
 from gaussian_compression.pipeline import CompressionJob, compress
+from gaussian_compression.report import CompressionReport
+from gaussian_compression.run_report import TEST_GUARD_WARNING, build_report
 from gaussian_compression.settings import (
     NO_RESTART,
     PUBLISHED_PATIENCE,
@@ -59,12 +64,16 @@ from gaussian_compression.settings import (
 )
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.rasterizer import default_device
-from scene import Scene, write_model_folder
+from scene import VIEWER_FILES, Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
-from utils.cli import run, show_messages
+from splat_formats.file_description import describe, from_entries, to_entries
+from splat_formats.scene import Origin, SplatMetadata, SplatScene
+from utils.cli import check_ranges, run, show_messages
 from utils.console_progress import ConsoleProgress
 from utils.errors import InputError
+from utils.folder_lock import locked
+from utils.system_utils import announce_data_device
 
 logger = logging.getLogger("gaussian_compression")
 
@@ -76,39 +85,54 @@ PRESETS = {
 
 
 def main() -> None:
-    """Reads the command line, compresses, writes, says what came out."""
+    """Reads the command line, compresses, writes, prints what came out."""
     show_messages()
     parser, loading, pipeline = build_parser()
     args = parse(parser)
     settings = settings_of(args)
     check_settings(settings)
+    options, pipe = loading.extract(args), pipeline.extract(args)
+    check_ranges(options, pipe)
+    with locked(Path(args.model_path)):
+        compress_folder(args, options, pipe, settings)
+
+
+def compress_folder(
+    args: Namespace, options: ModelOptions, pipe: PipelineOptions, settings: CompressionSettings
+) -> None:
+    """From the model to its outputs in the model folder."""
     model_path = Path(args.model_path)
     start = find_start(args, model_path)
-    options = check_options(loading.extract(args), start, args.sh_degree)
+    prepare_outputs(model_path, start.path)
+    options = check_options(options, start, args.sh_degree)
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
-    job = build_job(options, pipeline.extract(args), start, settings)
-    job = with_metadata(job, args.preset)
+    job = build_job(options, pipe, start, settings)
+    job = with_metadata(job, args.preset, start.metadata.origin)
     if args.restart:
-        shutil.rmtree(job.rounds_folder, ignore_errors=True)
+        clear_rounds(job.rounds_folder)
     result = compress(job, ConsoleProgress())
-    complete_model_folder(model_path, options)
-    iteration, report = write_outputs(model_path, start, job, result)
+    record_options(model_path, options)
+    iteration = free_iteration(model_path, start.iteration + max(1, result.iterations))
+    report = build_report(start, iteration, job, result)
+    decoded = SplatScene(result.decoded, from_entries(job.metadata))
+    write_outputs(model_path, start, Outputs(result.data, decoded, report))
+    write_viewer_files(model_path, options)
     if not settings.keep_rounds:
-        shutil.rmtree(job.rounds_folder)
-    say_result(model_path, iteration, report)
+        clear_rounds(job.rounds_folder)
+    print_result(model_path, report)
 
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     """The command line, and the option groups that it shares with train.py and render.py."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     loading = ModelParams(parser, sentinel=True)
     pipeline = PipelineParams(parser)
     start = parser.add_argument_group("Start model (default: the highest iteration in MODEL)")
     start.add_argument("--pretrained_dir", help="another model folder to start from")
     start.add_argument("--start_ply", help="a bare PLY, of any trainer, to start from")
-    start.add_argument("--training_free", action="store_true", help="quantise and encode a "
-        "--start_ply only, in seconds, without photos; see --training_free --help")  # fmt: skip
+    start.add_argument("--training_free", action="store_true", help="quantise and encode "
+        "only, in seconds, without photographs; see --training_free --help")  # fmt: skip
     group = parser.add_argument_group("Compression (defaults: the preset's)")
     group.add_argument("--preset", choices=sorted(PRESETS), default="compact", help="compact"
         " (default): the published rounds, then grids fitted to the scene and entropy coding; "
@@ -145,6 +169,7 @@ def parse(parser: ArgumentParser) -> Namespace:
         parser.error("-m/--model_path is required: the folder of the model")
     if args.pretrained_dir and args.start_ply:
         parser.error("--pretrained_dir and --start_ply exclude each other")
+    announce_data_device(args.data_device, default_device())
     for name, value in _recorded_options(parser, args).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -201,7 +226,8 @@ def find_start(args: Namespace, model_path: Path) -> StartModel:
 
 
 def check_options(options: ModelOptions, start: StartModel, sh_degree: int | None) -> ModelOptions:
-    """The loading options with the start model's SH degree; InputError for what cannot be used."""
+    """The loading options with the start model's SH degree and render mode; InputError for what
+    cannot be used."""
     if not start.splats.count:
         raise InputError(f"{start.path} holds no Gaussians: nothing to compress")
     if sh_degree is not None and sh_degree != start.splats.sh_degree:
@@ -211,7 +237,8 @@ def check_options(options: ModelOptions, start: StartModel, sh_degree: int | Non
         )
     if options.train_test_exp or options.depths:
         raise InputError("--train_test_exp and --depths are not supported in compression")
-    return replace(options, sh_degree=start.splats.sh_degree)
+    antialiasing = options.antialiasing or start.metadata.antialiasing
+    return replace(options, sh_degree=start.splats.sh_degree, antialiasing=antialiasing)
 
 
 def build_job(
@@ -222,7 +249,9 @@ def build_job(
 ) -> CompressionJob:
     """Loads the scene and ties everything together."""
     device = default_device()
-    scene = Scene(options, GaussianModel.from_splats(start.splats, device=device), shuffle=False)
+    gaussians = GaussianModel.from_splats(start.splats, device=device)
+    gaussians.metadata = start.metadata
+    scene = Scene(options, gaussians, shuffle=False)
     background = torch.full((3,), float(options.white_background), device=device)
     return CompressionJob(
         start=start.splats,
@@ -230,7 +259,7 @@ def build_job(
         test_views=scene.getTestCameras(),
         extent=scene.cameras_extent,
         background=background,
-        render_options=RenderOptions(**asdict(pipeline)),
+        render_options=RenderOptions(**{**asdict(pipeline), "antialiasing": options.antialiasing}),
         settings=settings,
         rounds_folder=rounds_folder(Path(options.model_path)),
         identity={
@@ -238,11 +267,12 @@ def build_job(
             "images": options.images,
             "resolution": options.resolution,
             "eval": options.eval,
+            **to_entries(SplatMetadata(origin=start.metadata.origin)),
         },
     )
 
 
-def with_metadata(job: CompressionJob, preset: str) -> CompressionJob:
+def with_metadata(job: CompressionJob, preset: str, origin: Origin) -> CompressionJob:
     """The job whose file says where it comes from and how it is meant to be looked at."""
     # What only watches the run must not change the file.
     settings = replace(job.settings, keep_rounds=False, measure_test_every=0)
@@ -251,31 +281,32 @@ def with_metadata(job: CompressionJob, preset: str) -> CompressionJob:
         job.start,
         {"preset": preset, **changed},
         white_background=bool(job.background.any()),
+        **to_entries(SplatMetadata(origin=origin)),
         antialiasing=job.render_options.antialiasing,
         up=up_axis([view.R for view in job.training_views]),
     )
     return replace(job, metadata=metadata)
 
 
-def complete_model_folder(model_path: Path, options: ModelOptions) -> None:
-    """What training would have left there for viewers and render.py, where it did not."""
-    if not (model_path / CFG_ARGS_NAME).exists():
-        write_cfg_args(model_path, options)
-    if not (model_path / "cameras.json").exists():
-        write_model_folder(model_path, readSceneInfo(options, with_points=True))
+def write_viewer_files(model_path: Path, options: ModelOptions) -> None:
+    """What training would have left there for viewers, where it did not."""
+    if not all((model_path / name).exists() for name in VIEWER_FILES):
+        write_model_folder(model_path, readSceneInfo(options, with_points=True), replace=False)
 
 
-def say_result(model_path: Path, iteration: int, report: dict[str, Any]) -> None:
+def print_result(model_path: Path, report: CompressionReport) -> None:
     """What came out, in a few lines."""
-    start, compressed = report["start"], report["compressed"]
-    print(f"{file_path(model_path)}: {compressed['bytes'] / MEGABYTE:.3g} MB, "
-          f"{compressed['ratio']:.1f} times smaller")  # fmt: skip
-    print(f"Gaussians: {start['gaussians']:,} -> {compressed['gaussians']:,}")
-    for views in ("guard", "test"):
-        if start[views]["psnr"] is not None:
-            print(f"PSNR on {views} views: {start[views]['psnr']:.3f} -> "
-                  f"{compressed[views]['psnr']:.3f} dB")  # fmt: skip
-    print(f"Decoded model: {model_path / 'point_cloud' / f'iteration_{iteration}'}")
+    start, compressed = report.start, report.compressed
+    print(f"{file_path(model_path)}: {compressed.bytes / MEGABYTE:.3g} MB, "
+          f"{compressed.ratio:.1f} times smaller")  # fmt: skip
+    print(f"Gaussians: {start.gaussians:,} -> {compressed.gaussians:,}")
+    for views, before, after in (
+        ("guard", start.guard.psnr, compressed.guard.psnr),
+        ("test", start.test.psnr, compressed.test.psnr),
+    ):
+        if before is not None and after is not None:
+            print(f"PSNR on {views} views: {before:.3f} -> {after:.3f} dB")
+    print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")
 
 
 if __name__ == "__main__":

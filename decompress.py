@@ -6,6 +6,7 @@ Reads the files of the published Fast-3DGS code too, without executing anything 
 """
 
 import json
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -19,35 +20,47 @@ from splat_codec.model_file import (
     bytes_per_section,
     decode,
 )
-from splat_formats.decoded import to_splats
-from splat_formats.ply import write_ply
+from splat_formats.f3dgs_file import is_f3dgs, scene_of
+from splat_formats.files import (
+    check_ending,
+    kind_of_file,
+    log_notices,
+    with_limits_clamped,
+)
+from splat_formats.ply import write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_file
-from splat_formats.splats import Splats
-from utils.cli import run
+from splat_formats.scene import SplatScene
+from utils.cli import run, show_messages
 from utils.errors import InputError
+from utils.files import check_target, is_special
 
 
 def main() -> None:
-    """Reads, decodes, writes, says what came out."""
+    """Reads, decodes, writes, prints what came out."""
     args = build_parser().parse_args()
+    show_messages()
     if args.layers < 1:
         raise InputError(f"--layers {args.layers}: at least 1 expected")
     if not args.info and args.ply is None:
         raise InputError("a PLY to write is expected behind the file (or --info)")
+    if args.ply is not None:
+        check_target(args.ply, args.file)
+        if not is_special(args.ply):  # /dev/stdout has no ending
+            check_ending(args.ply, ".ply")
     data = args.file.read_bytes()
     try:
-        model = read_file(data, args.layers)
+        model = read_file(args.file, data, args.layers)
         if args.info:
             print(json.dumps(describe_file(data, model), indent=1))
         if args.ply is not None:
-            write(args.ply, model if isinstance(model, Splats) else to_splats(model.splats))
+            write(args.ply, model if isinstance(model, SplatScene) else scene_of(model))
     except CorruptFile as error:
         raise InputError(f"{args.file}: {error}") from error
 
 
 def build_parser() -> ArgumentParser:
     """The command line."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "file", type=Path, help="compressed model (.f3dgs, or LZMA of the published code)"
     )
@@ -58,25 +71,30 @@ def build_parser() -> ArgumentParser:
         default=MAX_LAYERS,
         help="only the first importance layers; the file may end behind them",
     )
-    parser.add_argument("--info", action="store_true", help="say what is in the file, as JSON")
+    parser.add_argument("--info", action="store_true", help="print what is in the file, as JSON")
     return parser
 
 
-def write(ply: Path, splats: Splats) -> None:
-    """Writes the PLY and says what it holds."""
-    write_ply(ply, splats)
-    print(f"{ply}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}")
+def write(ply: Path, scene: SplatScene) -> None:
+    """Writes the PLY and prints what it holds."""
+    log_notices(ply, (*scene.metadata.notices, *write_ply_scene(ply, scene)))
+    splats = scene.splats
+    # The standard output may be what was written to.
+    messages = sys.stderr if is_special(ply) else sys.stdout
+    print(f"{ply}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}", file=messages)
     if kernels.best is kernels.PLAIN:
-        print("decoded by NumPy; pip install ./submodules/plane-coder makes this faster")
+        hint = "decoded by NumPy; pip install ./submodules/plane-coder makes this faster"
+        print(hint, file=messages)
 
 
-def describe_file(data: bytes, model: ModelFile | Splats) -> dict[str, Any]:
+def describe_file(data: bytes, model: ModelFile | SplatScene) -> dict[str, Any]:
     """Version, contents, bytes of each section and metadata, as JSON values.
 
     Bytes are those of the whole file, of which `data` may be the first layers only.
     """
-    if isinstance(model, Splats):
-        return {"version": "published", "gaussians": model.count, "sh_degree": model.sh_degree}
+    if isinstance(model, SplatScene):
+        splats = model.splats
+        return {"version": "published", "gaussians": splats.count, "sh_degree": splats.sh_degree}
     layers = model.splats.layer_ends if isinstance(model.splats, GridSplats) else ()
     sizes = bytes_per_section(data)
     return {
@@ -90,10 +108,15 @@ def describe_file(data: bytes, model: ModelFile | Splats) -> dict[str, Any]:
     }
 
 
-def read_file(data: bytes, layers: int) -> ModelFile | Splats:
-    """What is in a file of either kind, told apart by its first bytes."""
+def read_file(file: Path, data: bytes, layers: int) -> ModelFile | SplatScene:
+    """What is in a compressed file of either kind, told apart by its first bytes.
+
+    Raises InputError for a file of another kind, and CorruptFile for a damaged one.
+    """
     if is_published_file(data):
-        return read_published_file(data)
+        return with_limits_clamped(SplatScene(read_published_file(data)))
+    if not is_f3dgs(data) and (kind := kind_of_file(file)) is not None:
+        raise InputError(f"{file}: this is {kind}, not a .f3dgs file")
     return decode(data, layers)
 
 

@@ -9,7 +9,7 @@ Each model folder gets results.json (means) and per_view.json (every image).
 import json
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,24 +25,43 @@ from utils.image_utils import load_png
 
 Perceptual = Callable[[Tensor, Tensor], float]
 Scores = dict[str, dict[str, float | None]]
-"""Metric -> image name -> value; None where the metric could not be had."""
+"""Metric -> image name -> value; None where the metric was not computed."""
 
 METRICS = ("SSIM", "PSNR", "LPIPS")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def main() -> None:
-    """Scores every model given; ends with status 1 if one of them could not be scored."""
-    parser = ArgumentParser(description="Score rendered test images: PSNR, SSIM, LPIPS")
-    parser.add_argument(
-        "-m", "--model_paths", required=True, nargs="+", help="one or more model folders"
+    """Reads the command line and scores the models given."""
+    parser = ArgumentParser(
+        allow_abbrev=False, description="Score rendered test images: PSNR, SSIM, LPIPS"
     )
-    model_paths = parser.parse_args().model_paths
+    parser.add_argument(
+        *("-m", "--model_paths"),
+        required=True,
+        nargs="+",
+        action="extend",
+        type=Path,
+        help="one or more model folders; may be given several times",
+    )
+    score_models(different_folders(parser.parse_args().model_paths))
+
+
+def different_folders(paths: Sequence[Path]) -> list[Path]:
+    """Each folder once, by its first spelling."""
+    by_folder: dict[Path, Path] = {}
+    for path in paths:
+        by_folder.setdefault(path.resolve(), path)
+    return list(by_folder.values())
+
+
+def score_models(model_paths: Sequence[Path]) -> None:
+    """Scores every model; ends the program with status 1 if one of them could not be scored."""
     perceptual = load_perceptual()
     failures = 0
     for model_path in model_paths:
         try:
-            score_model(Path(model_path), perceptual)
+            score_model(model_path, perceptual)
         except (InputError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             failures += 1
@@ -70,16 +89,36 @@ def load_perceptual() -> Perceptual | None:
 
 
 def score_model(model_path: Path, perceptual: Perceptual | None) -> None:
-    """Scores all methods (`ours_<iteration>`) under `model_path`/test and writes the two files."""
+    """Scores all methods (`ours_<iteration>`) under `model_path`/test and writes the two files.
+
+    Raises `InputError` at the end if a method could not be scored; the others are written.
+    """
     print(f"Scene: {model_path}")
+    if not model_path.is_dir():
+        raise InputError(f"{model_path}: there is no such folder")
     test = model_path / "test"
-    methods = sorted(entry.name for entry in test.iterdir()) if test.is_dir() else []
+    entries = test.iterdir() if test.is_dir() else ()
+    methods = sorted(entry.name for entry in entries if entry.is_dir())
     if not methods:
         raise InputError(
             f"{test}: no rendered test images. Train with --eval to hold out a test set, then run "
             "render.py"
         )
-    per_view = {method: score_method(test / method, perceptual) for method in methods}
+    per_view: dict[str, Scores] = {}
+    faults = []
+    for method in methods:
+        try:
+            per_view[method] = score_method(test / method, perceptual)
+        except InputError as error:
+            faults.append(str(error))
+    if per_view:
+        write_scores(model_path, per_view)
+    if faults:
+        raise InputError("; ".join(faults))
+
+
+def write_scores(model_path: Path, per_view: Mapping[str, Scores]) -> None:
+    """Prints the means of each method, and writes results.json and per_view.json."""
     results = {method: means(scores) for method, scores in per_view.items()}
     for method, values in results.items():
         print(f"Method: {method}")

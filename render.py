@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,12 +14,15 @@ from tqdm import tqdm
 
 from arguments import ModelParams, PipelineOptions, PipelineParams, get_combined_args
 from gaussian_renderer import GaussianModel, render
-from scene import LATEST, Scene
+from scene import LATEST, Scene, find_iteration, model_ply
 from scene.cameras import Camera
 from utils import cli
 from utils.errors import InputError
 from utils.general_utils import safe_state
 from utils.image_utils import save_png
+from utils.system_utils import announce_data_device
+
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,17 @@ class RenderSet:
 
 @torch.no_grad()
 def render_set(
-    views: RenderSet, gaussians: GaussianModel, pipe: PipelineOptions, background: Tensor
+    views: RenderSet,
+    gaussians: GaussianModel,
+    pipe: PipelineOptions,
+    background: Tensor,
+    quiet: bool = False,
 ) -> None:
     """Write <model>/<name>/ours_<iteration>/{renders,gt}/00000.png and so on."""
     folder = views.model_path / views.name / f"ours_{views.iteration}"
-    cameras: Iterable[Camera] = tqdm(views.cameras, desc=f"Rendering {views.name}", unit="view")
+    cameras: Iterable[Camera] = tqdm(
+        views.cameras, desc=f"Rendering {views.name}", unit="view", disable=quiet
+    )
     for index, camera in enumerate(cameras):
         image = render(camera, gaussians, pipe, background)["render"]
         save_png(folder / "renders" / f"{index:05d}.png", image)
@@ -48,40 +57,70 @@ def render_set(
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     """The command line and its two option groups."""
-    parser = ArgumentParser(description="Testing script parameters")
+    parser = ArgumentParser(allow_abbrev=False, description=__doc__)
     model = ModelParams(parser, sentinel=True)
     pipeline = PipelineParams(parser)
     parser.add_argument("--iteration", type=int, default=LATEST, help="-1: the highest there is")
     parser.add_argument("--skip_train", action="store_true", help="leave the training views out")
     parser.add_argument("--skip_test", action="store_true", help="leave the test views out")
-    parser.add_argument("--quiet", action="store_true", help="print nothing on stdout")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
     return parser, model, pipeline
 
 
 def main() -> None:
     """Parse the command line and render."""
-    cli.show_messages()
     parser, model_group, pipeline_group = build_parser()
-    if not parser.parse_args().model_path:
-        parser.error("-m/--model_path is required: the folder that train.py wrote")
-    args = get_combined_args(parser)
-    print(f"Rendering {args.model_path}")
-    safe_state(args.quiet)
+    given = parser.parse_args()
+    cli.show_messages(given.quiet)
+    args = combined_arguments(parser)
     options, pipe = model_group.extract(args), pipeline_group.extract(args)
+    cli.check_ranges(options, pipe)
     if options.train_test_exp:
         raise InputError("exposure compensation (--train_test_exp) is not yet supported")
-    gaussians = GaussianModel(options.sh_degree)
-    wanted = {"train": not args.skip_train, "test": not args.skip_test}
-    splits = [name for name, is_wanted in wanted.items() if is_wanted]
-    scene = Scene(options, gaussians, args.iteration, shuffle=False, splits=splits)
+    if not args.quiet:
+        print(f"Rendering {args.model_path}")
+    safe_state(args.quiet)
+    iteration = find_iteration(args.model_path, args.iteration)
+    gaussians = load_model(model_ply(args.model_path, iteration), given.sh_degree)
+    announce_data_device(given.data_device, gaussians.device)
+    splits = [name for name in SPLITS if not getattr(args, f"skip_{name}")]
+    scene = Scene(options, gaussians, shuffle=False, splits=splits)
+    pipe = replace(pipe, antialiasing=pipe.antialiasing or gaussians.metadata.antialiasing)
     background = torch.full((3,), float(options.white_background), device=gaussians.device)
     cameras = {"train": scene.getTrainCameras(), "test": scene.getTestCameras()}
     if not any(cameras.values()):
         raise InputError(f"no views to render in {' and '.join(splits) or 'no split'}")
     for name in splits:
-        views = RenderSet(Path(scene.model_path), name, scene.loaded_iter or 0, cameras[name])
+        views = RenderSet(Path(scene.model_path), name, iteration, cameras[name])
         if views.cameras:
-            render_set(views, gaussians, pipe, background)
+            render_set(views, gaussians, pipe, background, args.quiet)
+
+
+def combined_arguments(parser: ArgumentParser) -> Namespace:
+    """The command line, completed from the model folder's `cfg_args`."""
+    model_path = parser.parse_args().model_path
+    if not model_path:
+        parser.error("-m/--model_path is required: the folder that train.py wrote")
+    if not Path(model_path).is_dir():
+        raise InputError(f"{model_path}: there is no such folder")
+    try:
+        return get_combined_args(parser)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename} not found: give the folder of the dataset with -s/--source_path"
+        ) from error
+
+
+def load_model(path: Path, sh_degree: int | None) -> GaussianModel:
+    """The Gaussians in the PLY, of their own SH degree; InputError if another one is given."""
+    gaussians = GaussianModel.from_ply(path)
+    if sh_degree not in (None, gaussians.max_sh_degree):
+        raise InputError(
+            f"--sh_degree {sh_degree}: {path} holds Gaussians of degree {gaussians.max_sh_degree}"
+        )
+    if gaussians.get_xyz.numel() == 0:
+        raise InputError(f"{path} holds no Gaussians: there is nothing to render")
+    return gaussians
 
 
 if __name__ == "__main__":

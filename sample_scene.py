@@ -78,19 +78,27 @@ def _size(text: str) -> tuple[int, int]:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 4 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 4, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 4 to 1000000, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
     return int(text)
 
 
 def main() -> None:
     """Make the scene that the command line orders."""
     usual = Order()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument("--views", type=_count, default=usual.views)
     parser.add_argument("--size", type=_size, default=(usual.width, usual.height))
     parser.add_argument("--points", type=_count, default=usual.points)
-    parser.add_argument("--seed", type=int, default=usual.seed)
+    parser.add_argument("--seed", type=_seed, default=usual.seed)
     args = parser.parse_args()
     width, height = args.size
     order = Order(args.views, width, height, args.points, args.seed)

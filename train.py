@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import uuid
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -27,28 +28,34 @@ from arguments import (
     PipelineParams,
     write_cfg_args,
 )
+from arguments.milestones import Milestones, declare_milestones, milestones_of
 from gaussian_renderer import render
 from gaussian_renderer.backend import Backend, RenderOptions, ViewLoss
 from gaussian_renderer.choose_backend import backend_for
 from gaussian_renderer.evaluation import evaluate
 from scene import GaussianModel, Scene
 from scene.cameras import Camera
-from scene.checkpoint import LoopState, load_checkpoint, save_checkpoint
+from scene.checkpoint import LoopState, save_checkpoint
 from scene.densification import accumulate, densifies, is_active, prunes_large, resets_opacity
 from scene.device import default_device
-from scene.optimizer import take_step
+from scene.optimizer import check_optimizer_type, take_step
+from scene.output_folder import records_removed_on_failure
 from scene.raw_parameters import RawParameters
+from scene.training_start import TrainingStart, changed_options, read_start
 from scene.view_queue import ViewQueue
 from utils import cli
 from utils.errors import InputError
+from utils.folder_lock import locked
 from utils.general_utils import safe_state
 from utils.interruption import interruption
 from utils.loss_utils import l1_loss
+from utils.system_utils import announce_data_device
 from utils.tensorboard_log import VIEWS_SHOWN, TensorBoardLog, open_log
 
-DEFAULT_MILESTONES = [7_000, 30_000]
+logger = logging.getLogger(__name__)
+
 MIN_OPACITY = 0.005  # densification removes what is fainter
-MAX_SCREEN_SIZE = 20  # pixels; its being set prunes large Gaussians, see scene.densification
+MAX_SCREEN_SIZE = 20  # pixels; any number turns on the pruning of large Gaussians
 SH_INTERVAL = 1000
 BAR_INTERVAL = 10
 TRAIN_VIEWS_REPORTED = range(5, 30, 5)
@@ -61,16 +68,6 @@ class Options:
     model: ModelOptions
     optimization: OptimizationOptions
     pipe: PipelineOptions
-
-
-@dataclass(frozen=True)
-class Milestones:
-    """At which iterations something is reported, written or switched on."""
-
-    test: frozenset[int]
-    save: frozenset[int]
-    checkpoint: frozenset[int]
-    debug_from: int
 
 
 class GradientStep:
@@ -96,7 +93,7 @@ class GradientStep:
 
 
 class Reporter:
-    """What a run tells: a progress bar, printed scores, and TensorBoard where there is one."""
+    """Reports of a run: a progress bar, printed scores, and TensorBoard where it is installed."""
 
     def __init__(self, training: Training, log: TensorBoardLog | None, bar: tqdm) -> None:
         self._training = training
@@ -166,40 +163,37 @@ class Training:
             (3,), float(options.model.white_background), device=self.gaussians.device
         )
 
-    def start_from(self, path: str) -> None:
+    def start_from(self, start: TrainingStart) -> None:
         """Go on from a checkpoint, or start from the Gaussians of a PLY."""
-        if path.lower().endswith(".ply"):
-            self.gaussians.load_ply(path)
-            self.gaussians.training_setup(self.options.optimization)
-            return
-        checkpoint = load_checkpoint(path)
-        self.gaussians.restore(checkpoint.model, self.options.optimization)
-        self.first_iteration = checkpoint.iteration
-        if checkpoint.loop is not None:
-            checkpoint.loop.apply()
-            self.queue.resume(checkpoint.loop.views_left)
+        start.apply(self.gaussians, self.queue, self.options.optimization)
+        self.first_iteration = start.iteration
 
-    def run(self) -> None:
-        """Iterate to the end. Ctrl-C saves after the iteration at hand and then interrupts."""
+    def run(self, quiet: bool = False) -> None:
+        """Iterate to the end. Ctrl-C and SIGTERM save after the iteration at hand, then end."""
         last = self.options.optimization.iterations
         log = open_log(self.scene.model_path)
         with (
             interruption() as stop,
-            tqdm(initial=self.first_iteration, total=last, desc="Training progress") as bar,
+            tqdm(
+                initial=self.first_iteration,
+                total=last,
+                desc="Training progress",
+                disable=quiet,
+            ) as bar,
             nullcontext() if log is None else closing(log),
         ):
             reporter = Reporter(self, log, bar)
             for iteration in range(self.first_iteration + 1, last + 1):
                 self.iterate(iteration, reporter)
                 if stop.requested and iteration < last:
-                    self.stop(iteration)
+                    self.stop(iteration, stop.error())
 
-    def stop(self, iteration: int) -> NoReturn:
-        """Save, say how to go on, and interrupt."""
+    def stop(self, iteration: int, error: KeyboardInterrupt) -> NoReturn:
+        """Save, print how to go on, and raise `error`."""
         self.save(iteration)
         self.save_checkpoint(iteration)
         print(f"Stopped; to go on: --start_checkpoint {self.checkpoint_path(iteration)}")
-        raise KeyboardInterrupt
+        raise error
 
     def iterate(self, iteration: int, reporter: Reporter) -> None:
         """One iteration, in the published order: a saved model lacks its iteration's update."""
@@ -261,7 +255,15 @@ class Training:
             gaussians.reset_opacity()
 
     def save(self, iteration: int) -> None:
-        """Write the Gaussians."""
+        """Write the Gaussians. InputError if none of them has finite values."""
+        broken = self.gaussians.raw_parameters().count_not_finite()
+        if broken == self.gaussians.get_xyz.shape[0]:
+            raise InputError(
+                f"at iteration {iteration} no Gaussian has finite values any more: training has "
+                "diverged; lower the learning rates"
+            )
+        if broken:
+            logger.warning("iteration %d: %d Gaussians are not finite", iteration, broken)
         print(f"\n[ITER {iteration}] Saving Gaussians")
         self.scene.save(iteration)
 
@@ -283,33 +285,26 @@ def choose_backend(options: Options) -> Backend:
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, PipelineParams]:
     """The command line and its three option groups."""
-    parser = ArgumentParser(description="Training script parameters")
+    parser = ArgumentParser(allow_abbrev=False, description=__doc__)
     model = ModelParams(parser)
     optimization = OptimizationParams(parser)
     pipeline = PipelineParams(parser)
     add = parser.add_argument
-    add("--ip", default="127.0.0.1", help="accepted; there is no viewer server yet")
-    add("--port", type=int, default=6009, help="accepted; there is no viewer server yet")
-    add("--disable_viewer", action="store_true", help="accepted; there is no viewer server yet")
-    add("--debug_from", type=int, default=-1, help="turn --debug on after this iteration")
-    add("--detect_anomaly", action="store_true", help="find where NaNs come from, slowly")
-    several: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N"}
-    add("--test_iterations", **several, default=DEFAULT_MILESTONES, help="score views; -1: never")
-    add("--save_iterations", **several, default=DEFAULT_MILESTONES, help="besides the last")
-    add("--checkpoint_iterations", **several, default=[], help="write chkpnt<N>.pth")
-    add("--start_checkpoint", help="go on from a chkpnt<N>.pth, or start from a PLY's Gaussians")
-    add("--quiet", action="store_true", help="print nothing on stdout")
-    return parser, model, optimization, pipeline
-
-
-def milestones_of(args: Namespace) -> Milestones:
-    """The iterations asked for; the last one is always saved."""
-    return Milestones(
-        test=frozenset(args.test_iterations),
-        save=frozenset([*args.save_iterations, args.iterations]),
-        checkpoint=frozenset(args.checkpoint_iterations),
-        debug_from=args.debug_from,
+    add("--ip", default="127.0.0.1", help="without effect: there is no viewer server yet")
+    add("--port", type=int, default=6009, help="without effect: there is no viewer server yet")
+    add(
+        "--disable_viewer",
+        action="store_true",
+        help="without effect: there is no viewer server yet",
     )
+    add("--detect_anomaly", action="store_true", help="stop at the operation that gives NaN; slow")
+    declare_milestones(parser)
+    add(
+        "--start_checkpoint",
+        help="a chkpnt<N>.pth to go on from, or a PLY with the Gaussians to start from",
+    )
+    add("--quiet", action="store_true", help="print errors only")
+    return parser, model, optimization, pipeline
 
 
 def default_model_path() -> str:
@@ -318,45 +313,70 @@ def default_model_path() -> str:
     return str(Path("./output") / name[:10])
 
 
-def check_supported(options: ModelOptions) -> None:
-    """Refuse what would otherwise be ignored."""
-    if options.depths:
+def check_options(options: Options) -> None:
+    """Refuse what has no meaning, and what would otherwise be ignored."""
+    cli.check_ranges(options.model, options.optimization, options.pipe)
+    if not options.model.source_path:
+        raise InputError("-s/--source_path is required: the folder of the dataset")
+    if options.model.depths:
         raise InputError("depth regularisation (-d/--depths) is not yet supported")
-    if options.train_test_exp:
+    if options.model.train_test_exp:
         raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+    check_optimizer_type(options.optimization.optimizer_type)
 
 
-def prepare_output(options: ModelOptions) -> None:
-    """Create the model folder and record the loading options in it."""
-    print(f"Output folder: {options.model_path}")
-    Path(options.model_path).mkdir(parents=True, exist_ok=True)
-    write_cfg_args(options.model_path, options)
+def chosen_start(path: str | None, options: Options) -> TrainingStart | None:
+    """The file to start from; an antialiased model is trained on with antialiasing."""
+    if not path:
+        return None
+    start = read_start(path, options.model.sh_degree, options.optimization.iterations)
+    if start.antialiasing and not options.pipe.antialiasing:
+        logger.warning("%s is meant for --antialiasing: training uses it", path)
+        options.model.antialiasing = options.pipe.antialiasing = True
+    if start.iteration and (changed := changed_options(path, options.model)):
+        logger.warning("%s comes from a training with other options: now %s", path,
+                       "; ".join(changed))  # fmt: skip
+    return start
 
 
-def main() -> None:
-    """Parse the command line and train."""
-    cli.show_messages()
-    parser, model_group, optimization_group, pipeline_group = build_parser()
-    args = parser.parse_args()
-    options = Options(
-        model_group.extract(args), optimization_group.extract(args), pipeline_group.extract(args)
-    )
-    check_supported(options.model)
-    options.model.model_path = options.model.model_path or default_model_path()
-    print(f"Optimizing {options.model.model_path}")
-    safe_state(args.quiet)
-    torch.autograd.set_detect_anomaly(args.detect_anomaly)
-    prepare_output(options.model)
+def train(
+    options: Options, milestones: Milestones, start: TrainingStart | None, quiet: bool
+) -> None:
+    """Load the scene, record the loading options in the model folder, and train."""
     backend = choose_backend(options)
     gaussians = GaussianModel(
         options.model.sh_degree, options.optimization.optimizer_type, operations=backend
     )
     scene = Scene(options.model, gaussians)
+    print(f"Output folder: {options.model.model_path}")
+    write_cfg_args(options.model.model_path, options.model)
     gaussians.training_setup(options.optimization)
-    training = Training(options, milestones_of(args), scene, backend)
-    if args.start_checkpoint:
-        training.start_from(args.start_checkpoint)
-    training.run()
+    training = Training(options, milestones, scene, backend)
+    if start is not None:
+        training.start_from(start)
+    training.run(quiet)
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser, model_group, optimization_group, pipeline_group = build_parser()
+    args = parser.parse_args()
+    cli.show_messages(args.quiet)
+    options = Options(
+        model_group.extract(args), optimization_group.extract(args), pipeline_group.extract(args)
+    )
+    check_options(options)
+    milestones = milestones_of(args, options.optimization.iterations)
+    start = chosen_start(args.start_checkpoint, options)
+    options.model.model_path = options.model.model_path or default_model_path()
+    if not args.quiet:
+        print(f"Optimizing {options.model.model_path}")
+    safe_state(args.quiet)
+    announce_data_device(args.data_device, default_device())
+    torch.autograd.set_detect_anomaly(args.detect_anomaly)
+    folder = Path(options.model.model_path)
+    with locked(folder) as made, records_removed_on_failure(folder, made):
+        train(options, milestones, start, args.quiet)
     print("\nTraining complete.")
 
 

@@ -17,6 +17,9 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from arguments.ranges import Allowed, OneOf, Range, fault_of
+from utils.files import write_text
+
 CFG_ARGS_NAME = "cfg_args"
 
 
@@ -24,32 +27,84 @@ CFG_ARGS_NAME = "cfg_args"
 class GroupParams:
     """The values of one option group, as attributes."""
 
+    def fault(self) -> str | None:
+        """What is wrong with the first value that is not allowed; None if all are."""
+        for option in fields(self):
+            allowed = option.metadata.get("allowed")
+            if allowed is not None:
+                fault = fault_of(option.name, getattr(self, option.name), allowed)
+                if fault is not None:
+                    return fault
+        return None
 
-def _option(default: Any, text: str, *spellings: str) -> Any:
-    """A dataclass field that is also an option, with further `spellings` such as "-s"."""
-    return field(default=default, metadata={"help": text, "spellings": spellings})
+
+def _option(
+    default: Any,
+    text: str,
+    *spellings: str,
+    allowed: Allowed | None = None,
+    unset: bool = False,
+    once: bool = False,
+) -> Any:
+    """A dataclass field that is also an option, with further `spellings` such as "-s".
+
+    `allowed` values only; None: any value of the type of `default`. With `unset`, the option is
+    None in the parsed arguments where it is not given. With `once`, two different values are an
+    error; elsewhere the last one counts.
+    """
+    metadata = {
+        "help": text,
+        "spellings": spellings,
+        "allowed": allowed,
+        "unset": unset,
+        "once": once,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def _count(default: int, text: str, least: int = 0) -> Any:
+    """An option that counts something."""
+    return _option(default, text, allowed=Range(least, whole=True))
+
+
+def _rate(default: float, text: str) -> Any:
+    """An option that is a learning rate, a factor or a threshold."""
+    return _option(default, text, allowed=Range(least=0))
+
+
+def _declared_elsewhere(default: Any) -> Any:
+    """A dataclass field whose option another group declares."""
+    return field(default=default, metadata={"declared": False})
 
 
 @dataclass
 class ModelOptions(GroupParams):
-    """What to load: the options that `cfg_args` records."""
+    """What to load and how it was trained: what `cfg_args` records."""
 
-    sh_degree: int = _option(3, "highest degree of the spherical harmonics, 0 to 3")
-    source_path: str = _option("", "folder of the dataset", "-s")
-    model_path: str = _option("", "folder of the model", "-m")
+    sh_degree: int = _option(
+        3, "highest degree of the spherical harmonics, 0 to 3", allowed=Range(0, 3, whole=True)
+    )
+    source_path: str = _option("", "folder of the dataset", "-s", once=True)
+    model_path: str = _option("", "folder of the model", "-m", once=True)
     images: str = _option("images", "image folder inside a COLMAP dataset", "-i")
     depths: str = _option("", "folder of inverse-depth PNGs inside the dataset", "-d")
     resolution: int = _option(
-        -1, "1, 2, 4, 8: divide by it; -1: at most 1600 wide; or a width", "-r"
+        -1,
+        "1, 2, 4, 8: divide width and height by it; -1: scale down to a width of 1600 pixels; 32 "
+        "or more: scale down to that width, in pixels",
+        "-r",
+        allowed=Range(least=32, others=(-1, 1, 2, 4, 8), whole=True),
     )
     white_background: bool = _option(False, "white instead of black background", "-w")
     train_test_exp: bool = _option(False, "train an exposure correction per image")
-    data_device: str = _option("cuda", "device that holds the photos")
-    eval: bool = _option(False, "hold out every 8th image for testing")
+    data_device: str = _option("cuda", "device that holds the photographs", unset=True)
+    eval: bool = _option(False, "keep test images out of training")
     skip_missing: bool = _option(False, "go on without the photographs that are missing")
     ignore_principal_point: bool = _option(
-        False, "place it in the middle of the photographs, as the original code does"
+        False, "place it in the middle of the photographs, as Inria's code base does"
     )
+    antialiasing: bool = _declared_elsewhere(False)
+    """A model must be rendered as it was trained; the option is a pipeline option."""
 
 
 @dataclass
@@ -60,38 +115,61 @@ class PipelineOptions(GroupParams):
     compute_cov3D_python: bool = _option(
         False, "compute 3D covariances in PyTorch", "--convert_cov3D_python"
     )
-    debug: bool = _option(False, "check the kernels after each call")
-    antialiasing: bool = _option(False, "correct opacities for the screen-space low-pass filter")
+    debug: bool = _option(False, "check for errors after each call of a kernel")
+    antialiasing: bool = _option(
+        False, "correct opacities for the screen-space low-pass filter", unset=True
+    )
 
 
 @dataclass
 class OptimizationOptions(GroupParams):
     """How to train; learning rates are per iteration, positions' in units of the scene's extent."""
 
-    iterations: int = _option(30_000, "last iteration")
-    position_lr_init: float = _option(0.00016, "learning rate of positions at the start")
-    position_lr_final: float = _option(0.0000016, "learning rate of positions at the end")
-    position_lr_delay_mult: float = _option(0.01, "kept for compatibility, without effect")
-    position_lr_max_steps: int = _option(30_000, "iteration of the final position learning rate")
-    feature_lr: float = _option(0.0025, "learning rate of colours")
-    opacity_lr: float = _option(0.025, "learning rate of opacities")
-    scaling_lr: float = _option(0.005, "learning rate of scales")
-    rotation_lr: float = _option(0.001, "learning rate of rotations")
-    exposure_lr_init: float = _option(0.01, "learning rate of exposures at the start")
-    exposure_lr_final: float = _option(0.001, "learning rate of exposures at the end")
-    exposure_lr_delay_steps: int = _option(0, "iterations of the exposures' warm-up")
-    exposure_lr_delay_mult: float = _option(0.0, "first factor of the exposures' warm-up")
-    percent_dense: float = _option(0.01, "Gaussians larger than this part of the extent are split")
-    lambda_dssim: float = _option(0.2, "weight of D-SSIM against L1 in the loss")
-    densification_interval: int = _option(100, "iterations between densifications")
-    opacity_reset_interval: int = _option(3000, "iterations between opacity resets")
-    densify_from_iter: int = _option(500, "no densification up to this iteration")
-    densify_until_iter: int = _option(15_000, "no densification from this iteration on")
-    densify_grad_threshold: float = _option(0.0002, "screen-space gradient that densifies")
-    depth_l1_weight_init: float = _option(1.0, "weight of the depth loss at the start")
-    depth_l1_weight_final: float = _option(0.01, "weight of the depth loss at the end")
-    random_background: bool = _option(False, "draw a random background for each iteration")
-    optimizer_type: str = _option("default", "'default' or 'sparse_adam'")
+    iterations: int = _count(30_000, "last iteration", least=1)
+    position_lr_init: float = _rate(0.00016, "learning rate of positions at the start")
+    position_lr_final: float = _rate(0.0000016, "learning rate of positions at the end")
+    position_lr_delay_mult: float = _rate(0.01, "kept for compatibility, without effect")
+    position_lr_max_steps: int = _count(
+        30_000, "iteration of the final position learning rate", least=1
+    )
+    feature_lr: float = _rate(0.0025, "learning rate of colours")
+    opacity_lr: float = _rate(0.025, "learning rate of opacities")
+    scaling_lr: float = _rate(0.005, "learning rate of scales")
+    rotation_lr: float = _rate(0.001, "learning rate of rotations")
+    exposure_lr_init: float = _rate(0.01, "learning rate of exposures at the start")
+    exposure_lr_final: float = _rate(0.001, "learning rate of exposures at the end")
+    exposure_lr_delay_steps: int = _count(0, "iterations of the exposures' warm-up")
+    exposure_lr_delay_mult: float = _rate(0.0, "first factor of the exposures' warm-up")
+    percent_dense: float = _rate(0.01, "Gaussians larger than this part of the extent are split")
+    lambda_dssim: float = _option(
+        0.2, "weight of D-SSIM against L1 in the loss", allowed=Range(0, 1)
+    )
+    densification_interval: int = _count(100, "iterations between densifications", least=1)
+    opacity_reset_interval: int = _count(3000, "iterations between opacity resets", least=1)
+    densify_from_iter: int = _count(500, "no densification up to this iteration", least=-1)
+    densify_until_iter: int = _count(15_000, "no densification from this iteration on", least=-1)
+    densify_grad_threshold: float = _rate(
+        0.0002, "mean screen-space gradient from which on a Gaussian is cloned or split"
+    )
+    depth_l1_weight_init: float = _rate(1.0, "weight of the depth loss at the start")
+    depth_l1_weight_final: float = _rate(0.01, "weight of the depth loss at the end")
+    random_background: bool = _option(False, "another random background colour in each iteration")
+    optimizer_type: str = _option(
+        "default", "default or sparse_adam", allowed=OneOf(("default", "sparse_adam"))
+    )
+
+    def fault(self) -> str | None:
+        """As above; rates that fall along an exponential curve are both 0, or both greater."""
+        if fault := super().fault():
+            return fault
+        for name in ("position_lr", "exposure_lr"):
+            first, last = getattr(self, f"{name}_init"), getattr(self, f"{name}_final")
+            if (first == 0) != (last == 0):
+                return (
+                    f"--{name}_init {first} and --{name}_final {last}: expected both to be 0, or "
+                    "both to be greater than 0"
+                )
+        return None
 
 
 Options = TypeVar("Options", bound=GroupParams)
@@ -110,7 +188,8 @@ class ParamGroup(Generic[Options]):
         self._options = options
         group = parser.add_argument_group(title)
         for option in fields(options):
-            _declare(group, option, sentinel)
+            if option.metadata.get("declared", True):
+                _declare(group, option, sentinel or option.metadata["unset"])
 
     def extract(self, args: Namespace) -> Options:
         """This group's values out of parsed `args`; defaults where absent or None."""
@@ -160,15 +239,30 @@ def _declare(group: Any, option: Field[Any], sentinel: bool) -> None:
     if isinstance(option.default, bool):
         group.add_argument(*spellings, action="store_true", **common)
     else:
-        group.add_argument(*spellings, type=type(option.default), **common)
+        action = _StoreOnce if option.metadata["once"] else "store"
+        group.add_argument(*spellings, type=type(option.default), action=action, **common)
+
+
+class _StoreOnce(argparse.Action):
+    """Stores the value, and refuses another one."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option: str | None = None
+    ) -> None:
+        present = getattr(namespace, self.dest)
+        if present not in (self.default, values):
+            raise argparse.ArgumentError(
+                self, f"expected one value, but {present} and {values} are given"
+            )
+        setattr(namespace, self.dest, values)
 
 
 def get_combined_args(parser: ArgumentParser, argv: Sequence[str] | None = None) -> Namespace:
     """The command line over the model folder's `cfg_args` over the defaults.
 
     `argv` defaults to the program's own arguments. Without `--model_path` there is no `cfg_args`
-    to read. A missing file raises `FileNotFoundError`; an unusable one ends the program through
-    `parser.error`.
+    to read. A missing file raises `FileNotFoundError`, unless `--source_path` is given, which is
+    all that has no default; an unusable one ends the program through `parser.error`.
     """
     parsed = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
     given = {name: value for name, value in parsed.items() if value is not None}
@@ -176,6 +270,9 @@ def get_combined_args(parser: ArgumentParser, argv: Sequence[str] | None = None)
     if given.get("model_path"):
         try:
             recorded = read_cfg_args(given["model_path"])
+        except FileNotFoundError:
+            if not given.get("source_path"):
+                raise
         except ValueError as error:
             parser.error(str(error))
     return Namespace(**{**parsed, **asdict(ModelOptions()), **recorded, **given})
@@ -196,6 +293,17 @@ def read_cfg_args(model_path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def parse_cfg_args(text: str) -> dict[str, Any]:
     """The loading options in `text`, which is read as Python source and never executed."""
+    defaults = asdict(ModelOptions())
+    values = {
+        keyword.arg: _literal(keyword.arg, keyword.value, type(defaults[keyword.arg]))
+        for keyword in _recorded(text)
+        if keyword.arg in defaults
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _recorded(text: str) -> list[ast.keyword]:
+    """Names and values in the text of `cfg_args`."""
     try:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, RecursionError, MemoryError) as error:
@@ -207,13 +315,7 @@ def parse_cfg_args(text: str) -> dict[str, Any]:
         or call.args
     ):
         raise ValueError(f"expected Namespace(name=value, ...), got {_excerpt(text)}")
-    defaults = asdict(ModelOptions())
-    values = {
-        keyword.arg: _literal(keyword.arg, keyword.value, type(defaults[keyword.arg]))
-        for keyword in call.keywords
-        if keyword.arg in defaults
-    }
-    return {name: value for name, value in values.items() if value is not None}
+    return call.keywords
 
 
 def _literal(name: str, node: ast.expr, expected: type) -> Any:
@@ -247,8 +349,12 @@ def write_cfg_args(
             f"the SIBR viewers cannot read a source path with ',' or ')': {source_path}",
             stacklevel=2,
         )
+    write_text(Path(model_path) / CFG_ARGS_NAME, text)
+
+
+def amend_cfg_args(model_path: str | os.PathLike[str], changes: Mapping[str, Any]) -> None:
+    """Replaces these values in the model folder's `cfg_args`; others stay, unknown ones too."""
     path = Path(model_path) / CFG_ARGS_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{CFG_ARGS_NAME}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    recorded = {k.arg: ast.unparse(k.value) for k in _recorded(path.read_text(encoding="utf-8"))}
+    recorded |= {name: repr(value) for name, value in changes.items()}
+    write_text(path, f"Namespace({', '.join(f'{k}={v}' for k, v in recorded.items())})")

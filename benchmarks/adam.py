@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import os
 import subprocess
 import sys
@@ -27,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from diff_gaussian_rasterization.adam import AdamState, adam_step, update_visible
 
 from benchmarks.timing import describe_machine, print_table, time_parts
+from utils.files import write_json
 
 SHAPES = ((3,), (1, 3), (15, 3), (1,), (3,), (4,))
 VISIBLE = 0.6  # part of the Gaussians in view, in runs of neighbours as after a sort along a curve
@@ -66,7 +66,9 @@ def make_states(count: int) -> list[AdamState]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--gaussians", type=int, default=1_000_000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
@@ -112,7 +114,7 @@ def main() -> None:
     print("\n" + "\n".join(f"{name}: {value:.2f}" for name, value in figures.items()))
     if options.json is not None:
         report = {"machine": describe_machine(), "milliseconds": timings, **figures}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":

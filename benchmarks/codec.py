@@ -24,6 +24,7 @@ from benchmarks.codec_sizes import measure_sizes
 from benchmarks.models import DATA, MILLION, PHOTOGRAPHS, PLYS, read_model
 from splat_formats.design_grids import QUALITIES
 from splat_formats.splats import Splats
+from utils.files import write_json
 
 
 def main() -> None:
@@ -33,11 +34,11 @@ def main() -> None:
     if args.speed_count:
         figures["speed"] = speed_by_small_process(args.data, args.speed_count)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+        write_json(args.json, figures)
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("--data", type=Path, default=DATA, help="folder of the models and scenes")
     add("--only", nargs="*", choices=sorted(PLYS), default=list(PLYS), help="models")

@@ -20,6 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from utils.files import write_json
+
 ROOT = Path(__file__).parents[1]
 TASKS = "benchmarks/codec_tasks.py"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -99,7 +103,7 @@ def _best(usages: list[Usage]) -> Usage:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the models")
     parser.add_argument("--count", type=int, default=1_000_000, help="of Gaussians")
     parser.add_argument("--rounds", type=int, default=5, help="the best of so many")
@@ -107,7 +111,7 @@ def main() -> None:
     args = parser.parse_args()
     figures = measure_speed(args.data.resolve(), args.count, args.rounds)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+        write_json(args.json, figures)
 
 
 if __name__ == "__main__":

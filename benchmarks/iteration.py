@@ -4,7 +4,7 @@
     python benchmarks/iteration.py --data DATA [--scene NAME] [--rounds 20] [--threads 2] [--json F]
 
 The photograph is the scene's own render with noise. Wall and CPU milliseconds, minimum and median;
-CPU time counts all threads, and divided by the threads says what a quiet machine would take. Under
+CPU time counts all threads; divided by their number it is what a quiet machine would take. Under
 each table: what of the iteration is spent in PyTorch's own operations, by its profiler, and the
 largest of them. Each scene runs in a process of its own, whose peak memory is given, less what it
 held before the loop began to allocate.
@@ -49,6 +49,7 @@ from scene.densification import accumulate
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import take_step
 from scene.raw_parameters import RawParameters
+from utils.files import write_json
 from utils.image_utils import to_u8
 
 CPU = torch.device("cpu")
@@ -204,7 +205,9 @@ def resident_bytes() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with test_garden.npz etc.")
     parser.add_argument("--scene", choices=[*SCENES], action="append", help="default: all")
     parser.add_argument("--loop", choices=[*STEPS], help="this loop only, in this process")
@@ -226,8 +229,8 @@ def run_alone(options: argparse.Namespace, scene: str, loop: str) -> dict[str, A
             "--threads": options.threads,
             "--json": result,
         }
-        words = [str(word) for pair in arguments.items() for word in pair]
-        subprocess.run([sys.executable, __file__, *words], check=True)
+        flat = [str(part) for pair in arguments.items() for part in pair]
+        subprocess.run([sys.executable, __file__, *flat], check=True)
         return json.loads(result.read_text())
 
 
@@ -246,7 +249,7 @@ def main() -> None:
         report = {name: {loop: run_alone(options, name, loop) for loop in STEPS} for name in names}
         report["machine"] = describe_machine()
     if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report)
 
 
 def print_figures(title: str, figures: dict[str, Any]) -> None:

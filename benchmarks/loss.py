@@ -10,7 +10,6 @@ the best round. The rounds of all cases are interleaved, so that a busy moment h
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -26,6 +25,10 @@ import torch
 from fused_ssim import fused_l1_ssim, l1_ssim_value_and_gradient
 from torch import Tensor
 from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from utils.files import write_json
 
 SIZES = ((648, 420), (1600, 1060))
 LAMBDA_DSSIM = 0.2
@@ -124,7 +127,9 @@ def print_table(timings: list[Timing]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", type=Path, help="write the timings to this file")
@@ -145,7 +150,7 @@ def main() -> None:
             "rounds": arguments.rounds,
             "timings": [asdict(row) for row in timings],
         }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(arguments.json, report)
 
 
 if __name__ == "__main__":

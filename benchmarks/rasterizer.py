@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import Samples, Timings, describe_machine, print_table, time_parts
 from benchmarks.workloads import SCENES, Pose, Workload, settings_of
+from utils.files import write_json
 
 CYCLES_PER_BLOCK, CYCLES_PER_ENTRY, CYCLES_PER_GAUSSIAN = 20 + 34, 12 + 20, 150
 BLOCK_PIXELS = 16
@@ -163,7 +163,9 @@ def report_direct(load: Workload, rounds: int, gigahertz: float) -> dict[str, An
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with test_garden.npz etc.")
     parser.add_argument("--scene", choices=[*SCENES], action="append", help="default: all")
     parser.add_argument("--module", help="a package with the API of diff_gaussian_rasterization")
@@ -192,7 +194,7 @@ def main() -> None:
         report[name]["autograd"] = with_total(autograd)
         print_table("through autograd", report[name]["autograd"])
     if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":

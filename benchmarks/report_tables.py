@@ -6,9 +6,14 @@ test views (`compress.py --measure_test_every N`). Megabytes are decimal, minute
 """
 
 import argparse
-import json
+import sys
 from pathlib import Path
-from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from gaussian_compression.report import CompressionReport, read_report, report_path
+from gaussian_compression.rounds import psnr_of
+from utils.cli import run
 
 SUMMARY_HEAD = (
     "| model | Gaussians | MB | ratio | B/Gaussian | PSNR test | SSIM test | rounds | CPU min |\n"
@@ -21,59 +26,66 @@ CURVE_HEAD = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("models", type=Path, nargs="+")
     models = parser.parse_args().models
-    reports = {m.name: json.loads((m / "compressed/report.json").read_text()) for m in models}
+    reports = {model.name: read_report(report_path(model)) for model in models}
     print(SUMMARY_HEAD)
     for name, report in reports.items():
         print(summary_row(name, report))
     for name, report in reports.items():
-        if any(done["measurement"] for done in report["rounds"]):
+        if any(done.measurement for done in report.rounds):
             print(f"\n{name}\n\n{CURVE_HEAD}")
             print("\n".join(curve_rows(report)))
 
 
-def summary_row(name: str, report: dict[str, Any]) -> str:
-    before, after = report["start"], report["compressed"]
-    cpu_minutes = sum(stage["cpu_seconds"] for stage in report["stages"]) / 60
+def summary_row(name: str, report: CompressionReport) -> str:
+    before, after = report.start, report.compressed
+    cpu_minutes = sum(stage.cpu_seconds for stage in report.stages) / 60
+    start_bytes = before.bytes or 0
     cells = [
         name,
-        f"{before['gaussians']:,} → {after['gaussians']:,}",
-        f"{before['bytes'] / 1e6:.2f} → {after['bytes'] / 1e6:.3f}",
-        f"{after['ratio']:.1f}",
-        f"{after['bytes_per_gaussian']:.1f}",
-        f"{before['test']['psnr']:.3f} → {after['test']['psnr']:.3f}",
-        f"{before['test']['ssim']:.4f} → {after['test']['ssim']:.4f}",
-        str(report["stopping"]["shipped_round"]),
+        f"{before.gaussians:,} → {after.gaussians:,}",
+        f"{start_bytes / 1e6:.2f} → {after.bytes / 1e6:.3f}",
+        f"{start_bytes / after.bytes:.1f}",
+        f"{after.bytes_per_gaussian:.1f}",
+        f"{number(before.test.psnr, 3)} → {number(after.test.psnr, 3)}",
+        f"{number(before.test.ssim, 4)} → {number(after.test.ssim, 4)}",
+        str(report.stopping.shipped_round) if report.stopping else "",
         f"{cpu_minutes:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def curve_rows(report: dict[str, Any]) -> list[str]:
-    rounds, start = report["rounds"], report["start"]
-    zero = rounds[0]
+def curve_rows(report: CompressionReport) -> list[str]:
+    zero = report.rounds[0]
     rows = []
-    for done in rounds:
-        if done["measurement"] is None:
+    for done in report.rounds:
+        if done.measurement is None or zero.measurement is None:
             continue
-        test, zero_test = done["measurement"]["test"], zero["measurement"]["test"]
-        size = done["measurement"]["file_bytes"]
+        test, size = done.measurement.test, done.measurement.file_bytes
+        guard_drop = psnr_of(zero.guard) - psnr_of(done.guard)
         cells = [
-            str(done["number"]),
-            f"{100 * done['gaussians'] / start['gaussians']:.1f} %",
+            str(done.number),
+            f"{100 * done.gaussians / report.start.gaussians:.1f} %",
             f"{size / 1e6:.3f}",
-            f"{start['bytes'] / size:.1f}",
-            f"{done['guard']['psnr']:.3f}",
-            f"{zero['guard']['psnr'] - done['guard']['psnr']:+.3f}",
-            f"{test['psnr']:.3f}",
-            f"{zero_test['psnr'] - test['psnr']:+.3f}",
-            f"{test['ssim']:.4f}",
+            f"{(report.start.bytes or 0) / size:.1f}",
+            f"{psnr_of(done.guard):.3f}",
+            f"{guard_drop:+.3f}",
+            f"{psnr_of(test):.3f}",
+            f"{psnr_of(zero.measurement.test) - psnr_of(test):+.3f}",
+            number(test.ssim, 4),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
 
 
+def number(value: float | None, digits: int) -> str:
+    """The number, or a dash where it was not measured."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
 if __name__ == "__main__":
-    main()
+    run(main)

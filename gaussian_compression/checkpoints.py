@@ -3,7 +3,8 @@
 
 One .npz file a round, arrays and a JSON text, read with pickling off. Round 0 is the unpruned
 model after the first fine-tuning. Every random choice of a round is seeded by its number, so a
-run that was killed goes on to the very bytes that an undisturbed one would have written.
+run that was killed goes on to the very bytes that an undisturbed one would have written, if machine
+and software are the same. Other settings, another start model or other views are refused.
 """
 
 import json
@@ -20,7 +21,10 @@ from gaussian_compression.quantize import Range, ShRanges
 from gaussian_compression.rounds import Round, round_from_json
 from scene.raw_parameters import RawParameters
 from utils.errors import InputError
-from utils.files import atomic_path
+from utils.files import atomic_path, remove_empty
+
+# Of earlier versions, which did not bind the photographs' contents.
+_NO_LONGER_BINDING = {"source_path"}
 
 
 @dataclass(frozen=True)
@@ -34,20 +38,34 @@ class Checkpoint:
 class RoundFolder:
     """The checkpoints of one run, bound to what decides its course (`fingerprint`)."""
 
+    environments: list[dict[str, Any]]
+    """Machine and software, each from its `from_round` on; the last is the present one."""
+    warnings: list[str]
+    """Why the bytes may differ from those of an undisturbed run; see `latest`."""
+
     def __init__(
-        self, folder: Path, fingerprint: dict[str, Any], keep_last: int | None = None
+        self,
+        folder: Path,
+        fingerprint: dict[str, Any],
+        keep_last: int | None = None,
+        environment: dict[str, Any] | None = None,
     ) -> None:
         """`keep_last` rounds stay on disk; None: all."""
         self._folder = folder
         self._fingerprint = json.loads(json.dumps(fingerprint))
+        self._environment = json.loads(json.dumps(environment or {}))
         self._keep_last = keep_last
+        self.environments = [{"from_round": 0, **self._environment}]
+        self.warnings = []
 
     def latest(self) -> int | None:
         """The highest round on disk; InputError if it belongs to a run with other settings."""
-        numbers = self._numbers()
+        numbers = _numbers(self._folder)
         if not numbers:
             return None
-        self._check_fingerprint(self._read_text(numbers[-1])["fingerprint"])
+        text = self._read_text(numbers[-1])
+        self._check_fingerprint(text["fingerprint"])
+        self._go_on_from(numbers[-1], text.get("environments", []))
         return numbers[-1]
 
     def has(self, number: int) -> bool:
@@ -59,15 +77,15 @@ class RoundFolder:
         number = checkpoint.rounds[-1].number
         text = {
             "fingerprint": self._fingerprint,
+            "environments": self.environments,
             "ranges": checkpoint.model.ranges and asdict(checkpoint.model.ranges),
             "rounds": [asdict(done) for done in checkpoint.rounds],
         }
         arrays = {name: tensor.cpu().numpy() for name, tensor in checkpoint.model.raw.named()}
-        self._folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path(number)) as path, path.open("wb") as file:
             np.savez(file, allow_pickle=False, text=np.array(json.dumps(text)), **arrays)
         if self._keep_last is not None:
-            for old in self._numbers():
+            for old in _numbers(self._folder):  # the new one is on disk
                 if old <= number - self._keep_last:
                     self._path(old).unlink()
 
@@ -85,19 +103,8 @@ class RoundFolder:
             TrainableModel(raw, ranges), [round_from_json(done) for done in text["rounds"]]
         )
 
-    def clear(self) -> None:
-        """Remove all rounds and the folder."""
-        for number in self._numbers():
-            self._path(number).unlink()
-        if self._folder.is_dir() and not any(self._folder.iterdir()):
-            self._folder.rmdir()
-
-    def _numbers(self) -> list[int]:
-        names = (path.stem.removeprefix("round_") for path in self._folder.glob("round_*.npz"))
-        return sorted(int(name) for name in names if name.isdigit())
-
     def _path(self, number: int) -> Path:
-        return self._folder / f"round_{number:03d}.npz"
+        return _round_path(self._folder, number)
 
     def _read_text(self, number: int) -> dict[str, Any]:
         try:
@@ -110,12 +117,65 @@ class RoundFolder:
             ) from error
 
     def _check_fingerprint(self, found: dict[str, Any]) -> None:
-        names = sorted(self._fingerprint.keys() | found.keys())
-        differing = [n for n in names if self._fingerprint.get(n) != found.get(n)]
+        unrecorded = sorted(self._fingerprint.keys() - found.keys())
+        if unrecorded:
+            self.warnings.append(
+                f"{self._folder} was written by an earlier version, which did not record "
+                f"{', '.join(unrecorded)}: if any of it has changed, the result is a mixture"
+            )
+        binding = found.keys() - _NO_LONGER_BINDING
+        differing = sorted(n for n in binding if self._fingerprint.get(n) != found[n])
         if differing:
-            there = {name: found.get(name) for name in differing}
+            there = {name: found[name] for name in differing}
             here = {name: self._fingerprint.get(name) for name in differing}
             raise InputError(
                 f"{self._folder} holds rounds of another run, with {there} instead of {here}: "
                 "give the same settings to go on with it, or --restart to discard it"
             )
+
+    def _go_on_from(self, number: int, earlier: list[dict[str, Any]]) -> None:
+        """Takes over the list of environments; a warning where the present one is another."""
+        if not earlier:
+            self.environments = [{"from_round": number + 1, **self._environment}]
+            return
+        before, now = _entries(earlier[-1]), _entries(self._environment)
+        changes = [
+            f"{name} was {before.get(name)}, is {now.get(name)}"
+            for name in sorted(before.keys() | now.keys())
+            if name != "from_round" and before.get(name) != now.get(name)
+        ]
+        self.environments = list(earlier)
+        if changes:
+            self.environments.append({"from_round": number + 1, **self._environment})
+            self.warnings.append(
+                f"the rounds up to {number} were computed in another environment "
+                f"({'; '.join(changes)}): the run goes on, but the bytes of its file may differ "
+                "from those of an undisturbed run"
+            )
+
+
+def _entries(values: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """The entries of nested dictionaries in one, by names such as kernels.fused_ssim.version."""
+    entries: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            entries |= _entries(value, f"{place}{name}.")
+        else:
+            entries[f"{place}{name}"] = value
+    return entries
+
+
+def clear_rounds(folder: Path) -> None:
+    """Removes the rounds in `folder`, and the folder if nothing else is in it."""
+    for number in _numbers(folder):
+        _round_path(folder, number).unlink()
+    remove_empty([folder])
+
+
+def _numbers(folder: Path) -> list[int]:
+    names = (path.stem.removeprefix("round_") for path in folder.glob("round_*.npz"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _round_path(folder: Path, number: int) -> Path:
+    return folder / f"round_{number:03d}.npz"

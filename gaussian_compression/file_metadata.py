@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file says of itself beside the model (docs/format.md, "Metadata"). NumPy only."""
+"""Entries of the metadata that only a compression has (docs/format.md, "Metadata"). NumPy only."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,16 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from splat_formats.splats import Splats
-
-GENERATOR = "Fast-3DGS"
 _DIGITS = 4
-
-
-def describe(start: Splats, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The metadata of a file made from `start` with these settings."""
-    source = {"gaussians": start.count, "sh_degree": start.sh_degree}
-    return {"generator": GENERATOR, "source": source, "settings": settings, **more}
 
 
 def changed_settings(settings: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:

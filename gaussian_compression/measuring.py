@@ -57,9 +57,6 @@ class Measuring:
         self, views: Sequence[Camera], before: RawParameters, after: RawParameters
     ) -> float:
         """See sensitivity.added_error."""
-
-        def draw(raw: RawParameters, view: Camera) -> Tensor:
-            return self.backend.draw(view, raw, self.background, self.sh_degree)
-
+        draw = partial(self.backend.draw, background=self.background, sh_degree=self.sh_degree)
         with self.progress.stage("rounding", len(views)) as advance:
             return added_error(before, after, views, draw, lambda: advance(None))

@@ -6,27 +6,32 @@ MODEL/compressed/report.json                       how it came about
 MODEL/compressed/rounds/                           checkpoints while the work goes on
 MODEL/point_cloud/iteration_K/point_cloud.ply      the decoded model, for every other tool
 MODEL/point_cloud/iteration_K/decoded_from.json    marks it as no start for another compression
+
+Nothing is replaced or removed that no compression wrote. K is the highest number in the folder,
+because other tools take the highest. No torch.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from gaussian_compression.pipeline import CompressionJob, CompressionResult
-from splat_codec.attribute_sizes import bytes_by_attribute
-from splat_codec.grid_splats import GridSplats
-from splat_codec.model_file import SECTION_NAMES, bytes_per_section
-from splat_formats.ply import read_ply, write_ply
+from gaussian_compression.decoded_mark import (
+    PLY_NAME,
+    file_sha256,
+    is_decoded,
+    is_own,
+    read_mark,
+    write_mark,
+)
+from gaussian_compression.report import CompressionReport, read_report, report_path, write_report
+from splat_formats.files import log_notices, read_with_notices, write_splats
+from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
-from utils.files import atomic_path, write_text
+from utils.files import atomic_folder, atomic_path, remove_folder, remove_leftovers
 
-MARK = "decoded_from.json"
 MEGABYTE = 1_000_000
+FILE_NAME = "compressed/model.f3dgs"
 
 
 @dataclass(frozen=True)
@@ -36,38 +41,56 @@ class StartModel:
     path: Path
     iteration: int
     """0 for a bare PLY."""
-    splats: Splats
+    scene: SplatScene
     ply_bytes: int
+
+    @property
+    def splats(self) -> Splats:
+        """The Gaussians."""
+        return self.scene.splats
+
+    @property
+    def metadata(self) -> SplatMetadata:
+        """What the file holds beside them."""
+        return self.scene.metadata
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a compression writes."""
+
+    data: bytes
+    """The compressed file."""
+    decoded: SplatScene
+    report: CompressionReport
 
 
 def start_from_ply(path: Path, iteration: int = 0) -> StartModel:
     """The model in one PLY file."""
     if not path.is_file():
         raise InputError(f"no PLY at {path}")
-    return StartModel(path, iteration, read_ply(path), path.stat().st_size)
+    return StartModel(path, iteration, read_with_notices(path), path.stat().st_size)
 
 
 def start_from_folder(model_path: Path) -> StartModel:
     """The highest iteration of a model folder that is not itself a decoded, compressed model."""
-    folder = model_path / "point_cloud"
-    iterations = {
-        int(number): entry
-        for entry in (folder.iterdir() if folder.is_dir() else ())
-        if (number := entry.name.removeprefix("iteration_")).isdecimal()
-        and not (entry / MARK).exists()
-    }
-    if not iterations:
+    trained = [
+        number
+        for number, folder in iterations(model_path).items()
+        if (folder / PLY_NAME).exists() and not is_decoded(folder)
+    ]
+    if not trained:
         raise InputError(
-            f"no trained model in {folder}: expected iteration_<N>/point_cloud.ply; train one "
-            "with train.py, or give --pretrained_dir or --start_ply"
+            f"no trained model in {model_path / 'point_cloud'}: expected "
+            "iteration_<N>/point_cloud.ply; train one with train.py, or give --pretrained_dir or "
+            "--start_ply"
         )
-    highest = max(iterations)
-    return start_from_ply(iterations[highest] / "point_cloud.ply", highest)
+    return start_from_ply(iteration_folder(model_path, max(trained)) / PLY_NAME, max(trained))
 
 
 def file_path(model_path: Path) -> Path:
     """The compressed file of a model folder."""
-    return model_path / "compressed" / "model.f3dgs"
+    return model_path / FILE_NAME
 
 
 def rounds_folder(model_path: Path) -> Path:
@@ -75,73 +98,85 @@ def rounds_folder(model_path: Path) -> Path:
     return model_path / "compressed" / "rounds"
 
 
-def write_outputs(
-    model_path: Path, start: StartModel, job: CompressionJob, result: CompressionResult
-) -> tuple[int, dict[str, Any]]:
-    """Writes file, decoded PLY, mark and report; the decoded model's iteration and the report."""
-    iteration = start.iteration + max(1, result.iterations)
-    with atomic_path(file_path(model_path)) as path:
-        path.write_bytes(result.data)
-    decoded_folder = model_path / "point_cloud" / f"iteration_{iteration}"
-    mark = {"file": "compressed/model.f3dgs", "start_iteration": start.iteration}
-    write_text(decoded_folder / MARK, json.dumps(mark, indent=1))
-    write_ply(decoded_folder / "point_cloud.ply", result.decoded)
-    report = build_report(start, iteration, job, result)
-    write_text(model_path / "compressed" / "report.json", json.dumps(report, indent=1))
-    return iteration, report
+def iteration_folder(model_path: Path, iteration: int) -> Path:
+    """Where a model folder holds the PLY of `iteration`."""
+    return model_path / "point_cloud" / f"iteration_{iteration}"
 
 
-def build_report(
-    start: StartModel, iteration: int, job: CompressionJob, result: CompressionResult
-) -> dict[str, Any]:
-    """Everything worth knowing about a compression, as JSON values. Sizes in bytes, times in s."""
+def iterations(model_path: Path) -> dict[int, Path]:
+    """The entries iteration_<N> of a model folder, by N."""
+    folder = model_path / "point_cloud"
+    entries = folder.iterdir() if folder.is_dir() else ()
+    numbered = ((entry.name.removeprefix("iteration_"), entry) for entry in entries)
     return {
-        "start": {
-            "ply": str(start.path),
-            "iteration": start.iteration,
-            "gaussians": start.splats.count,
-            "dropped_non_finite": result.dropped_non_finite,
-            "bytes": start.ply_bytes,
-            "guard": asdict(result.start_guard),
-            "test": asdict(result.start_test),
-        },
-        "compressed": {
-            "iteration": iteration,
-            "gaussians": result.decoded.count,
-            "sh_degree": result.decoded.sh_degree,
-            "bytes": len(result.data),
-            "ratio": round(start.ply_bytes / len(result.data), 2),
-            "bytes_per_gaussian": round(len(result.data) / result.decoded.count, 2),
-            "bytes_per_attribute": _attribute_bytes(result),
-            "guard": asdict(result.final_guard),
-            "test": asdict(result.final_test),
-        },
-        "stopping": {"shipped_round": result.shipped_round, "reason": result.stop_reason},
-        "guard": {
-            "views_from": job.settings.trajectory.guard,
-            "image_names": result.guard_views,
-            "warning": TEST_GUARD_WARNING if job.settings.trajectory.guard == "test" else None,
-        },
-        "rounds": [asdict(done) for done in result.rounds],
-        "stages": [asdict(stage) for stage in result.stage_times],
-        "settings": job.settings.to_json(),
-        "seed": job.settings.trajectory.seed,
-        "identity": job.identity,
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        int(number): entry
+        for number, entry in numbered
+        if number.isdecimal() and entry.name == f"iteration_{int(number)}"
     }
 
 
-def _attribute_bytes(result: CompressionResult) -> dict[str, int]:
-    """The file's bytes by attribute, and `other`: they add up to it."""
-    if isinstance(result.stored, GridSplats):
-        sizes = {name: round(size) for name, size in bytes_by_attribute(result.stored).items()}
-    else:
-        sections = bytes_per_section(result.data)
-        sizes = {name: sections[section] for name, section in SECTION_NAMES.items()}
-    return {**sizes, "other": len(result.data) - sum(sizes.values())}
+def free_iteration(model_path: Path, wanted: int) -> int:
+    """`wanted`, or the next number above all iterations that no compression wrote."""
+    kept = [n for n, folder in iterations(model_path).items() if not is_own(folder)]
+    return max([wanted, *(number + 1 for number in kept)])
 
 
-TEST_GUARD_WARNING = (
-    "the stopping rule looked at the test views, as the published method does: their figures are "
-    "no measure of quality on unseen views"
-)
+def prepare_outputs(model_path: Path, start_path: Path) -> None:
+    """Removes what a killed run left of its temporary files.
+
+    Raises InputError where the outputs would replace what no compression wrote.
+    """
+    for folder in ("compressed", "compressed/rounds", "point_cloud"):
+        remove_leftovers(model_path / folder)
+    file, report = file_path(model_path), report_path(model_path)
+    for path in (file, report):
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no ordinary file: move it away to compress in this folder")
+    for path in (file, report):
+        if path.exists() and path.samefile(start_path):
+            raise InputError(f"{path} would be replaced, and is the model to start from")
+    known = read_report(report).compressed.bytes if report.exists() else None
+    if not file.exists() or file.stat().st_size == known:
+        return
+    marks = [read_mark(folder) for folder in iterations(model_path).values()]
+    if file_sha256(file) not in {mark.file_sha256 for mark in marks if mark is not None}:
+        raise InputError(
+            f"{file} would be replaced, but no compression in this folder wrote it: move it away, "
+            "or give another folder with -m"
+        )
+
+
+def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None:
+    """Writes decoded PLY, mark, file and report, and removes what earlier runs decoded.
+
+    All are complete on disk before the first appears under its name. Killed in between, the same
+    command starts from the same model and writes them again.
+    """
+    number = outputs.report.compressed.iteration
+    decoded, file = iteration_folder(model_path, number), file_path(model_path)
+    earlier = [n for n, folder in iterations(model_path).items() if is_own(folder)]
+    with ExitStack() as complete:  # ends in the reverse order: first the PLY, last the report
+        report_at = complete.enter_context(atomic_path(report_path(model_path)))
+        write_report(report_at, outputs.report)
+        file_at = complete.enter_context(atomic_path(file))
+        file_at.write_bytes(outputs.data)
+        decoded_at = complete.enter_context(atomic_folder(decoded))
+        notices = write_splats(decoded_at / PLY_NAME, outputs.decoded)
+        write_mark(decoded_at, FILE_NAME, start.iteration, outputs.data)
+    log_notices(decoded / PLY_NAME, notices)
+    for old in earlier:
+        _remove_renders(model_path, old)
+        if old != number:
+            remove_folder(iteration_folder(model_path, old))
+
+
+def _remove_renders(model_path: Path, iteration: int) -> None:
+    """Removes what render.py drew of a decoded model: metrics.py would score it as the new one."""
+    for split in ("train", "test"):
+        folder = model_path / split / f"ours_{iteration}"
+        for images in (folder / "renders", folder / "gt"):
+            for image in images.glob("[0-9]*.png"):
+                image.unlink()
+        for place in (folder / "renders", folder / "gt", folder):
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()

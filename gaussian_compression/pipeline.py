@@ -6,7 +6,6 @@ measure the guard} -> the model the stopping rule picks -> final fine-tuning on 
 rule (shipping.py) -> integers -> bytes.
 """
 
-import hashlib
 import logging
 import random
 import time
@@ -17,15 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
+from gaussian_compression.fingerprint import environment, splats_digest, views_digest
 from gaussian_compression.measuring import Measuring
 from gaussian_compression.progress import Progress
 from gaussian_compression.prune import rows_to_keep
-from gaussian_compression.rounds import Measurement, Quality, Round, psnr_of
+from gaussian_compression.rounds import Measurement, Quality, Round, StageTime, psnr_of
 from gaussian_compression.scores import accumulate_scores, score_named
 from gaussian_compression.settings import CompressionSettings, check_settings
 from gaussian_compression.shipping import (
@@ -50,6 +49,7 @@ from splat_codec.model_file import ModelFile, decode, encode
 from splat_codec.symbols import QuantizedSplats
 from splat_formats.decoded import to_splats
 from splat_formats.outliers import Adjustments, with_limited_colours
+from splat_formats.repairs import showable
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
@@ -72,18 +72,10 @@ class CompressionJob:
     settings: CompressionSettings
     rounds_folder: Path
     identity: dict[str, Any]
-    """What else decides the outcome (source, resolution, ...): checkpoints are bound to it."""
+    """What else decides the outcome (resolution, ...): checkpoints are bound to it, and to the
+    photographs themselves instead of their folder."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Stored in the file."""
-
-
-@dataclass(frozen=True)
-class StageTime:
-    """What one stage took."""
-
-    stage: str
-    wall_seconds: float
-    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -106,6 +98,8 @@ class CompressionResult:
     final_test: Quality
     dropped_non_finite: int
     stage_times: list[StageTime]
+    environments: list[dict[str, Any]]
+    """Machine and software, each from its `from_round` on."""
     promise: Promise
     warnings: tuple[str, ...]
     """What the user must know, in sentences that have also been logged."""
@@ -123,9 +117,12 @@ class _Run:
     def __init__(self, job: CompressionJob, progress: Progress) -> None:
         self._job, self._progress, self._settings = job, progress, job.settings
         self._trajectory = job.settings.trajectory
-        self._start = job.start.finite()
+        shown = showable(job.start)
+        for notice in shown.notices:
+            logger.warning("start model: %s", notice)
+        self._start, self._dropped = shown.splats, shown.dropped
         if not self._start.count:
-            raise InputError("the model holds no Gaussians (with finite parameters) to compress")
+            raise InputError("the model holds no Gaussians that could be shown")
         if self._settings.grids is None:  # version 1 has no place for exact values
             self._start, limited = with_limited_colours(self._start)
             Adjustments(colours_limited=limited).log()
@@ -144,7 +141,9 @@ class _Run:
         self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
         # The round that ships may lie as far back as the rule's patience reaches.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
-        self._folder = RoundFolder(job.rounds_folder, self._fingerprint(), keep)
+        self._folder = RoundFolder(
+            job.rounds_folder, self._fingerprint(), keep, environment(self._device)
+        )
         self._times: list[StageTime] = []
         self._warnings: list[str] = []
 
@@ -181,8 +180,9 @@ class _Run:
             start_test=start_test,
             final_guard=final_guard,
             final_test=final_test,
-            dropped_non_finite=self._job.start.count - self._start.count,
+            dropped_non_finite=self._dropped,
             stage_times=self._times,
+            environments=self._folder.environments,
             promise=promise,
             warnings=tuple(self._warnings),
         )
@@ -221,6 +221,7 @@ class _Run:
         if number is None:
             return None
         self._progress.note(f"going on after round {number} in {self._job.rounds_folder}")
+        self._warn(self._folder.warnings)
         return self._folder.load(number, self._device)
 
     def _round_zero(self, start: RawParameters) -> Checkpoint:
@@ -356,12 +357,12 @@ class _Run:
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = self._settings.to_json()["trajectory"]
-        names = [view.image_name for view in self._views.training]
         return {
-            **self._job.identity,
+            **{name: value for name, value in self._job.identity.items() if name != "source_path"},
             **settings,
-            "start_model": _digest(self._start),
-            "training_views": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
+            "start_model": splats_digest(self._start),
+            "training_views": views_digest(self._views.training),
+            "guard_views": views_digest(self._views.guard),
             "background": self._job.background.tolist(),
             "antialiasing": self._job.render_options.antialiasing,
         }
@@ -384,13 +385,6 @@ class _Clock:
 
     def cpu_seconds(self) -> float:
         return round(time.process_time() - self._cpu, 2)
-
-
-def _digest(splats: Splats) -> str:
-    digest = hashlib.sha256()
-    for name in RawParameters._fields:
-        digest.update(np.ascontiguousarray(getattr(splats, name)).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _round_line(rounds: list[Round], start_count: int) -> str:

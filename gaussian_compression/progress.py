@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a run tells how far it is."""
+"""The interface through which a run reports its progress."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -42,10 +42,20 @@ class Round:
     measurement: Measurement | None = None
 
 
+@dataclass(frozen=True)
+class StageTime:
+    """What one stage took."""
+
+    stage: str
+    wall_seconds: float
+    cpu_seconds: float
+
+
 def round_from_json(fields: dict[str, Any]) -> Round:
-    """The round whose `asdict` is `fields`, which loses its measurement."""
-    measured = fields.pop("measurement")
+    """The round whose `asdict` is `fields`."""
+    measured = fields["measurement"]
+    others = {name: value for name, value in fields.items() if name != "measurement"}
     return Round(
-        **{**fields, "guard": Quality(**fields["guard"])},
+        **{**others, "guard": Quality(**fields["guard"])},
         measurement=measured and Measurement(Quality(**measured["test"]), measured["file_bytes"]),
     )

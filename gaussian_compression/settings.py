@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a compression run is asked to do. The defaults are the published method's numbers."""
+"""The settings of a compression run. The defaults are the published method's numbers."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from arguments.ranges import Allowed, OneOf, Range, fault_of
 from utils.errors import InputError
+
+_COUNT = Range(least=0, whole=True)
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class FinetuneSettings:
 
 @dataclass(frozen=True)
 class QuantizationSettings:
-    """How the attributes are stored."""
+    """How a file of version 1 stores the attributes."""
 
     sh_bits: int = 8
     range_momentum: float = 0.01
@@ -120,29 +123,28 @@ class CompressionSettings:
 def check_settings(settings: CompressionSettings) -> None:
     """Raise InputError for a value that makes no sense, by the name of its flag."""
     trajectory, stopping = settings.trajectory, settings.stopping
-    if trajectory.quantization is None and settings.grids is None:
-        raise InputError("a file of version 1 needs the settings of its quantisation")
-    bits = 32 if trajectory.quantization is None else trajectory.quantization.position_bits
-    checks = {
-        "--prune_fraction": (trajectory.prune_fraction, 0 < trajectory.prune_fraction < 1),
-        "--warmup_iterations": (trajectory.warmup_iterations, trajectory.warmup_iterations >= 0),
-        "--finetune_iterations": (
-            trajectory.finetune_iterations,
-            trajectory.finetune_iterations >= 0,
-        ),
-        "--final_iterations": (settings.final_iterations, settings.final_iterations >= 0),
-        "--max_rounds": (stopping.max_rounds, stopping.max_rounds >= 0),
-        "--patience": (stopping.patience, stopping.patience >= 1),
-        "--max_psnr_drop": (stopping.max_psnr_drop, stopping.max_psnr_drop >= 0),
-        "--position_bits": (bits, bits == 32 or 8 <= bits <= 24),
-        "--guard": (trajectory.guard, trajectory.guard in ("train", "test")),
-        "--measure_test_every": (settings.measure_test_every, settings.measure_test_every >= 0),
-    }
+    checks: list[tuple[str, Any, Allowed]] = [
+        ("prune_fraction", trajectory.prune_fraction, Range(above=0, below=1)),
+        ("warmup_iterations", trajectory.warmup_iterations, _COUNT),
+        ("finetune_iterations", trajectory.finetune_iterations, _COUNT),
+        ("final_iterations", settings.final_iterations, _COUNT),
+        ("max_rounds", stopping.max_rounds, _COUNT),
+        ("patience", stopping.patience, Range(least=1, whole=True)),
+        ("max_psnr_drop", stopping.max_psnr_drop, Range(least=0)),
+        ("sh_sparsity", trajectory.finetune.sh_sparsity, Range(least=0)),
+        ("guard", trajectory.guard, OneOf(("train", "test"))),
+        ("measure_test_every", settings.measure_test_every, _COUNT),
+    ]
     if grids := settings.grids:
-        bits_given = grids.position_bits
-        checks["--position_bits"] = (bits_given, bits_given is None or 12 <= bits_given <= 20)
-        checks["--noise"] = (grids.noise, grids.noise > 0)
-        checks["--sparsity"] = (grids.sparsity, grids.sparsity >= 0)
-    for flag, (value, fits) in checks.items():
-        if not fits:
-            raise InputError(f"{flag} {value}: out of range, see compress.py --help")
+        checks.append(("noise", grids.noise, Range(above=0)))
+        checks.append(("sparsity", grids.sparsity, Range(least=0)))
+        if grids.position_bits is not None:
+            checks.append(("position_bits", grids.position_bits, Range(12, 20, whole=True)))
+    elif trajectory.quantization is None:
+        raise InputError("a file of version 1 needs the settings of its quantisation")
+    else:
+        bits = trajectory.quantization.position_bits
+        checks.append(("position_bits", bits, Range(8, 24, others=(32,), whole=True)))
+    for flag, value, allowed in checks:
+        if fault := fault_of(flag, value, allowed):
+            raise InputError(fault)

@@ -1,166 +1,196 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compress a PLY in seconds, without photographs: quantise and encode, nothing else. No torch.
+"""Compress a model in seconds, without photographs: quantise and encode, nothing else. No torch.
 
-`python compress.py --training_free --start_ply scene.ply -m OUT [--quality high] [--sh_degree 2]`
+`python compress.py --training_free -m MODEL [--start_ply scene.ply] [--quality high]`
 """
 
-import json
-import math
+import os
 import time
-from argparse import ArgumentParser
-from dataclasses import asdict, dataclass, fields, replace
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gaussian_compression.file_metadata import describe
-from splat_codec.blocks import for_blocks
-from splat_codec.grid_splats import GridSplats
+from arguments import CFG_ARGS_NAME, ModelOptions
+from gaussian_compression.cfg_record import options_of, record_options
+from gaussian_compression.model_folder import (
+    MEGABYTE,
+    Outputs,
+    StartModel,
+    file_path,
+    free_iteration,
+    iteration_folder,
+    prepare_outputs,
+    start_from_folder,
+    start_from_ply,
+    write_outputs,
+)
+from gaussian_compression.report import CompressionReport, FileFigures, StartFigures
+from gaussian_compression.rounds import StageTime
+from gaussian_compression.visible_errors import lines, visible_errors
 from splat_codec.model_file import ModelFile, bytes_per_section, encode
-from splat_formats.axes import with_ordered_axes
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
-from splat_formats.outliers import without_invisible
-from splat_formats.ply import read_ply, write_ply
+from splat_formats.file_description import describe, from_entries, to_entries
+from splat_formats.files import log_notices
+from splat_formats.outliers import Adjustments, without_invisible
+from splat_formats.repairs import showable
+from splat_formats.scene import SplatScene
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
+from utils.cli import show_messages
 from utils.errors import InputError
-from utils.files import atomic_path, write_text
+from utils.folder_lock import locked
 
-ITERATION = 1  # of the decoded model in the output folder
+WANTED_ITERATION = 1  # of the decoded model, in a folder without others
 
 
 @dataclass(frozen=True)
-class TrainingFreeResult:
-    """The file's bytes, the model they decode to, and what is worth knowing about it."""
+class FreeSettings:
+    """How a model is quantised without training."""
 
-    data: bytes
-    decoded: Splats
-    report: dict[str, Any]
+    quality: str = "high"
+    sh_degree: int | None = None
+    """None: the model's own."""
+    position_bits: int | None = None
+    """Of the finest position grid, an axis; None: what the finest Gaussians need."""
 
 
 def main() -> None:
-    """Reads the command line and the PLY, writes file, decoded PLY and report."""
+    """Reads the command line and the model, writes file, decoded PLY and report."""
+    show_messages()
     args = build_parser().parse_args()
-    if not args.start_ply.is_file():
-        raise InputError(f"no PLY at {args.start_ply}")
-    began = time.monotonic()
-    splats = read_ply(args.start_ply)
-    result = compress_without_training(splats, args.quality, args.sh_degree, args.position_bits)
-    folder = args.model_path / "compressed"
-    with atomic_path(folder / "model.f3dgs") as path:
-        path.write_bytes(result.data)
-    write_text(folder / "report.json", json.dumps(result.report, indent=1))
-    decoded = args.model_path / "point_cloud" / f"iteration_{ITERATION}"
-    write_text(decoded / "decoded_from.json", json.dumps({"file": "compressed/model.f3dgs"}))
-    write_ply(decoded / "point_cloud.ply", result.decoded)
-    ply_bytes = args.start_ply.stat().st_size
-    print(f"{folder / 'model.f3dgs'}: {len(result.data) / 1e6:.3g} MB, "
-          f"{ply_bytes / len(result.data):.1f} times smaller, "
-          f"{time.monotonic() - began:.1f} s")  # fmt: skip
-    for name, error in result.report["errors"].items():
-        print(f"  {name}: root mean square {error['rms']:.3g}, greatest {error['max']:.3g}")
+    model_path = args.model_path
+    settings = FreeSettings(args.quality, args.sh_degree, args.position_bits)
+    with locked(model_path):
+        ply = args.start_ply
+        start = start_from_folder(model_path) if ply is None else start_from_ply(ply)
+        prepare_outputs(model_path, start.path)
+        options = _options(args, start)
+        start = with_render_mode(start, options.antialiasing)
+        iteration = free_iteration(model_path, start.iteration + WANTED_ITERATION)
+        outputs = compress_without_training(start, iteration, settings)
+        write_outputs(model_path, start, outputs)
+        record_options(model_path, options)
+    print_result(model_path, outputs.report)
 
 
 def build_parser() -> ArgumentParser:
     """The command line."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--training_free", action="store_true", help="this mode")
-    parser.add_argument("--start_ply", type=Path, required=True, help="the model to compress")
-    parser.add_argument("-m", "--model_path", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--quality", choices=sorted(QUALITIES), default="high")
-    parser.add_argument("--position_bits", type=int, choices=range(12, 21), help="of the finest "
-        "position grid, an axis (default: what the finest Gaussians need)")  # fmt: skip
-    parser.add_argument("--sh_degree", type=int, choices=range(MAX_SH_DEGREE + 1),
-                        help="drop the higher spherical harmonics")  # fmt: skip
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
+    add = parser.add_argument
+    add("--training_free", action="store_true", help="this mode")
+    add("-m", "--model_path", type=Path, required=True, help="folder to write to")
+    add("--start_ply", type=Path, help="the model to compress (default: the highest trained "
+        "iteration in the folder to write to)")  # fmt: skip
+    add("-s", "--source_path", default="", help="the data set, only to record it for render.py")
+    add("--quality", choices=sorted(QUALITIES), default="high")
+    add("--position_bits", type=int, choices=range(12, 21), help="of the finest position grid, an "
+        "axis (default: what the finest Gaussians need)")  # fmt: skip
+    add("--sh_degree", type=int, choices=range(MAX_SH_DEGREE + 1),
+        help="drop the higher spherical harmonics")  # fmt: skip
+    add("--antialiasing", action="store_true", help="the model was trained with --antialiasing: "
+        "record it (where its PLY or cfg_args does not)")  # fmt: skip
     return parser
 
 
-def compress_without_training(
-    splats: Splats,
-    quality: str = "high",
-    sh_degree: int | None = None,
-    position_bits: int | None = None,
-) -> TrainingFreeResult:
-    """The compressed model. InputError if no Gaussian is left that has finite parameters."""
-    began = time.monotonic()
-    finite = _cut_to_degree(splats, sh_degree).finite()
-    if not finite.count:
-        raise InputError("the model holds no Gaussians (with finite parameters) to compress")
-    kept, adjustments = without_invisible(finite)
-    if not kept.count:
-        raise InputError(f"no image shows any of the {finite.count:,} Gaussians: their alpha is "
-                         "below 1/255 everywhere")  # fmt: skip
-    quantized = quantize_splats(kept, replace(QUALITIES[quality], position_bits=position_bits))
-    exact = len(np.unique(quantized.splats.exact.rows))
-    adjustments = replace(adjustments, stored_exactly=exact)
-    adjustments.log()
-    settings = {"quality": quality, "training_free": True}
-    if position_bits is not None:
-        settings["position_bits"] = position_bits
-    metadata = describe(splats, settings)
-    data = encode(ModelFile(quantized.splats, metadata))
+def compress_without_training(start: StartModel, iteration: int, settings: FreeSettings) -> Outputs:
+    """The compressed model, which decodes to `iteration`. InputError if no Gaussian is left."""
+    wall, cpu = time.monotonic(), time.process_time()
+    kept, notices = _visible(start)
+    precision = replace(QUALITIES[settings.quality], position_bits=settings.position_bits)
+    quantized = quantize_splats(_cut_to_degree(kept, settings.sh_degree), precision)
+    exact = Adjustments(stored_exactly=len(np.unique(quantized.splats.exact.rows)))
+    notices = (*notices, *filter(None, [str(exact)]))
+    log_notices(start.path, notices)
+    given = {name: value for name, value in vars(settings).items() if value is not None}
+    description = describe(
+        start.splats, {**given, "training_free": True}, **to_entries(start.metadata)
+    )
+    data = encode(ModelFile(quantized.splats, description))
     decoded = to_splats(quantized.splats)
-    report = {
-        "gaussians": kept.count,
-        "dropped_non_finite": splats.count - finite.count,
-        "adjustments": asdict(adjustments),
-        "sh_degree": kept.sh_degree,
-        "quality": quality,
-        "bytes": len(data),
-        "bytes_per_gaussian": round(len(data) / kept.count, 3),
-        "bytes_per_section": bytes_per_section(data),
-        "layers": _layer_report(quantized.splats),
-        "errors": attribute_errors(kept, decoded, quantized.order),
-        "seconds": round(time.monotonic() - began, 2),
-    }
-    return TrainingFreeResult(data, decoded, report)
+    took = StageTime(
+        "quantise, encode and decode",
+        round(time.monotonic() - wall, 2),
+        round(time.process_time() - cpu, 2),
+    )
+    report = CompressionReport(
+        start=StartFigures(
+            ply=str(start.path),
+            iteration=start.iteration,
+            gaussians=start.splats.count,
+            dropped=start.splats.count - kept.count,
+            bytes=start.ply_bytes,
+        ),
+        compressed=_file_figures(data, decoded, start, iteration),
+        settings={**given, "training_free": True},
+        environments=({"from_round": 0, "numpy": np.__version__},),
+        stages=(took,),
+        # Against the model as given: with all bands of the spherical harmonics.
+        errors=visible_errors(kept, decoded, quantized.order),
+        layer_ends=tuple(quantized.splats.layer_ends),
+        notices=(*start.metadata.notices, *notices),
+    )
+    return Outputs(data, SplatScene(decoded, from_entries(description)), report)
 
 
-def attribute_errors(
-    splats: Splats, decoded: Splats, order: npt.NDArray[np.intp]
-) -> dict[str, dict[str, float]]:
-    """Root mean square and greatest difference of every attribute, as decoded, by its name.
+def _visible(start: StartModel) -> tuple[Splats, tuple[str, ...]]:
+    """The Gaussians that an image can show; a sentence for everything that was done to the others.
 
-    Row i of `decoded` was row order[i] of `splats`. In the attributes' own units; rotations in
-    radians, between the same ellipsoids' axes.
+    InputError if there are none.
     """
-    blocks: list[dict[str, tuple[float, float]]] = []
-
-    def measure(block: slice) -> None:
-        before = with_ordered_axes(splats.rows(order[block]))
-        blocks.append(_differences(before, decoded.rows(block)))
-
-    for_blocks(decoded.count, measure)
-    errors = {}
-    for name, size in _sizes(decoded).items():
-        squares = math.fsum(block[name][0] for block in blocks)
-        errors[name] = {"rms": math.sqrt(squares / max(1, size)),
-                        "max": max((block[name][1] for block in blocks), default=0.0)}  # fmt: skip
-    return errors
+    finite = showable(start.splats)
+    kept, adjustments = without_invisible(finite.splats)
+    if not kept.count:
+        raise InputError(
+            f"{start.path} holds no Gaussians that an image could show, of {start.splats.count:,}"
+        )
+    return kept, (*finite.notices, *filter(None, [str(adjustments)]))
 
 
-def _differences(a: Splats, b: Splats) -> dict[str, tuple[float, float]]:
-    """Sum of squares and maximum of the difference in each attribute."""
-    names = ("xyz", "opacity", "scaling", "features_dc", "features_rest")
-    sizes = {name: np.abs(getattr(a, name) - getattr(b, name)) for name in names}
-    cosine = np.abs((a.rotation * b.rotation).sum(axis=1))
-    sizes["rotation"] = 2 * np.arccos(np.minimum(cosine, 1))
-    return {
-        name: (float(np.square(size, dtype=np.float64).sum()), float(size.max(initial=0)))
-        for name, size in sizes.items()
-    }
+def _file_figures(data: bytes, decoded: Splats, start: StartModel, iteration: int) -> FileFigures:
+    return FileFigures(
+        iteration=iteration,
+        gaussians=decoded.count,
+        sh_degree=decoded.sh_degree,
+        bytes=len(data),
+        ratio=round(start.ply_bytes / len(data), 2),
+        bytes_per_gaussian=round(len(data) / decoded.count, 3),
+        bytes_per_attribute={},
+        bytes_per_section=bytes_per_section(data),
+    )
 
 
-def _sizes(splats: Splats) -> dict[str, int]:
-    """Numbers of each attribute; a rotation counts as one."""
-    sizes = {field.name: getattr(splats, field.name).size for field in fields(splats)}
-    return {**sizes, "rotation": splats.count}
+def with_render_mode(start: StartModel, antialiasing: bool) -> StartModel:
+    """The start model, of which it is recorded how it is meant to be rendered."""
+    metadata = replace(start.metadata, antialiasing=antialiasing)
+    return replace(start, scene=replace(start.scene, metadata=metadata))
 
 
-def _layer_report(splats: GridSplats) -> list[int]:
-    return list(splats.layer_ends)
+def _options(args: Namespace, start: StartModel) -> ModelOptions:
+    """What cfg_args records: of the model folder, or else of the folder that holds the PLY."""
+    folder, clouds = args.model_path, start.path.absolute().parent.parent
+    if not (folder / CFG_ARGS_NAME).exists() and clouds.name == "point_cloud":
+        folder = clouds.parent
+    recorded = options_of(folder)
+    modes = (args.antialiasing, recorded.antialiasing, start.metadata.antialiasing)
+    given = args.source_path and os.path.abspath(args.source_path)  # noqa: PTH100, keeps symlinks
+    return replace(
+        recorded,
+        source_path=given or recorded.source_path,
+        sh_degree=start.splats.sh_degree if args.sh_degree is None else args.sh_degree,
+        antialiasing=any(modes),
+    )
+
+
+def print_result(model_path: Path, report: CompressionReport) -> None:
+    """What came out, in a few lines."""
+    compressed, seconds = report.compressed, report.stages[0].wall_seconds
+    print(f"{file_path(model_path)}: {compressed.bytes / MEGABYTE:.3g} MB, "
+          f"{compressed.ratio:.1f} times smaller, {seconds:.1f} s")  # fmt: skip
+    print(f"Gaussians: {report.start.gaussians:,} -> {compressed.gaussians:,}")
+    print("\n".join(lines(report.errors)))
+    print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")
 
 
 def _cut_to_degree(splats: Splats, sh_degree: int | None) -> Splats:

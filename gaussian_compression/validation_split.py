@@ -23,7 +23,7 @@ View = TypeVar("View", bound=_Named)
 
 @dataclass(frozen=True)
 class ViewSplit(Generic[View]):
-    """Which views teach and which watch."""
+    """The views that are trained on, and those held out to measure the quality of each round."""
 
     training: list[View]
     guard: list[View]
@@ -37,10 +37,10 @@ def split_off_guard(training_views: Sequence[View]) -> ViewSplit[View]:
     ordered = sorted(training_views, key=lambda view: view.image_name)
     if len(ordered) < 2:
         raise InputError(
-            f"compression needs at least 2 training views, one of them to watch over quality; "
-            f"this scene has {len(ordered)}"
+            f"compression needs at least 2 training views, one of them to measure the quality of "
+            f"rounds; this scene has {len(ordered)}"
         )
     first = min(GUARD_EVERY // 2, len(ordered) - 1)
     guard = ordered[first::GUARD_EVERY]
-    watching = {view.image_name for view in guard}
-    return ViewSplit([v for v in ordered if v.image_name not in watching], guard)
+    held_out = {view.image_name for view in guard}
+    return ViewSplit([v for v in ordered if v.image_name not in held_out], guard)

@@ -21,7 +21,7 @@ from scene.raw_parameters import RawParameters
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """How views are drawn, whatever draws them: the pipeline options that rendering reads."""
+    """How views are drawn, by any backend: the pipeline options that rendering reads."""
 
     antialiasing: bool = False
     convert_SHs_python: bool = False

@@ -7,28 +7,36 @@ import json
 import logging
 import random
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from arguments import ModelOptions
 from scene.camera_info import SceneInfo
 from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos, check_photos
 from scene.cameras import Camera
 from scene.dataset_readers import readSceneInfo
+from scene.extent import scene_extent
 from scene.gaussian_model import GaussianModel
 from scene.initial_points import write_input_ply
+from scene.origin import relative_to
 from utils.errors import InputError
 from utils.files import write_text
 from utils.system_utils import searchForMaxIteration
 
-__all__ = ["GaussianModel", "Scene", "write_model_folder"]
+__all__ = ["GaussianModel", "Scene", "find_iteration", "model_ply", "write_model_folder"]
 
 logger = logging.getLogger(__name__)
 
 LATEST = -1
+VIEWER_FILES = ("input.ply", "cameras.json")
 
 
 class Scene:
     """The cameras of a dataset with their photos, and the Gaussians.
+
+    Cameras are relative to the Gaussians' origin (`GaussianModel.metadata`), as these are.
 
     Where the Gaussians come from: with `load_iteration` (-1: the highest) from the model folder;
     else, if `gaussians` is empty, from the dataset's point cloud, and then `cameras.json` and
@@ -50,13 +58,23 @@ class Scene:
         self.model_path = args.model_path
         self.gaussians = gaussians
         self.loaded_iter = self._iteration(load_iteration)
+        # All that may be refused comes before the photos, which take long.
+        if self.loaded_iter is not None:
+            gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
         from_cloud = self.loaded_iter is None and gaussians.get_xyz.numel() == 0
-        info = readSceneInfo(args, with_points=from_cloud)
-        check_photos(info.train_cameras if "train" in splits else [])
-        check_photos(info.test_cameras if "test" in splits else [])
-        self.cameras_extent: float = info.nerf_normalization["radius"]
-        if from_cloud:
-            write_model_folder(self.model_path, info)
+        antialiasing = args.antialiasing or gaussians.metadata.antialiasing
+        gaussians.metadata = replace(gaussians.metadata, antialiasing=antialiasing)
+        info = relative_to(readSceneInfo(args, with_points=from_cloud), gaussians.metadata.origin)
+        self.cameras_extent = self._extent(info)
+        for scale in resolution_scales:
+            check_photos(info.train_cameras if "train" in splits else [], args, scale)
+            check_photos(info.test_cameras if "test" in splits else [], args, scale)
+        if info.point_cloud is not None:
+            count = len(info.point_cloud.points)
+            logger.info("Number of points at initialisation :  %d", count)
+            gaussians.create_from_pcd(info.point_cloud, info.train_cameras, self.cameras_extent)
+        in_order = info
+        info = info._replace(train_cameras=[*info.train_cameras], test_cameras=[*info.test_cameras])
         if shuffle:
             random.shuffle(info.train_cameras)
             random.shuffle(info.test_cameras)
@@ -64,12 +82,8 @@ class Scene:
         self.test_cameras: dict[float, list[Camera]] = {}
         for scale in resolution_scales:
             self._load_photos(args, info, scale, splits)
-        if self.loaded_iter is not None:
-            gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
-        elif info.point_cloud is not None:
-            count = len(info.point_cloud.points)
-            logger.info("Number of points at initialisation :  %d", count)
-            gaussians.create_from_pcd(info.point_cloud, info.train_cameras, self.cameras_extent)
+        if from_cloud:
+            write_model_folder(self.model_path, in_order)
 
     def save(self, iteration: int) -> None:
         """Write the Gaussians as point_cloud/iteration_<iteration>/point_cloud.ply."""
@@ -83,22 +97,20 @@ class Scene:
         """The held-out views at one of the `resolution_scales`."""
         return self.test_cameras[scale]
 
+    def _extent(self, info: SceneInfo) -> float:
+        if info.point_cloud is not None:
+            points = np.asarray(info.point_cloud.points)
+        else:
+            points = self.gaussians.get_xyz.detach().cpu().numpy()
+        return scene_extent(info.nerf_normalization, points)
+
     def _iteration(self, load_iteration: int | None) -> int | None:
         if load_iteration is None:
             return None
-        if load_iteration == LATEST:
-            load_iteration = searchForMaxIteration(Path(self.model_path) / "point_cloud")
-        logger.info("Loading trained model at iteration %d", load_iteration)
-        if not self._ply_path(load_iteration).is_file():
-            raise InputError(
-                f"there is no iteration {load_iteration} in the model: "
-                f"{self._ply_path(load_iteration)} not found"
-            )
-        return load_iteration
+        return find_iteration(self.model_path, load_iteration)
 
     def _ply_path(self, iteration: int) -> Path:
-        folder = Path(self.model_path) / "point_cloud" / f"iteration_{iteration}"
-        return folder / "point_cloud.ply"
+        return model_ply(self.model_path, iteration)
 
     def _load_photos(
         self, args: ModelOptions, info: SceneInfo, scale: float, splits: Collection[str]
@@ -116,10 +128,34 @@ class Scene:
         )
 
 
-def write_model_folder(model_path: str | Path, info: SceneInfo) -> None:
-    """Write what viewers read besides the Gaussians: the initial cloud and the cameras."""
-    folder = Path(model_path)
-    write_input_ply(folder / "input.ply", info)
-    cameras = [*info.test_cameras, *info.train_cameras]
-    entries = [camera_to_JSON(index, camera) for index, camera in enumerate(cameras)]
-    write_text(folder / "cameras.json", json.dumps(entries))
+def find_iteration(model_path: str | Path, iteration: int = LATEST) -> int:
+    """The number of a trained model in the folder; -1 stands for the highest.
+
+    Raises `InputError` where there is none.
+    """
+    if iteration == LATEST:
+        iteration = searchForMaxIteration(Path(model_path) / "point_cloud")
+    logger.info("Loading trained model at iteration %d", iteration)
+    path = model_ply(model_path, iteration)
+    if not path.is_file():
+        raise InputError(f"there is no iteration {iteration} in the model: {path} not found")
+    return iteration
+
+
+def model_ply(model_path: str | Path, iteration: int) -> Path:
+    """Where the Gaussians of an iteration are stored."""
+    return Path(model_path) / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply"
+
+
+def write_model_folder(model_path: str | Path, info: SceneInfo, replace: bool = True) -> None:
+    """Write what viewers read besides the Gaussians: the initial cloud and the cameras.
+
+    Without `replace`, files that are there already stay.
+    """
+    cloud, views = (Path(model_path) / name for name in VIEWER_FILES)
+    if replace or not cloud.exists():
+        write_input_ply(cloud, info)
+    if replace or not views.exists():
+        cameras = [*info.test_cameras, *info.train_cameras]
+        entries = [camera_to_JSON(index, camera) for index, camera in enumerate(cameras)]
+        write_text(views, json.dumps(entries))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.errors import InputError
-from utils.graphics_utils import BasicPointCloud, getWorld2View2
+from utils.graphics_utils import BasicPointCloud
 
 _EXTENT_MARGIN = 1.1
 
@@ -58,9 +58,7 @@ def getNerfppNorm(cam_info: Sequence[CameraInfo]) -> dict[str, Any]:
     """
     if not cam_info:
         raise InputError("the dataset has no training images")
-    centres = np.array(
-        [np.linalg.inv(getWorld2View2(camera.R, camera.T))[:3, 3] for camera in cam_info]
-    )
+    centres = np.array([-camera.R @ camera.T for camera in cam_info], np.float64)
     mean = centres.mean(axis=0)
     radius = _EXTENT_MARGIN * np.linalg.norm(centres - mean, axis=1).max()
     return {"translate": -mean, "radius": float(radius)}

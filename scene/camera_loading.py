@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a dataset says of its photos to cameras that hold them."""
+"""From the cameras of a data set to cameras that hold their photos."""
 
-import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -16,31 +15,39 @@ from scene.cameras import Camera
 from utils.errors import InputError
 from utils.graphics_utils import fov2focal
 from utils.photos import Size, opacity_u8, open_photo, photo_size, planar_u8, same_shape
-from utils.system_utils import resolve_data_device
+from utils.system_utils import log_once, resolve_data_device
 
 logger = logging.getLogger(__name__)
 
 _MAX_DEFAULT_WIDTH = 1600
 _DIVISORS = (1, 2, 4, 8)
 _MAX_LOADER_THREADS = 8
+_LEAST_SIDE = 8  # pixels, of a photo that was scaled down; SSIM's window is 11 pixels wide
 
 
 def target_size(size: Size, resolution: int, resolution_scale: float = 1.0) -> Size:
     """Width and height of the image to train on, by the rule of --resolution.
 
-    1, 2, 4, 8 divide the size; -1 limits the width to 1600 pixels; another number is the width.
+    1, 2, 4, 8 divide the size; -1 limits the width to 1600 pixels; another number is the width,
+    where the photo is wider. Raises `InputError` where scaling down leaves almost nothing.
     """
     width, height = size
     if resolution in _DIVISORS:
         divisor = resolution_scale * resolution
         scaled = (round(width / divisor), round(height / divisor))
     elif resolution == -1 or resolution > 0:
-        new_width = min(width, _MAX_DEFAULT_WIDTH) if resolution == -1 else resolution
+        new_width = min(width, _MAX_DEFAULT_WIDTH if resolution == -1 else resolution)
         divisor = width / new_width * resolution_scale
         scaled = (int(width / divisor), int(height / divisor))
     else:
         raise InputError(f"--resolution must be -1 or a positive number, got {resolution}")
-    return max(scaled[0], 1), max(scaled[1], 1)
+    if min(scaled) < min(_LEAST_SIDE, width, height):
+        raise InputError(
+            f"--resolution {resolution} scales {width}x{height} pixels down to "
+            f"{scaled[0]}x{scaled[1]}: expected at least {_LEAST_SIDE} on either side (1, 2, 4 and "
+            "8 divide the size, any other number is the width)"
+        )
+    return scaled
 
 
 def loadCam(
@@ -59,12 +66,9 @@ def loadCam(
     far as that makes sense. Raises `InputError` naming the photo if it cannot be used.
     """
     device = torch.device("cpu") if device is None else device
-    camera_size = cam_info.width, cam_info.height
-    photo = open_photo(cam_info.image_path, camera_size)
-    check_shape(cam_info, photo.size)
-    size = target_size(photo.size, args.resolution, resolution_scale)
-    if args.resolution == -1 and photo.width > _MAX_DEFAULT_WIDTH:
-        _announce_large_images()
+    photo = open_photo(cam_info.image_path, (cam_info.width, cam_info.height))
+    size = loaded_size(cam_info, photo.size, args, resolution_scale)
+    _announce_width(photo.width, args.resolution)
     try:
         image_u8 = planar_u8(photo, size, args.white_background)
     except InputError as error:
@@ -93,22 +97,34 @@ def loadCam(
     )
 
 
-def check_shape(camera: CameraInfo, size: Size) -> None:
-    """Raises `InputError` if a photo of `size` is no scaled image of the camera."""
+def loaded_size(
+    camera: CameraInfo, size: Size, args: ModelOptions, resolution_scale: float
+) -> Size:
+    """Width and height at which a photo of `size` is loaded.
+
+    Raises `InputError` if it is no scaled image of the camera, or if --resolution leaves nothing.
+    """
     if not same_shape(size, (camera.width, camera.height)):
         raise InputError(
             f"{camera.image_path} has {size[0]}x{size[1]} pixels, but its camera has "
             f"{camera.width}x{camera.height}, which is another aspect ratio"
         )
+    try:
+        return target_size(size, args.resolution, resolution_scale)
+    except InputError as error:
+        raise InputError(f"{camera.image_path}: {error}") from error
 
 
-def check_photos(cameras: Sequence[CameraInfo]) -> None:
-    """Raises `InputError` for a photo that is no image or of another shape than its camera.
+def check_photos(
+    cameras: Sequence[CameraInfo], args: ModelOptions, resolution_scale: float
+) -> None:
+    """Raises `InputError` for a photo that `loadCam` cannot use, as far as its header tells.
 
-    Only the files' headers are read, so that this takes no time before the photos are loaded.
+    That takes no time, so it is done before the photos are loaded.
     """
     for camera in cameras:
-        check_shape(camera, photo_size(camera.image_path, (camera.width, camera.height)))
+        size = photo_size(camera.image_path, (camera.width, camera.height))
+        loaded_size(camera, size, args, resolution_scale)
 
 
 def cameraList_from_camInfos(
@@ -150,10 +166,17 @@ def camera_to_JSON(id: int, camera: CameraInfo) -> dict[str, Any]:
     }
 
 
-@functools.cache
-def _announce_large_images() -> None:
-    logger.info(
-        "[ INFO ] Photos wider than %d pixels (>1.6K) are scaled down to that width; "
-        "-r 1 keeps their size",
-        _MAX_DEFAULT_WIDTH,
-    )
+def _announce_width(width: int, resolution: int) -> None:
+    """Log, once, that photos are not used at the width that one may expect."""
+    if resolution == -1 and width > _MAX_DEFAULT_WIDTH:
+        log_once(
+            logger,
+            f"[ INFO ] Photos wider than {_MAX_DEFAULT_WIDTH} pixels (>1.6K) are scaled down to "
+            "that width; -r 1 keeps their size",
+        )
+    elif resolution not in _DIVISORS and resolution > width:
+        log_once(
+            logger,
+            f"Photos less than {resolution} pixels wide keep their size: -r {resolution} does not "
+            "enlarge them",
+        )

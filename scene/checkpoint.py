@@ -2,8 +2,8 @@
 """Checkpoints `chkpnt<N>.pth`: the model, its optimiser, and where the training loop stood.
 
 The file holds `(twelve values, iteration)` as forks of Inria's code expect. What they lack for an
-exact resume (random states, views not yet drawn) travels under one extra key of the optimiser's
-state, which `Optimizer.load_state_dict` passes over. Reading never runs code from the file.
+exact resume (random states, views not yet drawn) is stored under one extra key of the optimiser's
+state, which `Optimizer.load_state_dict` ignores. Reading never runs code from the file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,17 @@ import torch
 from torch import Tensor
 
 from scene.gaussian_model import GaussianModel
+from splat_formats.splats import REST_COEFFICIENTS
 from utils.errors import InputError
 from utils.files import atomic_path
 
 LOOP_KEY = "training_loop"
-OPTIMIZER_STATE = 10  # its place among the twelve values
 VALUE_COUNT = 12
+# Places among the twelve values; the tensors stand between the first value and the optimiser.
+FIRST_TENSOR = 1
+FEATURES_REST = 3
+OPTIMIZER_STATE = 10
+SPATIAL_SCALE = 11
 # Checkpoints of the original hold their `spatial_lr_scale` as a NumPy scalar. Its constructor went
 # by another module name before NumPy 2, whichever wrote the file.
 _scalar = np.float64(0).__reduce__()[0]
@@ -37,7 +43,7 @@ NUMPY_SCALARS: list[Any] = [
     np.dtypes.Float32DType,
     np.dtypes.Float64DType,
 ]
-# The restricted unpickler meets foreign bytes with all of these.
+# The restricted unpickler raises all of these for files of another kind.
 DAMAGE = (
     pickle.UnpicklingError,
     struct.error,
@@ -83,6 +89,11 @@ class Checkpoint:
     loop: LoopState | None
     """None in files of other programs: such a run resumes with a fresh pass over the views."""
 
+    @property
+    def sh_degree(self) -> int:
+        """Highest degree of the spherical harmonics."""
+        return REST_COEFFICIENTS.index(self.model[FEATURES_REST].shape[1])
+
 
 def save_checkpoint(
     path: str | Path, model: GaussianModel, iteration: int, loop: LoopState
@@ -106,11 +117,44 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def _checked(path: str | Path, content: object) -> Checkpoint:
     match content:
-        case (tuple(values), int(iteration)) if len(values) == VALUE_COUNT and isinstance(
-            values[OPTIMIZER_STATE], dict
-        ):
+        case (tuple(values), int(iteration)) if len(values) == VALUE_COUNT:
+            if fault := _fault(values, iteration):
+                raise InputError(f"{path}: not a usable checkpoint: {fault}")
             extra = values[OPTIMIZER_STATE].get(LOOP_KEY)
-            return Checkpoint(values, iteration, None if extra is None else LoopState(**extra))
+            return Checkpoint(values, iteration, None if extra is None else _loop(path, extra))
     raise InputError(
         f"{path}: expected a checkpoint, a pair of {VALUE_COUNT} values and an iteration number"
     )
+
+
+def _fault(values: tuple, iteration: int) -> str | None:
+    """What is wrong with a checkpoint's values; None if nothing is."""
+    tensors = values[FIRST_TENSOR:OPTIMIZER_STATE]
+    if not all(isinstance(tensor, Tensor) and tensor.dim() for tensor in tensors):
+        return f"expected {len(tensors)} tensors after its first value"
+    rows = tensors[0].shape[0]
+    coefficients = values[FEATURES_REST].shape[1] if values[FEATURES_REST].dim() == 3 else -1
+    tails = ((3,), (1, 3), (coefficients, 3), (3,), (4,), (1,))
+    if coefficients not in REST_COEFFICIENTS or any(
+        tensor.shape != (rows, *tail) for tensor, tail in zip(tensors, tails, strict=False)
+    ):
+        return f"the tensors' shapes {[tuple(tensor.shape) for tensor in tensors]} are no model's"
+    if any(tensor.shape[0] != rows for tensor in tensors):
+        return f"expected statistics of {rows} Gaussians"
+    optimizer = values[OPTIMIZER_STATE]
+    if not isinstance(optimizer, dict) or len(optimizer.get("param_groups", ())) != len(tails):
+        return f"expected an optimiser of {len(tails)} groups"
+    if not isinstance(values[0], int) or not isinstance(values[SPATIAL_SCALE], Real):
+        return "expected an SH degree at the beginning and a scale at the end"
+    return None if iteration >= 0 else f"its iteration is {iteration}"
+
+
+def _loop(path: str | Path, extra: dict) -> LoopState:
+    """The state of the training loop, which is tried on generators of no consequence."""
+    try:
+        state = LoopState(**extra)
+        random.Random().setstate(state.python_random)
+        torch.Generator().set_state(state.torch_random)
+    except DAMAGE as error:
+        raise InputError(f"{path}: its random state cannot be restored: {error}") from error
+    return state

@@ -76,12 +76,13 @@ def read_colmap_scene(
 ) -> SceneInfo:
     """The COLMAP reconstruction at `options.source_path`; see `readSceneInfo`."""
     source = Path(options.source_path)
-    model = colmap_model_folder(source)
-    if model is None:
+    models = _models(source)
+    if not models:
         raise InputError(
             f"{source / 'sparse'}: expected images.bin and cameras.bin (or both as .txt), "
             "there or in a numbered folder, not found"
         )
+    model = models[0] if len(models) == 1 else _largest(models)
     images, intrinsics = _read_model(model)
     if not images:
         raise InputError(f"{model}: the reconstruction has no images")
@@ -94,6 +95,8 @@ def read_colmap_scene(
     extent = getNerfppNorm(train)
     photos = find_photos(folder, names)
     require_photos(source, folder, names, photos, options.skip_missing)
+    if not any(camera.image_name in photos for camera in train):
+        raise InputError(f"{folder}: no training photograph is there")
     points = _initial_points(model, train, extent["radius"]) if with_points else None
     return SceneInfo(
         point_cloud=None if points is None else points.cloud,
@@ -162,8 +165,13 @@ def _with_photos(cameras: Sequence[CameraInfo], photos: Mapping[str, Path]) -> l
 # --- The reconstruction's files -------------------------------------------------------------------
 
 
-def colmap_model_folder(source: Path) -> Path | None:
-    """The folder in `source` of the reconstruction with the most images; None if there is none."""
+def is_colmap_scene(source: Path) -> bool:
+    """Whether the folder holds a reconstruction."""
+    return bool(_models(source))
+
+
+def _models(source: Path) -> list[Path]:
+    """The folders of all reconstructions in the first place that has any."""
     for name in _MODEL_FOLDERS:
         folder = source / name
         numbered = sorted(
@@ -172,8 +180,8 @@ def colmap_model_folder(source: Path) -> Path | None:
         )
         models = [path for path in (*numbered, folder) if _is_model(path)]
         if models:
-            return models[0] if len(models) == 1 else _largest(models)
-    return None
+            return models
+    return []
 
 
 def _is_model(folder: Path) -> bool:
@@ -194,6 +202,7 @@ def _is_empty(binary: Path) -> bool:
 
 
 def _largest(models: Sequence[Path]) -> Path:
+    """The reconstruction with the most images, the first one of several."""
     sizes = {model: _read_part(model, "images", count_images, count_images) for model in models}
     largest = max(models, key=lambda model: sizes[model])
     listed = ", ".join(f"{model}: {size}" for model, size in sizes.items())

@@ -8,12 +8,12 @@ from pathlib import Path
 from arguments import ModelOptions
 from scene.camera_info import CameraInfo, SceneInfo, getNerfppNorm
 from scene.colmap_scene import (
-    colmap_model_folder,
+    is_colmap_scene,
     read_colmap_scene,
     readColmapCameras,
     readColmapSceneInfo,
 )
-from scene.initial_points import fetchPly, storePly, write_input_ply
+from scene.initial_points import fetchPly, storePly, warn_of_distance, write_input_ply
 from scene.transforms_scene import (
     is_transforms_scene,
     read_transforms_scene,
@@ -21,6 +21,7 @@ from scene.transforms_scene import (
     readNerfSyntheticInfo,
 )
 from utils.errors import InputError
+from utils.system_utils import log_once
 
 __all__ = [
     "CameraInfo",
@@ -53,13 +54,15 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
 
     Without `with_points` the initial cloud is not looked for: a trained model needs none.
     """
+    if not options.source_path:
+        raise InputError("-s/--source_path is required: the folder of the dataset")
     source = Path(options.source_path)
     if not source.is_dir():
         raise InputError(
             f"the data set's folder {source} does not exist; if it was moved, "
             "-s/--source_path gives its new place"
         )
-    if colmap_model_folder(source) is not None:
+    if is_colmap_scene(source):
         info = read_colmap_scene(options, with_points=with_points)
     elif is_transforms_scene(source):
         info = read_transforms_scene(options, with_points=with_points)
@@ -69,6 +72,8 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
             f"(images and cameras, as .bin or .txt), transforms_train.json, or transforms.json "
             f"in {source.absolute()}"
         )
+    if info.point_cloud is not None:
+        warn_of_distance(info.point_cloud.points, info.nerf_normalization["radius"])
     if options.ignore_principal_point:
         return info._replace(
             train_cameras=[c._replace(principal_point=_CENTRE) for c in info.train_cameras],
@@ -79,7 +84,7 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
 
 
 def _announce_principal_points(cameras: Sequence[CameraInfo]) -> None:
-    """Tells that they count: code that ignores them has trained many of the models around."""
+    """Log that they are used: many existing models were trained by code that ignores them."""
     shifts = [
         max(abs(x - 0.5) * camera.width, abs(y - 0.5) * camera.height)
         for camera in cameras
@@ -87,8 +92,9 @@ def _announce_principal_points(cameras: Sequence[CameraInfo]) -> None:
     ]
     notable = [shift for shift in shifts if shift > _NOTABLE_SHIFT]
     if notable:
-        logger.info(
-            "The principal point is up to %.1f pixels off the middle of the photographs and is "
-            "used; a model whose training ignored it needs --ignore_principal_point",
-            max(notable),
+        log_once(
+            logger,
+            f"The principal point is up to {max(notable):.1f} pixels off the middle of the "
+            "photographs and is used; a model whose training ignored it needs "
+            "--ignore_principal_point",
         )

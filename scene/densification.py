@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adaptive density control: clone small Gaussians, split large ones, prune the faint and the huge.
+"""Adaptive density control: clone small Gaussians, split large ones, prune the superfluous.
 
 Kerbl et al. 2023, sec. 5.2, with the effective behaviour of the published code: the rule that
 removes Gaussians large on screen never fires there, because cloning and splitting first reset the
@@ -27,7 +27,7 @@ LARGEST_PART_OF_SCENE = 0.1
 
 
 class Schedule(Protocol):
-    """The options that say when density is controlled, in iterations counted from 1."""
+    """The options that decide when density is controlled, in iterations counted from 1."""
 
     densify_from_iter: int
     densify_until_iter: int
@@ -55,7 +55,7 @@ def prunes_large(iteration: int, schedule: Schedule) -> bool:
 
 
 def resets_opacity(iteration: int, schedule: Schedule, white_background: bool) -> bool:
-    """Whether opacities are lowered. White scenes shed their first haze early, too."""
+    """Whether opacities are lowered: at each interval, and on white also when cloning begins."""
     return is_active(iteration, schedule) and (
         iteration % schedule.opacity_reset_interval == 0
         or (white_background and iteration == schedule.densify_from_iter)
@@ -63,7 +63,7 @@ def resets_opacity(iteration: int, schedule: Schedule, white_background: bool) -
 
 
 def accumulate(model: GaussianModel, screen_gradient: Tensor, radii: Tensor) -> None:
-    """Take one view into the statistics.
+    """Add one view to the statistics.
 
     `screen_gradient` (N,>=2) is in NDC units; `radii` (N,) pixels are 0 where not visible.
     """
@@ -136,7 +136,7 @@ def densify_and_prune(
     extent: float,
     prune_large: bool,
 ) -> None:
-    """Clone, split, then remove the faint and, with `prune_large`, the large in world space."""
+    """Clone, split, then remove Gaussians below `min_opacity`; with `prune_large`, large ones."""
     gradients = torch.nan_to_num(model.xyz_gradient_accum / model.denom, nan=0.0)
     model.densify_and_clone(gradients, max_gradient, extent)
     model.densify_and_split(gradients, max_gradient, extent)

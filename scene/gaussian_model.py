@@ -7,6 +7,7 @@ Values are stored raw, as in the PLY: logit opacity, log scale, unnormalised wxy
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from scene.optimizer import (
     restore_optimizer,
 )
 from scene.raw_parameters import RawParameters
-from splat_formats.ply import read_ply, write_ply
+from splat_formats.files import log_notices, read_with_notices, write_splats
+from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
 from utils.general_utils import (
@@ -92,6 +94,7 @@ class GaussianModel:
         self.denom = torch.empty(0, device=self.device)
         self.tmp_radii: Tensor | None = None
         self.optimizer: Optimizer | None = None
+        self.metadata = SplatMetadata()
         self.percent_dense = 0.0
         self.spatial_lr_scale = 0.0
         self.setup_functions()
@@ -193,6 +196,14 @@ class GaussianModel:
         return model
 
     @classmethod
+    def from_ply(cls, path: str | Path, device: torch.device | str | None = None) -> GaussianModel:
+        """The model in a point_cloud.ply, of the SH degree that it has there."""
+        scene = read_with_notices(path)
+        model = cls.from_splats(scene.splats, device)
+        model.metadata = replace(scene.metadata, notices=())
+        return model
+
+    @classmethod
     def from_raw(cls, raw: RawParameters) -> GaussianModel:
         """A model over these very tensors (no copy, no optimiser); all bands active."""
         model = cls(raw.sh_degree, device=raw.xyz.device)
@@ -220,19 +231,22 @@ class GaussianModel:
         return RawParameters(*(getattr(self, name) for name in ATTRIBUTES.values()))
 
     def load_ply(self, path: str | Path, use_train_test_exp: bool = False) -> None:
-        """Read a point_cloud.ply; all SH bands become active."""
+        """Read a point_cloud.ply; all SH bands become active.
+
+        Positions are relative to `metadata.origin`, which is 0 unless float32 is too coarse.
+        """
         if use_train_test_exp:
             raise InputError("exposure compensation (--train_test_exp) is not yet supported")
-        splats = read_ply(path)
+        scene = read_with_notices(path)
         try:
-            self.load_splats(splats)
+            self.load_splats(scene.splats)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+        self.metadata = replace(scene.metadata, notices=())
 
     def save_ply(self, path: str | Path) -> None:
         """Write a point_cloud.ply, making its folder."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_ply(path, self.to_splats())
+        log_notices(path, write_splats(path, SplatScene(self.to_splats(), self.metadata)))
 
     def construct_list_of_attributes(self) -> list[str]:
         """Names of the PLY's properties, in file order."""
@@ -299,7 +313,7 @@ class GaussianModel:
         for name, tensor in zip(ATTRIBUTES.values(), parameters, strict=True):
             setattr(self, name, nn.Parameter(tensor.contiguous()))
         self.max_radii2D = torch.zeros(self._xyz.shape[0], device=self.device)
-        # An optimiser of the replaced tensors would go on training what nobody sees.
+        # The optimiser of the replaced tensors must not be used any more.
         self.optimizer = None
 
     def _adopt(self, parameters: dict[str, nn.Parameter]) -> None:
@@ -338,7 +352,7 @@ class GaussianModel:
         return rate
 
     def reset_opacity(self) -> None:
-        """Lower every opacity to at most 0.01 and forget its moments."""
+        """Lower every opacity to at most 0.01 and set its moments to zero."""
         capped = self.get_opacity.detach().clamp_max(RESET_OPACITY)
         lowered = self.inverse_opacity_activation(capped)
         self._adopt(self.replace_tensor_to_optimizer(lowered, "opacity"))

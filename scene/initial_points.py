@@ -27,6 +27,7 @@ PathLike = str | os.PathLike[str]
 RANDOM_POINTS = 100_000
 _NEAREST_DEPTH = 0.2  # the rasteriser draws nothing that is nearer
 _MARGIN = 1.3  # a Gaussian outside the image by this much may still reach into it
+_COARSE_STEP = 1e-5  # in extents: a Gaussian may be a thousandth of the extent
 _GREY = 0.5
 _DEPTH_SPREAD = 3.0
 
@@ -107,7 +108,7 @@ def storePly(path: PathLike, xyz: npt.NDArray, rgb: npt.NDArray) -> None:
     ]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write("".join(line + "\n" for line in header).encode("ascii"))
-        rows.tofile(file)
+        file.write(rows.tobytes())  # unlike tofile, with the system's error for a full disk
 
 
 def has_viewer_layout(path: PathLike) -> bool:
@@ -168,6 +169,20 @@ def require_seen(points: npt.NDArray, cameras: Sequence[CameraInfo]) -> None:
     logger.warning(
         "None of the %d initial points is in view of any camera: %s", len(points), together
     )
+
+
+def warn_of_distance(points: npt.NDArray, extent: float) -> None:
+    """Logs where points lie so far from the origin that float32 loses details of the scene."""
+    farthest = float(np.median(np.abs(points).max(axis=1)))
+    step = float(np.spacing(np.float32(farthest)))
+    if step > _COARSE_STEP * extent > 0:
+        logger.warning(
+            "The points lie about %.3g units from the origin, where float32 has steps of %.1g, and "
+            "the scene is %.3g units large: move points and cameras towards the origin",
+            farthest,
+            step,
+            extent,
+        )
 
 
 def _seen_from(points: npt.NDArray, camera: CameraInfo) -> npt.NDArray:

@@ -69,13 +69,10 @@ def create_optimizer(
     )
 
 
-def sparse_adam_available() -> bool:
-    """Whether the installed rasteriser brings the optimiser that steps visible rows only."""
-    try:
+def check_optimizer_type(optimizer_type: str) -> None:
+    """Raise `InputError` if the installed packages lack this optimiser."""
+    if optimizer_type == "sparse_adam":
         _sparse_adam_class()
-    except InputError:
-        return False
-    return True
 
 
 def _sparse_adam_class() -> Callable[..., Optimizer]:

@@ -118,7 +118,7 @@ def require_photos(
 
 def _advice(source: Path, folder: Path) -> str:
     """What a data set without any of its photographs may need."""
-    if (source / "input").is_dir() and not folder.is_dir():
+    if (source / "input").is_dir():
         return (
             f". {source / 'input'} holds photographs as they were taken: undistort them with "
             "COLMAP's image_undistorter, which writes the folders images and sparse"

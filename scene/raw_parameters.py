@@ -54,6 +54,11 @@ class RawParameters(NamedTuple):
         """Number of Gaussians."""
         return self.xyz.shape[0]
 
+    def count_not_finite(self) -> int:
+        """Number of Gaussians with a parameter that is infinite or no number."""
+        finite = [tensor.detach().isfinite().flatten(1).all(dim=1) for tensor in self]
+        return self.gaussian_count - int(torch.stack(finite).all(dim=0).sum())
+
     @property
     def sh_degree(self) -> int:
         """Degree of the spherical harmonics, 0 to 3."""

@@ -2,18 +2,25 @@
 """`point_cloud.ply`, the format that 3D Gaussian Splatting writes and every viewer reads.
 
 The writer's header and layout are exactly the usual ones, byte for byte: SIBR reads packed records
-without looking at the names. The reader accepts what is found in the wild: properties in any order
-and type, extra ones, no normals, ascii, either byte order.
+without looking at the names. The reader accepts what other programs write (docs/ply.md).
 """
 
 import os
+import re
 
 import numpy as np
 
+from splat_formats.ply_header import is_ply
 from splat_formats.ply_table import PlyTable, read_ply_table
+from splat_formats.positions import place
+from splat_formats.repairs import flat_scale, gaussians, zero_rows
+from splat_formats.scene import NO_ORIGIN, SplatMetadata, SplatScene
+from splat_formats.smoothing import with_smoothing
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, FloatArray, Splats
 from utils.errors import InputError
 from utils.files import atomic_path
+
+__all__ = ["is_ply", "read_ply", "read_ply_scene", "write_ply", "write_ply_scene"]
 
 _XYZ = ["x", "y", "z"]
 _NORMAL = ["nx", "ny", "nz"]
@@ -21,43 +28,184 @@ _DC = ["f_dc_0", "f_dc_1", "f_dc_2"]
 _OPACITY = ["opacity"]
 _SCALE = ["scale_0", "scale_1", "scale_2"]
 _ROTATION = ["rot_0", "rot_1", "rot_2", "rot_3"]
+_SMOOTHING = "filter_3D"  # of Mip-Splatting
+_REST = "f_rest_"
 _ROWS_PER_WRITE = 1 << 16  # 16 MB of rows: large enough for the disk, small beside the model
+# What Brush and Postshot write; the last one counts.
+_RENDER_MODE = re.compile(r"(?:SplatRenderMode:\s*(\w+)|antialiased:?\s+(\w+))$", re.IGNORECASE)
+_ANTIALIASED = ("mip", "1", "true")
+_NUMBER_DIGITS = 9
+_RENDER_MODE_LINE = "comment SplatRenderMode: mip"
 
 
-def read_ply(path: str | os.PathLike[str]) -> Splats:
+def read_ply_scene(path: str | os.PathLike[str]) -> SplatScene:
     """The Gaussians in the PLY file at `path`; a file with none is valid and gives N = 0.
 
     The degree of the spherical harmonics follows from the number of `f_rest_*` properties. Raises
     `InputError` if the file is no PLY, is truncated, or lacks a property of a Gaussian.
     """
     table = read_ply_table(path)
-    missing = [
-        name for name in _XYZ + _DC + _OPACITY + _SCALE + _ROTATION if name not in table.columns
-    ]
+    _check_properties(table)
+    scaling, scaling_notices = _scaling(table)
+    rest, rest_notices = _features_rest(table)
+    has_doubles = any(table.columns[axis].dtype.itemsize > 4 for axis in _XYZ)
+    placed = place(table.stack(_XYZ, np.float64 if has_doubles else np.float32), scaling)
+    splats = Splats(
+        xyz=placed.xyz,
+        features_dc=table.stack(_DC).reshape(table.count, 1, 3),
+        features_rest=rest,
+        opacity=table.stack(_OPACITY),
+        scaling=scaling,
+        rotation=table.stack(_ROTATION),
+    )
+    splats, smoothing_notices = _smoothed(table, splats)
+    notices = (
+        *filter(None, [placed.notice]),
+        *scaling_notices,
+        *rest_notices,
+        *smoothing_notices,
+        *_zero_notices(splats),
+        *_ignored_notices(table),
+    )
+    return SplatScene(splats, SplatMetadata(_is_antialiased(table), placed.origin, notices))
+
+
+def read_ply(path: str | os.PathLike[str]) -> Splats:
+    """The Gaussians alone, for files that lie near their origin."""
+    return read_ply_scene(path).splats
+
+
+def _check_properties(table: PlyTable) -> None:
+    if any(name.startswith("packed_") for name in table.columns):
+        raise InputError(
+            f"{table.path}: this is a compressed PLY (PlayCanvas), which is not supported: "
+            "convert it to a plain PLY first, for example with splat-transform"
+        )
+    wanted = [*_XYZ, *_DC, *_OPACITY, *_SCALE[:2], *_ROTATION]
+    missing = [name for name in wanted if name not in table.columns]
     if missing:
         raise InputError(
             f"{table.path}: not a Gaussian splat PLY: no property {', '.join(missing)}"
         )
-    n = table.count
-    rest = _rest_count(table)
+    used = [name for name in table.columns if _is_known(name) and name not in _NORMAL]
+    integers = [name for name in used if table.columns[name].dtype.kind != "f"]
+    if integers:
+        kind = table.columns[integers[0]].dtype
+        raise InputError(
+            f"{table.path}: property {integers[0]} has the type {kind}, but a floating-point "
+            "number is expected: what the integers stand for is unknown"
+        )
+
+
+def _is_known(name: str) -> bool:
+    known = (*_XYZ, *_NORMAL, *_DC, *_OPACITY, *_SCALE, *_ROTATION, _SMOOTHING)
+    return name in known or name.startswith(_REST)
+
+
+def _scaling(table: PlyTable) -> tuple[FloatArray, tuple[str, ...]]:
+    """(N, 3) log scales; of 2D Gaussians, whose files have two, the third is very small."""
+    if _SCALE[2] in table.columns:
+        return table.stack(_SCALE), ()
+    two = table.stack(_SCALE[:2])
+    notice = "2D Gaussians (no property scale_2): read as flat 3D Gaussians"
+    return np.concatenate([two, flat_scale(two)], axis=1), (notice,)
+
+
+def _features_rest(table: PlyTable) -> tuple[FloatArray, tuple[str, ...]]:
+    """(N, K, 3) higher coefficients; of a degree above the greatest supported, the lower bands."""
+    found = sum(name.startswith(_REST) for name in table.columns)
+    degree = round((found / 3 + 1) ** 0.5) - 1
+    in_file = (degree + 1) ** 2 - 1
+    if found != 3 * in_file:
+        raise InputError(
+            f"{table.path}: {found} f_rest_* properties fit no spherical-harmonic degree "
+            f"from 0 to {MAX_SH_DEGREE}, which have {[3 * rest for rest in REST_COEFFICIENTS]}"
+        )
+    kept = min(in_file, REST_COEFFICIENTS[-1])
     # Channel-major in the file (all red coefficients, then all green, ...), RGB inner in memory.
-    rest_names = [f"f_rest_{channel * rest + k}" for k in range(rest) for channel in range(3)]
-    return Splats(
-        xyz=table.stack(_XYZ),
-        features_dc=table.stack(_DC).reshape(n, 1, 3),
-        features_rest=table.stack(rest_names).reshape(n, rest, 3),
-        opacity=table.stack(_OPACITY),
-        scaling=table.stack(_SCALE),
-        rotation=table.stack(_ROTATION),
-    )
+    names = [f"{_REST}{channel * in_file + k}" for k in range(kept) for channel in range(3)]
+    rest = table.stack(names).reshape(table.count, kept, 3)
+    if degree <= MAX_SH_DEGREE:
+        return rest, ()
+    return rest, (f"SH degree {degree}: bands above degree {MAX_SH_DEGREE} are left out",)
+
+
+def _smoothed(table: PlyTable, splats: Splats) -> tuple[Splats, tuple[str, ...]]:
+    """Mip-Splatting's filter as part of sizes and opacities, where the file has one."""
+    if _SMOOTHING not in table.columns:
+        return splats, ()
+    if _SCALE[2] not in table.columns:
+        raise InputError(
+            f"{table.path}: {_SMOOTHING} of 2D Gaussians (no property scale_2) is not supported: "
+            "what it stands for is unknown"
+        )
+    smoothed = with_smoothing(splats, table.columns[_SMOOTHING])
+    notice = f"{_SMOOTHING} (Mip-Splatting) is fused into scales and opacities"
+    return smoothed, (notice,)
+
+
+def _zero_notices(splats: Splats) -> tuple[str, ...]:
+    count = zero_rows(splats)
+    if not count:
+        return ()
+    return (f"{gaussians(count)} with zeros only: was the file written to its end?",)
+
+
+def _ignored_notices(table: PlyTable) -> tuple[str, ...]:
+    names = [name for name in table.columns if not _is_known(name)]
+    left_out = [f"the property {name}" for name in _in_short(names)] + list(table.left_out)
+    return (f"not used: {', '.join(left_out)}",) if left_out else ()
+
+
+def _in_short(names: list[str]) -> list[str]:
+    """The names, with "a_0 ... a_9" for numbered ones that follow each other."""
+    runs: list[list[str]] = []
+    for name in names:
+        stem, _, number = name.rpartition("_")
+        is_number = number.isdecimal() and len(number) < _NUMBER_DIGITS
+        if runs and is_number and runs[-1][-1] == f"{stem}_{int(number) - 1}":
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return [run[0] if len(run) == 1 else f"{run[0]} ... {run[-1]}" for run in runs]
+
+
+def _is_antialiased(table: PlyTable) -> bool:
+    """Whether the file's comments declare a model for rendering with antialiasing."""
+    modes = [found for line in table.comments if (found := _RENDER_MODE.match(line))]
+    return bool(modes) and (modes[-1][1] or modes[-1][2]).lower() in _ANTIALIASED
 
 
 def write_ply(path: str | os.PathLike[str], splats: Splats) -> None:
     """Writes `splats` to `path`, whole or not at all."""
+    write_ply_scene(path, SplatScene(splats))
+
+
+def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> tuple[str, ...]:
+    """Writes the scene to `path`, whole or not at all.
+
+    Of a model with an origin, x, y and z are doubles in world coordinates, which not all viewers
+    can read: a notice is returned.
+    """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(_header(splats))
-        for start in range(0, splats.count, _ROWS_PER_WRITE):
-            rows(splats, start, start + _ROWS_PER_WRITE).tofile(file)
+        file.write(_header(scene))
+        for start in range(0, scene.splats.count, _ROWS_PER_WRITE):
+            file.write(_records(scene, start, start + _ROWS_PER_WRITE))
+    if scene.metadata.origin == NO_ORIGIN:
+        return ()
+    return ("x, y and z are doubles, because float32 is too coarse so far from 0: SIBR and other "
+            "viewers that expect floats cannot read this file",)  # fmt: skip
+
+
+def _records(scene: SplatScene, start: int, stop: int) -> bytes:
+    """The bytes of the rows start..stop-1."""
+    floats = rows(scene.splats, start, stop)
+    if scene.metadata.origin == NO_ORIGIN:
+        return floats.tobytes()
+    records = np.empty(len(floats), [("xyz", "<f8", 3), ("others", "<f4", floats.shape[1] - 3)])
+    records["xyz"] = floats[:, :3].astype(np.float64) + np.array(scene.metadata.origin)
+    records["others"] = floats[:, 3:]
+    return records.tobytes()
 
 
 def rows(splats: Splats, start: int, stop: int) -> FloatArray:
@@ -76,24 +224,17 @@ def rows(splats: Splats, start: int, stop: int) -> FloatArray:
     return np.concatenate(columns, axis=1).astype("<f4", copy=False)
 
 
-def _rest_count(table: PlyTable) -> int:
-    """K, coefficients per channel beyond degree 0."""
-    found = sum(name.startswith("f_rest_") for name in table.columns)
-    if found not in (3 * rest for rest in REST_COEFFICIENTS):
-        raise InputError(
-            f"{table.path}: {found} f_rest_* properties fit no spherical-harmonic degree "
-            f"from 0 to {MAX_SH_DEGREE}, which have {[3 * rest for rest in REST_COEFFICIENTS]}"
-        )
-    return found // 3
-
-
-def _header(splats: Splats) -> bytes:
-    rest_names = [f"f_rest_{i}" for i in range(3 * splats.features_rest.shape[1])]
-    names = [*_XYZ, *_NORMAL, *_DC, *rest_names, *_OPACITY, *_SCALE, *_ROTATION]
+def _header(scene: SplatScene) -> bytes:
+    splats, metadata = scene.splats, scene.metadata
+    rest_names = [f"{_REST}{i}" for i in range(3 * splats.features_rest.shape[1])]
+    names = [*_NORMAL, *_DC, *rest_names, *_OPACITY, *_SCALE, *_ROTATION]
+    position = "float" if metadata.origin == NO_ORIGIN else "double"
     lines = [
         "ply",
         "format binary_little_endian 1.0",
-        f"element vertex {splats.count}",
+        f"element vertex {splats.count}",  # SIBR expects it here, and comments behind it
+        *([_RENDER_MODE_LINE] if metadata.antialiasing else []),
+        *(f"property {position} {name}" for name in _XYZ),
         *(f"property float {name}" for name in names),
         "end_header",
     ]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vertices of any PLY file as columns: header, binary of both byte orders, and ascii.
+"""The vertices of any PLY file as columns: binary of both byte orders, and ascii, gzipped or not.
 
-What the columns mean (Gaussians, SfM points) is the caller's business. Format: Greg Turk, "The PLY
-Polygon File Format", 1994.
+What the columns mean (Gaussians, SfM points) is the caller's business.
 """
 
+import gzip
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,163 +14,188 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from splat_formats.ply_header import (
+    BYTE_ORDERS,
+    MAX_HEADER_BYTES,
+    Element,
+    Header,
+    only_element,
+    parse_header,
+)
+from splat_formats.ply_text import read_text_columns
+from splat_formats.unpacked import open_unpacked
 from utils.errors import InputError
 
-_MAX_HEADER_BYTES = 1 << 20
 _ROWS_PER_COPY = 2048  # some 500 KB of records: columns are strided, and stay in the cache
-_BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
-# Both vocabularies are in use: the original one and the sized one.
-_TYPES = {
-    **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2"},
-    **{"int": "i4", "uint": "u4", "float": "f4", "double": "f8"},
-    **{"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2"},
-    **{"int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8"},
-}
+_BYTES_PER_READ = 1 << 26
+_MAX_ROW_BYTES = 1 << 20
 
-
-@dataclass(frozen=True)
-class _Element:
-    """One `element` of a header. `properties` maps names to NumPy type codes, "list" for lists."""
-
-    name: str
-    count: int
-    properties: Mapping[str, str]
-
-    @property
-    def has_lists(self) -> bool:
-        return "list" in self.properties.values()
-
-    def row_type(self, byte_order: str) -> np.dtype:
-        return np.dtype([(name, byte_order + code) for name, code in self.properties.items()])
-
-
-@dataclass(frozen=True)
-class _Header:
-    encoding: str
-    elements: tuple[_Element, ...]
+Columns = dict[str, npt.NDArray]
 
 
 @dataclass(frozen=True)
 class PlyTable:
-    """The vertices of one PLY file: (N,) columns by property name, in the file's own types."""
+    """The vertices of one PLY file: (N,) columns by property name, in the file's own types.
+
+    Columns of text files are float64, if their type is a floating-point one.
+    """
 
     path: Path
     count: int
     columns: Mapping[str, npt.NDArray]
+    comments: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """What else the file holds: lists in the vertices, other elements."""
 
     def stack(self, names: list[str], dtype: type = np.float32) -> npt.NDArray:
-        """(N, len(names)) contiguous array of the named columns; `InputError` if one is missing."""
+        """(N, len(names)) contiguous array of the named columns; `InputError` if one is missing.
+
+        What is too large for the type becomes infinite.
+        """
         missing = [name for name in names if name not in self.columns]
         if missing:
             raise InputError(f"{self.path}: the vertices have no property {', '.join(missing)}")
         table: npt.NDArray = np.empty((self.count, len(names)), dtype)
-        for start in range(0, self.count, _ROWS_PER_COPY):
-            part = slice(start, start + _ROWS_PER_COPY)
-            for i, name in enumerate(names):
-                table[part, i] = self.columns[name][part]
+        with np.errstate(over="ignore"):
+            for start in range(0, self.count, _ROWS_PER_COPY):
+                part = slice(start, start + _ROWS_PER_COPY)
+                for i, name in enumerate(names):
+                    table[part, i] = self.columns[name][part]
         return table
 
 
 def read_ply_table(path: str | os.PathLike[str]) -> PlyTable:
-    """The vertices of the PLY file at `path`.
+    """The vertices of the PLY file at `path`, which may be a gzip file.
 
     Raises `InputError` for a file that is no PLY, is cut short, or has no plain vertices.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        header = _read_header(file, path)
-        vertex = _vertex_element(header, path)
+    with open_unpacked(path) as file:
+        header = parse_header(file.read(MAX_HEADER_BYTES), path)
+        file.seek(header.size)
+        vertex = only_element(header, "vertex", path)
         if header.encoding == "ascii":
-            return PlyTable(path, vertex.count, _read_ascii(file, header, vertex, path))
-        return PlyTable(path, vertex.count, _read_binary(file, header, vertex, path))
+            columns = read_text_columns(file, header, vertex, path)
+        else:
+            columns = _read_binary(file, header, vertex, path)
+    lists = [f"the list {found.name}" for found in vertex.properties if found.count_code]
+    others = [f"element {found.name}" for found in header.elements if found != vertex]
+    return PlyTable(path, vertex.count, columns, header.comments, (*lists, *others))
 
 
-def _read_header(file: BinaryIO, path: Path) -> _Header:
-    if file.readline(16).strip() != b"ply":
-        raise InputError(f"{path}: not a PLY file (its first line is not 'ply')")
-    encoding = ""
-    elements: list[tuple[str, int, dict[str, str]]] = []
-    while True:
-        line = file.readline(_MAX_HEADER_BYTES)
-        if not line or file.tell() > _MAX_HEADER_BYTES:
-            raise InputError(f"{path}: the PLY header has no 'end_header' line")
-        match line.decode("ascii", "replace").split():
-            case ["end_header"]:
-                break
-            case ["format", word, _]:
-                encoding = word
-            case ["element", name, count] if count.isdecimal():
-                elements.append((name, int(count), {}))
-            case ["property", "list", _, _, name] if elements:
-                elements[-1][2][name] = "list"
-            case ["property", word, name] if elements and word in _TYPES:
-                elements[-1][2][name] = _TYPES[word]
-            case [] | ["comment" | "obj_info", *_]:
-                pass
-            case words:
-                raise InputError(f"{path}: unknown line in the PLY header: {' '.join(words)!r}")
-    if encoding not in _BYTE_ORDERS and encoding != "ascii":
-        raise InputError(f"{path}: unknown PLY format {encoding!r}")
-    return _Header(encoding, tuple(_Element(*element) for element in elements))
-
-
-def _vertex_element(header: _Header, path: Path) -> _Element:
-    for element in header.elements:
-        if element.name == "vertex":
-            if element.has_lists:
-                raise InputError(f"{path}: vertices with list properties are not supported")
-            return element
-        if element.has_lists and header.encoding != "ascii":
-            raise InputError(f"{path}: lists in element {element.name!r} precede the vertices")
-    raise InputError(f"{path}: the PLY file has no vertices")
-
-
-def _elements_before(header: _Header, vertex: _Element) -> tuple[_Element, ...]:
-    return header.elements[: header.elements.index(vertex)]
-
-
-def _read_binary(
-    file: BinaryIO, header: _Header, vertex: _Element, path: Path
-) -> dict[str, npt.NDArray]:
-    byte_order = _BYTE_ORDERS[header.encoding]
-    skipped = sum(
-        e.count * e.row_type(byte_order).itemsize for e in _elements_before(header, vertex)
-    )
-    start = file.tell() + skipped
-    row_type = vertex.row_type(byte_order)
-    available = max(0, os.fstat(file.fileno()).st_size - start)
-    # Checked before the read, so that a false count cannot make us allocate memory for it.
-    if row_type.itemsize * vertex.count > available:
-        found = available // row_type.itemsize
-        raise InputError(
-            f"{path}: truncated: the header promises {vertex.count} vertices, the file has {found}"
-        )
-    file.seek(start)
-    if set(vertex.properties.values()) == {"f4"}:
+def _read_binary(file: BinaryIO, header: Header, vertex: Element, path: Path) -> Columns:
+    order = BYTE_ORDERS[header.encoding]
+    for element in header.before(vertex):
+        _skip(file, element, order, path)
+    if vertex.has_lists:
+        return _read_rows_with_lists(file, vertex, order, path)
+    if {found.code for found in vertex.properties} == {"f4"}:
         # One plain matrix, the usual case: its strided columns copy faster than structured ones.
         width = len(vertex.properties)
-        block = np.fromfile(file, byte_order + "f4", vertex.count * width)
-        return dict(zip(vertex.properties, block.reshape(vertex.count, width).T, strict=True))
-    rows = np.fromfile(file, row_type, vertex.count) if row_type.itemsize else np.empty(0, row_type)
-    return {name: rows[name] for name in vertex.properties}
+        block = _read_rows(file, np.dtype((order + "f4", (width,))), vertex.count, path)
+        names = (found.name for found in vertex.properties)
+        return dict(zip(names, block.reshape(vertex.count, width).T, strict=True))
+    row = np.dtype([(found.name, order + found.code) for found in vertex.properties])
+    rows = _read_rows(file, row, vertex.count, path)
+    return {found.name: rows[found.name] for found in vertex.properties}
 
 
-def _read_ascii(
-    file: BinaryIO, header: _Header, vertex: _Element, path: Path
-) -> dict[str, npt.NDArray]:
-    lines = file.read().splitlines()
-    start = sum(element.count for element in _elements_before(header, vertex))
-    lines = lines[start : start + vertex.count]
-    if len(lines) < vertex.count:
+def _read_rows(file: BinaryIO, row: np.dtype, count: int, path: Path) -> npt.NDArray:
+    """`count` rows from here. InputError, before memory is taken, where there are fewer."""
+    if not row.itemsize:
+        return np.empty(0, row)
+    length = _bytes_left(file)
+    if length is None:  # the end of gzip content shows only when it is reached
+        data = _read_up_to(file, row.itemsize * count)
+        _check_rows(len(data), row.itemsize, count, path)
+        return np.frombuffer(data, row, count)
+    _check_rows(length, row.itemsize, count, path)
+    rows = np.fromfile(file, row, count)
+    _check_rows(rows.nbytes, row.itemsize, count, path)  # again: another program may cut the file
+    return rows
+
+
+def _check_rows(length: int, row_bytes: int, count: int, path: Path) -> None:
+    if row_bytes * count > length:
         raise InputError(
-            f"{path}: truncated: the header promises {vertex.count} vertices, "
-            f"the file has {len(lines)}"
+            f"{path}: truncated: the header promises {count} vertices, the file has "
+            f"{max(0, length) // row_bytes}"
         )
-    width = len(vertex.properties)
-    try:
-        table = np.array([line.split() for line in lines], np.float64).reshape(vertex.count, width)
-    except ValueError as error:
-        raise InputError(f"{path}: a vertex line does not hold {width} numbers: {error}") from error
-    return {
-        name: table[:, i].astype(code) for i, (name, code) in enumerate(vertex.properties.items())
-    }
+
+
+def _bytes_left(file: BinaryIO) -> int | None:
+    """Bytes between the current position and the end; None where only reading can show it."""
+    if isinstance(file, gzip.GzipFile):
+        return None
+    return os.fstat(file.fileno()).st_size - file.tell()
+
+
+def _read_up_to(file: BinaryIO, length: int) -> bytearray:
+    """At most `length` bytes; memory is taken as they come."""
+    data = bytearray()
+    while len(data) < length and (more := file.read(min(length - len(data), _BYTES_PER_READ))):
+        data += more
+    return data
+
+
+def _skip(file: BinaryIO, element: Element, order: str, path: Path) -> None:
+    """Moves behind the element's rows."""
+    if not element.has_lists:
+        row_bytes = sum(np.dtype(found.code).itemsize for found in element.properties)
+        _move(file, element.count * row_bytes, element, path)
+        return
+    for _ in range(element.count):
+        _skip_row(file, element, order, path)
+
+
+def _skip_row(file: BinaryIO, element: Element, order: str, path: Path) -> list[int]:
+    """Moves behind one row; the lengths of its lists."""
+    lengths = []
+    for found in element.properties:
+        if found.count_code is None:
+            _move(file, np.dtype(found.code).itemsize, element, path)
+            continue
+        counter = np.dtype(order + found.count_code)
+        data = file.read(counter.itemsize)
+        if len(data) < counter.itemsize:
+            raise _ends_within(element, path)
+        length = int(np.frombuffer(data, counter)[0])
+        if length < 0:
+            raise InputError(f"{path}: a list in element {element.name!r} has length {length}")
+        _move(file, length * np.dtype(found.code).itemsize, element, path)
+        lengths.append(length)
+    return lengths
+
+
+def _move(file: BinaryIO, length: int, element: Element, path: Path) -> None:
+    """Moves forward. A small step may end behind the end of the file: the next read shows it."""
+    if length > _MAX_ROW_BYTES and (left := _bytes_left(file)) is not None and length > left:
+        raise _ends_within(element, path)
+    file.seek(length, os.SEEK_CUR)
+
+
+def _ends_within(element: Element, path: Path) -> InputError:
+    return InputError(f"{path}: truncated: the file ends within element {element.name!r}")
+
+
+def _read_rows_with_lists(file: BinaryIO, vertex: Element, order: str, path: Path) -> Columns:
+    """The columns of numbers, where the lists of all rows are equally long."""
+    start = file.tell()
+    lengths = iter(_skip_row(file, vertex, order, path) if vertex.count else [])
+    row_bytes = file.tell() - start
+    file.seek(start)
+    if row_bytes > _MAX_ROW_BYTES:
+        raise InputError(f"{path}: the first vertex has lists of {row_bytes} bytes")
+    fields: list[tuple] = []
+    counters: dict[str, int] = {}
+    for number, found in enumerate(vertex.properties):
+        if found.count_code is None:
+            fields.append((found.name, order + found.code))
+            continue
+        counters[f"length {number}"] = length = next(lengths, 0)
+        fields.append((f"length {number}", order + found.count_code))
+        fields.append((f"list {number}", order + found.code, (length,)))
+    rows = _read_rows(file, np.dtype(fields), vertex.count, path)
+    if any((rows[name] != length).any() for name, length in counters.items()):
+        raise InputError(f"{path}: vertices with lists of different lengths are not supported")
+    return {f.name: rows[f.name] for f in vertex.properties if f.count_code is None}

@@ -8,12 +8,14 @@ Nothing in them is executed (plain_pickle.py). NumPy only.
 import lzma
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from splat_codec.errors import CorruptFile
 from splat_formats.plain_pickle import RefusedPickle, read_plain_pickle
+from splat_formats.scene import SplatScene
 from splat_formats.splats import FloatArray, Splats
 from utils.errors import InputError
 
@@ -36,6 +38,11 @@ _VALUES, _STEP, _ZERO = ("values", "data", "quantized"), ("scale", "step"), ("ze
 def is_published_file(data: bytes) -> bool:
     """Whether a file that begins with `data` is of this kind."""
     return data.startswith(_MAGICS)
+
+
+def read_published_scene(path: Path) -> SplatScene:
+    """The scene in a published file. Raises CorruptFile."""
+    return SplatScene(read_published_file(path.read_bytes()))
 
 
 def read_published_file(data: bytes) -> Splats:

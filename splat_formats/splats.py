@@ -62,15 +62,6 @@ class Splats:
         """Number of Gaussians."""
         return len(self.xyz)
 
-    def finite(self) -> "Splats":
-        """These splats without those that have a parameter that is infinite or no number."""
-        if not self.count:
-            return self
-        columns = [getattr(self, field.name) for field in fields(self)]
-        rows = [np.isfinite(c.reshape(self.count, -1)).all(axis=1) for c in columns]
-        kept = np.all(rows, axis=0)
-        return self if kept.all() else self.rows(kept)
-
     def columns(self) -> dict[str, FloatArray]:
         """Every attribute as a matrix (N, C), by name; no copies."""
         widths = {"features_dc": 3, "features_rest": 3 * self.features_rest.shape[1]}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-import ast
+import math
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import compress
 from arguments import (
     ModelOptions,
     ModelParams,
@@ -19,11 +20,13 @@ from arguments import (
     read_cfg_args,
     write_cfg_args,
 )
+from arguments.ranges import OneOf, Range, fault_of
+from utils.errors import InputError
 
 CFG_LINE = (
     "Namespace(sh_degree=3, source_path='/abs/x', model_path='out', images='images', depths='', "
     "resolution=-1, white_background=False, train_test_exp=False, data_device='cuda', eval=True, "
-    "skip_missing=False, ignore_principal_point=False)"
+    "skip_missing=False, ignore_principal_point=False, antialiasing=False)"
 )
 
 
@@ -140,6 +143,60 @@ def test_command_line_wins_over_cfg_args_over_defaults(tmp_path: Path) -> None:
     assert args.data_device == "cuda" and args.depths == ""
 
 
+@pytest.mark.parametrize(
+    ("allowed", "text", "inside", "outside"),
+    [
+        (Range(0, 3, whole=True), "a whole number from 0 to 3", (0, 3), (-1, 4)),
+        (Range(least=1, whole=True), "a whole number of at least 1", (1, 10**400), (0, -(10**400))),
+        (Range(above=0, below=1), "a finite number greater than 0 and less than 1", (0.5,), (0, 1)),
+        (Range(above=0), "a finite number greater than 0", (1e-300, 1e300), (0.0, math.inf)),
+        (Range(), "a finite number", (-1e300,), (math.nan, math.inf, -math.inf)),
+        (Range(32, others=(-1, 2)), "-1, 2, or a finite number of at least 32", (2, 32), (0, 31)),
+        (OneOf(("a", "b")), "a or b", ("a", "b"), ("c", "")),
+    ],
+)
+def test_what_is_allowed_can_be_read(
+    allowed: Range | OneOf, text: str, inside: tuple, outside: tuple
+) -> None:
+    assert str(allowed) == text
+    assert [fault_of("name", value, allowed) for value in inside] == [None] * len(inside)
+    for value in outside:
+        assert fault_of("name", value, allowed) == f"--name {value}: expected {text}"
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("given", [True, False])
+def test_antialiasing_is_recorded_in_training_and_holds_for_rendering(
+    tmp_path: Path, trained: bool, given: bool
+) -> None:
+    parser, model, *_ = training_parser()
+    options = model.extract(parser.parse_args(["--antialiasing"] if trained else []))
+    write_cfg_args(tmp_path, options)
+    assert read_cfg_args(tmp_path)["antialiasing"] is trained
+    parser = ArgumentParser()
+    model, pipeline = ModelParams(parser, sentinel=True), PipelineParams(parser)
+    args = get_combined_args(parser, ["-m", str(tmp_path), *(["--antialiasing"] if given else [])])
+    assert pipeline.extract(args).antialiasing is (trained or given)
+    assert model.extract(args).antialiasing is (trained or given)
+
+
+def test_compression_takes_antialiasing_from_the_model_folder(tmp_path: Path, command_line) -> None:
+    write_cfg_args(tmp_path, ModelOptions(antialiasing=True))
+    command_line("-m", tmp_path)
+    parser, _, pipeline = compress.build_parser()
+    assert pipeline.extract(compress.parse(parser)).antialiasing
+
+
+@pytest.mark.parametrize("words", [("-r", "0"), ("-r", "-2"), ("-r", "16")])
+def test_compression_checks_the_loading_options_before_anything_else(
+    tmp_path: Path, command_line, words: tuple
+) -> None:
+    command_line("-s", tmp_path, "-m", tmp_path / "model", *words)
+    with pytest.raises(InputError, match=r"--resolution -?\d+: expected -1, 1, 2, 4, 8, or a"):
+        compress.main()
+    assert not (tmp_path / "model").exists()
+
+
 def test_without_a_model_folder_there_is_no_cfg_args() -> None:
     args = get_combined_args(rendering_parser(), [])
     assert (args.model_path, args.sh_degree) == ("", 3)
@@ -158,22 +215,6 @@ def test_missing_and_broken_cfg_args(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         get_combined_args(rendering_parser(), ["-m", str(tmp_path)])
     assert "eval must be a plain constant" in capsys.readouterr().err
-
-
-def test_only_the_standard_library_is_imported() -> None:
-    source = Path(sys.modules["arguments"].__file__ or "")
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(ast.parse(source.read_text()))
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-    assert imported and imported <= sys.stdlib_module_names
 
 
 def test_light_modules_import_no_torch() -> None:

@@ -17,6 +17,7 @@ from gaussian_renderer.choose_backend import backend_for
 from gaussian_renderer.cpu_backend import CpuBackend
 from gaussian_renderer.evaluation import evaluate
 from gaussian_renderer.packed_views import PackedViews
+from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.kernel_adam import KernelAdam
 from scene.raw_parameters import RawParameters

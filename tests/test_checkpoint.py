@@ -15,7 +15,7 @@ from splat_formats.splats import Splats
 from utils.errors import InputError
 
 OPTIONS = OptimizationOptions()
-NO_LOOP = LoopState((), torch.zeros(1), ())
+NO_LOOP = LoopState.capture(())
 
 
 def a_model() -> GaussianModel:
@@ -121,7 +121,7 @@ class Payload:
         ((Payload(), 1), "not a readable checkpoint"),
         ((1, 2, 3), "expected a checkpoint"),
         ((tuple(range(11)), 1), "expected a checkpoint"),
-        ((tuple(range(12)), 1), "expected a checkpoint"),
+        ((tuple(range(12)), 1), "not a usable checkpoint: expected 9 tensors"),
         ({"state_dict": 1}, "expected a checkpoint"),
     ],
 )
@@ -129,6 +129,49 @@ def test_other_files_are_refused(tmp_path: Path, content: object, message: str) 
     path = tmp_path / "bad.pth"
     torch.save(content, path)
     with pytest.raises(InputError, match=rf"bad\.pth: {message}"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (0, "3", "expected an SH degree"),
+        (1, torch.zeros(6, 4), "shapes .* are no model's"),
+        (3, torch.zeros(6, 4, 3), "shapes .* are no model's"),
+        (3, torch.zeros(6, 3), "shapes .* are no model's"),
+        (6, torch.zeros(5, 1), "shapes .* are no model's"),
+        (6, torch.tensor(1.0), "expected 9 tensors"),
+        (8, torch.zeros(5, 1), "expected statistics of 6 Gaussians"),
+        (10, None, "expected an optimiser of 6 groups"),
+        (10, {"param_groups": []}, "expected an optimiser of 6 groups"),
+        (11, "2.5", "a scale at the end"),
+    ],
+)
+def test_values_that_are_no_models_are_refused(
+    tmp_path: Path, place: int, value: object, message: str
+) -> None:
+    path = tmp_path / "bad.pth"
+    values = list(a_model().capture())
+    values[place] = value
+    torch.save((tuple(values), 3), path)
+    with pytest.raises(InputError, match=rf"bad\.pth: not a usable checkpoint: .*{message}"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        {},
+        {"python_random": (), "torch_random": torch.zeros(1), "views_left": ()},
+        {"python_random": random.getstate(), "torch_random": None, "views_left": ()},
+    ],
+)
+def test_random_states_that_are_none_are_refused(tmp_path: Path, loop: dict) -> None:
+    path = tmp_path / "bad.pth"
+    values = list(a_model().capture())
+    values[10] = {**values[10], "training_loop": loop}
+    torch.save((tuple(values), 3), path)
+    with pytest.raises(InputError, match=r"bad\.pth: its random state cannot be restored"):
         load_checkpoint(path)
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """compress.py from the outside: killed and run again, started from bare PLYs, given nonsense."""
 
-import json
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gaussian_compression.report import CompressionReport, read_report, report_path
 from sample_scene import Order, make_scene
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import Splats
@@ -67,8 +67,8 @@ def file_of(model: Path) -> bytes:
     return (model / "compressed/model.f3dgs").read_bytes()
 
 
-def report_of(model: Path) -> dict:
-    return json.loads((model / "compressed/report.json").read_text())
+def report_of(model: Path) -> CompressionReport:
+    return read_report(report_path(model))
 
 
 def newest_iteration(model: Path) -> Path:
@@ -105,17 +105,17 @@ def test_outputs_and_report(scene: Path, trained: Path, tmp_path: Path) -> None:
     expected = start
     for _ in range(3):
         expected -= int(0.05 * expected)
-    assert report["compressed"]["gaussians"] == expected
-    assert report["compressed"]["iteration"] == 40 + 8 + 3 * 8 + 8
-    assert report["compressed"]["bytes"] == len(file_of(model))
-    by_attribute = report["compressed"]["bytes_per_attribute"]
+    assert report.compressed.gaussians == expected
+    assert report.compressed.iteration == 40 + 8 + 3 * 8 + 8
+    assert report.compressed.bytes == len(file_of(model))
+    by_attribute = report.compressed.bytes_per_attribute
     assert sum(by_attribute.values()) == len(file_of(model))
     assert min(by_attribute.values()) >= 0
     assert by_attribute["xyz"] > 0
-    assert [done["number"] for done in report["rounds"]] == [0, 1, 2, 3]
-    assert [done["measurement"] is not None for done in report["rounds"]] == [True, False] * 2
-    assert report["stopping"]["shipped_round"] == 3
-    assert report["guard"]["image_names"]
+    assert [done.number for done in report.rounds] == [0, 1, 2, 3]
+    assert [done.measurement is not None for done in report.rounds] == [True, False] * 2
+    assert report.stopping.shipped_round == 3
+    assert report.guard.image_names
     # A second run starts from the trained model again, not from its own result.
     first = file_of(model)
     run_script("compress.py", "-s", scene, "-m", model, *SHORT)
@@ -161,7 +161,7 @@ def test_pretrained_dir_leaves_that_folder_alone(
     out = tmp_path / "out"
     run_script("compress.py", "-s", scene, "-m", out, "--pretrained_dir", trained, *SHORT)
     assert sorted(path.relative_to(trained) for path in trained.rglob("*")) == before
-    assert report_of(out)["start"]["iteration"] == 40
+    assert report_of(out).start.iteration == 40
 
 
 def test_guard_on_test_views_is_marked(scene: Path, trained: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_guard_on_test_views_is_marked(scene: Path, trained: Path, tmp_path: Pat
         "compress.py", "-s", scene, "-m", model, *SHORT, "--guard", "test", "--max_rounds", 1
     )
     assert "test views" in done.stderr
-    assert report_of(model)["guard"]["warning"]
+    assert report_of(model).guard.warning
 
 
 def test_a_tight_rule_ships_the_unpruned_model(scene: Path, trained: Path, tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_a_tight_rule_ships_the_unpruned_model(scene: Path, trained: Path, tmp_p
         "--finetune_iterations", 1, "--final_iterations", 1, "--prune_fraction", 0.9,
     )  # fmt: skip
     report = report_of(model)
-    assert report["stopping"]["shipped_round"] == 0
-    assert report["compressed"]["gaussians"] == report["start"]["gaussians"]
+    assert report.stopping.shipped_round == 0
+    assert report.compressed.gaussians == report.start.gaussians
 
 
 def test_bad_input_is_one_sentence(scene: Path, trained: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of compression, each alone: quantisers, guard, pruning, the rule, checkpoints."""
 
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from reference.random_splats import random_raw
 
 from compress import PRESETS
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
+from gaussian_compression.decoded_mark import MARK
 from gaussian_compression.finetune import TrainableModel
-from gaussian_compression.model_folder import MARK, start_from_folder, start_from_ply
+from gaussian_compression.model_folder import start_from_folder, start_from_ply
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.quantize import (
     Range,
@@ -291,6 +293,18 @@ def test_only_what_may_be_shipped_stays(
     assert [number for number in range(4) if folder.has(number)] == left
 
 
+def test_older_rounds_go_when_the_new_one_is_on_disk(tmp_path: Path, monkeypatch) -> None:
+    folder = RoundFolder(tmp_path, {"seed": 0}, 1)
+    folder.save(checkpoint(0))
+    steps: list[str] = []
+    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
+    monkeypatch.setattr(os, "fsync", lambda file: (steps.append("sync"), fsync(file))[1])
+    monkeypatch.setattr(Path, "replace", lambda *paths: (steps.append("name"), replace(*paths))[1])
+    monkeypatch.setattr(Path, "unlink", lambda path: (steps.append("remove"), unlink(path))[1])
+    folder.save(checkpoint(1))
+    assert steps == ["sync", "name", "sync", "remove"]
+
+
 def test_rounds_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
     RoundFolder(tmp_path, {"seed": 0, "prune": 0.05}).save(checkpoint(1))
     with pytest.raises(InputError, match=r"'seed': 0.*'seed': 1"):
@@ -364,28 +378,31 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
         start_from_ply(tmp_path / "gone.ply")
 
 
-def test_rows_that_are_no_numbers_are_dropped() -> None:
-    splats = small_splats()
-    splats.scaling[2, 1] = np.nan
-    splats.features_rest[5, 0, 0] = np.inf
-    clean = splats.finite()
-    assert clean.count == 7
-    np.testing.assert_array_equal(clean.xyz[2], splats.xyz[3])
-
-
 @pytest.mark.parametrize(
     ("settings", "flag"),
     [
-        (CompressionSettings(TrajectorySettings(prune_fraction=1.0)), "--prune_fraction 1.0"),
-        (CompressionSettings(stopping=StoppingRule(max_psnr_drop=-1)), "--max_psnr_drop"),
-        (CompressionSettings(final_iterations=-5), "--final_iterations"),
+        (
+            CompressionSettings(TrajectorySettings(prune_fraction=1.0)),
+            "--prune_fraction 1.0: expected a finite number greater than 0 and less than 1",
+        ),
+        (
+            CompressionSettings(stopping=StoppingRule(max_psnr_drop=-1)),
+            "--max_psnr_drop -1: expected",
+        ),
+        (
+            CompressionSettings(final_iterations=-5),
+            "--final_iterations -5: expected a whole number",
+        ),
         (
             CompressionSettings(
                 TrajectorySettings(quantization=QuantizationSettings(position_bits=4))
             ),
-            "--position_bits 4",
+            "--position_bits 4: expected 32, or a whole number from 8 to 24",
         ),
-        (CompressionSettings(grids=GridSettings(position_bits=21)), "--position_bits 21"),
+        (
+            CompressionSettings(grids=GridSettings(position_bits=21)),
+            "--position_bits 21: expected a whole number from 12 to 20",
+        ),
     ],
 )
 def test_senseless_settings_are_named(settings: CompressionSettings, flag: str) -> None:

@@ -34,7 +34,7 @@ from scene.dataset_readers import (
     storePly,
     write_input_ply,
 )
-from utils import camera_utils
+from utils import camera_utils, system_utils
 from utils.errors import InputError
 from utils.photos import planar_u8
 
@@ -235,7 +235,7 @@ class TestBlender:
     ("size", "resolution", "scale", "expected"),
     [
         ((990, 742), 2, 1.0, (495, 371)),
-        ((5, 7), 2, 1.0, (2, 4)),  # round half to even
+        ((25, 35), 2, 1.0, (12, 18)),  # round half to even
         ((990, 742), 1, 1.0, (990, 742)),
         ((990, 742), 8, 2.0, (62, 46)),
         ((990, 742), -1, 1.0, (990, 742)),
@@ -243,8 +243,10 @@ class TestBlender:
         ((3200, 1801), -1, 1.0, (1600, 900)),
         ((3200, 1800), -1, 2.0, (800, 450)),
         ((1000, 500), 250, 1.0, (250, 125)),
-        ((100, 50), 300, 1.0, (300, 150)),
-        ((3, 3), 8, 1.0, (1, 1)),
+        ((100, 50), 300, 1.0, (100, 50)),  # nothing is enlarged
+        ((100, 50), 100, 1.0, (100, 50)),
+        ((100, 50), 300, 2.0, (50, 25)),
+        ((3, 4), 1, 1.0, (3, 4)),
     ],
 )
 def test_resolution_rule(
@@ -257,6 +259,24 @@ def test_resolution_rule(
 def test_resolutions_without_meaning(resolution: int) -> None:
     with pytest.raises(InputError, match="--resolution"):
         target_size((10, 10), resolution)
+
+
+@pytest.mark.parametrize(("resolution", "size"), [(3, "3x2"), (9, "9x6"), (8, "40x6")])
+def test_photos_scaled_down_to_nothing_are_refused(resolution: int, size: str) -> None:
+    photo = (320, 48) if resolution == 8 else (320, 240)
+    with pytest.raises(InputError, match=rf"--resolution {resolution} scales .*down to {size}:"):
+        target_size(photo, resolution)
+
+
+def test_a_width_above_the_photos_is_announced_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_utils, "_logged", set())
+    caplog.set_level(logging.INFO)
+    args = options(make_colmap(tmp_path, count=20), resolution=10_000)
+    cameras = cameraList_from_camInfos(readSceneInfo(args).train_cameras, 1.0, args)
+    assert (cameras[0].image_width, cameras[0].image_height) == (WIDTH, HEIGHT)
+    assert sum("keep their size" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_photos_are_resized_bicubically(tmp_path: Path) -> None:
@@ -278,13 +298,16 @@ def test_order_is_kept_by_the_threads(tmp_path: Path) -> None:
         np.testing.assert_array_equal(camera.image_u8.permute(1, 2, 0), np.asarray(random_image(i)))
 
 
-def test_large_photos_are_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_large_photos_are_announced_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_utils, "_logged", set())
     caplog.set_level(logging.INFO)
     folder = make_colmap(tmp_path, count=2, size=(1700, 10))
     args = options(folder)
     cameras = cameraList_from_camInfos(readSceneInfo(args).train_cameras, 1.0, args)
     assert cameras[0].image_width == 1600
-    assert sum(">1.6K" in record.getMessage() for record in caplog.records) <= 1
+    assert sum(">1.6K" in record.getMessage() for record in caplog.records) == 1
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK", "RGBA", "PA", "I;16"])

@@ -65,6 +65,8 @@ def test_packages_import_only_what_is_below_them(package: str) -> None:
     beside = {
         other for other in PACKAGES if layer_of(other) == layer_of(package) and other != package
     }
+    if package == "arguments":  # it writes cfg_args by utils.files
+        beside = beside - {"utils"}
     # Below the scene lie only leaves, except that formats use the error type and atomic files.
     forbidden = above | SCRIPTS | (set() if package != "utils" else beside)
     wrong = {
@@ -83,8 +85,36 @@ def test_reexports_are_for_others() -> None:
 
 
 def test_arguments_need_only_the_standard_library() -> None:
-    for path in files_of("arguments"):
-        assert top_level(imports_of(path)) <= set(sys.stdlib_module_names)
+    # utils.files, which writes cfg_args, and what that imports need no more either.
+    leaves = {
+        "arguments",
+        "arguments.ranges",
+        "arguments.milestones",
+        "utils",
+        "utils.files",
+        "utils.errors",
+    }
+    for path in [
+        *files_of("arguments"),
+        *(ROOT / "utils" / f"{n}.py" for n in ("files", "errors")),
+    ]:
+        ours = {name for name in imports_of(path) if name.partition(".")[0] in PACKAGES}
+        assert {name for name in ours if name.count(".") < 2} <= leaves
+        assert top_level(imports_of(path)) - {"arguments", "utils"} <= set(sys.stdlib_module_names)
+
+
+def test_one_place_chooses_by_the_device() -> None:
+    """How something is computed on a device is the backend's business.
+
+    `rasterizer` and `photometric` check what third-party packages support, `fingerprint` records
+    the machine.
+    """
+    allowed = {"choose_backend.py", "rasterizer.py", "photometric.py", "fingerprint.py"}
+    layers = ("gaussian_compression", "gaussian_renderer", "scene")
+    files = [path for package in layers for path in files_of(package)]
+    found = {path.name for path in files if "device.type" in path.read_text(encoding="utf-8")}
+    assert "choose_backend.py" in found
+    assert found <= allowed
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*.py")), ids=lambda path: path.name)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from made_datasets import make_colmap, options
 
-from scene.dataset_readers import fetchPly, readSceneInfo, storePly, write_input_ply
+from scene.dataset_readers import (
+    CameraInfo,
+    fetchPly,
+    getNerfppNorm,
+    readSceneInfo,
+    storePly,
+    write_input_ply,
+)
 from utils.errors import InputError
 
 COLOURS = np.array([[0.0, 0.5, 1.0], [0.25, 0.75, 0.5]])
@@ -141,3 +148,27 @@ def test_input_ply_has_the_layout_that_viewers_read(tmp_path: Path) -> None:
     write_input_ply(tmp_path / "input.ply", readSceneInfo(options(folder)))
     assert b"property uchar red" in (tmp_path / "input.ply").read_bytes()
     np.testing.assert_allclose(fetchPly(tmp_path / "input.ply").colors, COLOURS, atol=0.003)
+
+
+@pytest.mark.parametrize(("distance", "is_far"), [(5e6, True), (10.0, False)])
+def test_points_too_far_away_for_float32(
+    tmp_path: Path, distance: float, is_far: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make_colmap(tmp_path, 3) / "sparse" / "0"
+    points_bin(model / "points3D.bin", [(0, 0, distance), (1, 0, distance)])
+    readSceneInfo(options(tmp_path))
+    assert ("towards the origin" in caplog.text) is is_far
+
+
+def test_the_extent_of_cameras_far_away_is_exact() -> None:
+    zero = np.zeros(3)
+    far = np.array([5e6, 5e6, 0.0])
+    extents = [
+        getNerfppNorm([camera_at(start), camera_at(start + np.array([1.0, 0, 0]))])["radius"]
+        for start in (zero, far)
+    ]
+    assert extents == pytest.approx([0.55, 0.55])
+
+
+def camera_at(centre: np.ndarray) -> CameraInfo:
+    return CameraInfo(0, np.eye(3), -centre, 1.0, 1.0, None, "", "", "", 10, 10, False)

@@ -26,6 +26,13 @@ PACKAGES = {
 LEVELS = ["v2", "v3", "v4"]
 
 
+def test_every_way_to_install_has_every_package() -> None:
+    """tools/setup.sh installs each folder with a pyproject.toml."""
+    assert {path.parent.name for path in SUBMODULES.glob("*/pyproject.toml")} == set(PACKAGES)
+    listed = (SUBMODULES.parent / "environment.yml").read_text()
+    assert all(f"- ./submodules/{package}\n" in listed for package in PACKAGES)
+
+
 def test_every_package_starts_the_shared_build() -> None:
     first, *others = (SUBMODULES / package / "setup.py" for package in PACKAGES)
     assert [str(o) for o in others if o.read_bytes() != first.read_bytes()] == []

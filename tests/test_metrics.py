@@ -66,9 +66,11 @@ def test_every_method_is_scored(tmp_path: Path) -> None:
     assert list(results) == ["ours_30000", "ours_7000"]
 
 
-def test_program_without_weights(tmp_path: Path) -> None:
+def test_every_model_given_is_scored_once_and_without_weights(tmp_path: Path) -> None:
     models = [make_model(tmp_path / name) for name in ("a", "b")]
-    end = run("-m", *models, cwd=tmp_path)
+    (tmp_path / "link").symlink_to(models[0])
+    again = (tmp_path / "link", f"{models[1]}/", "b/../a")
+    end = run("-m", models[0], "-m", models[1], "--model_paths", *again, cwd=tmp_path)
     assert end.returncode == 0, end.stderr
     lines = end.stdout.splitlines()
     assert (
@@ -97,10 +99,22 @@ def test_a_failing_model_does_not_stop_the_others(tmp_path: Path) -> None:
     assert (good / "results.json").exists() and not (tmp_path / "bad" / "results.json").exists()
 
 
+def test_a_failing_method_does_not_stop_the_others(tmp_path: Path, capsys) -> None:
+    make_model(tmp_path, method="ours_7000")
+    (make_model(tmp_path) / "test" / "ours_30000" / "gt" / "00001.png").unlink()
+    (tmp_path / "test" / ".DS_Store").write_bytes(b"no method")
+    with pytest.raises(InputError, match=r"image 00001\.png is missing in .*ours_30000"):
+        metrics.score_model(tmp_path, None)
+    assert list(json.loads((tmp_path / "results.json").read_text())) == ["ours_7000"]
+    assert "Method: ours_7000" in capsys.readouterr().out
+
+
 def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "test" / "ours_1" / "renders").mkdir(parents=True)
     with pytest.raises(InputError, match=r"renders: expected rendered images, found none"):
         metrics.score_model(tmp_path, None)
+    with pytest.raises(InputError, match="other: there is no such folder"):
+        metrics.score_model(tmp_path / "other", None)
 
 
 def test_a_photo_that_is_missing_or_of_another_size(tmp_path: Path) -> None:

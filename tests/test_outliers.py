@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gaussian_compression.training_free import compress_without_training
 from splat_codec.model_file import decode
 from splat_formats.axes import unit_quaternions
 from splat_formats.decoded import to_splats
 from splat_formats.outliers import MOST_OPACITY, middle, set_aside, with_limited_colours
 from splat_formats.splats import Splats
 from tests.test_grid_codec import random_splats
+from tests.test_training_free import compressed
 from utils.errors import InputError
 
 COUNT = 300
@@ -43,8 +43,8 @@ def visible_splats() -> Splats:
 @pytest.fixture(scope="module")
 def errors_without() -> dict[str, float]:
     """Root mean square errors of the sound model."""
-    report = compress_without_training(visible_splats()).report
-    return {name: error["rms"] for name, error in report["errors"].items()}
+    report = compressed(visible_splats()).report
+    return {name: error.rms for name, error in report.errors.items()}
 
 
 @pytest.mark.parametrize("name", ABSURD)
@@ -52,17 +52,17 @@ def test_an_absurd_gaussian_leaves_the_others(name: str, errors_without: dict[st
     sound = visible_splats()
     for number, value in enumerate(ABSURD[name]):
         absurd = with_absurd(sound, name, value, whole_row=number % 2 == 1)
-        result = compress_without_training(absurd)
-        report = result.report
+        result = compressed(absurd)
+        report, decoded = result.report, result.decoded.splats
         dropped = int(name == "opacity" and value < 0)
-        assert report["adjustments"]["invisible_dropped"] == dropped
-        assert result.decoded.count == COUNT - dropped
+        assert report.start.dropped == dropped
+        assert decoded.count == COUNT - dropped
         same = to_splats(decode(result.data).splats)
         for attribute, found in same.columns().items():
-            np.testing.assert_array_equal(found, result.decoded.columns()[attribute])
+            np.testing.assert_array_equal(found, decoded.columns()[attribute])
             assert np.isfinite(found).all()
-        for attribute, error in report["errors"].items():
-            assert error["rms"] <= 1.1 * errors_without[attribute] + 1e-7, (value, attribute)
+        for attribute, error in report.errors.items():
+            assert error.rms <= 1.1 * errors_without[attribute] + 1e-7, (value, attribute)
 
 
 @pytest.mark.parametrize("count", [5, 12, 300])
@@ -74,15 +74,13 @@ def test_numbers_far_from_all_others_come_back_exactly(count: int) -> None:
     )
     dc[2, 0, 1], rest[2, 1, 0], rest[3, 2, 2] = 1e4, -1e6, 1e3
     scaling[4] = 80, -90, -3
-    result = compress_without_training(
-        replace(sound, features_dc=dc, features_rest=rest, scaling=scaling)
-    )
-    found = result.decoded
+    result = compressed(replace(sound, features_dc=dc, features_rest=rest, scaling=scaling))
+    found = result.decoded.splats
     assert np.count_nonzero(found.features_dc == np.float32(1e4)) == 1
     assert np.count_nonzero(found.features_rest == np.float32(-1e6)) == 1
     assert np.count_nonzero(found.features_rest == np.float32(1e3)) == 1
     assert {80.0, -90.0} <= set(found.scaling.ravel().tolist())
-    assert result.report["adjustments"]["stored_exactly"] == 3
+    assert any("stored exactly: 3" in notice for notice in result.report.notices)
 
 
 def test_opacities_are_clamped_to_where_the_sigmoid_changes() -> None:
@@ -90,15 +88,15 @@ def test_opacities_are_clamped_to_where_the_sigmoid_changes() -> None:
         return np.float32(1) / (np.float32(1) + np.exp(np.float32(-logit)))
 
     assert sigmoid(MOST_OPACITY) == 1
-    result = compress_without_training(with_absurd(visible_splats(), "opacity", 1000.0))
-    assert result.report["adjustments"]["opacities_clamped"] == 1
-    assert sigmoid(result.decoded.opacity.max()) == 1
+    result = compressed(with_absurd(visible_splats(), "opacity", 1000.0))
+    assert any("sigmoid is 0 or 1: 1" in notice for notice in result.report.notices)
+    assert sigmoid(result.decoded.splats.opacity.max()) == 1
 
 
 def test_a_model_that_no_image_shows_is_refused() -> None:
     splats = visible_splats()
-    with pytest.raises(InputError, match="no image shows any of the 300 Gaussians"):
-        compress_without_training(replace(splats, opacity=np.full((COUNT, 1), -9, np.float32)))
+    with pytest.raises(InputError, match="no Gaussians that an image could show, of 300"):
+        compressed(replace(splats, opacity=np.full((COUNT, 1), -9, np.float32)))
 
 
 def test_colours_far_from_all_others_go_to_the_edge_where_none_is_stored_exactly() -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from plyfile import PlyData, PlyElement
 
+from splat_formats.files import read_splats
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.ply_table import read_ply_table
 from splat_formats.splats import Splats
@@ -103,8 +104,8 @@ def test_encodings_orders_and_extra_properties(tmp_path: Path, options: dict[str
     columns = as_table(splats)
     for normal in ("nx", "ny", "nz"):
         del columns[normal]
-    columns = dict(reversed(columns.items())) | {"filter_3D": np.arange(9)}
-    write_with_plyfile(tmp_path / "a.ply", columns, {"filter_3D": "i2", "x": "f8"}, **options)
+    columns = dict(reversed(columns.items())) | {"label": np.arange(9)}
+    write_with_plyfile(tmp_path / "a.ply", columns, {"label": "i2", "x": "f8"}, **options)
     assert_equal(splats, read_ply(tmp_path / "a.ply"))
 
 
@@ -172,14 +173,17 @@ def test_truncated_text(tmp_path: Path) -> None:
         (b"ply\nformat ascii 1.0\nelement vertex -1\nend_header\n", "unknown line"),
         (b"ply\nformat ascii 1.0\nproperty float x\nend_header\n", "unknown line"),
         (b"ply\nformat ascii 1.0\nelement face 0\nend_header\n", "no vertices"),
+        (b"ply\nelement vertex 1\nend_header\n", "no 'format' line"),
+        (b"ply\nformat ascii 1.0\nformat ascii 1.0\nend_header\n", "unknown line"),
+        (b"ply\nformat ascii 1.0\nelement vertex " + b"9" * 5000 + b"\n", "unknown line"),
         (
             b"ply\nformat ascii 1.0\nelement vertex 1\nproperty list uchar int x\nend_header\n",
-            "list properties",
+            "the first vertex has 'nothing' as a list's length|truncated",
         ),
         (
             b"ply\nformat binary_little_endian 1.0\nelement face 1\nproperty list uchar int x\n"
             b"element vertex 0\nend_header\n",
-            "precede",
+            "truncated: the file ends within element 'face'",
         ),
         (
             b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n",
@@ -264,12 +268,21 @@ class TestRealFiles:
         for path in paths:
             splats, theirs = read_ply(path), PlyData.read(path)["vertex"]
             columns = as_table(splats)
-            for name in set(columns) - {"nx", "ny", "nz"}:
+            fused = {"opacity", "scale_0", "scale_1", "scale_2"} if "filter_3D" in theirs else set()
+            for name in set(columns) - {"nx", "ny", "nz"} - fused:
                 np.testing.assert_array_equal(columns[name], theirs[name], f"{path} {name}")
 
-    def test_a_compressed_ply_is_named_as_no_splat_ply(self) -> None:
-        with pytest.raises(InputError, match="not a Gaussian splat PLY"):
-            read_ply(SHARED / "vectors" / "biker.compressed.ply")
+    def test_foreign_files_are_named(self) -> None:
+        names = {
+            "biker.compressed.ply": "compressed PLY",
+            "biker.spz": "an SPZ file",
+            "wave_0001.sog": "a SOG file",
+            "sog_v2_playbot_3_0": "a SOG model",
+            "luma-seal.splat": "a .splat file",
+        }
+        for name, message in names.items():
+            with pytest.raises(InputError, match=message):
+                read_splats(SHARED / "vectors" / name)
 
     def test_point_clouds_can_be_read_as_tables(self) -> None:
         table = read_ply_table(SHARED / "fox_model" / "input.ply")

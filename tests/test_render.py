@@ -91,12 +91,76 @@ def test_command_line_wins_over_cfg_args(model: Path, command_line) -> None:
     assert read_png(model / "test" / "ours_9" / "gt" / "00000.png").shape == (3, 9, 12)
 
 
+def test_a_model_trained_with_antialiasing_is_rendered_with_it(model: Path, command_line) -> None:
+    def rendered(*options: str) -> torch.Tensor:
+        command_line("-m", model, "--skip_train", *options)
+        script.main()
+        return read_png(model / "test" / "ours_9" / "renders" / "00000.png")
+
+    without, repeated = rendered(), rendered("--antialiasing")
+    cfg_args = (model / "cfg_args").read_text()
+    (model / "cfg_args").write_text(cfg_args.replace("antialiasing=False", "antialiasing=True"))
+    assert not torch.equal(without, repeated)
+    assert torch.equal(rendered(), repeated)
+
+
 def test_model_folder_must_be_given(command_line, capsys) -> None:
     command_line("--skip_train")
     with pytest.raises(SystemExit) as stopped:
         script.main()
     assert stopped.value.code == 2
     assert "-m/--model_path is required" in capsys.readouterr().err
+
+
+def test_a_model_without_cfg_args_needs_the_dataset_only(
+    model: Path, small_scene: Path, command_line
+) -> None:
+    command_line("-m", model / "other")
+    with pytest.raises(InputError, match="other: there is no such folder"):
+        script.main()
+    (model / "cfg_args").unlink()
+    command_line("-m", model)
+    with pytest.raises(InputError, match=r"cfg_args not found: give .* -s/--source_path"):
+        script.main()
+    command_line("-m", model, "-s", small_scene, "--eval", "--skip_train")
+    script.main()
+    assert len(pngs(model)) == 4
+    (model / "cfg_args").write_text("Namespace(sh_degree=3)")
+    command_line("-m", model)
+    with pytest.raises(InputError, match="-s/--source_path is required"):
+        script.main()
+
+
+def test_the_degree_is_the_models_whatever_was_recorded(
+    model: Path, command_line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg_args = (model / "cfg_args").read_text()
+    (model / "cfg_args").write_text(cfg_args.replace("sh_degree=3", "sh_degree=1"))
+    command_line("-m", model, "--skip_train")
+    script.main()
+    assert len(pngs(model)) == 4
+    monkeypatch.delattr(Scene, "_load_photos")  # what cannot be rendered is found before
+    command_line("-m", model, "--sh_degree", 2)
+    with pytest.raises(InputError, match=r"--sh_degree 2: .*point_cloud\.ply .* of degree 3"):
+        script.main()
+    (model / "point_cloud" / "iteration_9" / "point_cloud.ply").write_bytes(b"ply")
+    command_line("-m", model)
+    with pytest.raises(InputError, match=r"point_cloud\.ply"):
+        script.main()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [(("-r", 0), "--resolution 0"), ((), "--sh_degree 9")]
+)
+def test_values_that_cannot_be_used_are_refused_wherever_they_stand(
+    model: Path, command_line, words: tuple, message: str
+) -> None:
+    cfg_args = (model / "cfg_args").read_text()
+    if not words:
+        (model / "cfg_args").write_text(cfg_args.replace("sh_degree=3", "sh_degree=9"))
+    command_line("-m", model, *words)
+    with pytest.raises(InputError, match=f"{message}: expected"):
+        script.main()
 
 
 def test_missing_iteration_is_named(model: Path, command_line) -> None:

@@ -122,7 +122,9 @@ def test_content_is_never_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("flags", [["--size", "320"], ["--views", "-3"], ["--views", "x"]])
+@pytest.mark.parametrize(
+    "flags", [["--size", "320"], ["--views", "-3"], ["--views", "x"], ["--seed", "-1"]]
+)
 def test_bad_flags_are_named(flags: list[str], tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "sample_scene.py"), str(tmp_path / "s"), *flags]
     result = subprocess.run(

@@ -3,7 +3,9 @@
 
 import json
 import random
+import shutil
 import signal
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +15,19 @@ import numpy as np
 import pytest
 import torch
 
+import render
+import scene
 import train
 from arguments import read_cfg_args
+from scene.colmap_loader import qvec2rotmat, read_extrinsics_binary
 from scene.densification import densifies, prunes_large, resets_opacity
 from scene.view_queue import ViewQueue
 from splat_formats.ply import read_ply
 from splat_formats.splats import Splats
+from utils import system_utils
 from utils.errors import InputError
+from utils.folder_lock import locked
+from utils.interruption import Terminated
 
 Train = Callable[..., Path]
 
@@ -28,10 +36,10 @@ Train = Callable[..., Path]
 def run_train(small_scene: Path, tmp_path: Path, command_line) -> Train:
     """Trains into a fresh folder (or `model`), without evaluation unless asked for."""
 
-    def run(*arguments: object, model: str = "model") -> Path:
+    def run(*arguments: object, model: str = "model", source: Path = small_scene) -> Path:
         folder = tmp_path / model
         never = () if "--test_iterations" in arguments else ("--test_iterations", -1)
-        command_line("-s", small_scene, "-m", folder, "--eval", *never, *arguments)
+        command_line("-s", source, "-m", folder, "--eval", *never, *arguments)
         train.main()
         return folder
 
@@ -96,9 +104,26 @@ def test_stdout_has_the_lines_that_scripts_parse(run_train: Train, capsys) -> No
         assert line in out
 
 
-def test_quiet_prints_nothing_after_the_start(run_train: Train, capsys) -> None:
-    run_train("--iterations", 3, "--quiet")
-    assert "complete" not in capsys.readouterr().out
+def test_quiet_prints_nothing(run_train: Train, capfd, command_line) -> None:
+    model = run_train(
+        *("--iterations", 3, "--test_iterations", 2, "--checkpoint_iterations", 2, "--quiet"),
+        *("-r", 4000, "--data_device", "cuda:9", "--save_iterations", 99),
+    )
+    assert (model / "chkpnt2.pth").exists()
+    command_line("-m", model, "--quiet")
+    render.main()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_where_photographs_are_kept_is_printed_only_to_who_chose(
+    run_train: Train, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_utils, "_logged", set())
+    run_train("--iterations", 1)
+    assert "Photos are kept" not in capsys.readouterr().out
+    monkeypatch.setattr(train, "default_device", lambda: torch.device("cpu"))
+    run_train("--iterations", 1, "--data_device", "cuda", model="chosen")
+    assert capsys.readouterr().out.count("Photos are kept on cpu: no usable cuda device") == 1
 
 
 def test_a_model_is_saved_before_its_iterations_update(run_train: Train) -> None:
@@ -136,6 +161,30 @@ DENSIFY = (
 )
 
 
+def test_a_model_for_antialiasing_is_trained_and_saved_with_it(run_train: Train, capsys) -> None:
+    start = run_train("--iterations", 1, "--antialiasing", model="start")
+    assert read_cfg_args(start)["antialiasing"] is True
+    ply = start / "point_cloud" / "iteration_1" / "point_cloud.ply"
+    assert b"SplatRenderMode: mip" in ply.read_bytes()
+    capsys.readouterr()
+    model = run_train("--iterations", 1, "--start_checkpoint", ply)
+    assert "is meant for --antialiasing" in capsys.readouterr().err
+    assert read_cfg_args(model)["antialiasing"] is True
+    again = run_train("--iterations", 1, "--antialiasing", "--start_checkpoint", ply, model="again")
+    assert "is meant for --antialiasing" not in capsys.readouterr().err
+    assert same(saved(model, 1), saved(again, 1))
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_loaded(
+    run_train: Train, tmp_path: Path, no_photographs: None
+) -> None:
+    with locked(tmp_path / "model"), pytest.raises(InputError, match="is in use by"):
+        run_train("--iterations", 1)
+    (tmp_path / "model").write_text("no folder")
+    with pytest.raises(InputError, match="model is a file: expected a folder"):
+        run_train("--iterations", 1)
+
+
 def test_resumed_training_ends_where_uninterrupted_training_does(run_train: Train) -> None:
     options = ("--iterations", 24, *DENSIFY)
     whole = run_train(*options, "--checkpoint_iterations", 13, model="whole")
@@ -157,21 +206,23 @@ def test_density_control_changes_the_number_of_gaussians(
     assert all(np.isfinite(array).all() for array in vars(saved(model, 12)).values())
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_saves_a_state_to_go_on_from(
-    run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
 ) -> None:
     iterate, done = train.Training.iterate, []
 
     def interrupted(self, iteration, reporter) -> None:
         if iteration == 5:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(sent)
         iterate(self, iteration, reporter)
         done.append(iteration)
 
     whole = run_train("--iterations", 9, model="whole")
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) as end:
         patched.setattr(train.Training, "iterate", interrupted)
         run_train("--iterations", 9, model="broken")
+    assert isinstance(end.value, Terminated) == (sent != signal.SIGINT)
     broken = tmp_path / "broken"
     assert done == [1, 2, 3, 4, 5]
     assert saved(broken, 5).count == 300
@@ -192,11 +243,202 @@ def test_a_ply_can_be_trained_on(run_train: Train) -> None:
     assert (saved(model, 3).features_rest != 0).any()
 
 
-def test_resuming_at_the_end_does_nothing(run_train: Train) -> None:
-    model = run_train("--iterations", 4, "--checkpoint_iterations", 4)
-    before = saved(model, 4)
-    run_train("--iterations", 4, "--start_checkpoint", model / "chkpnt4.pth")
-    assert same(before, saved(model, 4))
+@pytest.fixture
+def no_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*arguments: object) -> None:
+        raise AssertionError("photographs are loaded")
+
+    monkeypatch.setattr(scene.Scene, "_load_photos", load)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of iteration 2; beside it is the model of iteration 3."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "stdout", sys.stdout)
+        words = ("-s", small_scene, "-m", folder, "--eval", "--iterations", 3)
+        words += ("--checkpoint_iterations", 2, "--quiet")
+        patched.setattr(sys, "argv", ["train.py", *map(str, words)])
+        train.main()
+    return folder / "chkpnt2.pth"
+
+
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_a_checkpoint_at_or_beyond_the_end_is_an_error(
+    run_train: Train, checkpoint: Path, tmp_path: Path, no_photographs: None, iterations: int
+) -> None:
+    with pytest.raises(
+        InputError, match=rf"iteration 2, and --iterations {iterations} is the last"
+    ):
+        run_train("--iterations", iterations, "--start_checkpoint", checkpoint)
+    assert not (tmp_path / "model").exists()
+
+
+def test_options_that_change_between_two_parts_of_a_training_are_named(
+    run_train: Train, checkpoint: Path, capsys
+) -> None:
+    run_train("--iterations", 3, "--start_checkpoint", checkpoint)
+    assert capsys.readouterr().err.count("warning") == 0
+    run_train("--iterations", 3, "--start_checkpoint", checkpoint, "-r", 2, "--antialiasing")
+    printed = capsys.readouterr().err
+    assert "other options: now resolution 2, not -1; antialiasing True, not False\n" in printed
+
+
+def test_starts_that_cannot_be_used_are_found_before_photographs_are_loaded(
+    run_train: Train, checkpoint: Path, tmp_path: Path, no_photographs: None
+) -> None:
+    broken, empty = tmp_path / "broken.pth", tmp_path / "empty.ply"
+    broken.write_bytes(checkpoint.read_bytes()[:1000])
+    empty.write_bytes(checkpoint.with_name("input.ply").read_bytes()[:90])
+    (tmp_path / "folder").mkdir()
+    faults = {
+        tmp_path / "none.pth": "there is no such file",
+        tmp_path / "folder": "expected a checkpoint or a PLY, not a folder",
+        checkpoint.parent: r"expected a file, not a folder: give .*/chkpnt2\.pth",
+        broken: "not a readable checkpoint",
+        empty: r"empty\.ply",
+    }
+    for path, message in faults.items():
+        with pytest.raises(InputError, match=message):
+            run_train("--iterations", 5, "--start_checkpoint", path)
+    ply = checkpoint.parent / "point_cloud" / "iteration_3" / "point_cloud.ply"
+    for path in (checkpoint, ply):
+        with pytest.raises(InputError, match=r"degree 3, .* use degree 1: give --sh_degree 3"):
+            run_train("--iterations", 5, "--sh_degree", 1, "--start_checkpoint", path)
+    assert not (tmp_path / "model").exists()
+
+
+UNUSABLE = [
+    *(("--iterations", 0), ("--iterations", -5), ("--sh_degree", -1), ("--sh_degree", 4)),
+    *(("--densification_interval", 0), ("--opacity_reset_interval", 0), ("-r", 0), ("-r", -2)),
+    *(("-r", 3), ("-r", 16)),
+    *(("--position_lr_max_steps", 0), ("--lambda_dssim", 1.5), ("--lambda_dssim", "nan")),
+    *(("--feature_lr", "inf"), ("--opacity_lr", -0.1), ("--percent_dense", "nan")),
+    *(("--position_lr_init", 0), ("--position_lr_final", 0), ("--densify_from_iter", -2)),
+    *(("--densify_grad_threshold", "nan"), ("--optimizer_type", "sgd")),
+    *(("--test_iterations", 0), ("--save_iterations", 5, -2), ("--checkpoint_iterations", 0)),
+    ("--debug_from", -2),
+]
+
+
+@pytest.mark.parametrize("words", UNUSABLE, ids=lambda words: "".join(map(str, words)))
+def test_values_that_cannot_be_used_are_refused_at_once(
+    run_train: Train, tmp_path: Path, no_photographs: None, words: tuple
+) -> None:
+    name = {"-r": "--resolution"}.get(words[0], words[0])
+    with pytest.raises(InputError, match=f"{name} .*: expected "):
+        run_train(*words)
+    assert not (tmp_path / "model").exists()
+
+
+def test_both_position_rates_may_be_zero(run_train: Train) -> None:
+    model = run_train(
+        *("--iterations", 3, "--save_iterations", 1),
+        *("--position_lr_init", 0, "--position_lr_final", 0),
+    )
+    assert np.array_equal(saved(model, 1).xyz, saved(model, 3).xyz)
+
+
+def test_iterations_that_are_not_reached_are_named(run_train: Train, capsys) -> None:
+    run_train("--iterations", 2, "--save_iterations", 1, 7, "--save_iterations", 8)
+    printed = capsys.readouterr()
+    assert "warning: --save_iterations 7 8: not reached, training ends at 2\n" in printed.err
+    assert "[ITER 1] Saving" in printed.out
+    run_train("--iterations", 2, model="defaults")
+    assert "not reached" not in capsys.readouterr().err
+
+
+def test_a_dataset_must_be_given(tmp_path, monkeypatch, small_scene: Path, command_line) -> None:
+    monkeypatch.chdir(small_scene)
+    command_line("-m", tmp_path / "model")
+    with pytest.raises(InputError, match="-s/--source_path is required"):
+        train.main()
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("flag", ["-s", "-m"])
+def test_two_folders_for_one_option_are_refused(run_train: Train, capsys, flag: str) -> None:
+    with pytest.raises(SystemExit):
+        run_train(flag, "other")
+    assert "expected one value, but " in capsys.readouterr().err
+
+
+def test_a_failed_run_leaves_no_folder_behind(
+    run_train: Train, tmp_path: Path, small_scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(small_scene, damaged)
+    (damaged / "images" / "view_004.png").write_bytes(b"no image")
+    for model in ("model", "new/folder/model"):
+        with pytest.raises(InputError, match="view_004"):
+            run_train("--iterations", 1, model=model, source=damaged)
+    assert not (tmp_path / "model").exists() and not (tmp_path / "new").exists()
+    monkeypatch.setattr(train, "MIN_OPACITY", 2.0)
+    with pytest.raises(InputError, match="no Gaussian at iteration 5"):
+        run_train("--iterations", 9, *DENSIFY)
+    assert not (tmp_path / "model").exists()
+    with pytest.raises(InputError, match="no Gaussian at iteration 5"):
+        run_train("--iterations", 9, "--save_iterations", 2, *DENSIFY)
+    assert saved(tmp_path / "model", 2).count == 300
+
+
+def test_a_failed_run_leaves_an_older_model_as_it_was(
+    run_train: Train, tmp_path: Path, small_scene: Path
+) -> None:
+    model = run_train("--iterations", 2)
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    damaged = tmp_path / "damaged"
+    shutil.copytree(small_scene, damaged)
+    (damaged / "images" / "view_004.png").unlink()
+    with pytest.raises(InputError, match="view_004"):
+        run_train("--iterations", 2, "-w", source=damaged)
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
+
+
+def test_a_model_without_a_finite_number_is_an_error(
+    run_train: Train, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iterate = train.Training.iterate
+    rows = 1
+
+    def spoiling(self, iteration, reporter) -> None:
+        with torch.no_grad():
+            self.gaussians.get_xyz[:rows] = torch.nan
+        iterate(self, iteration, reporter)
+
+    monkeypatch.setattr(train.Training, "iterate", spoiling)
+    run_train("--iterations", 1)
+    assert "warning: iteration 1: 1 Gaussians are not finite" in capsys.readouterr().err
+    rows = 300
+    with pytest.raises(InputError, match="at iteration 1 no Gaussian has finite values"):
+        run_train("--iterations", 1, model="spoilt")
+    assert not (tmp_path / "spoilt").exists()
+
+
+@pytest.mark.parametrize("views", [2, 9])
+def test_cameras_at_one_place_train_beyond_the_pruning_of_large_gaussians(
+    small_scene: Path, tmp_path: Path, run_train: Train, capsys, views: int
+) -> None:
+    tripod = tmp_path / "tripod"
+    shutil.copytree(small_scene, tripod)
+    path = tripod / "sparse" / "0" / "images.bin"
+    images = sorted(read_extrinsics_binary(path).values(), key=lambda image: image.name)
+    write_on_a_tripod(path, images[:views])
+    model = run_train("--iterations", 16, *DENSIFY, source=tripod)
+    assert saved(model, 16).count > 100
+    assert "all training cameras stand at one place" in capsys.readouterr().err
+
+
+def write_on_a_tripod(path: Path, images: list) -> None:
+    """The images as an images.bin, all at the centre of the first one."""
+    centre = -qvec2rotmat(images[0].qvec).T @ images[0].tvec
+    data = struct.pack("<Q", len(images))
+    for image in images:
+        shift = -qvec2rotmat(image.qvec) @ centre
+        data += struct.pack("<i7di", image.id, *image.qvec, *shift, image.camera_id)
+        data += image.name.encode() + b"\0" + struct.pack("<Q", 0)
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("argument", [("-d", "depths"), ("--train_test_exp",)])
@@ -223,7 +465,7 @@ def test_folder_without_a_name_is_under_output(monkeypatch: pytest.MonkeyPatch) 
 
 def test_default_milestones() -> None:
     args = train.build_parser()[0].parse_args(["--iterations", "900"])
-    milestones = train.milestones_of(args)
+    milestones = train.milestones_of(args, 900)
     assert milestones.test == {7000, 30000}
     assert milestones.save == {900, 7000, 30000}
     assert milestones.checkpoint == frozenset()

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+import ast
 import io
 import logging
 import math
 import random
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from scipy.ndimage import correlate1d
 from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
-from utils import cli, loss_utils
+from utils import cli, loss_utils, system_utils
 from utils.errors import InputError
 from utils.files import atomic_path, write_text
 from utils.general_utils import (
@@ -31,10 +34,17 @@ from utils.general_utils import (
 )
 from utils.image_metrics import score_images
 from utils.image_utils import load_png, mse, psnr, save_png, to_u8
+from utils.interruption import Terminated, interruption
 from utils.sh_utils import RGB2SH, SH2RGB, eval_sh, sh_basis
-from utils.system_utils import mkdir_p, resolve_data_device, searchForMaxIteration
+from utils.system_utils import (
+    announce_data_device,
+    mkdir_p,
+    resolve_data_device,
+    searchForMaxIteration,
+)
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
 
 
 def random_u8(seed: int, *shape: int) -> torch.Tensor:
@@ -79,7 +89,8 @@ class TestCommandLine:
         ("error", "line", "code"),
         [
             (InputError("no model"), "error: no model\n", 1),
-            (OSError(28, "No space left on device"), "error: No space left on device\n", 1),
+            (OSError(28, "No space left on device"), "error: disk full\n", 1),
+            (OSError(28, "No space left on device", "a.ply"), "error: disk full: a.ply\n", 1),
             (FileNotFoundError(2, "No such file", "x/y"), "error: No such file: x/y\n", 1),
             (OSError("plain"), "error: plain\n", 1),
             (KeyboardInterrupt(), "interrupted\n", 130),
@@ -95,6 +106,49 @@ class TestCommandLine:
             cli.run(main)
         assert end.value.code == code
         assert capsys.readouterr() == ("", line)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_to_end_cleans_up_as_ctrl_c_does(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, number: signal.Signals
+    ) -> None:
+        def main() -> None:
+            with atomic_path(tmp_path / "new" / "a") as temporary:
+                temporary.write_text("half")
+                signal.raise_signal(number)
+
+        before = signal.getsignal(number)
+        with pytest.raises(SystemExit) as end:
+            cli.run(main)
+        assert end.value.code == 128 + number
+        assert capsys.readouterr() == ("", f"ended by {number.name}\n")
+        assert list(tmp_path.iterdir()) == []
+        assert signal.getsignal(number) == before
+
+    def test_a_signal_that_is_ignored_stays_so(self) -> None:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            cli.run(lambda: signal.raise_signal(signal.SIGHUP))
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_a_second_signal_ends_at_once(self) -> None:
+        with pytest.raises(Terminated), interruption() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert stop.requested
+            signal.raise_signal(signal.SIGTERM)
+
+    def test_no_option_may_be_abbreviated(self) -> None:
+        parsers = [
+            (path, node)
+            for path in [*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/*.py")]
+            if path.parent.name != "tests"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ArgumentParser")
+        ]
+        assert len(parsers) > 10
+        for path, node in parsers:
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert given.get("allow_abbrev") == "False", path
 
     def test_bugs_keep_their_traceback(self) -> None:
         def main() -> None:
@@ -240,18 +294,33 @@ class TestSystem:
             with pytest.raises(InputError, match="iteration_<N>"):
                 searchForMaxIteration(folder)
 
-    def test_photos_stay_where_the_computation_is(self, caplog: pytest.LogCaptureFixture) -> None:
-        resolve_data_device.cache_clear()
+    def test_photos_stay_where_the_computation_is(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(system_utils, "_logged", set())
         caplog.set_level(logging.INFO)
         gpu = torch.device("cuda", 0)
         assert resolve_data_device("cuda", CPU) == CPU
-        assert resolve_data_device("cuda", CPU) == CPU
-        assert len(caplog.records) == 1, "the notice comes once"
         assert resolve_data_device("cpu", gpu) == CPU
         assert resolve_data_device("cuda:1", gpu) == torch.device("cuda", 1)
-        assert len(caplog.records) == 1
+        assert not caplog.records
         assert resolve_data_device("toaster", CPU) == CPU
-        assert caplog.records[1].levelname == "WARNING"
+        assert resolve_data_device("toaster", CPU) == CPU
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+    def test_a_device_that_was_given_and_is_not_there_is_announced_once(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(system_utils, "_logged", set())
+        caplog.set_level(logging.INFO)
+        for given in (None, "cpu", "toaster"):
+            announce_data_device(given, CPU)
+        announce_data_device("cuda:1", torch.device("cuda"))
+        assert not caplog.records
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: announce_data_device("cuda", CPU), range(40)))
+        [record] = caplog.records
+        assert record.getMessage() == "Photos are kept on cpu: no usable cuda device"
 
 
 def reference_ssim(x: np.ndarray, y: np.ndarray) -> float:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Say what compression did to a model, in a table and a picture.
+"""What compression did to a model, in a table and a picture.
 
 python tools/demo_report.py MODEL DECODED.ply PICTURE.png
 
@@ -18,9 +18,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from gaussian_compression.report import read_report, report_path
 from splat_formats.ply import read_ply
 from utils.cli import run
 from utils.errors import InputError
+from utils.files import atomic_path, check_target
 
 CAPTION_HEIGHT = 28  # pixels
 GAP = 4
@@ -43,11 +45,14 @@ def read_stages(model: Path, decoded: Path) -> tuple[Stage, Stage]:
 
     Raises InputError where a file is missing, and where the decoded PLY is not what was measured.
     """
+    report = read_report(_present(report_path(model)))
+    trained, compressed = report.start.iteration, report.compressed.iteration
     results = json.loads(_present(model / "results.json").read_text())
-    iterations = sorted(int(name.removeprefix("ours_")) for name in results)
-    if len(iterations) < 2:
-        raise InputError(f"expected two measured iterations in {model}/results.json: {iterations}")
-    trained, compressed = iterations[0], iterations[-1]
+    for iteration in (trained, compressed):
+        if f"ours_{iteration}" not in results:
+            raise InputError(
+                f"{model / 'results.json'} lacks iteration {iteration}: run metrics.py"
+            )
     clouds = [
         _present(model / "point_cloud" / f"iteration_{i}" / "point_cloud.ply")
         for i in (trained, compressed)
@@ -120,13 +125,17 @@ def _present(path: Path) -> Path:
 
 def main() -> None:
     """Print the table and write the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("decoded", type=Path)
     parser.add_argument("picture", type=Path)
     args = parser.parse_args()
+    check_target(args.picture, args.decoded)
     before, after = read_stages(args.model, args.decoded)
-    picture(before, after).save(args.picture)
+    with atomic_path(args.picture) as path:
+        picture(before, after).save(path)
     print(table(before, after))
     print(f"\nSide by side: {args.picture}")
 

@@ -1,31 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every script shares: one-line errors, exit codes, and library messages on the terminal."""
 
+import errno
 import logging
 import sys
 from collections.abc import Callable
+from typing import Protocol
 
 from utils.errors import InputError
+from utils.interruption import Terminated, ending_signals_raise
 
 EXIT_FAILURE = 1
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+SIGNAL_STATUS = 128  # plus a signal's number: what a shell reports
+EXIT_INTERRUPTED = SIGNAL_STATUS + 2  # Ctrl-C
 
 
 def run(main: Callable[[], None]) -> None:
     """Calls `main`; a user-facing fault becomes one `error: ...` line and exit status 1.
 
     Only `InputError` and `OSError` (missing file, full disk) are user-facing: any other exception
-    is a bug of this program and keeps its traceback. Ctrl-C ends with status 130.
+    is a bug of this program and keeps its traceback. Ctrl-C ends with status 130, and SIGTERM,
+    whose clean-up is the same, with 143.
     """
     try:
-        main()
+        with ending_signals_raise():
+            main()
     except InputError as error:
         fail(str(error))
     except OSError as error:
         fail(_os_error_text(error))
+    except Terminated as signalled:
+        print(f"ended by {signalled}", file=sys.stderr)
+        sys.exit(SIGNAL_STATUS + signalled.signal_number)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+class OptionGroup(Protocol):
+    """The values of one group of options."""
+
+    def fault(self) -> str | None:
+        """What is wrong with the first value that is not allowed; None if all are."""
+        ...
+
+
+def check_ranges(*groups: OptionGroup) -> None:
+    """Raise `InputError` for the first option with a value that is not allowed."""
+    for group in groups:
+        if fault := group.fault():
+            raise InputError(fault)
 
 
 def fail(message: str) -> None:
@@ -37,9 +61,8 @@ def fail(message: str) -> None:
 def _os_error_text(error: OSError) -> str:
     if error.strerror is None:
         return str(error)
-    if error.filename is None:
-        return error.strerror
-    return f"{error.strerror}: {error.filename}"
+    text = "disk full" if error.errno == errno.ENOSPC else error.strerror
+    return text if error.filename is None else f"{text}: {error.filename}"
 
 
 class _TerminalHandler(logging.Handler):
@@ -57,11 +80,17 @@ class _TerminalHandler(logging.Handler):
             print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
 
-def show_messages() -> None:
-    """Lets the library's notices (`Reading camera 97/97`, ...) appear. Scripts call it once."""
+def show_messages(quiet: bool = False) -> None:
+    """Lets the library's notices (`Reading camera 97/97`, ...) appear; with `quiet`, only errors.
+
+    Scripts call it once.
+    """
     root = logging.getLogger()
-    if not any(isinstance(handler, _TerminalHandler) for handler in root.handlers):
-        root.addHandler(_TerminalHandler())
+    handlers = [handler for handler in root.handlers if isinstance(handler, _TerminalHandler)]
+    if not handlers:
+        handlers.append(_TerminalHandler())
+        root.addHandler(handlers[0])
+    handlers[0].setLevel(logging.ERROR if quiet else logging.NOTSET)
     packages = ("arguments", "gaussian_compression", "gaussian_renderer", "scene")
     for package in (*packages, "splat_formats", "splat_codec", "utils"):
         logging.getLogger(package).setLevel(logging.INFO)

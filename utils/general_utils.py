@@ -84,7 +84,7 @@ def build_scaling_rotation(s: Tensor, r: Tensor) -> Tensor:
 
 
 class _TimestampedStdout:
-    """A stdout whose lines end in the time of day, or that swallows everything."""
+    """A stdout whose lines end in the time of day, or that discards everything."""
 
     def __init__(self, stream: TextIO, silent: bool):
         self._stream = stream

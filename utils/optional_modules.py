@@ -2,11 +2,11 @@
 """Modules that an installed package may or may not have, and packages that may not load."""
 
 import logging
-from functools import cache
 from importlib import import_module
 from types import ModuleType
 
 from utils.errors import InputError
+from utils.system_utils import log_once
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ def load(
         return import_module(module)
     except Exception as error:  # a package may raise anything when it is imported
         if not _is_absent(module, package, error):
-            _warn(package, _reason(error), instead)
+            text = f"{package} is installed but cannot be imported ({_reason(error)}): {instead}"
+            log_once(logger, text, logging.WARNING)
         return None
 
 
@@ -57,8 +58,3 @@ def _is_absent(module: str, package: str, error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-@cache
-def _warn(package: str, reason: str, instead: str) -> None:
-    logger.warning("%s is installed but cannot be imported (%s): %s", package, reason, instead)

@@ -51,12 +51,11 @@ def oriented_size(image: Image.Image, camera_size: Size) -> Size:
     COLMAP finds poses for the pixels as stored, other tools for those of the turned image; the
     camera's shape shows which. Turns that keep the shape are therefore left alone.
     """
-    stored = image.size
-    if image.getexif().get(_ORIENTATION) not in _QUARTER_TURNS:
+    stored, turned = image.size, image.size[::-1]
+    # The shapes first: some formats have their EXIF data behind the pixels, which takes decoding.
+    if same_shape(stored, camera_size) or not same_shape(turned, camera_size):
         return stored
-    turned = stored[1], stored[0]
-    turn_fits = same_shape(turned, camera_size) and not same_shape(stored, camera_size)
-    return turned if turn_fits else stored
+    return turned if image.getexif().get(_ORIENTATION) in _QUARTER_TURNS else stored
 
 
 def same_shape(size: Size, camera_size: Size) -> bool:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of a model, and the device that holds the photos."""
 
-import functools
 import logging
 import os
+import threading
 from pathlib import Path
 
 import torch
@@ -32,19 +32,42 @@ def searchForMaxIteration(folder: str | os.PathLike[str]) -> int:
     return max(iterations)
 
 
-@functools.cache
 def resolve_data_device(name: str, compute_device: torch.device) -> torch.device:
-    """The device for photos that the option --data_device `name` asks for, if it can be had.
+    """The device for photos that the option --data_device `name` stands for, if it can be had.
 
     Photos are kept on a GPU only where the computation is on one: otherwise every use would copy
-    them back. Each departure from `name` is logged, once.
+    them back. A `name` that is no device is logged, once.
     """
+    device = _device(name)
+    if device is None:
+        text = f"--data_device {name} is no device: photos are kept on {compute_device}"
+        log_once(logger, text, logging.WARNING)
+        return compute_device
+    return device if device.type in ("cpu", compute_device.type) else compute_device
+
+
+def announce_data_device(given: str | None, compute_device: torch.device) -> None:
+    """Log where photos are kept, if --data_device was `given` and that device cannot be used."""
+    device = None if given is None else _device(given)
+    if device is not None and device.type not in ("cpu", compute_device.type):
+        log_once(logger, f"Photos are kept on {compute_device}: no usable {device.type} device")
+
+
+def _device(name: str) -> torch.device | None:
     try:
-        device = torch.device(name)
+        return torch.device(name)
     except RuntimeError:
-        logger.warning("--data_device %s is no device: photos are kept on %s", name, compute_device)
-        return compute_device
-    if device.type != "cpu" and compute_device.type != device.type:
-        logger.info("Photos are kept on %s: no usable %s device", compute_device, device.type)
-        return compute_device
-    return device
+        return None
+
+
+def log_once(logger: logging.Logger, text: str, level: int = logging.INFO) -> None:
+    """Log `text`, unless it has been logged before, by whichever thread."""
+    with _once_lock:
+        is_new = text not in _logged
+        _logged.add(text)
+    if is_new:
+        logger.log(level, "%s", text)
+
+
+_once_lock = threading.Lock()
+_logged: set[str] = set()

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""decoded_from.json: marks an iteration that was decoded from a compressed file.
+
+Such an iteration is no start for another compression, and goes when a later run replaces the file.
+The mark names the PLY's digest: one that training or a user wrote later under the same name is not
+taken for the decoded one. No torch.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from utils.files import write_json
+
+MARK = "decoded_from.json"
+PLY_NAME = "point_cloud.ply"
+
+
+@dataclass(frozen=True)
+class DecodedMark:
+    """Where a decoded iteration comes from."""
+
+    file: str
+    """The compressed file, from the model folder."""
+    start_iteration: int
+    file_sha256: str
+    ply_sha256: str
+
+
+def write_mark(folder: Path, file: str, start_iteration: int, data: bytes) -> None:
+    """Marks the PLY in `folder` as what the compressed `data` decodes to."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    mark = DecodedMark(file, start_iteration, sha256, file_sha256(folder / PLY_NAME))
+    write_json(folder / MARK, asdict(mark))
+
+
+def read_mark(folder: Path) -> DecodedMark | None:
+    """The mark of `folder`, if it belongs to the PLY that lies there."""
+    try:
+        mark = DecodedMark(**json.loads((folder / MARK).read_text(encoding="utf-8")))
+        return mark if file_sha256(folder / PLY_NAME) == mark.ply_sha256 else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return None
+
+
+def is_decoded(folder: Path) -> bool:
+    """Whether the PLY in `folder` was decoded; marks of older versions, without digests, count."""
+    try:
+        text = (folder / MARK).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return "ply_sha256" not in text or read_mark(folder) is not None
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a compression wrote all that is in `folder`, so that it may be replaced."""
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    return names == {PLY_NAME, MARK} and read_mark(folder) is not None
+
+
+def file_sha256(path: Path) -> str:
+    """The digest of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

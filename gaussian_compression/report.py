@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a compression, compressed/report.json: what it holds, written and read here only.
+
+JSON with finite numbers: NaN and Infinity become null, and `not_finite` lists their places (the
+PSNR of equal images is infinite). `schema` is the version of what the fields mean; reports of
+earlier versions are read too, with what they lack left at the defaults. No torch.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gaussian_compression.rounds import Quality, Round, StageTime, round_from_json
+from utils.errors import InputError
+from utils.files import write_json
+
+SCHEMA = 2
+"""1: reports without a number, of compress.py and, in another form, of --training_free."""
+
+UNMEASURED = Quality(None, None)
+
+
+@dataclass(frozen=True)
+class StartFigures:
+    """The model that the compression began with."""
+
+    ply: str
+    iteration: int
+    """0: of a bare PLY."""
+    gaussians: int
+    """Before any is dropped."""
+    dropped: int
+    """Which no image can show, among them those with values that are not finite."""
+    bytes: int | None
+    """Of the PLY. None in --training_free's reports of schema 1."""
+    guard: Quality = UNMEASURED
+    test: Quality = UNMEASURED
+
+
+@dataclass(frozen=True)
+class FileFigures:
+    """The compressed file and the model that it decodes to."""
+
+    iteration: int
+    """Of the decoded PLY in the model folder."""
+    gaussians: int
+    sh_degree: int
+    bytes: int
+    ratio: float | None
+    bytes_per_gaussian: float
+    bytes_per_attribute: dict[str, int]
+    """Empty in the reports of --training_free."""
+    bytes_per_section: dict[str, int] = field(default_factory=dict)
+    """Of the file's parts, by their names in docs/format.md; compress.py's reports of schema 1 lack
+    it."""
+    guard: Quality = UNMEASURED
+    test: Quality = UNMEASURED
+
+
+@dataclass(frozen=True)
+class StoppingFigures:
+    """How the rounds ended."""
+
+    shipped_round: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class PromiseFigures:
+    """What the stopping rule allows and what the file has; dB on the guard views."""
+
+    allowed_drop: float
+    drop: float | None
+    """Against round 0."""
+    kept: bool | None
+    guard_was_trained_on: bool
+
+
+@dataclass(frozen=True)
+class GuardFigures:
+    """The views that stopped the rounds."""
+
+    views_from: str
+    image_names: tuple[str, ...]
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class ErrorFigures:
+    """How far an attribute is from the start model's, in a unit that can be judged by eye."""
+
+    unit: str
+    rms: float
+    percentile_99: float | None
+    """None in reports of schema 1, whose units are the attribute's own."""
+    max: float
+    good: float | None
+    """An rms up to here cannot be seen in the images of an ordinary scene."""
+
+
+@dataclass(frozen=True)
+class CompressionReport:
+    """All figures of a compression. Sizes in bytes, times in seconds, PSNR in dB."""
+
+    start: StartFigures
+    compressed: FileFigures
+    settings: dict[str, Any]
+    environments: tuple[dict[str, Any], ...]
+    """Machine and software, each from the round `from_round` on: more than one if a run that was
+    killed went on in another environment."""
+    stopping: StoppingFigures | None = None
+    guard: GuardFigures | None = None
+    promise: PromiseFigures | None = None
+    rounds: tuple[Round, ...] = ()
+    stages: tuple[StageTime, ...] = ()
+    seed: int | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+    errors: dict[str, ErrorFigures] = field(default_factory=dict)
+    """By attribute; of --training_free only."""
+    layer_ends: tuple[int, ...] = ()
+    notices: tuple[str, ...] = ()
+    """What was repaired, dropped, or not kept, a sentence each."""
+    schema: int = SCHEMA
+
+
+def report_path(model_path: Path) -> Path:
+    """Where a model folder's report lies."""
+    return model_path / "compressed" / "report.json"
+
+
+def write_report(path: Path, report: CompressionReport) -> None:
+    """Writes the report, whole or not at all."""
+    places: list[str] = []
+    values = _finite(asdict(report), "", places)
+    write_json(path, {**values, "not_finite": places})
+
+
+def read_report(path: Path) -> CompressionReport:
+    """The report in a file of any schema. InputError if it is none."""
+    try:
+        found = _finite(json.loads(path.read_text(encoding="utf-8")), "", [])
+        schema = found.get("schema", 1)
+        if schema > SCHEMA:
+            raise InputError(
+                f"{path} is a report of schema {schema}, this version reads up to {SCHEMA}"
+            )
+        return _of_schema_1(found) if schema == 1 else _report(found)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no report of a compression: {error!r}") from error
+
+
+def _finite(value: Any, place: str, places: list[str]) -> Any:
+    """`value` with None for numbers that are not finite, whose places are added to `places`."""
+    if isinstance(value, dict):
+        return {k: _finite(v, f"{place}.{k}" if place else k, places) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v, f"{place}[{i}]", places) for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        places.append(place)
+        return None
+    return value
+
+
+def _report(values: dict[str, Any]) -> CompressionReport:
+    stopping, guard, promise = values["stopping"], values["guard"], values["promise"]
+    return CompressionReport(
+        start=StartFigures(**_with_qualities(values["start"])),
+        compressed=FileFigures(**_with_qualities(values["compressed"])),
+        settings=values["settings"],
+        environments=tuple(values["environments"]),
+        stopping=stopping and StoppingFigures(**stopping),
+        guard=guard and GuardFigures(**{**guard, "image_names": tuple(guard["image_names"])}),
+        promise=promise and PromiseFigures(**promise),
+        rounds=tuple(round_from_json(done) for done in values["rounds"]),
+        stages=tuple(StageTime(**stage) for stage in values["stages"]),
+        seed=values["seed"],
+        identity=values["identity"],
+        errors={name: ErrorFigures(**error) for name, error in values["errors"].items()},
+        layer_ends=tuple(values["layer_ends"]),
+        notices=tuple(values["notices"]),
+        schema=values["schema"],
+    )
+
+
+def _with_qualities(values: dict[str, Any]) -> dict[str, Any]:
+    return {**values, "guard": Quality(**values["guard"]), "test": Quality(**values["test"])}
+
+
+def _of_schema_1(found: dict[str, Any]) -> CompressionReport:
+    """A report without a schema number."""
+    if "start" not in found:
+        return _of_training_free_1(found)
+    start = {**found["start"], "dropped": found["start"]["dropped_non_finite"]}
+    del start["dropped_non_finite"]
+    later: dict[str, Any] = {"promise": None, "errors": {}, "layer_ends": [], "notices": []}
+    environments = [{"from_round": 0, **found["versions"]}]
+    return _report(
+        {**later, **found, "start": start, "environments": environments, "schema": SCHEMA}
+    )
+
+
+def _of_training_free_1(found: dict[str, Any]) -> CompressionReport:
+    dropped, seconds = found["dropped_non_finite"], found["seconds"]
+    return CompressionReport(
+        start=StartFigures(
+            ply="",
+            iteration=0,
+            gaussians=found["gaussians"] + dropped,
+            dropped=dropped,
+            bytes=None,
+        ),
+        compressed=FileFigures(
+            iteration=1,
+            gaussians=found["gaussians"],
+            sh_degree=found["sh_degree"],
+            bytes=found["bytes"],
+            ratio=None,
+            bytes_per_gaussian=found["bytes_per_gaussian"],
+            bytes_per_attribute={},
+            bytes_per_section=found["bytes_per_section"],
+        ),
+        settings={"training_free": True, "quality": found["quality"]},
+        environments=(),
+        stages=(StageTime("quantise, encode and decode", seconds, seconds),),
+        errors={
+            name: ErrorFigures("", error["rms"], None, error["max"], None)
+            for name, error in found["errors"].items()
+        },
+        layer_ends=tuple(found["layers"]),
+    )

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder that training writes: a run that comes to nothing leaves none behind."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from arguments import CFG_ARGS_NAME
+
+# What training writes before there is anything to lose.
+RECORDS = (CFG_ARGS_NAME, "cameras.json", "input.ply", "events.out.tfevents.*")
+RESULTS = ("point_cloud/iteration_*/point_cloud.ply", "chkpnt*.pth")
+
+
+@contextmanager
+def records_removed_on_failure(folder: Path, made: Collection[Path]) -> Iterator[None]:
+    """Remove the records of a training that fails before it has saved a model in `folder`.
+
+    Only where `folder` is one of those `made` by this run: an older one is left as it is.
+    """
+    try:
+        yield
+    except BaseException:
+        has_result = any(any(folder.glob(pattern)) for pattern in RESULTS)
+        if folder.resolve() in made and not has_result:
+            for path in [path for pattern in RECORDS for path in folder.glob(pattern)]:
+                path.unlink()
+        raise

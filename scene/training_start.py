@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a training goes on from: a checkpoint or a PLY, checked before photographs are loaded."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from arguments import ModelOptions, read_cfg_args
+from scene.checkpoint import Checkpoint, load_checkpoint
+from scene.gaussian_model import GaussianModel
+from scene.view_queue import ViewQueue
+from splat_formats.files import read_with_notices
+from splat_formats.scene import NO_ORIGIN, SplatScene
+from utils.errors import InputError
+
+PLACES = ("source_path", "model_path", "data_device")
+GAUSSIANS_ONLY = (".ply", ".ply.gz", ".f3dgs")  # endings of files; others are checkpoints
+
+
+@dataclass(frozen=True)
+class TrainingStart:
+    """The content of the file given with --start_checkpoint."""
+
+    content: Checkpoint | SplatScene
+
+    @property
+    def sh_degree(self) -> int:
+        """Highest degree of the spherical harmonics."""
+        content = self.content
+        return content.sh_degree if isinstance(content, Checkpoint) else content.splats.sh_degree
+
+    @property
+    def antialiasing(self) -> bool:
+        """Whether a PLY is marked as a model to be rendered so; checkpoints have no such mark."""
+        return isinstance(self.content, SplatScene) and self.content.metadata.antialiasing
+
+    @property
+    def iteration(self) -> int:
+        """Number of iterations done; 0 for the Gaussians of a PLY."""
+        return self.content.iteration if isinstance(self.content, Checkpoint) else 0
+
+    def apply(self, gaussians: GaussianModel, queue: ViewQueue, options: Any) -> None:
+        """Give `gaussians` and `queue` the state they had; `options` set up the optimiser."""
+        if isinstance(self.content, SplatScene):
+            gaussians.load_splats(self.content.splats)
+            gaussians.training_setup(options)
+            return
+        gaussians.restore(self.content.model, options)
+        if self.content.loop is not None:
+            self.content.loop.apply()
+            queue.resume(self.content.loop.views_left)
+
+
+def read_start(path: str, sh_degree: int, iterations: int) -> TrainingStart:
+    """The file at `path`. Raises `InputError` if training up to `iterations` cannot start there."""
+    if not Path(path).is_file():
+        raise InputError(f"--start_checkpoint {path}: {_why_no_file(Path(path))}")
+    has_gaussians_only = path.lower().endswith(GAUSSIANS_ONLY)
+    start = TrainingStart(_read_gaussians(path) if has_gaussians_only else load_checkpoint(path))
+    if start.sh_degree != sh_degree:
+        raise InputError(
+            f"{path} holds Gaussians of SH degree {start.sh_degree}, but training is to use "
+            f"degree {sh_degree}: give --sh_degree {start.sh_degree}"
+        )
+    if start.iteration >= iterations:
+        raise InputError(
+            f"{path} is from iteration {start.iteration}, and --iterations {iterations} is the "
+            f"last iteration: nothing is left to train; give more than {start.iteration}"
+        )
+    return start
+
+
+def changed_options(path: str, options: ModelOptions) -> list[str]:
+    """What differs from the `cfg_args` beside the checkpoint at `path`: "resolution 2, not 4".
+
+    Where photographs and results are kept makes no difference.
+    """
+    try:
+        recorded = read_cfg_args(Path(path).parent)
+    except (FileNotFoundError, ValueError):  # of another program, or moved: nothing to compare
+        return []
+    return [
+        f"{name} {value}, not {recorded[name]}"
+        for name, value in asdict(options).items()
+        if name not in PLACES and value != recorded.get(name, value)
+    ]
+
+
+def _read_gaussians(path: str) -> SplatScene:
+    scene = read_with_notices(path)
+    if not scene.splats.count:
+        raise InputError(f"{path} holds no Gaussians: there is nothing to train")
+    if scene.metadata.origin != NO_ORIGIN:
+        raise InputError(
+            f"{path}: training needs positions near 0: move the model and the cameras there"
+        )
+    return scene
+
+
+def _why_no_file(path: Path) -> str:
+    if not path.is_dir():
+        return "there is no such file"
+    numbers = [re.fullmatch(r"chkpnt(\d+)\.pth", entry.name) for entry in path.iterdir()]
+    latest = max((int(number[1]) for number in numbers if number), default=None)
+    if latest is None:
+        return "expected a checkpoint or a PLY, not a folder"
+    return f"expected a file, not a folder: give {path / f'chkpnt{latest}.pth'}"

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run at a time in a model folder.
+
+The lock is the operating system's, on an open file: it ends with the process, however that ends, so
+that no stale lock can stay. It holds between the machines that share a network file system too.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.errors import InputError
+from utils.files import missing_folders, remove_empty
+
+LOCK_NAME = ".fast3dgs.lock"
+_NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[list[Path]]:
+    """Within the block no other process enters such a block with this folder.
+
+    InputError with process and host where one is in it. The folder is made where it is missing, and
+    removed at the end if nothing was put into it. Yields the folders that it made.
+    """
+    made = missing_folders(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: expected a folder to write to")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = _acquired(folder)
+        try:
+            yield made
+        finally:
+            (folder / LOCK_NAME).unlink(missing_ok=True)  # before another process can acquire it
+            os.close(descriptor)
+    finally:
+        remove_empty(made)
+
+
+def _acquired(folder: Path) -> int:
+    """A descriptor of the lock file, which this process alone has locked."""
+    path = folder / LOCK_NAME
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(descriptor, folder)
+            if _is_current(path, descriptor):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(_this_process()).encode(), 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # the owner before removed it when it ended: once more
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS_HERE:
+            logger.warning(
+                "the file system of %s has no locks (%s): a second run in this folder at the same "
+                "time is not refused", folder, error.strerror,
+            )  # fmt: skip
+            return
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        raise InputError(
+            f"{folder} is in use by {_owner(descriptor)}: wait for its end, or give another folder"
+        ) from error
+
+
+def _is_current(path: Path, descriptor: int) -> bool:
+    """Whether the file under this name is still the one that was opened."""
+    opened = os.fstat(descriptor)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def _this_process() -> dict[str, str | int]:
+    return {
+        "command": Path(sys.argv[0]).name,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _owner(descriptor: int) -> str:
+    try:
+        owner = json.loads(os.pread(descriptor, 10_000, 0))
+        return "{command}, process {pid} on {host}, since {since}".format(**owner)
+    except (ValueError, KeyError, TypeError):
+        return "another process"  # which has just opened the file and not yet written to it
