@@ -211,10 +211,16 @@ def fitted_quantizer(
 def _sensitivity_of_grids(measured: Splats, exact: ExactValues) -> Splats:
     """The sensitivity to what is on grids: none to numbers that are stored exactly.
 
-    Nor to one that is not finite: a Gaussian beyond float32 must not decide about the others.
+    Nor to what is not finite; and the other numbers of such Gaussians count no more than those of
+    any other: one of colour 10^4 would else decide how finely all are placed and turned.
     """
     columns = {name: np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
                for name, values in measured.columns().items()}  # fmt: skip
+    rows = np.unique(exact.rows)
+    if 0 < len(rows) < measured.count:
+        for values in columns.values():
+            greatest = np.delete(values, rows, axis=0).max(axis=0)
+            values[rows] = np.minimum(values[rows], greatest)
     ExactValues(exact.rows, exact.channels, np.zeros(len(exact), np.float32)).put_into(columns)
     shapes = {name: getattr(measured, name).shape for name in columns}
     return Splats(**{name: values.reshape(shapes[name]) for name, values in columns.items()})
