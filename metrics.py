@@ -72,7 +72,7 @@ def score_models(model_paths: Sequence[Path]) -> None:
 
 
 def load_perceptual() -> Perceptual | None:
-    """LPIPS of two uint8 images (3, H, W); None, with a line that says why, without weights."""
+    """LPIPS of two uint8 images (3, H, W); None without weights, and the reason is printed."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         network = LPIPS("vgg").to(device)

@@ -2,8 +2,8 @@
 """The grids of a version-2 file in torch: fine-tuning sees exactly the values that it will hold.
 
 Grids and precision classes stay as they were designed; symbols follow the parameters. The
-operations are those of design_grids.py and grid_splats.py, in the same order and precision, and a
-test holds the two bit-identical. (SH of thousands of steps, whose sums float32 does not hold
+operations are those of rounding.py and grid_splats.py, in the same order and precision, and tests
+hold the two bit-identical. (SH of thousands of steps, whose sums float32 does not hold
 exactly, may be seen one unit in the last place off; the integers are the same.) What decides on an
 integer is rounded operation by operation, so that a kernel can find the same ones.
 """
@@ -20,15 +20,13 @@ from splat_codec.exact_values import FIRST_CHANNELS, NONE, ExactValues
 from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import (
     CLASSES,
+    GREATEST_SYMBOL,
     MATRIX_UNIT,
     EvenGrid,
     Grids,
     Integers,
     LinearRule,
 )
-
-_GREATEST_SH = 2**15 - 1
-_GREATEST_DC = 2**15 - 1
 
 
 class GridSymbols(NamedTuple):
@@ -47,7 +45,7 @@ class ClassTables(NamedTuple):
 
     sh_step: Tensor
     """The value of 1 / 4096 SH step."""
-    sh_per_step: Tensor
+    sh_steps_per_unit: Tensor
     """A coordinate times this is in steps."""
     dc_size: Tensor
     """One DC symbol in steps."""
@@ -101,12 +99,12 @@ class GridQuantizer:
         self.classes = torch.tensor(classes, dtype=torch.int64, device=device)
         self.tables = _class_tables(grids, device)
         self._sh_steps = self.tables.sh_step[self.classes][:, None]
-        self._sh_scale = self.tables.sh_per_step[self.classes][:, None]
+        self.sh_steps_per_unit = self.tables.sh_steps_per_unit[self.classes][:, None]
+        """(N, 1): one unit of a transformed coefficient in steps of its Gaussian."""
         self._dc_size = self.tables.dc_size[self.classes][:, None]
         self.sh_matrix = _float32(grids.sh_transform.matrix, device)
         self.dc_matrix = _float32(grids.dc_transform.matrix, device)
-        inverse = np.linalg.inv(grids.dc_transform.matrix.astype(np.float64) / MATRIX_UNIT)
-        self.dc_inverse = _float32(inverse, device)
+        self.dc_inverse = _float32(grids.dc_transform.inverse_matrix(), device)
         self.dc_unit = float(np.float32(grids.dc_step * MATRIX_UNIT))
         self._dc_low = _float32(np.array(grids.dc_low), device)
         self._origin = _float32(np.array(grids.position.origin), device)
@@ -118,8 +116,8 @@ class GridQuantizer:
         """
         raw = raw.map(torch.clone)
         _put(self._stand_ins, raw)
-        inverse = np.linalg.inv(self.grids.sh_transform.matrix.astype(np.float64) / MATRIX_UNIT)
-        rest = raw.features_rest.flatten(1) @ _float32(inverse, raw.xyz.device)
+        inverse = _float32(self.grids.sh_transform.inverse_matrix(), raw.xyz.device)
+        rest = raw.features_rest.flatten(1) @ inverse
         rest = rest.reshape(raw.features_rest.shape)
         scaling = torch.where(self.hidden_scales, self._settled_scales, raw.scaling)
         return raw._replace(features_rest=rest, scaling=scaling)
@@ -138,11 +136,7 @@ class GridQuantizer:
 
     def sh_in_steps(self, coded: RawParameters) -> Tensor:
         """The transformed coefficients (N, C) in steps of their Gaussians."""
-        return coded.features_rest.flatten(1) * self._sh_scale
-
-    def steps_per_sh(self) -> Tensor:
-        """(N, 1): what one unit of a transformed coefficient is in steps of its Gaussian."""
-        return self._sh_scale
+        return coded.features_rest.flatten(1) * self.sh_steps_per_unit
 
     def decoded(self, coded: RawParameters) -> RawParameters:
         """The values that the file would give back, in the decoded basis."""
@@ -150,10 +144,10 @@ class GridQuantizer:
 
     def symbols(self, coded: RawParameters) -> GridSymbols:
         """The nearest integers of every attribute."""
-        scale = _descending(_line_symbols(self.grids.scale, coded.scaling))
+        scale = _descending(_symbols_on(self.grids.scale, coded.scaling))
         return GridSymbols(
             xyz=self._cells(coded.xyz, self._position_shift(scale)),
-            opacity=_line_symbols(self.grids.opacity, coded.opacity[:, 0]),
+            opacity=_symbols_on(self.grids.opacity, coded.opacity[:, 0]),
             scale=scale,
             rotation=self._rotation_symbols(coded.rotation, scale),
             dc=self._dc_symbols(coded.features_dc[:, 0]),
@@ -174,8 +168,8 @@ class GridQuantizer:
             xyz=xyz,
             features_dc=dc[:, None],
             features_rest=rest.reshape(coded.features_rest.shape),
-            opacity=_line_values(grids.opacity, symbols.opacity)[:, None],
-            scaling=_line_values(grids.scale, symbols.scale),
+            opacity=_values_on(grids.opacity, symbols.opacity)[:, None],
+            scaling=_values_on(grids.scale, symbols.scale),
             rotation=self._rotation_values(symbols),
         )
         self.put_exact(values)
@@ -249,12 +243,12 @@ class GridQuantizer:
         red, green, blue = dc[:, :1], dc[:, 1:2], dc[:, 2:]
         m = self.dc_inverse
         steps = ((red * m[0] + green * m[1]) + blue * m[2]) / self.dc_unit
-        return ((steps - self._dc_low) / self._dc_size).round_().clamp_(0, _GREATEST_DC)
+        return ((steps - self._dc_low) / self._dc_size).round_().clamp_(0, GREATEST_SYMBOL)
 
     def _sh_symbols(self, coded: RawParameters) -> Tensor:
         scaled = self.sh_in_steps(coded)
         scaled += torch.copysign(scaled.new_tensor(1 - self.deadzone), scaled)
-        return scaled.trunc_().clamp_(-_GREATEST_SH, _GREATEST_SH)
+        return scaled.trunc_().clamp_(-GREATEST_SYMBOL, GREATEST_SYMBOL)
 
 
 def _exact_places(exact: ExactValues, device: torch.device) -> dict[str, ExactPlaces]:
@@ -280,7 +274,9 @@ def _put(places: dict[str, ExactPlaces], values: RawParameters) -> None:
 def _class_tables(grids: Grids, device: torch.device) -> ClassTables:
     sh_step = _float32(np.array(grids.sh_steps), device)
     shifts = grids.dc_shift.apply(np.arange(CLASSES, dtype=np.int32))
-    return ClassTables(sh_step, 1 / (sh_step * MATRIX_UNIT), _float32(1 << shifts, device))
+    return ClassTables(
+        sh_step, _float32(grids.sh_steps_per_unit(), device), _float32(1 << shifts, device)
+    )
 
 
 def _exact_root(values: Tensor) -> Tensor:
@@ -296,12 +292,12 @@ def _int32(values: Tensor) -> Integers:
     return values.cpu().numpy().astype(np.int32)
 
 
-def _line_symbols(line: EvenGrid, values: Tensor) -> Tensor:
-    return ((values - line.minimum) / line.step).round_().clamp_(0, line.levels - 1).int()
+def _symbols_on(grid: EvenGrid, values: Tensor) -> Tensor:
+    return ((values - grid.minimum) / grid.step).round_().clamp_(0, grid.levels - 1).int()
 
 
-def _line_values(line: EvenGrid, symbols: Tensor) -> Tensor:
-    return symbols.float() * line.step + line.minimum
+def _values_on(grid: EvenGrid, symbols: Tensor) -> Tensor:
+    return symbols.float() * grid.step + grid.minimum
 
 
 def _descending(scale: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ def coded_sparsity(
     """The penalty on the mean magnitude of coded SH, in steps of their Gaussians."""
     if not pull or not coded.features_rest.numel():
         return []
-    weights = pull / coded.features_rest.numel() * quantizer.steps_per_sh()
+    weights = pull / coded.features_rest.numel() * quantizer.sh_steps_per_unit
     return [ShMagnitude(weights.flatten().contiguous(), operations)]
 
 
@@ -211,10 +211,16 @@ def fitted_quantizer(
 def _sensitivity_of_grids(measured: Splats, exact: ExactValues) -> Splats:
     """The sensitivity to what is on grids: none to numbers that are stored exactly.
 
-    Nor to one that is not finite: a Gaussian beyond float32 must not decide about the others.
+    Nor to what is not finite; and the other numbers of such Gaussians count no more than those of
+    any other: one of colour 10^4 would else decide how finely all are placed and turned.
     """
     columns = {name: np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
                for name, values in measured.columns().items()}  # fmt: skip
+    rows = np.unique(exact.rows)
+    if 0 < len(rows) < measured.count:
+        for values in columns.values():
+            greatest = np.delete(values, rows, axis=0).max(axis=0)
+            values[rows] = np.minimum(values[rows], greatest)
     ExactValues(exact.rows, exact.channels, np.zeros(len(exact), np.float32)).put_into(columns)
     shapes = {name: getattr(measured, name).shape for name in columns}
     return Splats(**{name: values.reshape(shapes[name]) for name, values in columns.items()})
@@ -241,8 +247,8 @@ def kernel_grids(quantizer: GridQuantizer, kernels: Any) -> "kernel.Grids":
         position=kernels.Cells(
             position.origin, position.cell, position.bits, _kernel_rule(position.shift, kernels)
         ),
-        opacity=kernels.Line(opacity.minimum, opacity.step, opacity.levels),
-        scale=kernels.Line(scale.minimum, scale.step, scale.levels),
+        opacity=kernels.EvenGrid(opacity.minimum, opacity.step, opacity.levels),
+        scale=kernels.EvenGrid(scale.minimum, scale.step, scale.levels),
         rotation=kernels.Turns(grids.rotation_step, _kernel_rule(grids.rotation_shift, kernels)),
         colour=kernels.Colour(
             forward=quantizer.dc_inverse,
@@ -256,7 +262,7 @@ def kernel_grids(quantizer: GridQuantizer, kernels: Any) -> "kernel.Grids":
             matrix=quantizer.sh_matrix,
             unit=MATRIX_UNIT,
             step=tables.sh_step,
-            per_step=tables.sh_per_step,
+            steps_per_unit=tables.sh_steps_per_unit,
             rounding=1 - quantizer.deadzone,
         ),
     )

@@ -67,6 +67,10 @@ class Outputs:
 
 def start_from_ply(path: Path, iteration: int = 0) -> StartModel:
     """The model in one PLY file."""
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder: expected a PLY; --pretrained_dir takes model folders"
+        )
     if not path.is_file():
         raise InputError(f"no PLY at {path}")
     return StartModel(path, iteration, read_with_notices(path), path.stat().st_size)

@@ -145,7 +145,7 @@ class _Run:
             job.rounds_folder, self._fingerprint(), keep, environment(self._device)
         )
         self._times: list[StageTime] = []
-        self._warnings: list[str] = []
+        self._warnings = list(shown.notices)
 
     def result(self) -> CompressionResult:
         start = RawParameters.from_splats(self._start, self._device)

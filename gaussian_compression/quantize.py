@@ -16,10 +16,10 @@ from torch import Tensor
 from gaussian_compression.settings import QuantizationSettings
 from scene.raw_parameters import RawParameters
 from splat_codec.quantizers import (
+    EvenGrids,
     Float16,
     Float32,
     Quantizer,
-    Uniform,
     affine_with_zero,
     grid_over,
 )
@@ -116,8 +116,8 @@ def quantized(values: Tensor, quantizer: Quantizer, out: Tensor) -> Tensor:
     return _on_grid(values, quantizer, out)
 
 
-def _on_grid(values: Tensor, grid: Uniform, out: Tensor) -> Tensor:
-    """Same operations, in the same order and precision, as Uniform.quantize and .dequantize."""
+def _on_grid(values: Tensor, grid: EvenGrids, out: Tensor) -> Tensor:
+    """Same operations, in the same order and precision, as EvenGrids.quantize and .dequantize."""
     minimum, step = values.new_tensor(grid.minimum), values.new_tensor(grid.step)
     torch.sub(values, minimum, out=out)
     return out.div_(step).round_().clamp_(0, grid.levels - 1).mul_(step).add_(minimum)

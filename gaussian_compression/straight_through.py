@@ -28,7 +28,7 @@ from gaussian_compression.trainable import ADAM_EPSILON, AdamSteps, StraightThro
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
 from splat_codec.model_file import in_file_order
-from splat_codec.quantizers import Float16, Quantizer, Uniform
+from splat_codec.quantizers import EvenGrids, Float16, Quantizer
 from splat_codec.symbols import QuantizedSplats
 
 
@@ -159,8 +159,8 @@ class KernelStraightThrough:
         match quantizer:
             case Float16():
                 return kernels.QuantizedState(state, getattr(self._buffers, name), None)
-            case Uniform(minimum=(minimum,), step=(step,), levels=levels):
-                grid = kernels.Grid(minimum, step, levels)
+            case EvenGrids(minimum=(minimum,), step=(step,), levels=levels):
+                grid = kernels.EvenGrid(minimum, step, levels)
                 return kernels.QuantizedState(state, getattr(self._buffers, name), grid)
         # Exact, or a grid with one box an axis: positions, which `apply` quantises itself.
         return kernels.QuantizedState(state, None, None)

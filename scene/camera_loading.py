@@ -62,7 +62,7 @@ def loadCam(
 ) -> Camera:
     """The camera number `id`, with its photo decoded, composited over the background and resized.
 
-    `device` holds the matrices (default: CPU); the photo goes where `args.data_device` says, as
+    `device` holds the matrices (default: CPU); the photo is kept on `args.data_device`, as
     far as that makes sense. Raises `InputError` naming the photo if it cannot be used.
     """
     device = torch.device("cpu") if device is None else device

@@ -111,7 +111,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
-        raise InputError(f"{path}: not a readable checkpoint: {error}") from error
+        # PyTorch's message goes on for lines, with advice to load the file unsafely.
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise InputError(f"{path}: not a readable checkpoint: {reason}") from error
     return _checked(path, content)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order in which training sees the views."""
+"""The order in which training uses the views."""
 
 import random
 from collections.abc import Sequence

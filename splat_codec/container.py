@@ -41,7 +41,7 @@ def pack_container(container: Container) -> bytes:
 
 
 def unpack_container(data: bytes, may_be_cut: bool = False) -> Container:
-    """The sections of a file's bytes; CorruptFile says what is wrong with which of them.
+    """The sections of a file's bytes; CorruptFile names the one that is damaged, and the damage.
 
     With `may_be_cut`, `data` may end anywhere behind the table: the sections that are not whole,
     and those behind them, are left out.

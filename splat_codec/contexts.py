@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens, and what is known before one: its predecessors' average, or the energy of a row so far.
+"""Tokens, and what is decoded before one: its predecessors' average, or the energy of its row.
 
 A value is a token, and from token 232 on extra plain bits. Normative text: docs/format.md.
 """

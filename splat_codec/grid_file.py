@@ -78,7 +78,7 @@ class Recording:
 
 
 def record_layers(splats: GridSplats) -> Recording:
-    """What the layer model says about `splats`, which has to be in layer order."""
+    """The planes of `splats`, which has to be in layer order."""
     edges, families, writers = _design_edges(splats), Families(), []
     for rows in splats.split():
         lanes = lanes_for(rows.count)
@@ -120,14 +120,14 @@ def unpack_grid_splats(
     """
     grids, parts = _unpack_model(_take(sections, "model"), file_bytes)
     edges, tables = _unpack_tables(_take(sections, "tables"))
-    wanted = parts[:layers]
-    ends = np.cumsum([0, *(part.count for part in wanted)]).tolist()
+    read = parts[:layers]
+    ends = np.cumsum([0, *(part.count for part in read)]).tolist()
     columns = _grown({}, grids, 0)
-    knowledge = ContextBases(tables, "tables"), DecodeTable.of(tables.frequencies)
+    static = ContextBases(tables, "tables"), DecodeTable.of(tables.frequencies)
     far_rows, far_xyz, exact = [], [], NONE
-    for number, part in enumerate(wanted):
+    for number, part in enumerate(read):
         streams = _take(sections, f"rans{number}"), _take(sections, f"bits{number}")
-        reader = PlaneReader(streams, part.lanes, knowledge, number)
+        reader = PlaneReader(streams, part.lanes, static, number)
         shape = LayerShape(grids, edges, part.count, part.lanes)
         found = code_columns(reader, shape, None)
         # Only now: a layer's octree has to hold as many Gaussians as the header promises.
@@ -141,8 +141,8 @@ def unpack_grid_splats(
         found_exact = _take_exact(sections, missing, grids, part, number)
         exact = exact.joined(found_exact.from_row(ends[number]))
     if len(parts) <= layers:
-        knowledge[0].finish()
-    for number in range(len(wanted), len(parts)):
+        static[0].finish()
+    for number in range(len(read), len(parts)):
         for name in ("rans", "bits", "far", "exact"):
             sections.pop(f"{name}{number}", None)
     return GridSplats(

@@ -30,8 +30,8 @@ def pack_grids(grids: Grids) -> bytes:
             struct.pack("<4f2B", *position.origin, position.cell, position.bits,
                         position.coarse_bits),
             _pack_rule(position.shift),
-            _pack_line(grids.opacity),
-            _pack_line(grids.scale),
+            _pack_even_grid(grids.opacity),
+            _pack_even_grid(grids.scale),
             struct.pack(f"<{grids.opacity.levels}i", *precision.by_opacity),
             struct.pack("<6i", *precision.scale_factors, *precision.centre),
             struct.pack(f"<B{len(precision.radii)}I", len(precision.radii), *precision.radii),
@@ -55,7 +55,7 @@ def unpack_grids(take: Take, section: str) -> Grids:
     channels = 3 * ((sh_degree + 1) ** 2 - 1)
     *origin, cell, bits, coarse_bits = _numbers(take, "4f2B")
     shift = _unpack_rule(take, 4)
-    opacity, scale = _unpack_line(take, section), _unpack_line(take, section)
+    opacity, scale = _unpack_even_grid(take, section), _unpack_even_grid(take, section)
     by_opacity = _numbers(take, f"{opacity.levels}i")
     *factors, x, y, z = _numbers(take, "6i")
     radii = _numbers(take, f"{take(1)[0]}I")
@@ -92,11 +92,11 @@ def _unpack_rule(take: Take, factors: int) -> LinearRule:
     return LinearRule(bias, tuple(rest), most)
 
 
-def _pack_line(line: EvenGrid) -> bytes:
-    return struct.pack("<2fH", line.minimum, line.step, line.levels)
+def _pack_even_grid(grid: EvenGrid) -> bytes:
+    return struct.pack("<2fH", grid.minimum, grid.step, grid.levels)
 
 
-def _unpack_line(take: Take, section: str) -> EvenGrid:
+def _unpack_even_grid(take: Take, section: str) -> EvenGrid:
     minimum, step, levels = _numbers(take, "2fH")
     if levels > MAX_LEVELS:
         raise CorruptFile(section, f"a grid of {levels} levels, at most {MAX_LEVELS} allowed")

@@ -208,7 +208,7 @@ def _check(grids: Grids) -> None:
         "decoded value": max(greatest) <= MAX_VALUE,
         "position bits": 1 <= position.coarse_bits <= position.bits <= MAX_POSITION_BITS,
         "position shift": position.shift.most <= position.bits - position.coarse_bits,
-        "levels": all(2 <= line.levels <= MAX_LEVELS for line in (grids.opacity, grids.scale)),
+        "levels": all(2 <= grid.levels <= MAX_LEVELS for grid in (grids.opacity, grids.scale)),
         "rule": all(0 <= rule.most <= MAX_SHIFT for rule in rules),
         "factor": all(abs(factor) < 2**31 for factor in factors),
         "opacity rule": len(precision.by_opacity) == grids.opacity.levels,
@@ -228,11 +228,14 @@ def _check(grids: Grids) -> None:
 
 def _greatest_values(grids: Grids) -> list[float]:
     """Bounds of the magnitudes that the integers of a file can decode to."""
-    position, lines = grids.position, (grids.opacity, grids.scale)
+    position = grids.position
     dc = (2**15 << max(0, min(grids.dc_shift.most, MAX_SHIFT))) + max(map(abs, grids.dc_low))
     return [
         *(abs(origin) + position.cell * 2.0**position.bits for origin in position.origin),
-        *(abs(line.minimum) + line.step * float(line.levels) for line in lines),
+        *(
+            abs(grid.minimum) + grid.step * float(grid.levels)
+            for grid in (grids.opacity, grids.scale)
+        ),
         dc * grids.dc_transform.greatest_sum() * grids.dc_step,
         2.0**15 * grids.sh_transform.greatest_sum() * max(grids.sh_steps),
     ]

@@ -34,7 +34,7 @@ _NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Tables:
-    """The coder's static knowledge."""
+    """What the coder needs before its first token."""
 
     context_map: npt.NDArray[np.uint8]
     """(C,) histogram of each context."""
@@ -124,8 +124,8 @@ def _to_frequencies(counts: Counts) -> npt.NDArray[np.int64]:
     """Integers with sum 2^12, near proportional to `counts`, none 0 where the count is not."""
     if not counts.any():
         return np.eye(1, 256, dtype=np.int64)[0] * PROBABILITY_ONE
-    wanted = counts / counts.sum() * PROBABILITY_ONE
-    frequencies = np.where(counts > 0, np.maximum(1, np.rint(wanted)), 0).astype(np.int64)
+    exact = counts / counts.sum() * PROBABILITY_ONE
+    frequencies = np.where(counts > 0, np.maximum(1, np.rint(exact)), 0).astype(np.int64)
     while (surplus := int(frequencies.sum()) - PROBABILITY_ONE) != 0:
         # Where one more or one less costs the fewest bits.
         change = -1 if surplus > 0 else 1

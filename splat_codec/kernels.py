@@ -78,15 +78,15 @@ def compiled() -> Kernels:
 def chosen() -> Kernels:
     """Those that FAST3DGS_CODEC names; without it the compiled ones, NumPy's where none load.
 
-    Logs why an installed package does not load. ImportError where FAST3DGS_CODEC asks for compiled
-    code that does not load, or for something else.
+    Logs why an installed package does not load. ImportError where FAST3DGS_CODEC selects compiled
+    code that does not load, or is neither of its two values.
     """
-    wanted = os.environ.get(VARIABLE)
-    if wanted not in (None, "numpy", "compiled"):
-        raise ImportError(f"{VARIABLE} must be numpy or compiled, not '{wanted}'.")
-    if wanted == "compiled":
+    selected = os.environ.get(VARIABLE)
+    if selected not in (None, "numpy", "compiled"):
+        raise ImportError(f"{VARIABLE} must be numpy or compiled, not '{selected}'.")
+    if selected == "compiled":
         return compiled()
-    if wanted == "numpy" or find_spec("plane_coder") is None:
+    if selected == "numpy" or find_spec("plane_coder") is None:
         return PLAIN
     try:
         return compiled()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a version-2 file says about one layer of Gaussians, in which order, under which contexts.
+"""What a version-2 file holds of one layer of Gaussians, in which order, under which contexts.
 
 The description is read by the writer and the reader alike (planes.py). Rows stand in step-major
 order: lane l of L holds the l-th run of the rows sorted along the Morton curve, and row t of all
 lanes comes before row t + 1 of any. So the row before a Gaussian in its lane is its neighbour in
-space, and known; and a step is a contiguous slice.
+space, and decoded already; and a step is a contiguous slice.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ from splat_codec.sh_rows import ShRows
 COEFFICIENTS_PER_GROUP = 3
 
 BINNED = ("opacity", "scale0", "scale1", "scale2", "dc0", "dc1", "dc2", "groups")
-"""What is told apart by bins as part of contexts; the file holds the bins' edges."""
+"""What is distinguished by bins as part of contexts; the file holds the bins' edges."""
 EDGES = 7
 BINS = EDGES + 1
 
@@ -57,7 +57,7 @@ class LayerColumns:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What both sides know before a layer begins."""
+    """What writer and reader have before a layer begins."""
 
     grids: Grids
     edges: Mapping[str, tuple[int, ...]]

@@ -23,8 +23,8 @@ from splat_codec.grid_splats import GridSplats, same_integers
 from splat_codec.lzma_streams import compress_symbols, decompress_symbols
 from splat_codec.order import morton_order
 from splat_codec.quantizers import (
+    EvenGrids,
     Quantizer,
-    Uniform,
     pack_quantizer,
     unpack_quantizer,
 )
@@ -166,7 +166,7 @@ def _unpack_attribute(
     section = SECTION_NAMES[name]
     stream = _take_section(sections, section)
     symbols = decompress_symbols(stream, *shape, quantizer.dtype, section)
-    if isinstance(quantizer, Uniform) and symbols.size and symbols.max() >= quantizer.levels:
+    if isinstance(quantizer, EvenGrids) and symbols.size and symbols.max() >= quantizer.levels:
         raise CorruptFile(section, f"a symbol beyond the {quantizer.levels} levels of its grid")
     if not quantizer.all_finite(symbols):
         raise CorruptFile(section, "a number that is not finite")

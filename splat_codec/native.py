@@ -55,9 +55,9 @@ class NativeDecoder(TokenDecoder):
     ) -> Tokens:
         """See TokenDecoder."""
         tokens = np.empty(len(contexts), np.uint8)
-        known = contexts, shifts, neighbour.bins, neighbour.count
+        given = contexts, shifts, neighbour.bins, neighbour.count
         averages = neighbour.averages(self._lanes)
-        found = self._decoder.neighbour_plane(histograms, *known, averages, tokens)
+        found = self._decoder.neighbour_plane(histograms, *given, averages, tokens)
         return self._whole(tokens, found)
 
     def energy_plane(self, histogram_of_key: Histograms, keys: EnergyKeys) -> Tokens:

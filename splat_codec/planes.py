@@ -2,7 +2,7 @@
 """Planes of integers under contexts, written and read by one and the same description.
 
 A `PlaneCoder` is either a writer, which records the values it is given, or a reader, which finds
-them: what the layer model says once (layer_model.py) thus holds for both. A value is a token, coded
+them: the description in layer_model.py thus serves both. A value is a token, coded
 by rANS under its context's histogram, and from token 232 on extra plain bits.
 """
 
@@ -33,7 +33,7 @@ MAX_SH_MAGNITUDE = 2**15 - 1
 
 
 class PlaneCoder(ABC):
-    """What the layer model asks of a writer or a reader. Values are None where it reads."""
+    """The operations of the layer model. Values are None where it reads."""
 
     @abstractmethod
     def plane(self, name: str, size: int, contexts: Contexts, values: Values | None) -> Values:
@@ -172,11 +172,11 @@ class PlaneReader(PlaneCoder):
         self,
         streams: tuple[bytes, bytes],
         lanes: int,
-        knowledge: tuple["ContextBases", DecodeTable],
+        static: tuple["ContextBases", DecodeTable],
         layer: int,
     ) -> None:
         rans, bits = streams
-        self._bases, table = knowledge
+        self._bases, table = static
         self._decoder = kernels.best.decoder(rans, lanes, table, f"rans{layer}")
         self._bits = np.frombuffer(bits, np.uint8)
         self._bit_section, self._next_byte = f"bits{layer}", 0

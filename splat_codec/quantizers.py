@@ -62,8 +62,8 @@ class Float16:
 
 
 @dataclass(frozen=True)
-class Uniform:
-    """An even grid: value = minimum + step x symbol, with symbols 0 ... levels - 1.
+class EvenGrids:
+    """A grid for each channel: value = minimum + step x symbol, with symbols 0 ... levels - 1.
 
     `minimum` and `step` hold one entry for all channels or one per channel (float32 values).
     """
@@ -75,14 +75,14 @@ class Uniform:
     def __post_init__(self) -> None:
         numbers = np.array([*self.minimum, *self.step], dtype=np.float32)
         if len(self.minimum) != len(self.step) or not len(self.step):
-            raise ValueError("Uniform: minimum and step need the same number (>= 1) of channels")
+            raise ValueError("EvenGrids: minimum and step need the same number (>= 1) of channels")
         if not np.isfinite(numbers).all() or min(self.step) <= 0:
-            raise ValueError(f"Uniform: finite minimum and positive step expected, got {self}")
+            raise ValueError(f"EvenGrids: finite minimum and positive step expected, got {self}")
         if not 2 <= self.levels <= 2**24:
-            raise ValueError(f"Uniform: 2 to 2^24 levels expected, got {self.levels}")
+            raise ValueError(f"EvenGrids: 2 to 2^24 levels expected, got {self.levels}")
         ends = [abs(m) + s * self.levels for m, s in zip(self.minimum, self.step, strict=True)]
         if max(ends) > MAX_VALUE:
-            raise ValueError(f"Uniform: values up to 2^127 expected, got {max(ends):.3g}")
+            raise ValueError(f"EvenGrids: values up to 2^127 expected, got {max(ends):.3g}")
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
@@ -111,10 +111,10 @@ def _float32(numbers: tuple[float, ...]) -> FloatArray:
     return np.array(numbers, dtype=np.float32)
 
 
-Quantizer = Float32 | Float16 | Uniform
+Quantizer = Float32 | Float16 | EvenGrids
 
 
-def affine_with_zero(low: float, high: float, levels: int) -> Uniform:
+def affine_with_zero(low: float, high: float, levels: int) -> EvenGrids:
     """A one-channel grid over [low, high] stretched to contain 0, and on which 0 is exact.
 
     The usual affine scheme of quantisation-aware training (Jacob et al. 2018, sec. 2.1). SH
@@ -123,23 +123,23 @@ def affine_with_zero(low: float, high: float, levels: int) -> Uniform:
     low, high = min(low, 0.0), max(high, 0.0)
     step = np.float32(max(high - low, 1e-6) / (levels - 1))
     zero_symbol = np.rint(np.float32(-low) / step)
-    return Uniform(minimum=(float(-(zero_symbol * step)),), step=(float(step),), levels=levels)
+    return EvenGrids(minimum=(float(-(zero_symbol * step)),), step=(float(step),), levels=levels)
 
 
-def grid_over(low: FloatArray, high: FloatArray, bits: int) -> Uniform:
+def grid_over(low: FloatArray, high: FloatArray, bits: int) -> EvenGrids:
     """A grid of 2^bits levels per channel whose ends are `low` and `high`, both of shape (C,)."""
     step = (high.astype(np.float64) - low) / (2**bits - 1)
     step = np.maximum(step, 1e-9).astype(np.float32)
-    return Uniform(tuple(low.astype(np.float32).tolist()), tuple(step.tolist()), 2**bits)
+    return EvenGrids(tuple(low.astype(np.float32).tolist()), tuple(step.tolist()), 2**bits)
 
 
-_KINDS: dict[type, int] = {Float32: 0, Float16: 1, Uniform: 2}
+_KINDS: dict[type, int] = {Float32: 0, Float16: 1, EvenGrids: 2}
 
 
 def pack_quantizer(quantizer: Quantizer) -> bytes:
     """The quantiser's record in the file (docs/format.md, "Quantiser record")."""
     head = bytes([_KINDS[type(quantizer)]])
-    if not isinstance(quantizer, Uniform):
+    if not isinstance(quantizer, EvenGrids):
         return head
     pairs = np.array([quantizer.minimum, quantizer.step], dtype="<f4").T
     return head + quantizer.levels.to_bytes(4, "little") + bytes([len(pairs)]) + pairs.tobytes()
@@ -152,7 +152,7 @@ def unpack_quantizer(take: Callable[[int], bytes], channels: int, section: str) 
         return Float32()
     if kind == _KINDS[Float16]:
         return Float16()
-    if kind != _KINDS[Uniform]:
+    if kind != _KINDS[EvenGrids]:
         raise CorruptFile(section, f"unknown quantiser kind {kind}")
     levels = int.from_bytes(take(4), "little")
     entries = take(1)[0]
@@ -160,6 +160,6 @@ def unpack_quantizer(take: Callable[[int], bytes], channels: int, section: str) 
         raise CorruptFile(section, f"{entries} quantiser entries for {channels} channels")
     pairs = np.frombuffer(take(8 * entries), dtype="<f4").reshape(entries, 2)
     try:
-        return Uniform(tuple(map(float, pairs[:, 0])), tuple(map(float, pairs[:, 1])), levels)
+        return EvenGrids(tuple(map(float, pairs[:, 0])), tuple(map(float, pairs[:, 1])), levels)
     except ValueError as error:
         raise CorruptFile(section, str(error)) from error

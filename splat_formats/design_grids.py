@@ -95,7 +95,7 @@ def quantize_splats(
 ) -> Quantized:
     """The model in integers, in file order; opacities are within MOST_OPACITY.
 
-    `weights` (N,), if known, are measured sensitivities to colour, squared, in any unit: they take
+    `weights` (N,), if given, are measured sensitivities to colour, squared, in any unit: they take
     the place of the closed form where it is wrong, at the cost of storing the differences.
     """
     ordered, exact = set_aside(with_ordered_axes(splats))
@@ -109,8 +109,8 @@ def design_grids(
     splats: Splats, steps: GridSteps, weights: npt.NDArray[np.float64] | None
 ) -> tuple[Grids, Integers]:
     """The grids, and each Gaussian's precision class."""
-    scale = _line(splats.scaling, steps.scale_step)
-    opacity = _line(splats.opacity, steps.opacity_step)
+    scale = _even_grid(splats.scaling, steps.scale_step)
+    opacity = _even_grid(splats.opacity, steps.opacity_step)
     position = _position_grid(splats, steps, scale)
     rule = _precision_rule(splats, steps, (opacity, scale, position))
     o, s = opacity.symbols(splats.opacity[:, 0]), scale.symbols(splats.scaling)
@@ -139,7 +139,7 @@ def design_grids(
     return grids, classes
 
 
-def _line(values: FloatArray, step: float) -> EvenGrid:
+def _even_grid(values: FloatArray, step: float) -> EvenGrid:
     """A grid over all of the values; wider steps where it would have too many levels."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     step = max(step, (high - low) / (MAX_LEVELS - 2))
@@ -211,10 +211,10 @@ def _rotation_shift(steps: GridSteps, scale: EvenGrid) -> LinearRule:
 
 
 def _precision_rule(
-    splats: Splats, steps: GridSteps, lines: tuple[EvenGrid, EvenGrid, PositionGrid]
+    splats: Splats, steps: GridSteps, grids: tuple[EvenGrid, EvenGrid, PositionGrid]
 ) -> PrecisionRule:
     """The closed form in integers: classes from opacity, scales and distance from the middle."""
-    opacity, scale, position = lines
+    opacity, scale, position = grids
     xyz = sample(splats.xyz)
     factor = -2 * steps.weight_exponent * _UNIT  # classes per octave of weight
     alpha = 1 / (1 + np.exp(-(opacity.minimum + opacity.step * np.arange(opacity.levels))))
@@ -238,12 +238,12 @@ def _precision_rule(
 
 
 def _centred(
-    rule: PrecisionRule, splats: Splats, lines: tuple[EvenGrid, EvenGrid], cells: Integers
+    rule: PrecisionRule, splats: Splats, grids: tuple[EvenGrid, EvenGrid], cells: Integers
 ) -> PrecisionRule:
     """The rule shifted so that the median of the sample, at `cells`, has the middle class."""
     if not splats.count:
         return rule
-    opacity, scale = lines
+    opacity, scale = grids
     totals = np.array(rule.by_opacity)[opacity.symbols(sample(splats.opacity)[:, 0])]
     totals = totals + scale.symbols(sample(splats.scaling)).astype(np.int64) @ np.array(
         rule.scale_factors
@@ -256,7 +256,7 @@ def _centred(
 
 
 def _measured_classes(weights: npt.NDArray[np.float64], steps: GridSteps) -> Integers:
-    """Classes from known weights; the median of those that are seen at all has the middle one."""
+    """Classes from measured weights; the median of those above 0 has the middle one."""
     seen = weights > 0
     floor = float(np.quantile(weights[seen], 0.001)) if seen.any() else 1.0
     octaves = np.log2(np.maximum(weights, floor))
@@ -282,7 +282,7 @@ def _sh_grid(
 ) -> tuple[tuple[float, ...], Transform]:
     by_class = steps.sh_step * 2.0 ** ((np.arange(CLASSES) - MIDDLE_CLASS) / 2)
     sh = sample(higher_sh(splats))
-    # In steps: what the coder sees. Gaussians with wide steps have little to say.
+    # In steps: what the coder sees. Gaussians with wide steps count little.
     in_steps = sh / by_class.astype(np.float32)[sample(classes), None]
     transform = _decorrelating(in_steps, sh.shape[1])
     return tuple(float(step) for step in (by_class / MATRIX_UNIT).astype(np.float32)), transform

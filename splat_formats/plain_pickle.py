@@ -40,7 +40,7 @@ _NAMES = {
 
 
 class RefusedPickle(ValueError):  # noqa: N818, as CorruptFile
-    """The bytes are no pickle of plain data; says what they ask for."""
+    """The bytes are no pickle of plain data; the message names what else they hold."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class _Machine:
 
     def push_name(self, full_name: str) -> None:
         if full_name not in _NAMES:
-            raise RefusedPickle(f"it asks for {full_name[:100]!r}, which is no plain data")
+            raise RefusedPickle(f"it names {full_name[:100]!r}, which is no plain data")
         self._stack.append(_Name(_NAMES[full_name]))
 
     def push_name_from_stack(self) -> None:

@@ -21,7 +21,7 @@ from utils.errors import InputError
 
 _MAGICS = (b"\xfd7zXZ\x00", b"\x5d\x00\x00")  # .xz, and the older .lzma
 _DECODER_MEMORY = 2**27  # preset 9 has a dictionary of 2^26
-# Such files are a half to a sixth of their content; one that promises more than this is a bomb.
+# Such files are a half to a sixth of their content; one that unpacks to more than this is a bomb.
 _FREE_BYTES, _BYTES_PER_BYTE = 2**24, 64
 
 _NAMES = {

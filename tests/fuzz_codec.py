@@ -31,8 +31,10 @@ with atheris.instrument_imports(include=["splat_codec", "splat_formats"]):
 GOLDEN = Path(__file__).parent / "golden"
 READERS = ("version1", "version2", "published")
 MEMORY = 2**31
-"""Bytes of address space beyond what the process has when fuzzing begins: a file of 20 kB may hold
-2 million Gaussians."""
+"""Bytes of address space beyond what the process has when fuzzing begins.
+
+A file of 20 kB may hold two million Gaussians.
+"""
 MEMORY_OF_PICKLES = 2**27
 
 

@@ -23,9 +23,9 @@ from splat_codec.model_file import (
 )
 from splat_codec.order import morton_codes, morton_order
 from splat_codec.quantizers import (
+    EvenGrids,
     Float16,
     Float32,
-    Uniform,
     affine_with_zero,
     grid_over,
 )
@@ -137,7 +137,7 @@ def test_valid_checksums_do_not_save_a_lying_header() -> None:
 
 def test_a_symbol_off_its_grid_is_refused() -> None:
     model = random_model(4, 0)
-    grid = Uniform((0.0,), (1.0,), 100)
+    grid = EvenGrids((0.0,), (1.0,), 100)
     attribute = QuantizedAttribute(np.full((4, 3), 99, np.uint8), grid)
     whole = QuantizedSplats(0, {**model.attributes, "features_dc": attribute})
     sections = dict(unpack_container(encode(ModelFile(whole))).sections)
@@ -191,7 +191,7 @@ def test_numbers_that_are_not_finite_are_refused(kind: str) -> None:
 
 def test_a_grid_beyond_float32_is_refused() -> None:
     model = random_model(4, 0)
-    grid = Uniform((0.0,), (1.0,), 200)
+    grid = EvenGrids((0.0,), (1.0,), 200)
     attribute = QuantizedAttribute(np.full((4, 3), 199, np.uint8), grid)
     whole = QuantizedSplats(0, {**model.attributes, "features_dc": attribute})
     sections = dict(unpack_container(encode(ModelFile(whole))).sections)
@@ -256,8 +256,8 @@ def test_half_precision_never_becomes_infinite() -> None:
     [((0.0,), (0.0,), 4), ((0.0,), (float("nan"),), 4), ((0.0,), (1.0,), 1), ((0.0,), (), 4)],
 )
 def test_impossible_grids_are_refused(minimum: tuple, step: tuple, levels: int) -> None:
-    with pytest.raises(ValueError, match="Uniform"):
-        Uniform(minimum, step, levels)
+    with pytest.raises(ValueError, match="EvenGrids"):
+        EvenGrids(minimum, step, levels)
 
 
 def test_morton_codes_interleave_bits() -> None:

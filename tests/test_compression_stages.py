@@ -376,6 +376,8 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
         start_from_folder(tmp_path)
     with pytest.raises(InputError, match=r"no PLY at .*gone\.ply"):
         start_from_ply(tmp_path / "gone.ply")
+    with pytest.raises(InputError, match="is a folder: expected a PLY"):
+        start_from_ply(tmp_path)
 
 
 @pytest.mark.parametrize(

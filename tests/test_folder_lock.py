@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from utils import folder_lock
 from utils.errors import InputError
 from utils.folder_lock import LOCK_NAME, locked
 
@@ -77,3 +78,13 @@ def test_a_file_system_without_locks_is_named(
     with locked(tmp_path):
         pass
     assert "has no locks" in caplog.text
+
+
+def test_an_operating_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(folder_lock, "fcntl", None)
+    with locked(tmp_path / "new"):
+        (tmp_path / "new" / "file").touch()
+    assert "this operating system has no locks" in caplog.text
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]

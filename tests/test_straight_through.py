@@ -136,7 +136,7 @@ def test_half_precision_edges() -> None:
 def test_wrong_tensors_are_named() -> None:
     from diff_gaussian_rasterization.adam import AdamState
     from diff_gaussian_rasterization.straight_through import (
-        Grid,
+        EvenGrid,
         QuantizedState,
         straight_through_step,
     )
@@ -145,6 +145,6 @@ def test_wrong_tensors_are_named() -> None:
     with pytest.raises(ValueError, match="seen"):
         straight_through_step([QuantizedState(state, torch.zeros(4, 2), None)], 1)
     with pytest.raises(ValueError, match="a grid needs a tensor `seen`"):
-        straight_through_step([QuantizedState(state, None, Grid(0.0, 1.0, 2))], 1)
+        straight_through_step([QuantizedState(state, None, EvenGrid(0.0, 1.0, 2))], 1)
     with pytest.raises(ValueError, match="step"):
         straight_through_step([QuantizedState(state, None, None)], 0)

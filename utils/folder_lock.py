@@ -6,7 +6,6 @@ that no stale lock can stay. It holds between the machines that share a network 
 """
 
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +18,11 @@ from pathlib import Path
 
 from utils.errors import InputError
 from utils.files import missing_folders, remove_empty
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME = ".fast3dgs.lock"
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -38,6 +42,10 @@ def locked(folder: Path) -> Iterator[list[Path]]:
         raise InputError(f"{folder} is a file: expected a folder to write to")
     folder.mkdir(parents=True, exist_ok=True)
     try:
+        if fcntl is None:
+            _warn_without_locks(folder, "this operating system")
+            yield made
+            return
         descriptor = _acquired(folder)
         try:
             yield made
@@ -70,16 +78,21 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _NO_LOCKS_HERE:
-            logger.warning(
-                "the file system of %s has no locks (%s): a second run in this folder at the same "
-                "time is not refused", folder, error.strerror,
-            )  # fmt: skip
+            _warn_without_locks(folder, f"its file system ({error.strerror})")
             return
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise
         raise InputError(
             f"{folder} is in use by {_owner(descriptor)}: wait for its end, or give another folder"
         ) from error
+
+
+def _warn_without_locks(folder: Path, where: str) -> None:
+    logger.warning(
+        "%s is not locked, because %s has no locks: a second run at the same time is not refused",
+        folder,
+        where,
+    )
 
 
 def _is_current(path: Path, descriptor: int) -> bool:

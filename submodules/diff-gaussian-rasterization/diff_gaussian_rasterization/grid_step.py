@@ -13,17 +13,10 @@ import torch
 from . import native
 from .adam import AdamState, adam_group
 from .native import address, checked
+from .straight_through import EvenGrid as EvenGrid
 
 CLASSES = 32
 SH_CHANNELS = (0, 9, 24, 45)
-
-
-class Line(NamedTuple):
-    """value = minimum + step x symbol, symbols 0 ... levels - 1."""
-
-    minimum: float
-    step: float
-    levels: int
 
 
 class Rule(NamedTuple):
@@ -67,7 +60,7 @@ class Colour(NamedTuple):
 
 
 class Harmonics(NamedTuple):
-    """Higher SH: rounded are coordinates x per_step, seen is symbols x matrix x step.
+    """Higher SH: rounded are coordinates x steps_per_unit, seen is symbols x matrix x step.
 
     Magnitudes are cut off after `rounding`, at least 0 and below 1, has been added.
     """
@@ -78,7 +71,7 @@ class Harmonics(NamedTuple):
     """What 1 is in `matrix`: gradients by coordinates are gradients x matrix^T / unit."""
     step: torch.Tensor
     """(32,) by class."""
-    per_step: torch.Tensor
+    steps_per_unit: torch.Tensor
     """(32,) by class."""
     rounding: float
 
@@ -87,8 +80,8 @@ class Grids(NamedTuple):
     """All grids of a model. Arithmetic is in float32, nothing fused; tensors are float32."""
 
     position: Cells
-    opacity: Line
-    scale: Line
+    opacity: EvenGrid
+    scale: EvenGrid
     rotation: Turns
     colour: Colour
     harmonics: Harmonics
@@ -112,8 +105,8 @@ class SeenModel(NamedTuple):
     rotation: SeenState
 
 
-class _Line(ctypes.Structure):
-    """Mirror of `rasterizer::GridLine`."""
+class _EvenGrid(ctypes.Structure):
+    """Mirror of `rasterizer::EvenGrid`."""
 
     _fields_ = [(name, ctypes.c_float) for name in ("minimum", "step", "top")]
 
@@ -136,8 +129,8 @@ class _Constants(ctypes.Structure):
         ("cell", ctypes.c_float),
         ("top_cell", ctypes.c_float),
         ("rotation_step", ctypes.c_float),
-        ("opacity", _Line),
-        ("scale", _Line),
+        ("opacity", _EvenGrid),
+        ("scale", _EvenGrid),
         ("position_shift", _Rule),
         ("rotation_shift", _Rule),
         ("dc_forward", ctypes.c_float * 9),
@@ -147,7 +140,7 @@ class _Constants(ctypes.Structure):
         ("dc_low", ctypes.c_float * 3),
         ("dc_size", ctypes.c_float * CLASSES),
         ("sh_step", ctypes.c_float * CLASSES),
-        ("sh_per_step", ctypes.c_float * CLASSES),
+        ("sh_steps_per_unit", ctypes.c_float * CLASSES),
         ("sh_matrix", ctypes.c_void_p),
         ("sh_unit", ctypes.c_float),
         ("sh_rounding", ctypes.c_float),
@@ -274,8 +267,8 @@ def _constants_of(grids: Grids, matrix: torch.Tensor) -> _Constants:
         cell=position.cell,
         top_cell=2**position.bits - 1,
         rotation_step=grids.rotation.step,
-        opacity=_line(grids.opacity),
-        scale=_line(grids.scale),
+        opacity=_even_grid(grids.opacity),
+        scale=_even_grid(grids.scale),
         position_shift=_rule(position.shift),
         rotation_shift=_rule(grids.rotation.shift),
         dc_forward=_floats("forward", colour.forward, (3, 3)),
@@ -285,7 +278,7 @@ def _constants_of(grids: Grids, matrix: torch.Tensor) -> _Constants:
         dc_low=colour.low,
         dc_size=_floats("size", colour.size, (CLASSES,)),
         sh_step=_floats("step", harmonics.step, (CLASSES,)),
-        sh_per_step=_floats("per_step", harmonics.per_step, (CLASSES,)),
+        sh_steps_per_unit=_floats("steps_per_unit", harmonics.steps_per_unit, (CLASSES,)),
         sh_matrix=address(matrix),
         sh_unit=harmonics.unit,
         sh_rounding=harmonics.rounding,
@@ -303,8 +296,8 @@ def _floats(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> ctypes.Arr
     return (ctypes.c_float * len(numbers))(*numbers)
 
 
-def _line(line: Line) -> _Line:
-    return _Line(line.minimum, line.step, line.levels - 1)
+def _even_grid(grid: EvenGrid) -> _EvenGrid:
+    return _EvenGrid(grid.minimum, grid.step, grid.levels - 1)
 
 
 def _rule(rule: Rule) -> _Rule:

@@ -17,7 +17,7 @@ from .native import address, checked
 EXACT, HALF, GRID = 0, 1, 2
 
 
-class Grid(NamedTuple):
+class EvenGrid(NamedTuple):
     """value = minimum + step x symbol, symbols 0 ... levels - 1; float32 arithmetic, no fusing."""
 
     minimum: float
@@ -31,7 +31,7 @@ class QuantizedState(NamedTuple):
     adam: AdamState
     seen: torch.Tensor | None
     """The quantised values, rewritten by the step; None where the parameter itself is seen."""
-    grid: Grid | None
+    grid: EvenGrid | None
     """None: seen in half precision (or exactly, where `seen` is None)."""
 
 
@@ -102,7 +102,7 @@ def _group(state: QuantizedState, step: int, betas: tuple[float, float]) -> _Gro
         checked("seen", state.seen, tuple(parameter.shape), written=True)
     elif state.grid is not None:
         raise ValueError("a grid needs a tensor `seen`.")
-    grid = state.grid or Grid(0.0, 1.0, 1)
+    grid = state.grid or EvenGrid(0.0, 1.0, 1)
     kind = EXACT if state.seen is None else HALF if state.grid is None else GRID
     return _Group(
         adam_group(

@@ -71,11 +71,11 @@ Float sizes(const LinearRule& rule, const uint8_t* classes, const int32_t (&scal
   return Float::load(lanes);
 }
 
-Float symbols_on(const GridLine& line, Float value) {
-  return clamp(round_nearest((value - line.minimum) / line.step), 0.0f, line.top);
+Float symbols_on(const EvenGrid& grid, Float value) {
+  return clamp(round_nearest((value - grid.minimum) / grid.step), 0.0f, grid.top);
 }
 
-Float values_on(const GridLine& line, Float symbols) { return rounded(symbols * line.step) + line.minimum; }
+Float values_on(const EvenGrid& grid, Float symbols) { return rounded(symbols * grid.step) + grid.minimum; }
 
 // Everything but the higher SH.
 class SmallAttributes {
@@ -278,14 +278,14 @@ class Harmonics {
     const AdamGroup& g = model.rest.adam;
     const uint8_t* classes = model.classes + row;
     const int64_t at = row * kChannels;
-    float per_step[Rows::kScratch], symbols[Rows::kScratch];
+    float steps_per_unit[Rows::kScratch], symbols[Rows::kScratch];
     for (int r = 0; r < kRows; ++r) {
-      const Float all(grids_.sh_per_step[classes[r]]);
-      for (int v = 0; v < Rows::kVectors; ++v) all.store(per_step + r * kChannels + v * kLanes);
+      const Float all(grids_.sh_steps_per_unit[classes[r]]);
+      for (int v = 0; v < Rows::kVectors; ++v) all.store(steps_per_unit + r * kChannels + v * kLanes);
     }
     Float greatest = 0.0f;
     for (int i = 0; i < Rows::kFloats; i += kLanes) {
-      const Float found = stepped(g, at + i, Float::load(per_step + i));
+      const Float found = stepped(g, at + i, Float::load(steps_per_unit + i));
       found.store(symbols + i);
       greatest = maximum(greatest, maximum(found, -found));
     }
@@ -296,9 +296,9 @@ class Harmonics {
   using Rows = rasterizer::Rows<kChannels>;
 
   // Adam on one vector; its new symbols.
-  Float stepped(const AdamGroup& g, int64_t at, Float per_step) const {
+  Float stepped(const AdamGroup& g, int64_t at, Float steps_per_unit) const {
     const Float gradient = Float::load(g.gradient + at);
-    const Float scaled = rounded(adam_(g.parameter + at, gradient, g.mean + at, g.variance + at) * per_step);
+    const Float scaled = rounded(adam_(g.parameter + at, gradient, g.mean + at, g.variance + at) * steps_per_unit);
     const Float magnitude = round_down(maximum(scaled, -scaled) + rounding_);
     const Float symbols = minimum(magnitude, kGreatestSymbol);
     return select(scaled < Float(0.0f), -symbols, symbols);

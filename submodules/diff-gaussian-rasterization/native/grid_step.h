@@ -12,7 +12,7 @@ namespace rasterizer {
 constexpr int kClasses = 32;  // of precision
 
 // value = minimum + step * symbol, symbols from 0 to `top`.
-struct GridLine {
+struct EvenGrid {
   float minimum, step, top;
 };
 
@@ -25,14 +25,14 @@ struct GridConstants {
   float origin[3];  // of the cells
   float cell, top_cell;
   float rotation_step;
-  GridLine opacity, scale;
+  EvenGrid opacity, scale;
   LinearRule position_shift, rotation_shift;
   float dc_forward[9], dc_unit;   // row vector x forward / unit: what is rounded
   float dc_inverse[9], dc_step;   // row vector of symbols x inverse x step: the value; whole numbers
   float dc_low[3];                // what symbol 0 stands for
   float dc_size[kClasses];        // one symbol, in steps
   float sh_step[kClasses];        // symbols x matrix x step: the values
-  float sh_per_step[kClasses];    // coordinate x this: what is rounded
+  float sh_steps_per_unit[kClasses];  // coordinate x this: what is rounded
   const float* sh_matrix;         // (channels, channels), whole numbers
   float sh_unit;                  // what 1 is in the matrix
   float sh_rounding;              // what is added to a magnitude before it is cut off; below 1
