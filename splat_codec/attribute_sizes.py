@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many of a version-2 file's bytes each attribute takes."""
+"""The bytes of each attribute in a version-2 file."""
 
 import numpy as np
 
 from splat_codec.grid_file import record_layers
 from splat_codec.grid_splats import GridSplats
 from splat_codec.histograms import design_tables
+from splat_codec.rans import PROBABILITY_ONE
 
 # Families of planes (layer_model.py) by what they describe.
 _FAMILIES = {
@@ -17,11 +18,10 @@ _FAMILIES = {
     "features_dc": ("dc",),
     "features_rest": ("sh", "groups"),
 }
-_TABLE_TOTAL = 4096
 
 
 def bytes_by_attribute(model: GridSplats) -> dict[str, float]:
-    """Bytes in all, as code lengths under the file's own tables; container and tables are extra."""
+    """Code lengths in bytes under the file's own tables, without the container and the tables."""
     counts = record_layers(model).families.counts()
     tables = design_tables(counts)
     sizes = dict.fromkeys(_FAMILIES, 0.0)
@@ -29,8 +29,8 @@ def bytes_by_attribute(model: GridSplats) -> dict[str, float]:
     for family, plane in counts:
         rows = tables.frequencies[tables.context_map[first : first + len(plane)]]
         first += len(plane)
-        met = plane > 0
-        bits = -(plane[met] * np.log2(rows[met] / _TABLE_TOTAL)).sum()
+        used = plane > 0
+        bits = -(plane[used] * np.log2(rows[used] / PROBABILITY_ONE)).sum()
         owner = next(name for name, families in _FAMILIES.items() if family in families)
         sizes[owner] += float(bits) / 8
     grid = model.grids.position

@@ -39,7 +39,7 @@ __all__ = [
 
 
 class NativeDecoder(TokenDecoder):
-    """By compiled code."""
+    """In compiled code."""
 
     def __init__(self, stream: bytes, lanes: int, table: DecodeTable, section: str) -> None:
         super().__init__(stream, lanes, table, section)
@@ -75,7 +75,7 @@ class NativeDecoder(TokenDecoder):
 
 
 class NativeEncoder(TokenEncoder):
-    """By compiled code."""
+    """In compiled code."""
 
     def __init__(self, lanes: int, frequencies: Frequencies) -> None:
         super().__init__(lanes, frequencies)

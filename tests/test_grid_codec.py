@@ -256,7 +256,7 @@ def model_section(data: bytes, position: int, layout: str, *values: int) -> byte
     [
         (0, "<B", 17, "17 layers"),
         (1, "<I", 2**31, "at most"),
-        (5, "<I", 13, "far Gaussians"),
+        (5, "<I", 13, "outside the cells"),
         (9, "<B", 15, "lanes"),
         (19, "<B", 4, "SH degree"),
         (32, "<f", 0, "step"),
