@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec's parts by themselves: planes, plain bits, rANS, blocks of rows."""
+"""Single parts of the codec: planes, plain bits, rANS, blocks of rows."""
 
 import threading
 
@@ -55,11 +55,11 @@ def content_of(count: int, seed: int, greatest: int) -> Content:
     }
 
 
-def code(coder: PlaneCoder, known: Content, given_: Content | None) -> Content:
+def code(coder: PlaneCoder, known: Content, written: Content | None) -> Content:
     """All kinds of planes, written if given."""
 
     def part(name: str) -> np.ndarray | None:
-        return None if given_ is None else given_[name]
+        return None if written is None else written[name]
 
     count = len(known["contexts"])
     neighbour = Neighbour(BINS, 5, 3)
@@ -69,10 +69,10 @@ def code(coder: PlaneCoder, known: Content, given_: Content | None) -> Content:
         "near": coder.neighbour_plane("near", 3, contexts, shifts, neighbour, part("near")),
         "bits": coder.bits(known["widths"], part("bits")),
     }
-    signed = np.zeros(count, np.int16) if given_ is None else given_["signed"].copy()
+    signed = np.zeros(count, np.int16) if written is None else written["signed"].copy()
     keys = first_energy_keys(known["neighbours"])
     coder.signed_plane("first", keys, signed)
-    again = signed if given_ is not None else signed.copy()
+    again = signed if written is not None else signed.copy()
     keys[count // 2 :] += ENERGY_LAST_GROUP
     coder.signed_plane("second", keys, again)
     return {**found, "signed": signed, "again": again}
@@ -134,10 +134,10 @@ def test_a_stream_cut_anywhere_is_refused(
 
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.integers(0, 7), KERNELS)
-def test_a_bit_flip_in_rans_ends_in_refusal_or_other_tokens(
+def test_a_bit_flip_in_rans_is_refused_or_changes_the_tokens(
     data: st.DataObject, bit: int, used: kernels.Kernels
 ) -> None:
-    """A flip cannot go unnoticed: the last states or the tokens differ."""
+    """A flip changes the final states or the tokens."""
     tokens = (np.random.default_rng(1).random(200) ** 2 * 9).astype(np.uint8)
     histograms = np.zeros(1, np.uint8)
     tables = design_tables([("a", np.bincount(tokens, minlength=256)[None].astype(float))])

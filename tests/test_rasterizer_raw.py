@@ -22,7 +22,7 @@ TOLERANCE = 2e-5  # relative L2: both sides are in single precision
 def api_render(
     gaussians: RawGaussians, scene: Scene
 ) -> tuple[RawGaussians, Tensor, Tensor, Tensor, Tensor]:
-    """(leaves, means2D, image, radii, inverse depth) by way of autograd."""
+    """(leaves, means2D, image, radii, inverse depth) through autograd."""
     leaves = RawGaussians(*(tensor.clone().requires_grad_() for tensor in gaussians))
     means2D = torch.zeros_like(gaussians.xyz, requires_grad=True)
     outputs = GaussianRasterizer(scene.settings)(
@@ -100,7 +100,7 @@ def test_lower_active_degree_zeroes_the_gradient_of_the_rest() -> None:
     assert not gradients.features_rest[:, 3:].any()
 
 
-def test_buffers_serve_again() -> None:
+def test_buffers_are_reused() -> None:
     scene = random_scene(seed=36, count=50)
     gaussians = raw_of(scene)
     raw.render(gaussians, scene.settings, training=True)
@@ -110,7 +110,7 @@ def test_buffers_serve_again() -> None:
     assert len(native.Frame._idle) == idle
 
 
-def test_released_buffers_are_taken_anew() -> None:
+def test_released_buffers_are_allocated_again() -> None:
     scene = random_scene(seed=36, count=50)
     before = raw.render(raw_of(scene), scene.settings, training=True).image
     raw.release_buffers()
@@ -157,7 +157,7 @@ def test_a_forked_process_draws_with_threads_of_its_own() -> None:
     assert program.returncode == 0, program.stderr
 
 
-def test_wrong_places_for_gradients_are_named() -> None:
+def test_wrong_gradient_tensors_are_named() -> None:
     scene = random_scene(seed=37, count=10)
     gaussians = raw_of(scene)
     frame = raw.render(gaussians, scene.settings, training=True)
@@ -175,7 +175,7 @@ def test_wrong_places_for_gradients_are_named() -> None:
 
 
 def everything(threads: int) -> list[Tensor]:
-    """Image and gradients of a scene that is large enough to be shared out."""
+    """Image and gradients of a scene that is large enough for several threads."""
     scene = random_scene(seed=38, count=30_000, width=200, height=130)
     gaussians = raw_of(scene)._replace(scaling=scene.scales.log() - 1.5)
     before = torch.get_num_threads()

@@ -88,7 +88,7 @@ def test_sparse_points_look_the_same_from_all_views(scene: Path) -> None:
         differences.append(np.abs(pixels[row, column] - colour[index]).mean(axis=1))
     # Keypoints are 0.4 pixel off per axis, points 0.2 % of their distance: about 0.7 pixel.
     assert np.median(np.concatenate(offsets)) < 1
-    # Edges, where points are chosen, cost some; a wrong pose or axis gives 50 and more.
+    # The points lie on edges, which adds to the difference; a wrong pose or axis gives 50 or more.
     assert np.median(np.concatenate(differences)) < 25
 
 
@@ -157,7 +157,7 @@ def test_charts_and_points_are_inverse(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: type(shape).__name__)
-def test_rays_end_on_the_surface_and_see_its_outer_side(shape: Shape) -> None:
+def test_rays_end_on_the_surface_and_meet_its_outer_side(shape: Shape) -> None:
     rng = np.random.default_rng(4)
     inside = isinstance(shape, Box) and shape.inward
     reach = 0.3 if inside else 3.0

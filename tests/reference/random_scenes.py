@@ -27,7 +27,7 @@ class Scene:
     settings: GaussianRasterizationSettings
 
     def off_axis(self, x: float, y: float) -> Scene:
-        """Seen with the principal point moved, in device coordinates."""
+        """The scene with the principal point moved by (x, y) in device coordinates."""
         view, projection = self.settings.viewmatrix, self.settings.projmatrix
         shift = torch.zeros(4, 4)
         shift[2, :2] = torch.tensor([x, y])
