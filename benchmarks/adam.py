@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times Adam on a million Gaussians (59 floats each) against the memory's own speed.
+"""Times Adam on a million Gaussians (59 floats each), compared with the speed of the memory.
 
     python benchmarks/adam.py [--gaussians 1000000] [--threads 2] [--rounds 10] [--json F]
 
 The floor is measured in the same run: a loop, compiled here, that reads the same four streams and
-writes the same three, with one addition for each, shared out to as many threads.
+writes the same three, with one addition for each, on as many threads.
 """
 
 from __future__ import annotations
