@@ -17,8 +17,8 @@ VARIABLE = "FAST3DGS_ISA"
 def load_library() -> tuple[ctypes.CDLL, str]:
     """The library and the name of its instruction set ("x86-64-v4", ..., or "generic").
 
-    Raises ImportError where there is none, where it does not load, or where this processor can run
-    no build of the package.
+    Raises ImportError if there is none, if it does not load, or if this processor can run no build
+    of the package.
     """
     built = {
         path.stem.removeprefix("_native_"): path
