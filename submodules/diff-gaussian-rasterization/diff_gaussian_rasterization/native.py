@@ -164,7 +164,7 @@ _FAILURES = {
         "the Gaussians cover more than 2^31 image tiles in this view: their scales, or the scale "
         "modifier, are far too large for it"
     ),
-    3: "the rasteriser failed to work with threads",
+    3: "the rasteriser failed with an unexpected C++ exception",
 }
 
 
