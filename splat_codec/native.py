@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The coders of rans.py, the functions of sh_rows.py and plain_bits.py: compiled (`plane_coder`).
+"""Compiled code (`plane_coder`) for the coders of rans.py, and for sh_rows.py and plain_bits.py.
 
-Imported only where that package is installed; the integers are the same.
+Imported only if that package is installed; the integers are the same.
 """
 
 import numpy as np

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantisers: how an attribute's float32 values become unsigned integers, and come back.
+"""Quantisers: how an attribute's float32 values become unsigned integers, and back.
 
 A quantiser is a value (frozen, comparable) that the file stores. `dequantize` defines the decoded
 model: it uses only IEEE float32 multiplication and addition, each rounded once, so that every

@@ -19,7 +19,7 @@ _COUNT_PER_BYTE = 64
 
 
 def check_count(count: int, file_bytes: int) -> None:
-    """CorruptFile where a file of `file_bytes` may not hold so many Gaussians."""
+    """CorruptFile where a file of `file_bytes` may not hold `count` Gaussians."""
     most = min(MAX_COUNT, _FREE_COUNT + _COUNT_PER_BYTE * file_bytes)
     if count > most:
         raise CorruptFile("model", f"{count} Gaussians, at most {most} allowed in this file")

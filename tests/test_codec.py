@@ -150,13 +150,13 @@ def test_a_small_file_gets_no_memory_for_millions_of_gaussians() -> None:
     """A few kilobytes of LZMA hold the symbols of 2^22 Gaussians, if these are all equal."""
     count = 2**22
     sections = dict(unpack_container(encode(ModelFile(random_model(4, 0)))).sections)
-    alike = {"model": count.to_bytes(4, "little") + sections["model"][4:]}
+    changed = {"model": count.to_bytes(4, "little") + sections["model"][4:]}
     for name, attribute in random_model(4, 0).attributes.items():
         width = attribute.symbols.shape[1] * attribute.symbols.itemsize
         chain = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
         stream = lzma.compress(bytes(count * width), check=lzma.CHECK_NONE, filters=chain)
-        alike[SECTION_NAMES[name]] = stream
-    data = pack_container(Container(1, {**sections, **alike}))
+        changed[SECTION_NAMES[name]] = stream
+    data = pack_container(Container(1, {**sections, **changed}))
     assert len(data) < 2**15
     tracemalloc.start()
     try:

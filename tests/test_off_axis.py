@@ -27,7 +27,7 @@ FOCAL = 80.0
 
 
 def splats(count: int = 300) -> Splats:
-    """Gaussians of a pixel or two in front of a camera at the origin that looks along z."""
+    """Gaussians of a pixel or two in front of a camera at the origin, along z."""
     random = np.random.default_rng(3)
     depth = random.uniform(2, 5, (count, 1))
     beside = random.uniform((-0.9, -0.5), (0.9, 0.5), (count, 2)) * depth * 0.8

@@ -120,11 +120,11 @@ def test_released_buffers_are_allocated_again() -> None:
 
 def test_views_drawn_at_the_same_time_do_not_mix() -> None:
     scenes = [random_scene(seed=seed, count=3000) for seed in range(40, 44)]
-    wanted = [raw.render(raw_of(s), s.settings, training=False).image for s in scenes]
+    expected = [raw.render(raw_of(s), s.settings, training=False).image for s in scenes]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             views = pool.map(lambda s: raw.render(raw_of(s), s.settings, training=False), scenes)
-            for view, image in zip(views, wanted, strict=True):
+            for view, image in zip(views, expected, strict=True):
                 assert torch.equal(view.image, image)
 
 
@@ -234,7 +234,7 @@ def test_every_instruction_set_gives_the_same_picture(level: str, tmp_path: Path
     frame = raw.render(gaussians, scene.settings, training=True, inverse_depth=True)
     gradients = gaussians.empty_like()
     frame.backward(frame.image, gradients, frame.inverse_depth)
-    wanted = [frame.image, frame.inverse_depth, *gradients]
-    for found, own_result in zip(torch.load(result, weights_only=True), wanted, strict=True):
+    expected = [frame.image, frame.inverse_depth, *gradients]
+    for found, own_result in zip(torch.load(result, weights_only=True), expected, strict=True):
         # Without fused multiply-adds (v2) the derivative of the sharpest needle suffers most.
         assert (found - own_result).norm() <= 1e-4 * own_result.norm()

@@ -113,8 +113,8 @@ def test_signs_are_added_with_their_weights(
 @BOTH
 def test_a_view_is_added_alike_by_both(operations: ArrayOperations) -> None:
     radii, screen = view(6)
-    found, wanted = empty_sums(), empty_sums()
+    found, expected = empty_sums(), empty_sums()
     operations.add_view(*found, radii, torch.cat([screen, screen], 1)[:, :2])
-    statistics.add_view(radii, screen, *wanted)
-    for a, b in zip(found, wanted, strict=True):
+    statistics.add_view(radii, screen, *expected)
+    for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=0)

@@ -39,7 +39,7 @@ class Scene:
 
 
 def view_settings(width: int, height: int, sh_degree: int) -> GaussianRasterizationSettings:
-    """A camera that looks along z, a little turned and moved."""
+    """A camera along z, slightly rotated and moved."""
     tan_x = 0.6
     tan_y = tan_x * height / width
     angle = 0.3

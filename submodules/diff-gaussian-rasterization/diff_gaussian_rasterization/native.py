@@ -196,8 +196,8 @@ def checked(
         want is None or want == have for want, have in zip(shape, tensor.shape, strict=True)
     )
     if not same:
-        wanted = ", ".join("any" if length is None else str(length) for length in shape)
-        raise ValueError(f"{name} must have the shape ({wanted}), not {tuple(tensor.shape)}.")
+        expected = ", ".join("any" if length is None else str(length) for length in shape)
+        raise ValueError(f"{name} must have the shape ({expected}), not {tuple(tensor.shape)}.")
     if written and not tensor.is_contiguous():
         raise ValueError(f"{name} must be contiguous, as it is written to.")
     return tensor.detach().contiguous()

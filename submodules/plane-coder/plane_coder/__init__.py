@@ -135,10 +135,10 @@ class TokenDecoder:
         _check("averages", averages, np.int32, lanes, MAX_AVERAGE, written=True)
         if not len(bins):
             raise ValueError("bins: at least one expected.")
-        known = self._rows(histograms, tokens), contexts, shifts, bins.astype(np.int32)
+        inputs = self._rows(histograms, tokens), contexts, shifts, bins.astype(np.int32)
         sizes = len(bins) - 1, bin_count
         return bool(
-            _call(_decode_neighbour_plane, self._decoder, count, *known, *sizes, averages, tokens)
+            _call(_decode_neighbour_plane, self._decoder, count, *inputs, *sizes, averages, tokens)
         )
 
     def energy_plane(
@@ -186,8 +186,8 @@ class TokenEncoder:
         _check("histograms", histograms, np.uint8, len(histograms), len(self._symbols) >> 8)
         _check("tokens", tokens, np.uint8, count)
         words = np.empty(count + 1, np.uint16)
-        known = self._symbols, histograms, contexts, tokens
-        found = _call(_encode_plane, self._states, len(self._states), count, *known, words)
+        inputs = self._symbols, histograms, contexts, tokens
+        found = _call(_encode_plane, self._states, len(self._states), count, *inputs, words)
         return words[count + 1 - found :].copy()
 
 
@@ -203,8 +203,8 @@ def neighbour_bins(
     if not len(bins) or not len(averages):
         raise ValueError("bins, averages: at least one of each expected.")
     found = np.empty(count, np.uint8)
-    known = tokens, shifts, bins.astype(np.int32), len(bins) - 1
-    _call(_neighbour_bins, count, len(averages), *known, averages, found)
+    inputs = tokens, shifts, bins.astype(np.int32), len(bins) - 1
+    _call(_neighbour_bins, count, len(averages), *inputs, averages, found)
     return found
 
 
