@@ -256,17 +256,21 @@ def read_layer(model: Model, tables: Tables, sections: dict[str, bytes], k: int)
             "dc": [dc[a][i] for a in range(3)],
             "sh": sh[i],
         }  # fmt: skip
-    source = Bytes(sections.get(f"far{k}", b""))
+    put_exact_numbers(gaussians, far, sections.get(f"far{k}", b""), sections.get(f"exact{k}", b""))
+    return gaussians
+
+
+def put_exact_numbers(gaussians: list[dict], far: int, centres: bytes, content: bytes) -> None:
+    """Adds the numbers of the sections `far<k>` and `exact<k>` of the layer."""
+    source = Bytes(centres)
     rows = source.take(f"{far}I")
     for row in rows:
         gaussians[row]["far"] = source.take("3f")
-    content = sections.get(f"exact{k}", b"")
     number = len(content) // 9
     source = Bytes(content)
     places = zip(source.take(f"{number}I"), source.take(f"{number}B"), strict=True)
     for (row, channel), value in zip(places, source.take(f"{number}f"), strict=True):
         gaussians[row].setdefault("exact", {})[channel] = value
-    return gaussians
 
 
 def read_sh(reader: LayerReader, channels: int, p: list[int], lanes: int) -> Rows:
