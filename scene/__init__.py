@@ -22,7 +22,7 @@ from scene.gaussian_model import GaussianModel
 from scene.initial_points import write_input_ply
 from scene.origin import relative_to
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import atomic_folder, write_text
 from utils.system_utils import searchForMaxIteration
 
 __all__ = ["GaussianModel", "Scene", "find_iteration", "model_ply", "write_model_folder"]
@@ -86,8 +86,16 @@ class Scene:
             write_model_folder(self.model_path, in_order)
 
     def save(self, iteration: int) -> None:
-        """Write the Gaussians as point_cloud/iteration_<iteration>/point_cloud.ply."""
-        self.gaussians.save_ply(self._ply_path(iteration))
+        """Write the Gaussians as point_cloud/iteration_<iteration>/point_cloud.ply.
+
+        The folder never exists without its PLY, not even after the process is killed.
+        """
+        path = self._ply_path(iteration)
+        if path.parent.exists():
+            self.gaussians.save_ply(path)
+            return
+        with atomic_folder(path.parent) as folder:
+            self.gaussians.save_ply(folder / path.name)
 
     def getTrainCameras(self, scale: float = 1.0) -> list[Camera]:
         """The training views at one of the `resolution_scales`."""
