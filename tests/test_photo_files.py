@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which file holds which photograph, and how its pixels are turned, shaped and composited."""
+"""The file of each photograph, and how its pixels are rotated, scaled and composited."""
 
 import unicodedata
 from pathlib import Path
@@ -15,7 +15,7 @@ from scene import GaussianModel, Scene
 from scene.camera_loading import cameraList_from_camInfos, loadCam
 from scene.dataset_readers import readSceneInfo
 from scene.photo_files import find_photos
-from train import Milestones, Options, Training
+from train import Milestones, Options, Training, choose_backend
 from utils.errors import InputError
 from utils.photos import MOST_MEGAPIXELS, open_photo, photo_size, same_shape
 
@@ -121,7 +121,7 @@ class TestMissingPhotographs:
     def test_another_folder_of_images_is_proposed(self, tmp_path: Path) -> None:
         folder = make_colmap(tmp_path)
         (folder / "images").rename(folder / "images_4")
-        with pytest.raises(InputError, match="-i chooses another folder, such as images_4"):
+        with pytest.raises(InputError, match="choose another folder with -i, such as images_4"):
             readSceneInfo(options(folder))
 
     def test_nothing_is_written_before_that(self, tmp_path: Path) -> None:
@@ -139,9 +139,11 @@ def save_turned(path: Path, image: Image.Image, orientation: int) -> None:
     image.save(path, exif=exif)
 
 
-class TestTurnsAndShapes:
+class TestRotationsAndShapes:
     @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-    def test_a_turn_that_gives_the_camera_s_shape(self, tmp_path: Path, orientation: int) -> None:
+    def test_a_rotation_that_gives_the_camera_s_shape(
+        self, tmp_path: Path, orientation: int
+    ) -> None:
         args = options(make_colmap(tmp_path, 1))
         stored = random_image(0, size=(HEIGHT, WIDTH))
         save_turned(tmp_path / "images" / "00.png", stored, orientation)
@@ -237,9 +239,9 @@ class TestTransparentPhotographs:
         scene = Scene(args, GaussianModel(0))
         scene.gaussians.training_setup(optimization)
         none: frozenset[int] = frozenset()
-        run = Training(
-            Options(args, optimization, PipelineOptions()), Milestones(none, none, none, -1), scene
-        )
+        chosen = Options(args, optimization, PipelineOptions())
+        milestones = Milestones(none, none, none, -1)
+        run = Training(chosen, milestones, scene, choose_backend(chosen))
         drawn = []
 
         def record(camera, background):
