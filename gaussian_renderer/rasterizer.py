@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scene.device import ORIGINAL_DEVICES, default_device
+from scene.device import default_device
 from utils.errors import InputError
-from utils.optional_modules import load_required
+from utils.optional_modules import load_required, supported_devices
 
 __all__ = [
     "Capabilities",
@@ -115,7 +115,7 @@ def capabilities(package: ModuleType) -> Capabilities:
     return Capabilities(
         antialiasing="antialiasing" in package.GaussianRasterizationSettings._fields,
         separate_dc="dc" in arguments,
-        devices=tuple(getattr(package, "supported_devices", ORIGINAL_DEVICES)),
+        devices=supported_devices(package),
     )
 
 

@@ -26,11 +26,10 @@ from scene.colmap_loader import (
 )
 from scene.held_out import LLFF_HOLD, held_out_names
 from scene.initial_points import (
-    fetchPly,
     finite_points,
-    has_viewer_layout,
     random_points_in_view,
     require_visible,
+    stored_points,
 )
 from scene.intrinsics import colmap_intrinsics
 from scene.photo_files import find_photos, require_photos
@@ -242,11 +241,9 @@ def _initial_points(model: Path, cameras: Sequence[CameraInfo], extent: float) -
 def _stored_points(model: Path) -> _Points | None:
     ply = model / "points3D.ply"
     if ply.is_file() and ply.stat().st_size:
-        stored = fetchPly(ply)
-        if len(stored.points):
-            cloud = finite_points(stored, ply)
-            unchanged = len(cloud.points) == len(stored.points) and has_viewer_layout(ply)
-            return _Points(cloud, ply if unchanged else None)
+        stored = _Points(*stored_points(ply))
+        if len(stored.cloud.points):
+            return stored
     path = _file_of(model, "points3D")
     if path is None or (path.suffix == ".bin" and _is_empty(path)):
         return None

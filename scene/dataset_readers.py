@@ -50,7 +50,7 @@ sceneLoadTypeCallbacks: dict[str, Callable[..., SceneInfo]] = {
 
 
 def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
-    """The data set at `options.source_path`, of whichever kind it is.
+    """The data set at `options.source_path`, of any kind.
 
     Without `with_points` the initial cloud is not read: a trained model needs none.
     """

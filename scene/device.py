@@ -5,10 +5,7 @@ from functools import cache
 
 import torch
 
-from utils.optional_modules import load
-
-# The original CUDA packages have no `supported_devices`: they run on CUDA only.
-ORIGINAL_DEVICES = ("cuda",)
+from utils.optional_modules import load, supported_devices
 
 
 @cache
@@ -18,5 +15,5 @@ def default_device() -> torch.device:
         return torch.device("cpu")
     # Loaded only where there is a GPU: loading a model on a CPU needs no rasteriser.
     package = load("diff_gaussian_rasterization")
-    supported = getattr(package, "supported_devices", ORIGINAL_DEVICES) if package else ()
-    return torch.device("cuda" if "cuda" in supported else "cpu")
+    is_usable = package is not None and "cuda" in supported_devices(package)
+    return torch.device("cuda" if is_usable else "cpu")

@@ -127,7 +127,7 @@ class GaussianModel:
 
     @property
     def get_features(self) -> Tensor:
-        """All SH coefficients (N,K+1,3), a copy; the parts below are not copied."""
+        """A copy of all SH coefficients (N,K+1,3)."""
         return torch.cat((self._features_dc, self._features_rest), dim=1)
 
     @property

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +91,14 @@ _CLOUD_BYTES = ("red", "green", "blue")
 _CLOUD_ROW = np.dtype(
     [(name, "<f4") for name in _CLOUD_FLOATS] + [(name, "u1") for name in _CLOUD_BYTES]
 )
+
+
+def stored_points(path: Path) -> tuple[BasicPointCloud, Path | None]:
+    """The usable points of a data set's PLY; its path too, if viewers can read it as it is."""
+    stored = fetchPly(path)
+    cloud = finite_points(stored, path)
+    is_complete = len(cloud.points) == len(stored.points)
+    return cloud, path if is_complete and has_viewer_layout(path) else None
 
 
 def storePly(path: PathLike, xyz: npt.NDArray, rgb: npt.NDArray) -> None:

@@ -159,7 +159,7 @@ class _MomentChange(Protocol):
 def _exchange(
     optimizer: Optimizer, group: dict, tensor: Tensor, change: _MomentChange
 ) -> nn.Parameter:
-    """Replace the group's parameter by `tensor`, and its moments, which the first step makes."""
+    """Replace the group's parameter by `tensor`, and `change` its moments if there are any."""
     old = group["params"][0]
     new = nn.Parameter(tensor.detach())
     group["params"][0] = new

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder that training writes; a run that fails before it saves a model removes its own."""
+"""The folder that training writes, removed if training fails before it saves a model."""
 
 from __future__ import annotations
 

@@ -18,12 +18,10 @@ from scene.held_out import held_out_names
 from scene.initial_points import (
     RANDOM_POINTS,
     count_views,
-    fetchPly,
-    finite_points,
-    has_viewer_layout,
     random_points_in_cube,
     random_points_in_view,
     require_visible,
+    stored_points,
 )
 from scene.intrinsics import Intrinsics, transforms_intrinsics, transforms_size
 from scene.photo_files import find_photos, require_photos
@@ -64,8 +62,8 @@ def readNerfSyntheticInfo(
 ) -> SceneInfo:
     """The Blender scene in `path`. Without `eval` the test frames train as well.
 
-    `depths` has no effect, and `white_background` none here: photos are composited when they are
-    loaded.
+    `depths` and `white_background` have no effect: photos are composited over the background when
+    they are loaded.
     """
     options = ModelOptions(source_path=str(path), white_background=white_background, eval=eval)
     return read_transforms_scene(options, extension=extension)
@@ -240,11 +238,9 @@ def _initial_points(
         names.append(str(_read_file(source / WHOLE_FILE).shared.get("ply_file_path") or ""))
     for path in (source / name for name in names if name):
         if path.is_file():
-            stored = fetchPly(path)
-            cloud = finite_points(stored, path)
+            cloud, viewer_ply = stored_points(path)
             require_visible(cloud.points, cameras)
-            unchanged = len(cloud.points) == len(stored.points) and has_viewer_layout(path)
-            return cloud, path if unchanged else None
+            return cloud, viewer_ply
     if is_object:
         cloud = random_points_in_cube(_OBJECT_HALF_SIDE)
         if 2 * count_views(cloud.points[:1000], cameras) >= len(cameras):

@@ -82,7 +82,7 @@ QUALITIES = {
 
 @dataclass(frozen=True)
 class Quantized:
-    """A model on grids, and where its Gaussians come from."""
+    """A model on grids, and the original row of each Gaussian."""
 
     splats: GridSplats
     """In file order."""
@@ -218,7 +218,7 @@ def _precision_rule(
     xyz = sample(splats.xyz)
     factor = -2 * steps.weight_exponent * _UNIT  # classes per octave of weight
     alpha = 1 / (1 + np.exp(-(opacity.minimum + opacity.step * np.arange(opacity.levels))))
-    by_opacity = factor * 2 * steps.opacity_power / 2 * 2 * np.log2(alpha) / 2
+    by_opacity = factor * steps.opacity_power * np.log2(alpha)
     size = factor * np.array(steps.size_powers) * scale.step / np.log(2)
     cells = cells_of(xyz, position) >> (position.bits - position.coarse_bits)
     centre = np.median(cells, axis=0).astype(int) if splats.count else np.zeros(3, int)
@@ -257,10 +257,10 @@ def _centred(
 
 def _measured_classes(weights: npt.NDArray[np.float64], steps: GridSteps) -> Integers:
     """Classes from measured weights; the median of those above 0 has the middle one."""
-    seen = weights > 0
-    floor = float(np.quantile(weights[seen], 0.001)) if seen.any() else 1.0
+    visible = weights > 0
+    floor = float(np.quantile(weights[visible], 0.001)) if visible.any() else 1.0
     octaves = np.log2(np.maximum(weights, floor))
-    middle = float(np.median(octaves[seen])) if seen.any() else 0.0
+    middle = float(np.median(octaves[visible])) if visible.any() else 0.0
     classes = MIDDLE_CLASS - 2 * steps.weight_exponent * (octaves - middle)
     return np.clip(np.rint(classes), 0, CLASSES - 1).astype(np.int32)
 

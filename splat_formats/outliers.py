@@ -31,7 +31,7 @@ _SAMPLE_OF_ENDS = 1 << 14
 
 _Number = TypeVar("_Number", bound=np.generic)
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Adjustments:
     def log(self) -> None:
         """Logs what was done, if anything was."""
         if str(self):
-            _log.warning("%s.", self)
+            logger.warning("%s.", self)
 
 
 def without_invisible(splats: Splats) -> tuple[Splats, Adjustments]:

@@ -375,10 +375,10 @@ def test_a_failed_run_leaves_no_folder(
             run_train("--iterations", 1, model=model, source=damaged)
     assert not (tmp_path / "model").exists() and not (tmp_path / "new").exists()
     monkeypatch.setattr(train, "MIN_OPACITY", 2.0)
-    with pytest.raises(InputError, match="no Gaussian at iteration 5"):
+    with pytest.raises(InputError, match="removed all Gaussians at iteration 5"):
         run_train("--iterations", 9, *DENSIFY)
     assert not (tmp_path / "model").exists()
-    with pytest.raises(InputError, match="no Gaussian at iteration 5"):
+    with pytest.raises(InputError, match="removed all Gaussians at iteration 5"):
         run_train("--iterations", 9, "--save_iterations", 2, *DENSIFY)
     assert saved(tmp_path / "model", 2).count == 300
 
@@ -452,7 +452,7 @@ def test_losing_all_gaussians_is_explained(
     run_train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "MIN_OPACITY", 2.0)
-    with pytest.raises(InputError, match="no Gaussian at iteration 5"):
+    with pytest.raises(InputError, match="removed all Gaussians at iteration 5"):
         run_train("--iterations", 9, *DENSIFY)
 
 

@@ -50,6 +50,11 @@ def load_required(module: str, purpose: str, install: str) -> ModuleType:
         ) from error
 
 
+def supported_devices(package: ModuleType) -> tuple[str, ...]:
+    """The device types that a kernel package runs on; CUDA if it has no list, as the originals."""
+    return tuple(getattr(package, "supported_devices", ("cuda",)))
+
+
 def _is_absent(module: str, package: str, error: Exception) -> bool:
     """Whether the module itself, its package, or a package that it is part of was not found."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None

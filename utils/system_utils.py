@@ -61,7 +61,7 @@ def _device(name: str) -> torch.device | None:
 
 
 def log_once(logger: logging.Logger, text: str, level: int = logging.INFO) -> None:
-    """Log `text`, unless it has been logged before, by whichever thread."""
+    """Log `text`, unless it has been logged before, by any thread."""
     with _once_lock:
         is_new = text not in _logged
         _logged.add(text)
