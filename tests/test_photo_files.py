@@ -11,11 +11,13 @@ from made_datasets import HEIGHT, WIDTH, make_blender, make_colmap, names, optio
 from PIL import Image
 
 from arguments import OptimizationOptions, PipelineOptions
+from gaussian_renderer.autograd_backend import AutogradBackend
+from gaussian_renderer.backend import RenderOptions
 from scene import GaussianModel, Scene
 from scene.camera_loading import cameraList_from_camInfos, loadCam
 from scene.dataset_readers import readSceneInfo
 from scene.photo_files import find_photos
-from train import Milestones, Options, Training, choose_backend
+from train import Milestones, Options, Training
 from utils.errors import InputError
 from utils.photos import MOST_MEGAPIXELS, open_photo, photo_size, same_shape
 
@@ -239,9 +241,12 @@ class TestTransparentPhotographs:
         scene = Scene(args, GaussianModel(0))
         scene.gaussians.training_setup(optimization)
         none: frozenset[int] = frozenset()
-        chosen = Options(args, optimization, PipelineOptions())
-        milestones = Milestones(none, none, none, -1)
-        run = Training(chosen, milestones, scene, choose_backend(chosen))
+        run = Training(
+            Options(args, optimization, PipelineOptions()),
+            Milestones(none, none, none, -1),
+            scene,
+            AutogradBackend(RenderOptions()),
+        )
         drawn = []
 
         def record(camera, background):
