@@ -17,7 +17,7 @@ def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch):
-    """Sets the arguments that a script's `main` parses, and restores stdout afterwards."""
+    """Sets the arguments that a script's `main` will see, and puts stdout back afterwards."""
     monkeypatch.setattr(sys, "stdout", sys.stdout)
 
     def give(*arguments: object) -> None:

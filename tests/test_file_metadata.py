@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metadata of a file, and decompress.py --info."""
+"""What a file says of itself."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def info(file: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "version", "degree"), [("good_v1_sh3", 1, 3), ("good_v2_sh2", 2, 2)]
 )
-def test_info_describes_the_content(name: str, version: int, degree: int) -> None:
+def test_info_tells_what_is_inside(name: str, version: int, degree: int) -> None:
     file = GOLDEN / f"{name}.f3dgs"
     done = info(file, "--info")
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,7 @@ def test_neither_ply_nor_info_is_refused() -> None:
     assert damaged.stdout == ""
 
 
-def test_settings_are_listed_where_they_differ() -> None:
+def test_settings_are_told_where_they_differ() -> None:
     preset = CompressionSettings(grids=GridSettings())
     assert changed_settings(preset.to_json(), preset.to_json()) == {}
     settings = replace(

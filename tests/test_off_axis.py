@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Principal points off the middle: the image is a crop of that of a centred camera."""
+"""Principal points off the middle: what a camera sees is the crop of what the full one sees."""
 
 import math
 from pathlib import Path
