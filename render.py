@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from arguments import ModelParams, PipelineOptions, PipelineParams, get_combined_args
+from arguments import (
+    NO_EXPOSURES,
+    ModelParams,
+    PipelineOptions,
+    PipelineParams,
+    get_combined_args,
+)
 from gaussian_renderer import GaussianModel, render
 from scene import LATEST, Scene, find_iteration, model_ply
 from scene.cameras import Camera
@@ -76,7 +82,7 @@ def main() -> None:
     options, pipe = model_group.extract(args), pipeline_group.extract(args)
     cli.check_ranges(options, pipe)
     if options.train_test_exp:
-        raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+        raise InputError(NO_EXPOSURES)
     if not args.quiet:
         print(f"Rendering {args.model_path}")
     safe_state(args.quiet)

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arguments import (
+    NO_EXPOSURES,
     ModelOptions,
     ModelParams,
     OptimizationOptions,
@@ -321,7 +322,7 @@ def check_options(options: Options) -> None:
     if options.model.depths:
         raise InputError("depth regularisation (-d/--depths) is not yet supported")
     if options.model.train_test_exp:
-        raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+        raise InputError(NO_EXPOSURES)
     check_optimizer_type(options.optimization.optimizer_type)
 
 

@@ -21,6 +21,7 @@ from arguments.ranges import Allowed, OneOf, Range, fault_of
 from utils.files import write_text
 
 CFG_ARGS_NAME = "cfg_args"
+NO_EXPOSURES = "exposure compensation (--train_test_exp) is not yet supported"
 
 
 @dataclass
@@ -295,7 +296,7 @@ def parse_cfg_args(text: str) -> dict[str, Any]:
     """The loading options in `text`, which is read as Python source and never executed."""
     defaults = asdict(ModelOptions())
     values = {
-        keyword.arg: _literal(keyword.arg, keyword.value, type(defaults[keyword.arg]))
+        keyword.arg: _literal(text, keyword, type(defaults[keyword.arg]))
         for keyword in _recorded(text)
         if keyword.arg in defaults
     }
@@ -318,13 +319,14 @@ def _recorded(text: str) -> list[ast.keyword]:
     return call.keywords
 
 
-def _literal(name: str, node: ast.expr, expected: type) -> Any:
+def _literal(text: str, keyword: ast.keyword, expected: type) -> Any:
     try:
-        value = ast.literal_eval(node)
+        value = ast.literal_eval(keyword.value)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the value of {name} must be a plain constant") from error
+        found = _excerpt(ast.get_source_segment(text.strip(), keyword.value) or "")
+        raise ValueError(f"{keyword.arg} must be a plain constant, got {found}") from error
     if value is not None and type(value) is not expected:
-        raise ValueError(f"{name} must be of type {expected.__name__}, got {value!r}")
+        raise ValueError(f"{keyword.arg} must be of type {expected.__name__}, got {value!r}")
     return value
 
 

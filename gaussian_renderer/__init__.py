@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from arguments import NO_EXPOSURES
 from gaussian_renderer.rasterizer import Gaussians, View, rasterize
 from scene.gaussian_model import GaussianModel
 from utils.errors import InputError
@@ -42,7 +43,7 @@ def render(
     if isinstance(separate_sh, Tensor):
         override_color = separate_sh
     if use_trained_exp:
-        raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+        raise InputError(NO_EXPOSURES)
     screen_points = torch.zeros_like(pc.get_xyz, requires_grad=torch.is_grad_enabled())
     gaussians = Gaussians(
         means=pc.get_xyz,

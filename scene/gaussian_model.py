@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from arguments import NO_EXPOSURES
 from scene import densification
 from scene.array_operations import ArrayOperations, TorchOperations
 from scene.device import default_device
@@ -236,7 +237,7 @@ class GaussianModel:
         Positions are relative to `metadata.origin`, which is 0 unless float32 is too coarse.
         """
         if use_train_test_exp:
-            raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+            raise InputError(NO_EXPOSURES)
         scene = read_with_notices(path)
         try:
             self.load_splats(scene.splats)

@@ -214,7 +214,7 @@ def test_missing_and_broken_cfg_args(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "cfg_args").write_text("Namespace(eval=exit())")
     with pytest.raises(SystemExit):
         get_combined_args(rendering_parser(), ["-m", str(tmp_path)])
-    assert "eval must be a plain constant" in capsys.readouterr().err
+    assert "eval must be a plain constant, got " in capsys.readouterr().err
 
 
 def test_light_modules_import_no_torch() -> None:

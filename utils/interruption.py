@@ -59,7 +59,7 @@ def ending_signals_raise() -> Iterator[None]:
 
 @contextmanager
 def interruption() -> Iterator[Interruption]:
-    """Record the first Ctrl-C, SIGTERM or SIGHUP, so that a step can end. A second one is raised.
+    """Record the first Ctrl-C, SIGTERM or SIGHUP, so that a step can end. A second one raises.
 
     Without effect outside the main thread.
     """
