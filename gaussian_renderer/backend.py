@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that loops use a device for, as one object: rendering, gradients, operations on parameters.
+"""The operations of a device as one object: rendering, gradients, operations on parameters.
 
 `choose_backend.backend_for` makes the backend for a device and the options; all other code gets it
 as an argument. There are two: autograd over any installed rasteriser (autograd_backend.py), and

@@ -308,7 +308,7 @@ def read_extrinsics_text(path: PathLike) -> dict[int, Image]:
         if not line:
             continue
         # Each image takes two lines; the second, its keypoints, may be empty.
-        _, keypoint_line = next(lines, (number, ""))
+        keypoints_number, keypoint_line = next(lines, (number, ""))
         try:
             image_id, *pose, camera_id, name = line.split(maxsplit=9)
             values = [float(value) for value in pose]
@@ -320,7 +320,8 @@ def read_extrinsics_text(path: PathLike) -> dict[int, Image]:
         try:
             keypoints = np.array(keypoint_line.split(), np.float64).reshape(-1, 3)
         except ValueError as error:
-            raise _text_error(path, number + 1, keypoint_line, "X Y POINT3D_ID...") from error
+            expected = "X Y POINT3D_ID..."
+            raise _text_error(path, keypoints_number, keypoint_line, expected) from error
         xys, point3D_ids = keypoints[:, :2], keypoints[:, 2].astype(np.int64)
         images[ids[0]] = _image(ids[0], values, ids[1], name, xys, point3D_ids)
     return images

@@ -36,7 +36,7 @@ class Schedule(Protocol):
 
 
 def is_active(iteration: int, schedule: Schedule) -> bool:
-    """Whether statistics are collected after this iteration."""
+    """Whether statistics are collected in this iteration."""
     return iteration < schedule.densify_until_iter
 
 

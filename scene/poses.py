@@ -36,7 +36,7 @@ def world_to_camera(transform_matrix: Any, where: str) -> tuple[FloatArray, floa
     """World-to-camera matrix (4, 4) of an OpenGL camera-to-world matrix, and the scale removed.
 
     Our cameras have x right, y down, z forward. The matrix may lack its last row. A uniform scale
-    does not move the camera, so it is removed; shear and reflection are refused.
+    does not move the camera, so it is removed; all else but a rotation is refused.
     """
     pose = _affine(transform_matrix, where)
     _check_position(pose[:3, 3], where)

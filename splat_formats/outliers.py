@@ -143,5 +143,5 @@ def middle(columns: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def sample(rows: npt.NDArray[_Number], size: int = _SAMPLE) -> npt.NDArray[_Number]:
-    """Every n-th row, so that at least `size` of more rows remain: enough for statistics."""
+    """Every n-th row, at least `size` where there are as many: enough for statistics."""
     return rows[:: max(1, len(rows) // size)]
