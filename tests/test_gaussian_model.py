@@ -220,7 +220,7 @@ def test_a_model_pruned_to_nothing_can_still_be_stepped_and_saved(tmp_path) -> N
 
 
 @pytest.mark.parametrize("stepped", [False, True])
-def test_opacity_reset_caps_and_forgets(stepped: bool) -> None:
+def test_opacity_reset_limits_opacities_and_clears_moments(stepped: bool) -> None:
     model = trained_model()
     with torch.no_grad():
         model._opacity[:5] = -9.0
@@ -234,7 +234,7 @@ def test_opacity_reset_caps_and_forgets(stepped: bool) -> None:
     assert bool(state) == stepped
 
 
-def test_capture_and_restore_go_on_alike() -> None:
+def test_a_restored_model_continues_like_the_captured_one() -> None:
     options = OptimizationOptions()
     model = trained_model()
     step_once(model)
@@ -252,11 +252,11 @@ def test_capture_and_restore_go_on_alike() -> None:
 
 
 def test_checkpoint_of_another_degree_is_refused() -> None:
-    with pytest.raises(InputError, match="degree 1, but it has 3"):
+    with pytest.raises(InputError, match="degree 1, got 3"):
         GaussianModel(1, device=CPU).restore(trained_model().capture(), OptimizationOptions())
 
 
-def test_training_methods_before_setup_say_what_is_missing() -> None:
+def test_training_methods_before_setup_name_what_is_missing() -> None:
     model = GaussianModel.from_splats(random_splats(), CPU)
     with pytest.raises(InputError, match="training_setup"):
         model.reset_opacity()
