@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def different_folders(paths: Sequence[Path]) -> list[Path]:
-    """Each folder once, by its first spelling."""
+    """Each folder once, under its first path."""
     by_folder: dict[Path, Path] = {}
     for path in paths:
         by_folder.setdefault(path.resolve(), path)
@@ -63,7 +63,8 @@ def score_models(model_paths: Sequence[Path]) -> None:
         try:
             score_model(model_path, perceptual)
         except (InputError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            reason = cli.os_error_text(error) if isinstance(error, OSError) else error
+            print(f"error: {reason}", file=sys.stderr)
             failures += 1
     if failures and len(model_paths) > 1:
         cli.fail(f"{failures} of {len(model_paths)} models could not be scored")
@@ -72,7 +73,7 @@ def score_models(model_paths: Sequence[Path]) -> None:
 
 
 def load_perceptual() -> Perceptual | None:
-    """LPIPS of two uint8 images (3, H, W); None without weights, and the reason is printed."""
+    """LPIPS of two uint8 images (3, H, W); without weights None, and the reason is printed."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         network = LPIPS("vgg").to(device)

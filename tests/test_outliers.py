@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One absurd Gaussian leaves all others as they are, and comes back itself."""
+"""One absurd Gaussian does not change the others, and its numbers are stored exactly."""
 
 from dataclasses import replace
 
@@ -42,13 +42,15 @@ def visible_splats() -> Splats:
 
 @pytest.fixture(scope="module")
 def errors_without() -> dict[str, float]:
-    """Root mean square errors of the sound model."""
+    """Root mean square errors of the model without an absurd Gaussian."""
     report = compressed(visible_splats()).report
     return {name: error.rms for name, error in report.errors.items()}
 
 
 @pytest.mark.parametrize("name", ABSURD)
-def test_an_absurd_gaussian_leaves_the_others(name: str, errors_without: dict[str, float]) -> None:
+def test_an_absurd_gaussian_does_not_change_the_others(
+    name: str, errors_without: dict[str, float]
+) -> None:
     sound = visible_splats()
     for number, value in enumerate(ABSURD[name]):
         absurd = with_absurd(sound, name, value, whole_row=number % 2 == 1)
@@ -66,7 +68,7 @@ def test_an_absurd_gaussian_leaves_the_others(name: str, errors_without: dict[st
 
 
 @pytest.mark.parametrize("count", [5, 12, 300])
-def test_numbers_far_from_all_others_come_back_exactly(count: int) -> None:
+def test_numbers_far_from_all_others_are_restored_exactly(count: int) -> None:
     sound = random_splats(count, 1, seed=3)
     sound = replace(sound, opacity=np.maximum(sound.opacity, np.float32(-5)))
     dc, rest, scaling = (
@@ -99,7 +101,7 @@ def test_a_model_that_no_image_shows_is_refused() -> None:
         compressed(replace(splats, opacity=np.full((COUNT, 1), -9, np.float32)))
 
 
-def test_colours_far_from_all_others_go_to_the_edge_where_none_is_stored_exactly() -> None:
+def test_colours_far_from_all_others_are_clamped_if_none_is_stored_exactly() -> None:
     sound = visible_splats()
     same, none = with_limited_colours(sound)
     assert none == 0

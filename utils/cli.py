@@ -28,7 +28,7 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         fail(str(error))
     except OSError as error:
-        fail(_os_error_text(error))
+        fail(os_error_text(error))
     except Terminated as signalled:
         print(f"ended by {signalled}", file=sys.stderr)
         sys.exit(SIGNAL_STATUS + signalled.signal_number)
@@ -58,7 +58,8 @@ def fail(message: str) -> None:
     sys.exit(EXIT_FAILURE)
 
 
-def _os_error_text(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
+    """What happened and where, without Python's error number."""
     if error.strerror is None:
         return str(error)
     text = "disk full" if error.errno == errno.ENOSPC else error.strerror
@@ -68,8 +69,7 @@ def _os_error_text(error: OSError) -> str:
 class _TerminalHandler(logging.Handler):
     """Sends notices to stdout, where scripts parse them, and warnings to stderr.
 
-    `print` looks the streams up at each call, so that a stream replaced later (`safe_state`) is
-    the one that is written to.
+    `print` writes to the current stream, which `safe_state` may have replaced.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -81,7 +81,7 @@ class _TerminalHandler(logging.Handler):
 
 
 def show_messages(quiet: bool = False) -> None:
-    """Lets the library's notices (`Reading camera 97/97`, ...) appear; with `quiet`, only errors.
+    """Prints the library's notices (`Reading camera 97/97`, ...); with `quiet`, only errors.
 
     Scripts call it once.
     """
