@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning as a version-2 file stores it: grids stay, parameters settle on them.
+"""Fine-tuning with the quantisation of a version-2 file: on fixed grids.
 
-SH are trained in the basis in which they are coded. There the sparsity term is one on what the
-file pays for, and a coefficient that it pulls to 0 is one less to store.
+SH are trained in the basis in which they are coded. There the sparsity term acts on the numbers
+that take space in the file, and a coefficient of 0 is one less to store.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gaussian_compression.bit_allocation import fit_grids, settle_hidden_scales
-from gaussian_compression.grid_quantizer import GridQuantizer
+from gaussian_compression.grid_quantizer import FixedValues, GridQuantizer
 from gaussian_compression.penalties import ShMagnitude
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from diff_gaussian_rasterization import grid_step as kernel
 
 NUMBERS_OF = {"xyz": 3, "opacity": 1, "scaling": 3, "rotation": 3, "features_dc": 3}
-"""How many numbers a file stores of a Gaussian, beside SH."""
+"""How many numbers a file stores for a Gaussian, without SH."""
 NUMBERS_BESIDE_SH = sum(NUMBERS_OF.values())
 
 
 class PlainGridStraightThrough:
     """In PyTorch operations, on any device.
 
-    `coded` are the full-precision parameters, in the coding basis; `seen` what they decode to.
+    `coded` are the full-precision parameters, in the coding basis; `seen` are the decoded values.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class PlainGridStraightThrough:
         pull: float,
         operations: ArrayOperations,
     ) -> None:
-        """`raw`, in the decoded basis, stays as it is.
+        """`raw`, in the decoded basis, is not changed.
 
         `pull`: weight in the loss of the mean magnitude of SH, in steps of their Gaussians.
         """
@@ -83,9 +83,9 @@ class PlainGridStraightThrough:
 
 
 class KernelGridStraightThrough:
-    """By a fused kernel: the plain one's values, up to rounding of steps.
+    """In a fused kernel: the values of PlainGridStraightThrough, up to rounding in Adam.
 
-    What is seen of the same parameters is the same bit by bit.
+    The same parameters decode to the same values, bit by bit.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ def grid_straight_through(
     settings: GridSettings,
     operations: ArrayOperations,
 ) -> GridStraightThrough:
-    """The optimiser of `raw`, which stays as it is and has ordered axes, on these grids."""
+    """The optimiser of `raw`, which has ordered axes and is not changed, on these grids."""
     fused = operations.grid_kernels is not None
     kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
     pull = settings.sparsity * sensitivity.absolute_error
@@ -170,7 +170,7 @@ def on_fitted_grids(
     settings: GridSettings,
     operations: ArrayOperations,
 ) -> GridStraightThrough:
-    """The optimiser of `raw` (which stays as it is) on grids that fit its measured sensitivities.
+    """The optimiser of `raw`, which is not changed, on grids that fit its measured sensitivities.
 
     `sensitivity` is that of `raw`, whose ellipsoids have ordered axes.
     """
@@ -181,7 +181,7 @@ def on_fitted_grids(
 def fitted_quantizer(
     raw: RawParameters, sensitivity: RenderSensitivity, settings: GridSettings
 ) -> GridQuantizer:
-    """Grids and precision classes for `raw`, as `on_fitted_grids` has them."""
+    """Grids and precision classes that fit the measured sensitivities of `raw`."""
     splats, exact = set_aside(with_clamped_opacity(raw.to_splats())[0])
     measured = _sensitivity_of_grids(sensitivity.per_parameter.to_splats(), exact)
     start = replace(
@@ -199,20 +199,25 @@ def fitted_quantizer(
     far = np.zeros(splats.count, bool)
     far[rows_beyond_cells(splats.xyz, grids.position)] = True
     settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))
-    # Colours that the integers do not reach come on top.
+    # This adds colours that the integers do not reach.
     exact = snap_to_grids(splats, grids, settings.deadzone, classes, exact).exact
     _log_exact(exact)
     stand_ins = exact.taken_from(splats.columns())
     return GridQuantizer(
-        grids, settings.deadzone, classes, far, raw.xyz.device, settled_scales, exact, stand_ins
+        grids,
+        settings.deadzone,
+        classes,
+        far,
+        raw.xyz.device,
+        FixedValues(settled_scales, exact, stand_ins),
     )
 
 
 def _sensitivity_of_grids(measured: Splats, exact: ExactValues) -> Splats:
-    """The sensitivity to what is on grids: none to numbers that are stored exactly.
+    """The sensitivity to numbers on grids: 0 for numbers that are stored exactly or not finite.
 
-    Nor to what is not finite; and the other numbers of such Gaussians count no more than those of
-    any other: one of colour 10^4 would else decide how finely all are placed and turned.
+    The other numbers of Gaussians with exactly stored ones count at most as much as the greatest of
+    all others: else one of colour 10^4 would decide how fine all positions and rotations are.
     """
     columns = {name: np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
                for name, values in measured.columns().items()}  # fmt: skip
@@ -231,7 +236,7 @@ def _log_exact(exact: ExactValues) -> None:
 
 
 def with_ordered_raw_axes(raw: RawParameters) -> RawParameters:
-    """The same ellipsoids, named as a version-2 file names them."""
+    """The same ellipsoids with descending scales, as in a version-2 file (splat_formats.axes)."""
     return RawParameters.from_splats(with_ordered_axes(raw.to_splats()), raw.xyz.device)
 
 
@@ -240,7 +245,7 @@ def _in_file_order(splats: GridSplats, layer_fraction: float) -> GridSplats:
 
 
 def kernel_grids(quantizer: GridQuantizer, kernels: Any) -> "kernel.Grids":
-    """The quantiser's grids as a module of fused steps takes them (ArrayOperations)."""
+    """The quantiser's grids in the types of the fused kernels (`ArrayOperations.grid_kernels`)."""
     grids, tables = quantizer.grids, quantizer.tables
     position, opacity, scale = grids.position, grids.opacity, grids.scale
     return kernels.Grids(
