@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a round: how many Gaussians, how good, how long."""
+"""The figures of a round: number of Gaussians, quality, time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ def psnr_of(quality: Quality) -> float:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A round's model on test views and as a file: measured, never used to decide."""
+    """A round's model on test views and as a file: reported, never used to decide."""
 
     test: Quality
     file_bytes: int
@@ -35,7 +35,7 @@ class Round:
     number: int
     gaussians: int
     iterations: int
-    """Of fine-tuning, from the start model to here."""
+    """Of fine-tuning, from the start model to the end of this round."""
     guard: Quality
     wall_seconds: float
     cpu_seconds: float
@@ -44,7 +44,7 @@ class Round:
 
 @dataclass(frozen=True)
 class StageTime:
-    """What one stage took."""
+    """The time of one stage."""
 
     stage: str
     wall_seconds: float

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning as a version-1 file stores the model: quantisers follow the values' ranges.
+"""Fine-tuning with the quantisation of a version-1 file: quantisers follow the values' ranges.
 
-Those of a step come from the ranges before it, so that step, ranges and quantisation are one pass
-over the memory where the operations have a kernel for it. Version 2: grid_straight_through.py.
+A step uses the quantisers of the ranges before it, so that a fused kernel computes step, ranges and
+quantisation in one pass over the memory. Version 2: grid_straight_through.py.
 """
 
 from collections.abc import Mapping
@@ -33,11 +33,11 @@ from splat_codec.symbols import QuantizedSplats
 
 
 class RangedStraightThrough(StraightThrough, Protocol):
-    """One whose quantisers follow the values' ranges."""
+    """A StraightThrough whose quantisers follow the values' ranges."""
 
     @property
     def ranges(self) -> ShRanges:
-        """Of the next step."""
+        """The ranges for the next step."""
         ...
 
 
@@ -48,7 +48,7 @@ def straight_through(
     quantization: QuantizationSettings,
     operations: ArrayOperations,
 ) -> RangedStraightThrough:
-    """The optimiser of `raw`, which it changes in place."""
+    """The optimiser of `raw`, which is changed in place."""
     fused = operations.range_kernels is not None
     kind = KernelStraightThrough if fused else PlainStraightThrough
     return kind(raw, ranges, loss, quantization, operations)
@@ -81,7 +81,7 @@ class PlainStraightThrough:
 
     @property
     def coded(self) -> RawParameters:
-        """See Trainable. The published penalty is one on the quantised values."""
+        """See Trainable. The published penalty acts on the quantised values."""
         return self.seen
 
     def pull_back(self, gradients: RawParameters) -> RawParameters:
@@ -104,7 +104,7 @@ class PlainStraightThrough:
 
 
 class KernelStraightThrough:
-    """By a fused kernel: the plain one's values, up to rounding."""
+    """In a fused kernel: the values of PlainStraightThrough, up to rounding."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class KernelStraightThrough:
 
     @property
     def coded(self) -> RawParameters:
-        """See Trainable. The published penalty is one on the quantised values."""
+        """See Trainable. The published penalty acts on the quantised values."""
         return self.seen
 
     def pull_back(self, gradients: RawParameters) -> RawParameters:
@@ -162,5 +162,5 @@ class KernelStraightThrough:
             case EvenGrids(minimum=(minimum,), step=(step,), levels=levels):
                 grid = kernels.EvenGrid(minimum, step, levels)
                 return kernels.QuantizedState(state, getattr(self._buffers, name), grid)
-        # Exact, or a grid with one box an axis: positions, which `apply` quantises itself.
+        # float32, or a grid with bounds for each axis: positions, which `apply` quantises itself.
         return kernels.QuantizedState(state, None, None)

@@ -59,7 +59,7 @@ def copied(raw: RawParameters) -> RawParameters:
 
 
 def seen_by_the_kernel(raw: RawParameters, quantizer: GridQuantizer) -> KernelGridStraightThrough:
-    """An optimiser whose seen values are the kernel's, of parameters that did not move."""
+    """An optimiser whose values to render come from the kernel, with unchanged parameters."""
     optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01, KERNELS)
     before = copied(optimizer.coded)
     for tensor in optimizer.seen:
@@ -97,7 +97,7 @@ def at_zero(raw: RawParameters) -> RawParameters:
 @pytest.mark.parametrize("change", [copied, elsewhere, at_zero])
 @pytest.mark.parametrize("far", [0, 1])
 @pytest.mark.parametrize(("count", "sh_degree"), SIZES)
-def test_seen_values_are_the_twins_bit_by_bit(
+def test_rendered_values_are_the_twins_bit_by_bit(
     count: int, sh_degree: int, far: int, change: Callable[[RawParameters], RawParameters]
 ) -> None:
     raw = model(count, sh_degree, far)
@@ -107,7 +107,7 @@ def test_seen_values_are_the_twins_bit_by_bit(
 
 
 @pytest.mark.parametrize("factor", [1.0, 30.0, 1e6])
-def test_seen_values_are_the_decoders_bit_by_bit_however_large(factor: float) -> None:
+def test_rendered_values_are_the_decoders_bit_by_bit_however_large(factor: float) -> None:
     raw = model(3001, 3)
     quantizer = quantizer_of(raw)
     assert quantizer.sh_matrix.count_nonzero() > 45  # sums of more than one product

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One absurd Gaussian leaves all others as they are, and comes back itself."""
+"""One extreme Gaussian does not change the others, and is itself decoded as it was."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from tests.test_training_free import compressed
 from utils.errors import InputError
 
 COUNT = 300
-ABSURD = {
+EXTREME = {
     "opacity": (1000.0, 1e4, 1e5, 3e38, -1e3, -1e30),
     "features_dc": (1e4, -1e4, 1e30, -3e38),
     "features_rest": (1e3, 1e30, -1e30),
@@ -26,7 +26,7 @@ ABSURD = {
 }
 
 
-def with_absurd(splats: Splats, name: str, value: float, whole_row: bool = False) -> Splats:
+def with_extreme(splats: Splats, name: str, value: float, whole_row: bool = False) -> Splats:
     """The splats with a number of row 7, or all of them, replaced."""
     array = getattr(splats, name).copy()
     array[7].flat[slice(None) if whole_row else 0] = value
@@ -42,17 +42,19 @@ def visible_splats() -> Splats:
 
 @pytest.fixture(scope="module")
 def errors_without() -> dict[str, float]:
-    """Root mean square errors of the sound model."""
+    """Root mean square errors of the model without an extreme Gaussian."""
     report = compressed(visible_splats()).report
     return {name: error.rms for name, error in report.errors.items()}
 
 
-@pytest.mark.parametrize("name", ABSURD)
-def test_an_absurd_gaussian_leaves_the_others(name: str, errors_without: dict[str, float]) -> None:
+@pytest.mark.parametrize("name", EXTREME)
+def test_an_extreme_gaussian_does_not_change_the_others(
+    name: str, errors_without: dict[str, float]
+) -> None:
     sound = visible_splats()
-    for number, value in enumerate(ABSURD[name]):
-        absurd = with_absurd(sound, name, value, whole_row=number % 2 == 1)
-        result = compressed(absurd)
+    for number, value in enumerate(EXTREME[name]):
+        extreme = with_extreme(sound, name, value, whole_row=number % 2 == 1)
+        result = compressed(extreme)
         report, decoded = result.report, result.decoded.splats
         dropped = int(name == "opacity" and value < 0)
         assert report.start.dropped == dropped
@@ -66,7 +68,7 @@ def test_an_absurd_gaussian_leaves_the_others(name: str, errors_without: dict[st
 
 
 @pytest.mark.parametrize("count", [5, 12, 300])
-def test_numbers_far_from_all_others_come_back_exactly(count: int) -> None:
+def test_numbers_far_from_all_others_are_decoded_exactly(count: int) -> None:
     sound = random_splats(count, 1, seed=3)
     sound = replace(sound, opacity=np.maximum(sound.opacity, np.float32(-5)))
     dc, rest, scaling = (
@@ -88,24 +90,24 @@ def test_opacities_are_clamped_to_where_the_sigmoid_changes() -> None:
         return np.float32(1) / (np.float32(1) + np.exp(np.float32(-logit)))
 
     assert sigmoid(MOST_OPACITY) == 1
-    result = compressed(with_absurd(visible_splats(), "opacity", 1000.0))
+    result = compressed(with_extreme(visible_splats(), "opacity", 1000.0))
     assert any("sigmoid is 0 or 1: 1" in notice for notice in result.report.notices)
     assert sigmoid(result.decoded.splats.opacity.max()) == 1
 
 
 def test_a_model_that_no_image_shows_is_refused() -> None:
     splats = visible_splats()
-    with pytest.raises(InputError, match="no Gaussians that an image could show, of 300"):
+    with pytest.raises(InputError, match="Gaussians that an image can show, found none among 300"):
         compressed(replace(splats, opacity=np.full((COUNT, 1), -9, np.float32)))
 
 
-def test_colours_far_from_all_others_go_to_the_edge_where_none_is_stored_exactly() -> None:
+def test_colours_far_from_all_others_are_clamped_where_none_is_stored_exactly() -> None:
     sound = visible_splats()
     same, none = with_limited_colours(sound)
     assert none == 0
     np.testing.assert_array_equal(same.features_rest, sound.features_rest)
-    absurd = with_absurd(with_absurd(sound, "features_dc", -1e30), "features_rest", 1e4)
-    limited, moved = with_limited_colours(absurd)
+    extreme = with_extreme(with_extreme(sound, "features_dc", -1e30), "features_rest", 1e4)
+    limited, moved = with_limited_colours(extreme)
     assert moved == 1
     assert np.abs(limited.features_dc).max() < 100
     assert np.abs(limited.features_rest).max() < 100
@@ -128,7 +130,7 @@ def test_an_ordinary_model_has_no_outliers() -> None:
     assert stand_ins.scaling is splats.scaling
 
 
-def test_the_middle_is_without_the_extremes() -> None:
+def test_the_middle_leaves_out_the_extremes() -> None:
     values = np.array([[1e30], [1], [2], [3], [-1e30]], np.float32)
     low, high = middle(values)
     assert (low[0], high[0]) == (1, 3)
