@@ -131,7 +131,7 @@ class GridQuantizer:
         return raw._replace(features_rest=rest, scaling=scaling)
 
     def from_coding_basis(self, coded: RawParameters) -> RawParameters:
-        """A copy of `coded` in the decoded basis, not rounded."""
+        """A copy of `coded` in the decoded basis, not rounded, with what is stored exactly."""
         rest = coded.features_rest.flatten(1) @ (self.sh_matrix / MATRIX_UNIT)
         raw = coded.map(torch.clone)._replace(features_rest=rest.reshape(coded.features_rest.shape))
         self.put_exact(raw)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of a round: number of Gaussians, quality, time."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,15 @@ class Quality:
     ssim: float | None
 
 
+MOST_PSNR = 10 * math.log10(12 * 255**2)
+"""dB: the error of rounding a photograph to 8 bits. No view can be told to be better."""
+
+
 def psnr_of(quality: Quality) -> float:
-    """Its PSNR; ValueError for one over no views."""
+    """Its PSNR, at most MOST_PSNR (equal images have none); ValueError for one over no views."""
     if quality.psnr is None:
         raise ValueError("quality was measured on no views")
-    return quality.psnr
+    return min(quality.psnr, MOST_PSNR)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
+from gaussian_compression.rounds import MOST_PSNR
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 from utils.sh_utils import C0
@@ -20,8 +21,8 @@ PullBack = Callable[[Camera, Tensor, RawParameters, RawParameters, Tensor], Tens
 Draw = Callable[[Camera, RawParameters], Tensor]
 """(camera, raw) -> image (3,H,W) in 0..1: see Backend.draw."""
 
-LEAST_ERROR = (1 / 255) ** 2 / 12
-"""Mean squared error of rounding a photograph to 8 bits: no view can be told to be better."""
+LEAST_ERROR = 10 ** (-MOST_PSNR / 10)
+"""Mean squared error of images at MOST_PSNR."""
 
 DIMMING = 1 / 16
 """Pixels up to 16 times as bright as white are then below the limit of 1."""

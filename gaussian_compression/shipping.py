@@ -15,16 +15,16 @@ from gaussian_compression.grid_straight_through import (
     grid_straight_through,
     with_ordered_raw_axes,
 )
-from gaussian_compression.rounds import Quality
+from gaussian_compression.rounds import Quality, psnr_of
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings, StoppingRule
 from gaussian_compression.trainable import StraightThrough
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
 from splat_codec.grid_splats import GridSplats
+from splat_formats.decoded import to_splats
+from splat_formats.outliers import without_invisible
 
-LEAST_OPACITY = 1 / 255
-"""Rasterisers leave out what is fainter."""
 LEAST_START = 10.0
 """dB: a model of the photographed scene reaches more."""
 FAR_BELOW_START = 1.0
@@ -70,7 +70,7 @@ def promise_of(
     """The check of the shipped file."""
     drop = None
     if zero.psnr is not None and shipped.psnr is not None:
-        drop = zero.psnr - shipped.psnr
+        drop = psnr_of(zero) - psnr_of(shipped)
     kept = None if drop is None else drop <= rule.max_psnr_drop
     return Promise(rule.max_psnr_drop, drop, kept, guard_was_trained_on)
 
@@ -96,16 +96,19 @@ def end_warnings(start: Quality, shipped: Quality, promise: Promise) -> list[str
         )
     if start.psnr is None or shipped.psnr is None:
         return warnings
-    lost = start.psnr - shipped.psnr
+    lost = psnr_of(start) - psnr_of(shipped)
     if lost > promise.allowed_drop + FAR_BELOW_START:
         warnings.append(f"the file is {lost:.2f} dB below the start model on the guard views")
     return warnings
 
 
-def with_visible_rows(raw: RawParameters) -> RawParameters:
-    """`raw` without Gaussians too faint for any image; as it is, if all are."""
-    visible = raw.opacity[:, 0].sigmoid() >= LEAST_OPACITY
-    return raw if visible.all() or not visible.any() else raw.rows(visible)
+def visible_rows(raw: RawParameters) -> RawParameters:
+    """`raw` without Gaussians that no image can show; as it is, if none can be shown."""
+    kept, adjustments = without_invisible(raw.to_splats())
+    if not kept.count:
+        return raw
+    adjustments.log()
+    return RawParameters.from_splats(kept, raw.xyz.device)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def on_grids(
     raw: RawParameters, guard_psnr: float, tools: FinalTools, grids: GridSettings
 ) -> OnGrids:
     """`raw`, whose quality on guard views is given, as the file stores it."""
-    raw = with_ordered_raw_axes(with_visible_rows(raw))
+    raw = with_ordered_raw_axes(visible_rows(raw))
     sensitivity = tools.sensitivity(raw)
     # Training views look better than others: noise is meant against the error of those.
     unseen = min(guard_psnr, sensitivity.psnr)
@@ -140,21 +143,34 @@ def model_on_grids(
     """
     first = on_grids(raw, guard_psnr, tools, grids)
     tools.finetune(first.optimizer)
-    reached = tools.guard_psnr(first.optimizer.seen)
-    if reached >= least:
-        return first.optimizer.stored()
-    logger.info("%.2f dB on the guard views, %.2f are needed: finer grids", reached, least)
+    best = _measured(first.optimizer, tools)
+    if best.psnr >= least:
+        return best.stored
+    logger.info("%.2f dB on the guard views, %.2f are needed: finer grids", best.psnr, least)
     floats = [first.raw, first.optimizer.trained()]
     base_psnr, base = max(((tools.guard_psnr(f), f) for f in floats), key=lambda pair: pair[0])
     room = 10 ** ((base_psnr - least) / 10) - 1
-    tried, noise = [(reached, first.optimizer)], grids.noise
-    factor = room / 2 / noise
+    noise, factor = grids.noise, room / 2 / grids.noise
     for _ in range(_TRIES):
         noise *= min(max(factor, _FINER[0]), _FINER[1])
-        finer = on_grids(base, guard_psnr, tools, replace(grids, noise=noise)).optimizer
-        reached = tools.guard_psnr(finer.seen)
-        tried.append((reached, finer))
-        if reached >= least or room <= 0:
+        finer = on_grids(base, guard_psnr, tools, replace(grids, noise=noise))
+        found = _measured(finer.optimizer, tools)
+        best = max(best, found, key=lambda measured: measured.psnr)
+        if best.psnr >= least or room <= 0:
             break
-        factor = 0.7 * room / (10 ** ((base_psnr - reached) / 10) - 1)
-    return max(tried, key=lambda pair: pair[0])[1].stored()
+        factor = 0.7 * room / (10 ** ((base_psnr - found.psnr) / 10) - 1)
+    return best.stored
+
+
+@dataclass(frozen=True)
+class _Measured:
+    psnr: float
+    """Of the decoded model on the guard views, in dB."""
+    stored: GridSplats
+
+
+def _measured(optimizer: GridStraightThrough, tools: FinalTools) -> _Measured:
+    # In file order: it decides between Gaussians that rounding has put at the same depth.
+    stored = optimizer.stored()
+    decoded = RawParameters.from_splats(to_splats(stored), optimizer.seen.xyz.device)
+    return _Measured(tools.guard_psnr(decoded), stored)

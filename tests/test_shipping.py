@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last stage: rounding is checked on images, and the file against the stopping rule."""
+
+import logging
+import math
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import pytest
+import torch
+from reference.random_splats import measured, random_raw, random_sensitivity
+from reference.random_views import camera
+
+from gaussian_compression.checked_grids import LEEWAY, checked_quantizer
+from gaussian_compression.grid_straight_through import with_ordered_raw_axes
+from gaussian_compression.rounds import Quality, Round
+from gaussian_compression.sensitivity import (
+    LEAST_ERROR,
+    RenderSensitivity,
+    added_error,
+    render_sensitivity,
+)
+from gaussian_compression.settings import GridSettings, StoppingRule
+from gaussian_compression.shipping import (
+    FinalTools,
+    end_warnings,
+    model_on_grids,
+    promise_of,
+    start_warnings,
+    visible_rows,
+)
+from gaussian_compression.stopping import judge
+from gaussian_compression.trainable import StraightThrough
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
+from scene.cameras import Camera
+from scene.raw_parameters import RawParameters
+from splat_formats.decoded import to_splats
+from utils.sh_utils import C0
+
+BACKEND = backend_for(torch.device("cpu"), RenderOptions())
+BLACK = torch.zeros(3)
+DRAW = partial(BACKEND.draw, background=BLACK, sh_degree=1)
+
+
+def photographed(raw: RawParameters, noise: float = 0.02) -> Camera:
+    """A view whose photograph is the image of `raw`, with noise."""
+    view = camera()
+    image = DRAW(view, raw)
+    errors = noise * torch.randn(image.shape, generator=torch.Generator().manual_seed(5))
+    view.image_u8 = ((image + errors).clamp(0, 1) * 255).round().to(torch.uint8)
+    return view
+
+
+def tools_of(view: Camera) -> FinalTools:
+    pull_back = partial(BACKEND.pull_back, sh_degree=1)
+
+    def sensitivity(raw: RawParameters) -> RenderSensitivity:
+        return render_sensitivity(raw, [view] * 4, pull_back, BLACK, 0, lambda: None)
+
+    def psnr(raw: RawParameters) -> float:
+        error = float((DRAW(view, raw) - view.image_u8 / 255).square().mean())
+        return -10 * math.log10(max(error, LEAST_ERROR))
+
+    return FinalTools(
+        sensitivity=sensitivity,
+        added_error=lambda a, b: added_error(a, b, [view], DRAW, lambda: None),
+        guard_psnr=psnr,
+        finetune=lambda optimizer: None,
+        operations=BACKEND,
+    )
+
+
+def scene(count: int = 600) -> RawParameters:
+    raw = with_ordered_raw_axes(random_raw(count, 1))
+    return raw._replace(xyz=0.6 * raw.xyz, scaling=0.5 * raw.scaling)
+
+
+def in_file(raw: RawParameters, tools: FinalTools, least: float = 0.0) -> RawParameters:
+    stored = model_on_grids(raw, tools.guard_psnr(raw), least, tools, GridSettings())
+    return RawParameters.from_splats(to_splats(stored), "cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"features_dc": -0.52 / C0},
+        {"features_dc": -0.9 / C0},
+        {"features_dc": 0.6 / C0},
+        {"opacity": 20.0},
+        {"scaling": -4.0},
+    ],
+    ids=["ordinary", "just black", "deep black", "overexposed", "saturated", "flat"],
+)
+def test_rounding_adds_no_more_than_a_few_times_the_noise(change: dict[str, float]) -> None:
+    """Black, overexposed, opaque or thin: where derivatives vanish, too."""
+    raw = scene()
+    for name, by in change.items():
+        value = getattr(raw, name).clone()
+        if name == "scaling":
+            value[:, 2] += by
+        else:
+            value[::2] = value[::2] * (0.1 if name == "features_dc" else 1) + by
+        raw = raw._replace(**{name: value})
+    raw = raw._replace(features_rest=0.2 * raw.features_rest)
+    tools = tools_of(photographed(raw))
+    decoded = in_file(raw, tools)
+    # Training views and guard are one here: noise is against its error.
+    assert tools.added_error(raw, decoded) <= LEEWAY * GridSettings().noise
+
+
+def test_a_scene_of_black_gaussians_stays_black() -> None:
+    """They have no derivative, and came back bright."""
+    raw = scene(300)
+    dark = (-0.5 - 0.05 * torch.rand(raw.features_dc.shape)) / C0
+    raw = raw._replace(features_dc=dark, features_rest=torch.zeros_like(raw.features_rest))
+    decoded = in_file(raw, tools_of(photographed(raw, noise=0.0)))
+    assert float(DRAW(camera(), decoded).max()) < 2 / 255
+
+
+def test_what_lies_behind_all_others_keeps_its_shade() -> None:
+    """Nothing tells how coarse it may be: the next view may show it."""
+    raw = scene(300)
+    raw.xyz[0], raw.scaling[0], raw.opacity[0] = torch.tensor([0, 0, 60.0]), 0.5, 3.0
+    raw.xyz[1:100, 2], raw.scaling[1:100], raw.opacity[1:100] = -2, 2.0, 8.0
+    tools = tools_of(photographed(raw))
+    assert not tools.sensitivity(raw).per_parameter.features_dc[0].any()
+    decoded = in_file(raw, tools)
+    behind = (decoded.xyz - raw.xyz[0]).norm(dim=1).argmin()
+    assert (decoded.features_dc[behind] - raw.features_dc[0]).abs().max() < 0.2 / C0
+
+
+@dataclass
+class Images:
+    """Added errors as if each attribute's grew with the square of its own errors."""
+
+    strength: dict[str, float]
+    calls: list[float] = field(default_factory=list)
+
+    def __call__(self, before: RawParameters, after: RawParameters) -> float:
+        squares = {
+            name: float((tensor - getattr(before, name)).square().sum())
+            for name, tensor in after.named()
+        }
+        self.calls.append(sum(self.strength[name] * squares[name] for name in squares))
+        return self.calls[-1]
+
+
+@pytest.mark.parametrize("name", ["features_dc", "features_rest", "xyz", "scaling", "rotation"])
+def test_an_attribute_that_adds_too_much_gets_finer_steps(name: str) -> None:
+    raw = with_ordered_raw_axes(random_raw(2000, 1))
+    sensitivity = measured(random_sensitivity(raw).map(lambda t: 1e-3 * t))
+    settings = GridSettings(noise=0.4)
+    images = Images({**dict.fromkeys(raw._fields, 1e-3), name: 0.1})
+    quantizer = checked_quantizer(raw, sensitivity, settings, images)
+    assert images.calls[0] > LEEWAY * settings.noise
+    seen = quantizer.decoded(quantizer.to_coding_basis(raw))
+    assert images(raw, seen) <= LEEWAY * settings.noise
+
+
+def test_what_no_grid_mends_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    raw = with_ordered_raw_axes(random_raw(300, 1))
+    sensitivity = measured(random_sensitivity(raw))
+    with caplog.at_level(logging.WARNING):
+        checked_quantizer(raw, sensitivity, GridSettings(noise=0.1), lambda before, after: 1.0)
+    assert "rounding adds 10 times the error" in caplog.text
+
+
+def test_grids_become_finer_until_the_rule_holds() -> None:
+    raw = scene()
+    tools = tools_of(photographed(raw))
+    before = tools.guard_psnr(raw)
+    coarse = tools.guard_psnr(in_file(raw, tools))
+    assert coarse < before - 0.05
+    fine = tools.guard_psnr(in_file(raw, tools, least=before - 0.05))
+    assert fine >= before - 0.05
+
+
+def test_a_fine_tuning_that_harms_is_not_shipped() -> None:
+    raw = scene()
+    tools = tools_of(photographed(raw))
+
+    def spoil(optimizer: StraightThrough) -> None:
+        rates = dict.fromkeys(raw._fields, 0.1)
+        optimizer.apply(optimizer.seen.map(torch.clone), rates)
+
+    harmful = replace(tools, finetune=spoil)
+    before = tools.guard_psnr(raw)
+    assert tools.guard_psnr(in_file(raw, harmful)) < before - 1
+    assert tools.guard_psnr(in_file(raw, harmful, least=before - 0.1)) >= before - 0.1
+
+
+def test_the_best_of_all_tries_ships_where_none_holds() -> None:
+    raw = scene(100)
+    tools = tools_of(photographed(raw))
+    before = tools.guard_psnr(raw)
+    assert tools.guard_psnr(in_file(raw, tools, least=before + 3)) > before - 0.3
+
+
+def test_gaussians_that_no_image_shows_are_left_out() -> None:
+    raw = scene(100)
+    raw.opacity[:30] = -6
+    raw.opacity[30:] = 1
+    assert visible_rows(raw).gaussian_count == 70
+    assert visible_rows(raw.rows(torch.arange(30))).gaussian_count == 30
+    view = camera()
+    torch.testing.assert_close(DRAW(view, visible_rows(raw)), DRAW(view, raw), rtol=0, atol=1e-6)
+
+
+def test_a_broken_promise_is_reported() -> None:
+    rule, start, zero = StoppingRule(max_psnr_drop=0.1), Quality(30.0, 0.9), Quality(29.0, 0.9)
+    good, bad = Quality(28.95, 0.9), Quality(27.4, 0.9)
+    kept = promise_of(zero, good, rule, guard_was_trained_on=True)
+    assert kept.kept
+    assert not end_warnings(good, good, kept)
+    broken = promise_of(zero, bad, rule, guard_was_trained_on=True)
+    assert broken.kept is False
+    loses, below = end_warnings(start, bad, broken)
+    assert "loses 1.60 dB" in loses
+    assert "2.60 dB below the start" in below
+    unknown = promise_of(zero, Quality(None, None), rule, guard_was_trained_on=False)
+    assert unknown.kept is None
+
+
+def test_photographs_of_another_scene_are_suspected_before_any_work() -> None:
+    assert "8.3 dB" in start_warnings(Quality(8.3, 0.2))[0]
+    assert not start_warnings(Quality(10.1, 0.2))
+    assert not start_warnings(Quality(None, None))
+
+
+def test_images_without_any_error_are_held_to_the_rule_too() -> None:
+    """A black scene of black photographs: infinite PSNR, and differences that are no numbers."""
+    equal, rule = Quality(math.inf, 1.0), StoppingRule(max_psnr_drop=0.1)
+    promise = promise_of(equal, equal, rule, guard_was_trained_on=False)
+    assert promise.drop == 0
+    assert promise.kept
+    rounds = [Round(n, 10, n, equal, 0.0, 0.0) for n in range(3)]
+    verdict = judge(rounds, replace(rule, max_rounds=2))
+    assert verdict is not None
+    assert verdict.ship == 2
