@@ -38,8 +38,8 @@ NUMBERS_OF = {"xyz": 3, "opacity": 1, "scaling": 3, "rotation": 3, "features_dc"
 NUMBERS_BESIDE_SH = sum(NUMBERS_OF.values())
 
 
-class PlainGridStraightThrough:
-    """In PyTorch operations, on any device.
+class _OnGrids:
+    """What both optimisers below have in common: all but the step.
 
     `coded` are the full-precision parameters, in the coding basis; `seen` are the decoded values.
     """
@@ -59,19 +59,7 @@ class PlainGridStraightThrough:
         self._quantizer, self._layer_fraction = quantizer, settings.layer_fraction
         self.coded = quantizer.to_coding_basis(raw)
         self.penalties = coded_sparsity(self.coded, quantizer, pull, operations)
-        self._adam = AdamSteps(self.coded, operations)
         self.seen = quantizer.decoded(self.coded)
-
-    def pull_back(self, gradients: RawParameters) -> RawParameters:
-        """See Trainable."""
-        self._quantizer.without_exact(gradients)
-        gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
-        return gradients._replace(features_rest=self._quantizer.pull_back(gradients.features_rest))
-
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        """See Trainable."""
-        self._adam(gradients, rates)
-        self.seen = self._quantizer.decoded(self.coded)
 
     def trained(self) -> RawParameters:
         """The full-precision parameters, in the decoded basis."""
@@ -81,8 +69,38 @@ class PlainGridStraightThrough:
         """See StraightThrough."""
         return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
 
+    def _without_fixed(self, gradients: RawParameters) -> None:
+        """Sets the gradients of numbers that do not change to 0."""
+        self._quantizer.without_exact(gradients)
+        gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
 
-class KernelGridStraightThrough:
+
+class PlainGridStraightThrough(_OnGrids):
+    """In PyTorch operations, on any device."""
+
+    def __init__(
+        self,
+        raw: RawParameters,
+        quantizer: GridQuantizer,
+        settings: GridSettings,
+        pull: float,
+        operations: ArrayOperations,
+    ) -> None:
+        super().__init__(raw, quantizer, settings, pull, operations)
+        self._adam = AdamSteps(self.coded, operations)
+
+    def pull_back(self, gradients: RawParameters) -> RawParameters:
+        """See Trainable."""
+        self._without_fixed(gradients)
+        return gradients._replace(features_rest=self._quantizer.pull_back(gradients.features_rest))
+
+    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+        """See Trainable."""
+        self._adam(gradients, rates)
+        self.seen = self._quantizer.decoded(self.coded)
+
+
+class KernelGridStraightThrough(_OnGrids):
     """In a fused kernel: the values of PlainGridStraightThrough, up to rounding in Adam.
 
     The same parameters decode to the same values, bit by bit.
@@ -96,22 +114,19 @@ class KernelGridStraightThrough:
         pull: float,
         operations: ArrayOperations,
     ) -> None:
-        """See PlainGridStraightThrough; the operations have `grid_kernels`."""
-        self._quantizer, self._layer_fraction = quantizer, settings.layer_fraction
-        self.coded = quantizer.to_coding_basis(raw)
+        """The operations must have `grid_kernels`."""
+        super().__init__(raw, quantizer, settings, pull, operations)
+        self.seen = self.seen.map(torch.Tensor.contiguous)
         self._kernels = cast(Any, operations.grid_kernels)
         self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
         self._steps = 0
-        self.penalties = coded_sparsity(self.coded, quantizer, pull, operations)
         classes = quantizer.classes.to(torch.uint8)
         grids = kernel_grids(quantizer, self._kernels)
         self._step = self._kernels.GridStep(grids, classes, quantizer.far)
-        self.seen = quantizer.decoded(self.coded).map(torch.Tensor.contiguous)
 
     def pull_back(self, gradients: RawParameters) -> RawParameters:
         """See Trainable. Overwrites `gradients`."""
-        self._quantizer.without_exact(gradients)
-        gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
+        self._without_fixed(gradients)
         self._step.pull_back(gradients.features_rest)
         return gradients
 
@@ -127,14 +142,6 @@ class KernelGridStraightThrough:
         model = kernels.SeenModel(*map(kernels.SeenState, states, self.seen))
         self._step(model, self._steps, eps=ADAM_EPSILON)
         self._quantizer.put_exact(self.seen)
-
-    def trained(self) -> RawParameters:
-        """The full-precision parameters, in the decoded basis."""
-        return self._quantizer.from_coding_basis(self.coded)
-
-    def stored(self) -> GridSplats:
-        """See StraightThrough."""
-        return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
 
 
 GridStraightThrough = PlainGridStraightThrough | KernelGridStraightThrough

@@ -61,8 +61,8 @@ def stored_symbols(
     return in_file_order(to_symbols(raw, quantizers_for(raw, ranges, quantization)))
 
 
-class PlainStraightThrough:
-    """In PyTorch operations, on any device."""
+class _Quantized:
+    """What both optimisers below have in common: all but the step."""
 
     def __init__(
         self,
@@ -74,7 +74,6 @@ class PlainStraightThrough:
     ) -> None:
         self._raw, self._quantization = raw, quantization
         self.penalties = sh_sparsity(loss, raw, operations)
-        self._adam = AdamSteps(raw, operations)
         self._buffers = raw.map(torch.empty_like)
         self.ranges = ranges
         self.seen = self._quantize()
@@ -88,12 +87,6 @@ class PlainStraightThrough:
         """See Trainable."""
         return gradients
 
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        """See Trainable."""
-        self._adam(gradients, rates)
-        self.seen, observed = self._quantize(), initial_ranges(self._raw)
-        self.ranges = moved_ranges(self.ranges, observed, self._quantization.range_momentum)
-
     def stored(self) -> QuantizedSplats:
         """See StraightThrough."""
         return stored_symbols(self._raw, self.ranges, self._quantization)
@@ -103,7 +96,28 @@ class PlainStraightThrough:
         return quantize_into(self._raw, quantizers, self._buffers)
 
 
-class KernelStraightThrough:
+class PlainStraightThrough(_Quantized):
+    """In PyTorch operations, on any device."""
+
+    def __init__(
+        self,
+        raw: RawParameters,
+        ranges: ShRanges,
+        loss: FinetuneSettings,
+        quantization: QuantizationSettings,
+        operations: ArrayOperations,
+    ) -> None:
+        super().__init__(raw, ranges, loss, quantization, operations)
+        self._adam = AdamSteps(raw, operations)
+
+    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+        """See Trainable."""
+        self._adam(gradients, rates)
+        self.seen, observed = self._quantize(), initial_ranges(self._raw)
+        self.ranges = moved_ranges(self.ranges, observed, self._quantization.range_momentum)
+
+
+class KernelStraightThrough(_Quantized):
     """In a fused kernel: the values of PlainStraightThrough, up to rounding."""
 
     def __init__(
@@ -114,24 +128,10 @@ class KernelStraightThrough:
         quantization: QuantizationSettings,
         operations: ArrayOperations,
     ) -> None:
-        self._raw, self._quantization = raw, quantization
+        super().__init__(raw, ranges, loss, quantization, operations)
         self._kernels = cast(Any, operations.range_kernels)
-        self.penalties = sh_sparsity(loss, raw, operations)
         self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
-        self._buffers = raw.map(torch.empty_like)
         self._steps = 0
-        self.ranges = ranges
-        quantizers = quantizers_for(raw, ranges, quantization)
-        self.seen = quantize_into(raw, quantizers, self._buffers)
-
-    @property
-    def coded(self) -> RawParameters:
-        """See Trainable. The published penalty acts on the quantised values."""
-        return self.seen
-
-    def pull_back(self, gradients: RawParameters) -> RawParameters:
-        """See Trainable."""
-        return gradients
 
     def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
         """See Trainable."""
@@ -147,10 +147,6 @@ class KernelStraightThrough:
         self.seen = self.seen._replace(xyz=quantized(self._raw.xyz, positions, self._buffers.xyz))
         observed = ShRanges(Range(*by_name["features_dc"]), Range(*by_name["features_rest"]))
         self.ranges = moved_ranges(self.ranges, observed, self._quantization.range_momentum)
-
-    def stored(self) -> QuantizedSplats:
-        """See StraightThrough."""
-        return stored_symbols(self._raw, self.ranges, self._quantization)
 
     def _state(self, name: str, gradient: Tensor, quantizer: Quantizer, rate: float) -> tuple:
         kernels = self._kernels

@@ -30,7 +30,7 @@ from tests.f3dgs2_reader import read_model
 
 
 def random_splats(count: int, sh_degree: int, seed: int = 0) -> Splats:
-    """Gaussians on a wavy surface, with slowly varying colours and a few far outliers."""
+    """Gaussians on a wavy surface, with colours that vary slowly and a few far outliers."""
     generator = np.random.default_rng(seed)
     rest = (sh_degree + 1) ** 2 - 1
     xyz = generator.uniform(-1, 1, (count, 3))
@@ -54,7 +54,7 @@ def random_model(count: int, sh_degree: int, seed: int = 0, **options: float) ->
 
 
 def many_contexts() -> GridSplats:
-    """A model with many histograms that have many ties: small counts of many tokens."""
+    """A model whose histograms are many and full of ties: small counts of many tokens."""
     return random_model(500, 3, seed=11, sh_step=1 / 500, dc_step=1 / 300)
 
 
@@ -102,7 +102,7 @@ def assert_second_decoder_agrees(data: bytes) -> None:
 
 
 def extreme_model(count: int, seed: int) -> GridSplats:
-    """Integers of any size that the format allows, also those that no renderer can show."""
+    """Integers of any size the format admits, without regard to what a renderer would show."""
     model = random_model(count, 1, seed, layer_fraction=0.3)
     generator = np.random.default_rng(seed)
     classes = generator.integers(0, 32, count).astype(np.int32)
@@ -252,7 +252,7 @@ def model_section(data: bytes, position: int, layout: str, *values: int) -> byte
 
 
 @pytest.mark.parametrize(
-    ("position", "layout", "value", "message"),
+    ("position", "layout", "value", "words"),
     [
         (0, "<B", 17, "17 layers"),
         (1, "<I", 2**31, "at most"),
@@ -266,16 +266,14 @@ def model_section(data: bytes, position: int, layout: str, *values: int) -> byte
         (37, "<B", 0, "position bits"),
     ],
 )
-def test_wrong_header_values_are_refused(
-    position: int, layout: str, value: int, message: str
-) -> None:
+def test_lying_headers_are_refused(position: int, layout: str, value: int, words: str) -> None:
     section = model_section(DAMAGED, position, layout, value)
-    with pytest.raises(CorruptFile, match=message):
+    with pytest.raises(CorruptFile, match=words):
         decode(with_sections(DAMAGED, model=section))
 
 
 @pytest.mark.parametrize(
-    "change",
+    "lie",
     [
         {"opacity": EvenGrid(-3e38, 1.0, 9)},
         {"scale": EvenGrid(0.0, 1e38, 9)},
@@ -284,10 +282,10 @@ def test_wrong_header_values_are_refused(
         {"sh_steps": (3e38,) * 32},
     ],
 )
-def test_grids_that_leave_float32_are_refused(change: dict) -> None:
+def test_grids_that_leave_float32_are_refused(lie: dict) -> None:
     model = random_model(20, 1)
     with pytest.raises(ValueError, match=r"decoded value|rotation step"):
-        replace(model.grids, **change)
+        replace(model.grids, **lie)
 
 
 BAD_EXACT = {
@@ -327,8 +325,8 @@ def test_a_file_cut_within_its_exact_values_is_refused() -> None:
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_declared_count_alone_allocates_no_memory(layer: int) -> None:
-    """2.2 MB may declare 2^27 Gaussians (20 GB of integers), but their octree must contain them."""
+def test_a_promise_alone_gets_no_memory(layer: int) -> None:
+    """2.2 MB may promise 2^27 Gaussians (20 GB of integers), but their octree has to hold them."""
     promised, lanes = 2**27 - 80, 13
     model = bytearray(zlib.decompress(unpack_container(DAMAGED).sections["model"]))
     struct.pack_into("<I", model, 1 + 9 * layer, promised)
@@ -349,7 +347,7 @@ def test_a_declared_count_alone_allocates_no_memory(layer: int) -> None:
         tracemalloc.stop()
 
 
-def test_decompression_bombs_are_refused() -> None:
+def test_bombs_are_refused() -> None:
     with pytest.raises(CorruptFile, match="at most"):
         decode(with_sections(DAMAGED, tables=zlib.compress(bytes(10**7), 9)))
     without = {n: s for n, s in unpack_container(DAMAGED).sections.items() if n != "rans1"}
@@ -382,7 +380,9 @@ def test_values_out_of_range_are_refused() -> None:
     st.integers(0, 1000),
     st.sampled_from(BOTH),
 )
-def test_rans_tokens_round_trip(count: int, lanes: int, seed: int, used: kernels.Kernels) -> None:
+def test_rans_gives_back_its_tokens(
+    count: int, lanes: int, seed: int, used: kernels.Kernels
+) -> None:
     generator = np.random.default_rng(seed)
     ids = generator.integers(0, 3, count).astype(np.uint8)
     spread = np.array([1, 40, 256])[ids]
@@ -403,7 +403,7 @@ def test_rans_tokens_round_trip(count: int, lanes: int, seed: int, used: kernels
     np.testing.assert_array_equal(found, tokens)
 
 
-def test_tables_round_trip() -> None:
+def test_tables_come_back() -> None:
     counts = np.random.default_rng(0).poisson(0.3, (40, 256)).astype(float) * 50
     tables = design_tables([("x", counts[:7]), ("y", counts[7:])])
     back = unpack_tables(pack_tables(tables), "tables")
