@@ -15,11 +15,11 @@ class Quality:
 
 
 MOST_PSNR = 10 * math.log10(12 * 255**2)
-"""dB: the error of rounding a photograph to 8 bits. No view can be told to be better."""
+"""dB: the error of rounding a photograph to 8 bits, the highest PSNR that can be measured."""
 
 
 def psnr_of(quality: Quality) -> float:
-    """Its PSNR, at most MOST_PSNR (equal images have none); ValueError for one over no views."""
+    """Its PSNR, at most MOST_PSNR (that of equal images is infinite); ValueError for no views."""
     if quality.psnr is None:
         raise ValueError("quality was measured on no views")
     return min(quality.psnr, MOST_PSNR)

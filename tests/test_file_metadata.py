@@ -26,7 +26,7 @@ def info(file: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "version", "degree"), [("good_v1_sh3", 1, 3), ("good_v2_sh2", 2, 2)]
 )
-def test_info_describes_the_file(name: str, version: int, degree: int) -> None:
+def test_info_describes_the_content(name: str, version: int, degree: int) -> None:
     file = GOLDEN / f"{name}.f3dgs"
     done = info(file, "--info")
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,7 @@ def test_neither_ply_nor_info_is_refused() -> None:
     assert damaged.stdout == ""
 
 
-def test_changed_settings_are_those_that_differ() -> None:
+def test_settings_are_listed_where_they_differ() -> None:
     preset = CompressionSettings(grids=GridSettings())
     assert changed_settings(preset.to_json(), preset.to_json()) == {}
     settings = replace(
@@ -85,7 +85,7 @@ def looking(forward: np.ndarray, up: np.ndarray) -> np.ndarray:
     return np.stack([right, np.cross(forward, right), forward], axis=1)
 
 
-def test_up_is_the_mean_over_cameras_around_an_object() -> None:
+def test_up_is_what_cameras_around_an_object_agree_on() -> None:
     generator = np.random.default_rng(0)
     up = np.array([0.6, 0.0, 0.8])
     forwards = generator.normal(size=(40, 3))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One extreme Gaussian does not change the others, and is itself decoded as it was."""
+"""One extreme Gaussian does not change the others, and is itself decoded exactly."""
 
 from dataclasses import replace
 
@@ -51,10 +51,10 @@ def errors_without() -> dict[str, float]:
 def test_an_extreme_gaussian_does_not_change_the_others(
     name: str, errors_without: dict[str, float]
 ) -> None:
-    sound = visible_splats()
+    ordinary = visible_splats()
     for number, value in enumerate(EXTREME[name]):
-        extreme = with_extreme(sound, name, value, whole_row=number % 2 == 1)
-        result = compressed(extreme)
+        changed = with_extreme(ordinary, name, value, whole_row=number % 2 == 1)
+        result = compressed(changed)
         report, decoded = result.report, result.decoded.splats
         dropped = int(name == "opacity" and value < 0)
         assert report.start.dropped == dropped
@@ -69,14 +69,14 @@ def test_an_extreme_gaussian_does_not_change_the_others(
 
 @pytest.mark.parametrize("count", [5, 12, 300])
 def test_numbers_far_from_all_others_are_decoded_exactly(count: int) -> None:
-    sound = random_splats(count, 1, seed=3)
-    sound = replace(sound, opacity=np.maximum(sound.opacity, np.float32(-5)))
+    ordinary = random_splats(count, 1, seed=3)
+    ordinary = replace(ordinary, opacity=np.maximum(ordinary.opacity, np.float32(-5)))
     dc, rest, scaling = (
-        getattr(sound, name).copy() for name in ("features_dc", "features_rest", "scaling")
+        getattr(ordinary, name).copy() for name in ("features_dc", "features_rest", "scaling")
     )
     dc[2, 0, 1], rest[2, 1, 0], rest[3, 2, 2] = 1e4, -1e6, 1e3
     scaling[4] = 80, -90, -3
-    result = compressed(replace(sound, features_dc=dc, features_rest=rest, scaling=scaling))
+    result = compressed(replace(ordinary, features_dc=dc, features_rest=rest, scaling=scaling))
     found = result.decoded.splats
     assert np.count_nonzero(found.features_dc == np.float32(1e4)) == 1
     assert np.count_nonzero(found.features_rest == np.float32(-1e6)) == 1
@@ -101,25 +101,25 @@ def test_a_model_that_no_image_shows_is_refused() -> None:
         compressed(replace(splats, opacity=np.full((COUNT, 1), -9, np.float32)))
 
 
-def test_colours_far_from_all_others_are_clamped_where_none_is_stored_exactly() -> None:
-    sound = visible_splats()
-    same, none = with_limited_colours(sound)
+def test_colours_far_from_all_others_are_clamped_without_exact_values() -> None:
+    ordinary = visible_splats()
+    same, none = with_limited_colours(ordinary)
     assert none == 0
-    np.testing.assert_array_equal(same.features_rest, sound.features_rest)
-    extreme = with_extreme(with_extreme(sound, "features_dc", -1e30), "features_rest", 1e4)
-    limited, moved = with_limited_colours(extreme)
+    np.testing.assert_array_equal(same.features_rest, ordinary.features_rest)
+    changed = with_extreme(with_extreme(ordinary, "features_dc", -1e30), "features_rest", 1e4)
+    limited, moved = with_limited_colours(changed)
     assert moved == 1
     assert np.abs(limited.features_dc).max() < 100
     assert np.abs(limited.features_rest).max() < 100
     same_rows = np.arange(COUNT) != 7
-    np.testing.assert_array_equal(limited.features_dc[same_rows], sound.features_dc[same_rows])
+    np.testing.assert_array_equal(limited.features_dc[same_rows], ordinary.features_dc[same_rows])
 
 
 def test_quaternions_of_any_length_become_unit_quaternions() -> None:
-    sound = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    expected = unit_quaternions(sound)
+    ordinary = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    expected = unit_quaternions(ordinary)
     for exponent in (-100, -60, -1, 60, 100):
-        np.testing.assert_array_equal(unit_quaternions(np.ldexp(sound, exponent)), expected)
+        np.testing.assert_array_equal(unit_quaternions(np.ldexp(ordinary, exponent)), expected)
     np.testing.assert_array_equal(unit_quaternions(np.zeros((1, 4), np.float32)), [[1, 0, 0, 0]])
 
 
@@ -130,7 +130,7 @@ def test_an_ordinary_model_has_no_outliers() -> None:
     assert stand_ins.scaling is splats.scaling
 
 
-def test_the_middle_leaves_out_the_extremes() -> None:
+def test_the_middle_is_without_the_extremes() -> None:
     values = np.array([[1e30], [1], [2], [3], [-1e30]], np.float32)
     low, high = middle(values)
     assert (low[0], high[0]) == (1, 3)
