@@ -11,6 +11,8 @@ from made_datasets import HEIGHT, WIDTH, make_blender, make_colmap, names, optio
 from PIL import Image
 
 from arguments import OptimizationOptions, PipelineOptions
+from gaussian_renderer.autograd_backend import AutogradBackend
+from gaussian_renderer.backend import RenderOptions
 from scene import GaussianModel, Scene
 from scene.camera_loading import cameraList_from_camInfos, loadCam
 from scene.dataset_readers import readSceneInfo
@@ -238,7 +240,10 @@ class TestTransparentPhotographs:
         scene.gaussians.training_setup(optimization)
         none: frozenset[int] = frozenset()
         run = Training(
-            Options(args, optimization, PipelineOptions()), Milestones(none, none, none, -1), scene
+            Options(args, optimization, PipelineOptions()),
+            Milestones(none, none, none, -1),
+            scene,
+            AutogradBackend(RenderOptions()),
         )
         drawn = []
 
