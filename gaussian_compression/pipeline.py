@@ -24,12 +24,12 @@ from gaussian_compression.fingerprint import environment, splats_digest, views_d
 from gaussian_compression.measuring import Measuring
 from gaussian_compression.progress import Progress
 from gaussian_compression.prune import rows_to_keep
+from gaussian_compression.report import PromiseFigures
 from gaussian_compression.rounds import Measurement, Quality, Round, StageTime, psnr_of
 from gaussian_compression.scores import accumulate_scores, score_named
 from gaussian_compression.settings import CompressionSettings, check_settings
 from gaussian_compression.shipping import (
     FinalTools,
-    Promise,
     end_warnings,
     model_on_grids,
     on_grids,
@@ -100,7 +100,7 @@ class CompressionResult:
     stage_times: list[StageTime]
     environments: list[dict[str, Any]]
     """Machine and software, each from its round `from_round` on."""
-    promise: Promise
+    promise: PromiseFigures
     warnings: tuple[str, ...]
     """Sentences for the report, which have also been logged."""
 
@@ -190,7 +190,7 @@ class _Run:
             warnings=tuple(self._warnings),
         )
 
-    def _promise(self, zero: Quality, shipped: Quality) -> Promise:
+    def _promise(self, zero: Quality, shipped: Quality) -> PromiseFigures:
         trained_on = self._trajectory.guard == "train" and self._settings.final_iterations > 0
         rule = self._settings.stopping
         return promise_of(zero, shipped, rule, guard_was_trained_on=trained_on)

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the report of a run of the pipeline."""
 
-from dataclasses import asdict
-
 from gaussian_compression.model_folder import StartModel
 from gaussian_compression.pipeline import CompressionJob, CompressionResult
 from gaussian_compression.report import (
     CompressionReport,
     FileFigures,
     GuardFigures,
-    PromiseFigures,
     StartFigures,
     StoppingFigures,
 )
@@ -45,7 +42,7 @@ def build_report(
             image_names=tuple(result.guard_views),
             warning=TEST_GUARD_WARNING if guard == "test" else None,
         ),
-        promise=PromiseFigures(**asdict(result.promise)),
+        promise=result.promise,
         rounds=tuple(result.rounds),
         stages=tuple(result.stage_times),
         settings=job.settings.to_json(),

@@ -15,6 +15,7 @@ from gaussian_compression.grid_straight_through import (
     grid_straight_through,
     with_ordered_raw_axes,
 )
+from gaussian_compression.report import PromiseFigures
 from gaussian_compression.rounds import Quality, psnr_of
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings, StoppingRule
@@ -49,30 +50,15 @@ class FinalTools:
     operations: ArrayOperations
 
 
-@dataclass(frozen=True)
-class Promise:
-    """What the stopping rule allows and what the decoded file reaches; dB on the guard views.
-
-    Where the guard views are training views, the final fine-tuning trains on them too: too large a
-    drop is then certain, but a small one is no proof for other views.
-    """
-
-    allowed_drop: float
-    drop: float | None
-    """Of the decoded file, against round 0."""
-    kept: bool | None
-    guard_was_trained_on: bool
-
-
 def promise_of(
     zero: Quality, shipped: Quality, rule: StoppingRule, *, guard_was_trained_on: bool
-) -> Promise:
+) -> PromiseFigures:
     """Whether the stored file, of quality `shipped`, keeps to the rule."""
     drop = None
     if zero.psnr is not None and shipped.psnr is not None:
         drop = psnr_of(zero) - psnr_of(shipped)
     kept = None if drop is None else drop <= rule.max_psnr_drop
-    return Promise(rule.max_psnr_drop, drop, kept, guard_was_trained_on)
+    return PromiseFigures(rule.max_psnr_drop, drop, kept, guard_was_trained_on)
 
 
 def start_warnings(start: Quality) -> list[str]:
@@ -85,7 +71,7 @@ def start_warnings(start: Quality) -> list[str]:
     ]
 
 
-def end_warnings(start: Quality, shipped: Quality, promise: Promise) -> list[str]:
+def end_warnings(start: Quality, shipped: Quality, promise: PromiseFigures) -> list[str]:
     """Warnings about the finished file, in sentences."""
     warnings = []
     if promise.kept is False:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compress a model in seconds, without photographs: only quantise and encode. No PyTorch.
+"""Compress a model in seconds, without photographs: only quantise and encode.
 
-`python compress.py --training_free -m MODEL [--start_ply scene.ply] [--quality high]`
+`python compress.py --training_free -m MODEL [--start_ply scene.ply] [--quality high]`; imports no
+PyTorch.
 """
 
 import os
@@ -84,11 +85,12 @@ def build_parser() -> ArgumentParser:
     add("--start_ply", type=Path, help="the model to compress (default: the highest trained "
         "iteration in the folder to write to)")  # fmt: skip
     add("-s", "--source_path", default="", help="the data set, only to record it for render.py")
-    add("--quality", choices=sorted(QUALITIES), default="high")
+    add("--quality", choices=sorted(QUALITIES), default="high", help="default: high; the others "
+        "give a smaller file")  # fmt: skip
     add("--position_bits", type=int, choices=range(12, 21), help="bits of a position on each axis "
         "of the finest grid (default: what the finest Gaussians need)")  # fmt: skip
     add("--sh_degree", type=int, choices=range(MAX_SH_DEGREE + 1),
-        help="leave out the spherical harmonics of higher degree")  # fmt: skip
+        help="highest degree of spherical harmonics to keep")  # fmt: skip
     add("--antialiasing", action="store_true", help="the model was trained with --antialiasing: "
         "record it (where its PLY or cfg_args does not)")  # fmt: skip
     return parser
