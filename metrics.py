@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def different_folders(paths: Sequence[Path]) -> list[Path]:
-    """Each folder once, by its first spelling."""
+    """Each folder once, under its first path."""
     by_folder: dict[Path, Path] = {}
     for path in paths:
         by_folder.setdefault(path.resolve(), path)
@@ -72,7 +72,7 @@ def score_models(model_paths: Sequence[Path]) -> None:
 
 
 def load_perceptual() -> Perceptual | None:
-    """LPIPS of two uint8 images (3, H, W); None without weights, and the reason is printed."""
+    """LPIPS of two uint8 images (3, H, W); without weights None, and the reason is printed."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         network = LPIPS("vgg").to(device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renders a trained model's views to PNGs, beside the photographs at the same size."""
+"""Renders a trained model's views to PNG files, with the photographs at the same size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from arguments import ModelParams, PipelineOptions, PipelineParams, get_combined_args
+from arguments import (
+    NO_EXPOSURES,
+    ModelParams,
+    PipelineOptions,
+    PipelineParams,
+    get_combined_args,
+)
 from gaussian_renderer import GaussianModel, render
 from scene import LATEST, Scene, find_iteration, model_ply
 from scene.cameras import Camera
@@ -76,7 +82,7 @@ def main() -> None:
     options, pipe = model_group.extract(args), pipeline_group.extract(args)
     cli.check_ranges(options, pipe)
     if options.train_test_exp:
-        raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+        raise InputError(NO_EXPOSURES)
     if not args.quiet:
         print(f"Rendering {args.model_path}")
     safe_state(args.quiet)
@@ -89,11 +95,18 @@ def main() -> None:
     background = torch.full((3,), float(options.white_background), device=gaussians.device)
     cameras = {"train": scene.getTrainCameras(), "test": scene.getTestCameras()}
     if not any(cameras.values()):
-        raise InputError(f"no views to render in {' and '.join(splits) or 'no split'}")
+        raise InputError(_nothing_to_render(splits))
     for name in splits:
         views = RenderSet(Path(scene.model_path), name, iteration, cameras[name])
         if views.cameras:
             render_set(views, gaussians, pipe, background, args.quiet)
+
+
+def _nothing_to_render(splits: Sequence[str]) -> str:
+    if not splits:
+        return "no views to render: --skip_train and --skip_test leave out all of them"
+    advice = ": --eval holds test views out of training" if list(splits) == ["test"] else ""
+    return f"no views to render in {' and '.join(splits)}{advice}"
 
 
 def combined_arguments(parser: ArgumentParser) -> Namespace:
@@ -112,7 +125,7 @@ def combined_arguments(parser: ArgumentParser) -> Namespace:
 
 
 def load_model(path: Path, sh_degree: int | None) -> GaussianModel:
-    """The Gaussians in the PLY, of their own SH degree; InputError if another one is given."""
+    """The Gaussians in the PLY. InputError if an SH degree is given that is not theirs."""
     gaussians = GaussianModel.from_ply(path)
     if sh_degree not in (None, gaussians.max_sh_degree):
         raise InputError(

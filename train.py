@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arguments import (
+    NO_EXPOSURES,
     ModelOptions,
     ModelParams,
     OptimizationOptions,
@@ -54,7 +55,7 @@ from utils.tensorboard_log import VIEWS_SHOWN, TensorBoardLog, open_log
 
 logger = logging.getLogger(__name__)
 
-MIN_OPACITY = 0.005  # densification removes what is fainter
+MIN_OPACITY = 0.005  # densification removes Gaussians below it
 MAX_SCREEN_SIZE = 20  # pixels; any number turns on the pruning of large Gaussians
 SH_INTERVAL = 1000
 BAR_INTERVAL = 10
@@ -93,7 +94,7 @@ class GradientStep:
 
 
 class Reporter:
-    """Reports of a run: a progress bar, printed scores, and TensorBoard where it is installed."""
+    """Reports of a run: a progress bar, printed scores, and TensorBoard if it is installed."""
 
     def __init__(self, training: Training, log: TensorBoardLog | None, bar: tqdm) -> None:
         self._training = training
@@ -169,7 +170,7 @@ class Training:
         self.first_iteration = start.iteration
 
     def run(self, quiet: bool = False) -> None:
-        """Iterate to the end. Ctrl-C and SIGTERM save after the iteration at hand, then end."""
+        """Iterate to the end. After Ctrl-C, SIGTERM or SIGHUP save and end."""
         last = self.options.optimization.iterations
         log = open_log(self.scene.model_path)
         with (
@@ -196,7 +197,7 @@ class Training:
         raise error
 
     def iterate(self, iteration: int, reporter: Reporter) -> None:
-        """One iteration, in the published order: a saved model lacks its iteration's update."""
+        """One iteration, in the published order: a model is saved before its iteration's update."""
         started = time.perf_counter()
         optimization = self.options.optimization
         self.gaussians.update_learning_rate(iteration)
@@ -248,7 +249,7 @@ class Training:
             )
             if gaussians.get_xyz.shape[0] == 0:
                 raise InputError(
-                    f"densification left no Gaussian at iteration {iteration}: check the "
+                    f"densification removed all Gaussians at iteration {iteration}: check the "
                     "dataset's poses, its initial points, and the background colour"
                 )
         if resets_opacity(iteration, options, self.options.model.white_background):
@@ -268,7 +269,7 @@ class Training:
         self.scene.save(iteration)
 
     def save_checkpoint(self, iteration: int) -> None:
-        """Write all that a later run needs to go on exactly from here."""
+        """Write everything that a later run needs to continue exactly from here."""
         print(f"\n[ITER {iteration}] Saving Checkpoint")
         loop = LoopState.capture(self.queue.left())
         save_checkpoint(self.checkpoint_path(iteration), self.gaussians, iteration, loop)
@@ -279,7 +280,7 @@ class Training:
 
 
 def choose_backend(options: Options) -> Backend:
-    """What draws and trains, by the options and the machine."""
+    """The backend for these options on this machine."""
     return backend_for(default_device(), RenderOptions(**asdict(options.pipe)))
 
 
@@ -301,7 +302,7 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, Pip
     declare_milestones(parser)
     add(
         "--start_checkpoint",
-        help="a chkpnt<N>.pth to go on from, or a PLY with the Gaussians to start from",
+        help="a chkpnt<N>.pth to go on from, or a PLY or .f3dgs file to start from",
     )
     add("--quiet", action="store_true", help="print errors only")
     return parser, model, optimization, pipeline
@@ -314,27 +315,27 @@ def default_model_path() -> str:
 
 
 def check_options(options: Options) -> None:
-    """Refuse what has no meaning, and what would otherwise be ignored."""
+    """Raise `InputError` for bad values and for options that are not supported."""
     cli.check_ranges(options.model, options.optimization, options.pipe)
     if not options.model.source_path:
         raise InputError("-s/--source_path is required: the folder of the dataset")
     if options.model.depths:
         raise InputError("depth regularisation (-d/--depths) is not yet supported")
     if options.model.train_test_exp:
-        raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+        raise InputError(NO_EXPOSURES)
     check_optimizer_type(options.optimization.optimizer_type)
 
 
 def chosen_start(path: str | None, options: Options) -> TrainingStart | None:
-    """The file to start from; an antialiased model is trained on with antialiasing."""
+    """The content of the file to start from; an antialiased model turns on --antialiasing."""
     if not path:
         return None
     start = read_start(path, options.model.sh_degree, options.optimization.iterations)
     if start.antialiasing and not options.pipe.antialiasing:
-        logger.warning("%s is meant for --antialiasing: training uses it", path)
+        logger.warning("%s holds an antialiased model: training uses --antialiasing", path)
         options.model.antialiasing = options.pipe.antialiasing = True
     if start.iteration and (changed := changed_options(path, options.model)):
-        logger.warning("%s comes from a training with other options: now %s", path,
+        logger.warning("%s is from a training with other options: this one has %s", path,
                        "; ".join(changed))  # fmt: skip
     return start
 

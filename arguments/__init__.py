@@ -21,6 +21,7 @@ from arguments.ranges import Allowed, OneOf, Range, fault_of
 from utils.files import write_text
 
 CFG_ARGS_NAME = "cfg_args"
+NO_EXPOSURES = "exposure compensation (--train_test_exp) is not yet supported"
 
 
 @dataclass
@@ -48,9 +49,9 @@ def _option(
 ) -> Any:
     """A dataclass field that is also an option, with further `spellings` such as "-s".
 
-    `allowed` values only; None: any value of the type of `default`. With `unset`, the option is
-    None in the parsed arguments where it is not given. With `once`, two different values are an
-    error; elsewhere the last one counts.
+    Only `allowed` values are accepted; None: any value of the type of `default`. With `unset`, the
+    option is None in the parsed arguments if it is not given. With `once`, two different values are
+    an error; otherwise the last one counts.
     """
     metadata = {
         "help": text,
@@ -79,7 +80,7 @@ def _declared_elsewhere(default: Any) -> Any:
 
 @dataclass
 class ModelOptions(GroupParams):
-    """What to load and how it was trained: what `cfg_args` records."""
+    """The loading options, which `cfg_args` records."""
 
     sh_degree: int = _option(
         3, "highest degree of the spherical harmonics, 0 to 3", allowed=Range(0, 3, whole=True)
@@ -101,10 +102,10 @@ class ModelOptions(GroupParams):
     eval: bool = _option(False, "keep test images out of training")
     skip_missing: bool = _option(False, "go on without the photographs that are missing")
     ignore_principal_point: bool = _option(
-        False, "place it in the middle of the photographs, as Inria's code base does"
+        False, "use the middle of the photographs instead, as Inria's code base does"
     )
     antialiasing: bool = _declared_elsewhere(False)
-    """A model must be rendered as it was trained; the option is a pipeline option."""
+    """Recorded, because a model must be rendered as it was trained; see PipelineOptions."""
 
 
 @dataclass
@@ -159,7 +160,7 @@ class OptimizationOptions(GroupParams):
     )
 
     def fault(self) -> str | None:
-        """As above; rates that fall along an exponential curve are both 0, or both greater."""
+        """As in GroupParams; the two rates of a schedule are both 0, or both greater."""
         if fault := super().fault():
             return fault
         for name in ("position_lr", "exposure_lr"):
@@ -178,8 +179,8 @@ Options = TypeVar("Options", bound=GroupParams)
 class ParamGroup(Generic[Options]):
     """An option group declared on `parser`.
 
-    With `sentinel` every option that is not given is None, so that `get_combined_args` can tell
-    what was given from what was left to `cfg_args`.
+    With `sentinel` every option that is not given is None, so that `get_combined_args` can take its
+    value from `cfg_args`.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ class ParamGroup(Generic[Options]):
                 _declare(group, option, sentinel or option.metadata["unset"])
 
     def extract(self, args: Namespace) -> Options:
-        """This group's values out of parsed `args`; defaults where absent or None."""
+        """This group's values in parsed `args`; defaults where absent or None."""
         given = {
             option.name: getattr(args, option.name)
             for option in fields(self._options)
@@ -208,7 +209,7 @@ class ModelParams(ParamGroup[ModelOptions]):
         super().__init__(parser, ModelOptions, "Loading Parameters", sentinel)
 
     def extract(self, args: Namespace) -> ModelOptions:
-        """The loading options out of parsed `args`, with an absolute `source_path`."""
+        """The loading options in parsed `args`, with an absolute `source_path`."""
         values = super().extract(args)
         if values.source_path:
             values.source_path = os.path.abspath(values.source_path)  # noqa: PTH100, keeps symlinks
@@ -232,7 +233,7 @@ class OptimizationParams(ParamGroup[OptimizationOptions]):
 def _declare(group: Any, option: Field[Any], sentinel: bool) -> None:
     spellings = [f"--{option.name}"]
     for spelling in option.metadata.get("spellings", ()):
-        # A single letter goes first, as argparse shows the spellings in this order.
+        # A single letter comes first: argparse shows the spellings in this order.
         spellings.insert(0 if len(spelling) == 2 else len(spellings), spelling)
     default = None if sentinel else option.default
     common = {"dest": option.name, "default": default, "help": option.metadata.get("help")}
@@ -244,7 +245,7 @@ def _declare(group: Any, option: Field[Any], sentinel: bool) -> None:
 
 
 class _StoreOnce(argparse.Action):
-    """Stores the value, and refuses another one."""
+    """Stores the value; a second, different one is an error."""
 
     def __call__(
         self, parser: ArgumentParser, namespace: Namespace, values: Any, option: str | None = None
@@ -258,11 +259,11 @@ class _StoreOnce(argparse.Action):
 
 
 def get_combined_args(parser: ArgumentParser, argv: Sequence[str] | None = None) -> Namespace:
-    """The command line over the model folder's `cfg_args` over the defaults.
+    """Each value from the command line, else from the model folder's `cfg_args`, else the default.
 
-    `argv` defaults to the program's own arguments. Without `--model_path` there is no `cfg_args`
-    to read. A missing file raises `FileNotFoundError`, unless `--source_path` is given, which is
-    all that has no default; an unusable one ends the program through `parser.error`.
+    `argv` defaults to the program's own arguments. Without `--model_path` no `cfg_args` is read. A
+    missing file raises `FileNotFoundError`, unless `--source_path` is given, the only option that
+    has no default; a file that cannot be parsed ends the program through `parser.error`.
     """
     parsed = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
     given = {name: value for name, value in parsed.items() if value is not None}
@@ -281,7 +282,7 @@ def get_combined_args(parser: ArgumentParser, argv: Sequence[str] | None = None)
 def read_cfg_args(model_path: str | os.PathLike[str]) -> dict[str, Any]:
     """The loading options recorded in a model folder; unknown ones are left out.
 
-    Raises `FileNotFoundError` without the file and `ValueError` where its text is not of the form
+    Raises `FileNotFoundError` without the file and `ValueError` if its text is not of the form
     `Namespace(name=value, ...)` with the types of `ModelOptions`.
     """
     path = Path(model_path) / CFG_ARGS_NAME
@@ -295,7 +296,7 @@ def parse_cfg_args(text: str) -> dict[str, Any]:
     """The loading options in `text`, which is read as Python source and never executed."""
     defaults = asdict(ModelOptions())
     values = {
-        keyword.arg: _literal(keyword.arg, keyword.value, type(defaults[keyword.arg]))
+        keyword.arg: _literal(text, keyword, type(defaults[keyword.arg]))
         for keyword in _recorded(text)
         if keyword.arg in defaults
     }
@@ -318,13 +319,14 @@ def _recorded(text: str) -> list[ast.keyword]:
     return call.keywords
 
 
-def _literal(name: str, node: ast.expr, expected: type) -> Any:
+def _literal(text: str, keyword: ast.keyword, expected: type) -> Any:
     try:
-        value = ast.literal_eval(node)
+        value = ast.literal_eval(keyword.value)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the value of {name} must be a plain constant") from error
+        found = _excerpt(ast.get_source_segment(text.strip(), keyword.value) or "")
+        raise ValueError(f"{keyword.arg} must be a plain constant, got {found}") from error
     if value is not None and type(value) is not expected:
-        raise ValueError(f"{name} must be of type {expected.__name__}, got {value!r}")
+        raise ValueError(f"{keyword.arg} must be of type {expected.__name__}, got {value!r}")
     return value
 
 
@@ -353,7 +355,7 @@ def write_cfg_args(
 
 
 def amend_cfg_args(model_path: str | os.PathLike[str], changes: Mapping[str, Any]) -> None:
-    """Replaces these values in the model folder's `cfg_args`; others stay, unknown ones too."""
+    """Replaces these values in the model folder's `cfg_args`; all others stay."""
     path = Path(model_path) / CFG_ARGS_NAME
     recorded = {k.arg: ast.unparse(k.value) for k in _recorded(path.read_text(encoding="utf-8"))}
     recorded |= {name: repr(value) for name, value in changes.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""At which iterations a training reports, writes or switches something on."""
+"""The iterations at which a training reports, writes files or turns on --debug."""
 
 import logging
 from argparse import ArgumentParser, Namespace
@@ -18,7 +18,7 @@ LISTS = ("test_iterations", "save_iterations", "checkpoint_iterations")
 
 @dataclass(frozen=True)
 class Milestones:
-    """Iterations, counted from 1; -1 stands for none."""
+    """Iterations, counted from 1; -1: none."""
 
     test: frozenset[int]
     save: frozenset[int]
@@ -27,18 +27,19 @@ class Milestones:
 
 
 def declare_milestones(parser: ArgumentParser) -> None:
-    """Add the options to `parser`; one that is given twice adds to its list."""
+    """Add the options to `parser`; an option given twice extends its list."""
     add = parser.add_argument
     several: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N", "action": "extend"}
-    add("--test_iterations", **several, help="score views there (default: 7000 30000); -1: never")
-    add("--save_iterations", **several, help="save the model there (default: 7000 30000), and "
-        "always at the last iteration")  # fmt: skip
-    add("--checkpoint_iterations", **several, help="write chkpnt<N>.pth there")
+    add("--test_iterations", **several, help="iterations at which views are scored "
+        "(default: 7000 30000); -1: none")  # fmt: skip
+    add("--save_iterations", **several, help="iterations at which the model is saved "
+        "(default: 7000 30000); it is always saved at the last one")  # fmt: skip
+    add("--checkpoint_iterations", **several, help="iterations at which chkpnt<N>.pth is written")
     add("--debug_from", type=int, default=-1, help="turn --debug on after this iteration")
 
 
 def milestones_of(args: Namespace, last: int) -> Milestones:
-    """The iterations given; at the `last` one the model is saved. InputError for what is none."""
+    """The given iterations; `last` also saves the model. InputError for a bad number."""
     for name in LISTS:
         _check_iterations(name, getattr(args, name) or (), last)
     if fault := fault_of("debug_from", args.debug_from, Range(least=-1, whole=True)):
@@ -52,7 +53,7 @@ def milestones_of(args: Namespace, last: int) -> Milestones:
 
 
 def _check_iterations(name: str, iterations: Sequence[int], last: int) -> None:
-    """InputError for what is no iteration's number; a warning for those that are not reached."""
+    """InputError for a bad number; a warning for iterations that are not reached."""
     for iteration in iterations:
         if fault := fault_of(name, iteration, Range(least=1, others=(-1,), whole=True)):
             raise InputError(fault)

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 
 class Allowed(Protocol):
-    """A set of values, whose text completes a sentence that begins "expected"."""
+    """A set of values; its text follows the word "expected" in messages."""
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` may be given."""
+        """Whether `value` is allowed."""
         ...
 
 
@@ -18,7 +18,7 @@ class Allowed(Protocol):
 class Range:
     """Finite numbers within bounds, and some `others`.
 
-    `least` and `most` belong to it, `above` and `below` do not.
+    `least` and `most` are included, `above` and `below` are not.
     """
 
     least: float = -math.inf
@@ -29,7 +29,7 @@ class Range:
     whole: bool = False
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` may be given; NaN and infinities may not."""
+        """Whether `value` is allowed; NaN and infinities are not."""
         if isinstance(value, float) and not math.isfinite(value):
             return False
         inside = self.least <= value <= self.most and self.above < value < self.below
@@ -56,7 +56,7 @@ class OneOf:
     texts: tuple[str, ...]
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` may be given."""
+        """Whether `value` is allowed."""
         return value in self.texts
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class OneOf:
 
 
 def fault_of(option: str, value: Any, allowed: Allowed) -> str | None:
-    """The sentence that refuses `value` for the option called `option`; None if it is allowed."""
+    """The error message for `value` of the option called `option`; None if it is allowed."""
     if allowed.holds(value):
         return None
     return f"--{option} {value}: expected {allowed}"

@@ -24,6 +24,7 @@ from gaussian_compression.fingerprint import environment, splats_digest, views_d
 from gaussian_compression.measuring import Measuring
 from gaussian_compression.progress import Progress
 from gaussian_compression.prune import rows_to_keep
+from gaussian_compression.quantize import box_warnings
 from gaussian_compression.report import PromiseFigures
 from gaussian_compression.rounds import Measurement, Quality, Round, StageTime, psnr_of
 from gaussian_compression.scores import accumulate_scores, score_named
@@ -126,9 +127,12 @@ class _Run:
                 "start model: expected Gaussians that an image can show, found none among "
                 f"{job.start.count:,}"
             )
+        self._warnings = list(shown.notices)
         if self._settings.grids is None:  # version 1 has no place for exact values
             self._start, limited = with_limited_colours(self._start)
             Adjustments(colours_limited=limited).log()
+            if (quantization := self._trajectory.quantization) is not None:
+                self._warn(box_warnings(self._start.xyz, quantization.position_bits))
         self._views = self._split_views()
         self._device = job.background.device
         self._backend = backend_for(self._device, job.render_options)
@@ -148,7 +152,6 @@ class _Run:
             job.rounds_folder, self._fingerprint(), keep, environment(self._device)
         )
         self._times: list[StageTime] = []
-        self._warnings = list(shown.notices)
 
     def result(self) -> CompressionResult:
         start = RawParameters.from_splats(self._start, self._device)

@@ -24,6 +24,8 @@ from splat_codec.quantizers import (
     grid_over,
 )
 from splat_codec.symbols import QuantizedAttribute, QuantizedSplats
+from splat_formats.design_grids import robust_box
+from splat_formats.splats import FloatArray
 
 HALF_LIMIT = float(np.finfo(np.float16).max)
 
@@ -93,6 +95,21 @@ def position_quantizer(xyz: Tensor, bits: int) -> Quantizer:
         return Float32()
     low, high = (bound.cpu().numpy() for bound in torch.aminmax(xyz, dim=0))
     return grid_over(low, high, bits)
+
+
+def box_warnings(xyz: FloatArray, bits: int) -> list[str]:
+    """Warnings about a grid of `bits` over positions (N, 3), in sentences."""
+    if bits == 32 or not len(xyz):
+        return []
+    low, high = robust_box(xyz)
+    coarser = float((np.ptp(xyz, axis=0) / np.maximum(high - low, np.float32(1e-30))).max())
+    if coarser < 2:
+        return []
+    beyond = int(np.count_nonzero(((xyz < low) | (xyz > high)).any(axis=1)))
+    return [
+        f"centres far from all others ({beyond:,}) make the grid of --position_bits {bits} "
+        f"{coarser:.3g} times as coarse: --position_bits 32 stores positions exactly"
+    ]
 
 
 def quantize_into(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`render`: one view of a Gaussian model, with the signature that the ecosystem calls."""
+"""`render`: one view of a Gaussian model, with the signature of Inria's code base."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from arguments import NO_EXPOSURES
 from gaussian_renderer.rasterizer import Gaussians, View, rasterize
 from scene.gaussian_model import GaussianModel
 from utils.errors import InputError
@@ -36,13 +37,13 @@ def render(
 
     `bg_color` (3,) is on the model's device. The camera needs FoVx, FoVy (radians), image_width,
     image_height, world_view_transform, full_proj_transform and camera_center only. `pipe` may lack
-    any of its flags. Whether SH is passed in two parts follows from the installed rasteriser, so
-    `separate_sh` is accepted and not needed; a tensor there is the 2023 form's `override_color`.
+    any of its flags. The installed rasteriser determines whether SH is passed in two parts, so
+    `separate_sh` has no effect; a tensor there is `override_color`, as in the 2023 signature.
     """
     if isinstance(separate_sh, Tensor):
         override_color = separate_sh
     if use_trained_exp:
-        raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+        raise InputError(NO_EXPOSURES)
     screen_points = torch.zeros_like(pc.get_xyz, requires_grad=torch.is_grad_enabled())
     gaussians = Gaussians(
         means=pc.get_xyz,
@@ -99,7 +100,7 @@ def _color(
 
 
 def _colors_from_sh(camera: Any, model: GaussianModel) -> Tensor:
-    """RGB (N,3), not below 0, of each Gaussian as seen from the camera."""
+    """RGB (N,3), not below 0, of each Gaussian for this camera."""
     toward = model.get_xyz - camera.camera_center.to(model.get_xyz.device)
     coefficients = model.get_features.transpose(1, 2)
     colors = eval_sh(model.active_sh_degree, coefficients, functional.normalize(toward))

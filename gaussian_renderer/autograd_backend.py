@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The backend through `render` and autograd: any rasteriser, any device, any options."""
+"""The backend that uses `render` and autograd: any rasteriser, any device, any options."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class AutogradBackend(TorchOperations):
     def _draw_leaves(
         self, camera: Camera, raw: RawParameters, background: Tensor, sh_degree: int
     ) -> tuple[RawParameters, dict[str, Any]]:
-        """Leaves of `raw` and the view drawn from them."""
+        """Leaf tensors with the values of `raw`, and the view rendered from them."""
         leaves = raw.map(lambda tensor: tensor.detach().requires_grad_())
         with torch.enable_grad():
             return leaves, self._render(camera, leaves, background, sh_degree)

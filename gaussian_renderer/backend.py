@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a loop needs of a device, as one object: drawing, gradients, and operations on parameters.
+"""The operations of a device as one object: rendering, gradients, operations on parameters.
 
-`choose_backend.backend_for` makes the one that fits a device and the options; everything else gets
-it as an argument. Two exist: autograd over any installed rasteriser (autograd_backend.py), and this
-project's CPU kernels (cpu_backend.py). Tests compare them.
+`choose_backend.backend_for` makes the backend for a device and the options; all other code gets it
+as an argument. There are two: autograd over any installed rasteriser (autograd_backend.py), and
+this project's CPU kernels (cpu_backend.py). Tests compare them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RenderOptions:
 
 @dataclass(frozen=True)
 class ViewLoss:
-    """The loss of one view, and what came with it. Valid until the backend's next call."""
+    """The loss of one view, its image and statistics. Valid until the backend's next call."""
 
     loss: Tensor
     """(1 - lambda) L1 + lambda (1 - SSIM), shape (); it stays on the device until it is read."""
@@ -40,13 +40,13 @@ class ViewLoss:
     radii: Tensor
     """(N,) int32 pixels; 0 where not visible."""
     screen_gradient: Tensor
-    """(N,2) derivatives by the screen positions, NDC units."""
+    """(N,2) derivatives with respect to the screen positions, NDC units."""
 
 
 class Backend(ArrayOperations, Protocol):
     """Draws and differentiates views of raw parameters, and trains them, on one device.
 
-    `background` is (3,) RGB in 0..1; SH bands above `sh_degree` take no part.
+    `background` is (3,) RGB in 0..1; SH bands above `sh_degree` are not used.
     """
 
     def draw(

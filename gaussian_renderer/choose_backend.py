@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place that decides which backend a run uses."""
+"""Chooses the backend of a run; no other code does."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The backend over this project's CPU kernels: no autograd, no activations in PyTorch."""
+"""The backend that uses this project's CPU kernels: no autograd, no activations in PyTorch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CpuKernels:
 
 
 def cpu_kernels() -> CpuKernels | None:
-    """The kernels; None where a package is another project's, or cannot be imported."""
+    """The kernels; None if a package is not this project's, or cannot be imported."""
     names = ("raw", "adam", "statistics", "straight_through", "grid_step")
     modules = {name: load(f"diff_gaussian_rasterization.{name}") for name in names}
     loss = load("fused_ssim")
@@ -42,7 +42,7 @@ def cpu_kernels() -> CpuKernels | None:
 
 
 class CpuBackend:
-    """See Backend. Buffers stay from view to view."""
+    """See Backend. Buffers are reused from view to view."""
 
     def __init__(self, options: RenderOptions, kernels: CpuKernels) -> None:
         self._options, self._kernels = options, kernels
@@ -137,7 +137,7 @@ class CpuBackend:
         )
         gaussians = self._kernels.raw.RawGaussians(*raw)
         frame = self._kernels.raw.render(gaussians, view, training=training, clamp=True)
-        if not raw.gaussian_count:  # which the kernel does not draw
+        if not raw.gaussian_count:  # the kernel draws nothing then
             frame.image.copy_(background.clamp(0, 1)[:, None, None].expand_as(frame.image))
         return frame
 

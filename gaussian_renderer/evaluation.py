@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one loop that scores a model against photographs.
+"""Scores a model against photographs; all evaluations use this loop.
 
 Renders are rounded to 8 bits first, as `render.py` saves them, so the numbers are those that
 `metrics.py` gives for the saved images.
@@ -36,7 +36,7 @@ class ViewScore:
 def evaluate(
     cameras: Iterable[Camera], gaussians: GaussianModel, backend: Backend, background: Tensor
 ) -> list[ViewScore]:
-    """Scores of every view in `cameras`, in order. Give a progress bar as `cameras` to see it."""
+    """Scores of every view in `cameras`, in order. `cameras` may be wrapped in a progress bar."""
     raw, degree = gaussians.raw_parameters(), gaussians.active_sh_degree
     scores = []
     for camera in cameras:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers of a view as kernels read them: one small tensor a camera, packed once."""
+"""The numbers of a view as kernels read them: one small tensor per camera, packed once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _BACKGROUND = 3  # numbers at the end
 
 
 class _Source(NamedTuple):
-    """What the numbers were made from, to notice when it changes."""
+    """What the numbers were computed from, to detect changes."""
 
     matrices: tuple[Tensor, ...]
     versions: tuple[int, ...]
     size_and_fields_of_view: tuple[float, ...]
 
     def same_as(self, other: _Source) -> bool:
-        """Whether these are the very same tensors, unchanged."""
+        """Whether these are the same tensor objects, unchanged."""
         tensors = zip(self.matrices, other.matrices, strict=True)
         return self[1:] == other[1:] and all(mine is its for mine, its in tensors)
 
@@ -33,10 +33,10 @@ class _Packed(NamedTuple):
 
 
 class PackedViews:
-    """The packed numbers of cameras, each kept as long as its camera lives."""
+    """The packed numbers of cameras, each kept as long as its camera exists."""
 
     def __init__(self, pack: Callable[[Camera], Tensor]) -> None:
-        """`pack` gives a camera's numbers on the device, the last three for the background."""
+        """`pack` returns a camera's numbers on the device, the last three for the background."""
         self._pack = pack
         self._packed: WeakKeyDictionary[Camera, _Packed] = WeakKeyDictionary()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loss, by the fastest means that is installed for the image's device."""
+"""The training loss, by the fastest code that is installed for the image's device."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from scene.device import ORIGINAL_DEVICES
 from utils.loss_utils import fast_ssim, l1_loss
-from utils.optional_modules import load
+from utils.optional_modules import load, supported_devices
 
 
 def photometric_loss(image: Tensor, camera: Any, lambda_dssim: float) -> Tensor:
@@ -26,8 +25,8 @@ def photometric_loss(image: Tensor, camera: Any, lambda_dssim: float) -> Tensor:
 
 @cache
 def _fused_l1_ssim(device: str) -> Callable[[Tensor, Tensor, float], Tensor] | None:
-    """Both terms and their gradient in one pass, where the installed package has that."""
+    """Both terms and their gradient in one pass, if the installed package has such a function."""
     package = load("fused_ssim")
-    if package is None or device not in getattr(package, "supported_devices", ORIGINAL_DEVICES):
+    if package is None or device not in supported_devices(package):
         return None
     return getattr(package, "fused_l1_ssim", None)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One way to call whichever `diff_gaussian_rasterization` is installed.
+"""Calls the installed `diff_gaussian_rasterization`, of any generation.
 
 Three generations are in use: the 2023 one (image and radii), the one with inverse depth and
-anti-aliasing, and the accelerated one, which takes the SH coefficients in two parts. What the
-installed package can do is read from its settings and its signature, never from its version.
+anti-aliasing, and the accelerated one, which takes the SH coefficients in two parts. The
+capabilities are read from the package's settings and signature, never from its version.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scene.device import ORIGINAL_DEVICES, default_device
+from scene.device import default_device
 from utils.errors import InputError
-from utils.optional_modules import load_required
+from utils.optional_modules import load_required, supported_devices
 
 __all__ = [
     "Capabilities",
@@ -39,7 +39,7 @@ class Capabilities:
 
     antialiasing: bool
     separate_dc: bool
-    """Takes SH degree 0 and the higher bands as two tensors: saves a copy of all of them."""
+    """Takes SH degree 0 and the higher bands as two tensors, which avoids a copy of all of them."""
     devices: tuple[str, ...]
     """Device types it runs on."""
 
@@ -68,7 +68,7 @@ class View:
 
 @dataclass(frozen=True)
 class Gaussians:
-    """Effective values; either colours or SH, either a covariance or scaling and rotation."""
+    """Effective values; either colours or SH, and either covariance or scaling and rotation."""
 
     means: Tensor
     """(N,3) world units."""
@@ -92,7 +92,7 @@ class Gaussians:
 
 @dataclass(frozen=True)
 class Rasterized:
-    """One image and what came with it."""
+    """One image, and what else the rasteriser returns."""
 
     image: Tensor
     """(3,H,W), not clamped."""
@@ -103,7 +103,7 @@ class Rasterized:
 
 
 def installed_package() -> ModuleType:
-    """The rasteriser of this environment. Raises `InputError` if there is none that loads."""
+    """The rasteriser of this environment. Raises `InputError` if none can be imported."""
     install = "pip install submodules/diff-gaussian-rasterization"
     return load_required("diff_gaussian_rasterization", "rendering", install)
 
@@ -115,12 +115,12 @@ def capabilities(package: ModuleType) -> Capabilities:
     return Capabilities(
         antialiasing="antialiasing" in package.GaussianRasterizationSettings._fields,
         separate_dc="dc" in arguments,
-        devices=tuple(getattr(package, "supported_devices", ORIGINAL_DEVICES)),
+        devices=supported_devices(package),
     )
 
 
 def rasterize(gaussians: Gaussians, view: View) -> Rasterized:
-    """Draw `gaussians` with the installed package. No Gaussians give the plain background."""
+    """Draw `gaussians` with the installed package; without Gaussians, the plain background."""
     package = installed_package()
     offered = capabilities(package)
     _check(offered, gaussians, view)
@@ -140,7 +140,7 @@ def _check(offered: Capabilities, gaussians: Gaussians, view: View) -> None:
             f"are on {device}"
         )
     if view.antialiasing and not offered.antialiasing:
-        raise InputError("--antialiasing: the installed rasteriser has no anti-aliasing")
+        raise InputError("--antialiasing: the installed rasteriser does not support anti-aliasing")
 
 
 def _settings(package: ModuleType, offered: Capabilities, view: View) -> Any:
@@ -184,7 +184,7 @@ def _sh_arguments(offered: Capabilities, gaussians: Gaussians) -> dict[str, Tens
 
 
 def _empty(gaussians: Gaussians, view: View) -> Rasterized:
-    """The background, still part of the graph so that `backward` finds gradients of shape (0,3)."""
+    """The background, as a part of the graph, so that `backward` gives gradients of shape (0,3)."""
     nothing = gaussians.means.sum() + gaussians.screen_points.sum()
     image = view.background.view(3, 1, 1).expand(3, view.height, view.width) + nothing
     radii = torch.zeros(0, dtype=torch.int32, device=gaussians.means.device)

@@ -22,7 +22,7 @@ from scene.gaussian_model import GaussianModel
 from scene.initial_points import write_input_ply
 from scene.origin import relative_to
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import atomic_folder, write_text
 from utils.system_utils import searchForMaxIteration
 
 __all__ = ["GaussianModel", "Scene", "find_iteration", "model_ply", "write_model_folder"]
@@ -36,13 +36,13 @@ VIEWER_FILES = ("input.ply", "cameras.json")
 class Scene:
     """The cameras of a dataset with their photos, and the Gaussians.
 
-    Cameras are relative to the Gaussians' origin (`GaussianModel.metadata`), as these are.
+    Cameras and Gaussians are relative to the same origin (`GaussianModel.metadata`).
 
-    Where the Gaussians come from: with `load_iteration` (-1: the highest) from the model folder;
-    else, if `gaussians` is empty, from the dataset's point cloud, and then `cameras.json` and
+    With `load_iteration` (-1: the highest) the Gaussians are read from the model folder. Without
+    it, an empty `gaussians` is initialised from the dataset's point cloud, and `cameras.json` and
     `input.ply` are written to the model folder; a model that holds Gaussians keeps them.
 
-    Photos are read of the `splits` named only; the others have no cameras.
+    Only the photos of the given `splits` are read; the other splits have no cameras.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Scene:
         self.model_path = args.model_path
         self.gaussians = gaussians
         self.loaded_iter = self._iteration(load_iteration)
-        # All that may be refused comes before the photos, which take long.
+        # All checks come before the photos are loaded, which takes long.
         if self.loaded_iter is not None:
             gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
         from_cloud = self.loaded_iter is None and gaussians.get_xyz.numel() == 0
@@ -86,8 +86,16 @@ class Scene:
             write_model_folder(self.model_path, in_order)
 
     def save(self, iteration: int) -> None:
-        """Write the Gaussians as point_cloud/iteration_<iteration>/point_cloud.ply."""
-        self.gaussians.save_ply(self._ply_path(iteration))
+        """Write the Gaussians as point_cloud/iteration_<iteration>/point_cloud.ply.
+
+        The folder never exists without its PLY, not even after the process is killed.
+        """
+        path = self._ply_path(iteration)
+        if path.parent.exists():
+            self.gaussians.save_ply(path)
+            return
+        with atomic_folder(path.parent) as folder:
+            self.gaussians.save_ply(folder / path.name)
 
     def getTrainCameras(self, scale: float = 1.0) -> list[Camera]:
         """The training views at one of the `resolution_scales`."""
@@ -129,9 +137,9 @@ class Scene:
 
 
 def find_iteration(model_path: str | Path, iteration: int = LATEST) -> int:
-    """The number of a trained model in the folder; -1 stands for the highest.
+    """The number of a trained model in the folder; -1 means the highest.
 
-    Raises `InputError` where there is none.
+    Raises `InputError` if there is none.
     """
     if iteration == LATEST:
         iteration = searchForMaxIteration(Path(model_path) / "point_cloud")
@@ -148,9 +156,9 @@ def model_ply(model_path: str | Path, iteration: int) -> Path:
 
 
 def write_model_folder(model_path: str | Path, info: SceneInfo, replace: bool = True) -> None:
-    """Write what viewers read besides the Gaussians: the initial cloud and the cameras.
+    """Write the other files that viewers read: the initial cloud and the cameras.
 
-    Without `replace`, files that are there already stay.
+    Without `replace`, existing files are kept.
     """
     cloud, views = (Path(model_path) / name for name in VIEWER_FILES)
     if replace or not cloud.exists():

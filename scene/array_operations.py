@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What loops do to whole arrays of parameters: Adam, sums over views, quantised steps.
+"""Operations on whole arrays of parameters: Adam, sums over views, quantised steps.
 
-`ArrayOperations` is the interface; here is its plain form, in PyTorch's operations on any device.
-The form with compiled kernels belongs to the backend of a device (gaussian_renderer.backend).
+`ArrayOperations` is the interface; `TorchOperations` implements it in PyTorch, for any device. The
+implementation with compiled kernels belongs to the backend of a device (gaussian_renderer.backend).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class ArrayOperations(Protocol):
-    """Operations on float32 tensors of one device. All change their first argument in place."""
+    """Operations on float32 tensors of one device. Those named `add_...` work in place."""
 
     @property
     def range_kernels(self) -> Any | None:
@@ -34,7 +34,7 @@ class ArrayOperations(Protocol):
         ...
 
     def adam(self, groups: list[dict[str, Any]], eps: float) -> torch.optim.Adam:
-        """Adam over parameter groups, whose learning rates are the groups'."""
+        """Adam over parameter groups, each with its own learning rate."""
         ...
 
     def add_to(self, totals: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
@@ -51,15 +51,15 @@ class ArrayOperations(Protocol):
     ) -> None:
         """Add one view to the statistics of densification: (N,), (N,1) and (N,1).
 
-        `radii` int32 (N,), 0 where not visible; `screen_gradient` (N,>=2), of which two columns
-        count. Where visible, the gradient's length is added to the sums and 1 to the visits.
+        `radii` int32 (N,), 0 where not visible; of `screen_gradient` (N,>=2) the first two columns
+        are used. Where visible, the gradient's length is added to the sums and 1 to the visits.
         """
         ...
 
     def add_signs(self, gradients: Tensor, values: Tensor, weights: Tensor) -> None:
         """Add weight x sign(value): the gradient of the weighted sum of magnitudes.
 
-        `gradients` and `values` (N,...); `weights` one number for all, shape (1,), or one a row.
+        `gradients` and `values` (N,...); `weights` one number for all, shape (1,), or one per row.
         """
         ...
 
@@ -102,7 +102,7 @@ class TorchOperations:
 def add_lengths(
     gradient_sums: Tensor, visits: Tensor, screen_gradient: Tensor, visible: Tensor
 ) -> None:
-    """Add the length of each visible Gaussian's screen gradient (N,>=2), and count the visit.
+    """Add the length of each visible Gaussian's screen gradient (N,>=2), and 1 to its visits.
 
     `visible` selects rows: booleans (N,), or indices (K,) or (K,1).
     """

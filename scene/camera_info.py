@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a data set gives: its cameras, their extent, and the points to start from."""
+"""The content of a data set: its cameras, their extent, and the initial points."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ class CameraInfo(NamedTuple):
     """One photo and its camera; sizes are those of the intrinsics, in pixels.
 
     R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FovY, FovX in radians.
-    `principal_point` is in parts of width and height, from the top left corner. `depth_params` and
-    `depth_path` are for code that builds cameras itself: nothing here sets or reads them.
+    `principal_point` is in fractions of width and height, from the top left corner. `depth_params`
+    and `depth_path` are for code that builds cameras itself: this project does not use them.
     """
 
     uid: int
@@ -39,8 +39,8 @@ class CameraInfo(NamedTuple):
 class SceneInfo(NamedTuple):
     """A data set: its cameras, extent and initial cloud.
 
-    `point_cloud` is None where it was not wanted; `ply_path` is a PLY of just that cloud in the
-    data set, or None where there is none. `nerf_normalization` holds translate (3,) and radius.
+    `point_cloud` is None if it was not requested; `ply_path` is a PLY in the data set that holds
+    exactly that cloud, or None. `nerf_normalization` holds translate (3,) and radius.
     """
 
     point_cloud: BasicPointCloud | None
@@ -54,7 +54,7 @@ class SceneInfo(NamedTuple):
 def getNerfppNorm(cam_info: Sequence[CameraInfo]) -> dict[str, Any]:
     """The cameras' extent: 1.1 times the largest distance of a centre from their mean.
 
-    `translate` (3,) is minus the mean; `radius` is the extent. The rule is NeRF++'s.
+    `translate` (3,) is minus the mean; `radius` is the extent. The rule is that of NeRF++.
     """
     if not cam_info:
         raise InputError("the dataset has no training images")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the cameras of a data set to cameras that hold their photos."""
+"""Turns the cameras of a data set into cameras that hold their photos."""
 
 import logging
 import os
@@ -28,8 +28,8 @@ _LEAST_SIDE = 8  # pixels, of a photo that was scaled down; SSIM's window is 11 
 def target_size(size: Size, resolution: int, resolution_scale: float = 1.0) -> Size:
     """Width and height of the image to train on, by the rule of --resolution.
 
-    1, 2, 4, 8 divide the size; -1 limits the width to 1600 pixels; another number is the width,
-    where the photo is wider. Raises `InputError` where scaling down leaves almost nothing.
+    1, 2, 4, 8 divide the size; -1 limits the width to 1600 pixels; any other number limits the
+    width to itself. Raises `InputError` if the scaled image would be too small.
     """
     width, height = size
     if resolution in _DIVISORS:
@@ -62,8 +62,8 @@ def loadCam(
 ) -> Camera:
     """The camera number `id`, with its photo decoded, composited over the background and resized.
 
-    `device` holds the matrices (default: CPU); the photo is kept on `args.data_device`, as
-    far as that makes sense. Raises `InputError` naming the photo if it cannot be used.
+    `device` holds the matrices (default: CPU); the photo is kept on the device that
+    `resolve_data_device` chooses. Raises `InputError` naming the photo if it cannot be used.
     """
     device = torch.device("cpu") if device is None else device
     photo = open_photo(cam_info.image_path, (cam_info.width, cam_info.height))
@@ -102,7 +102,8 @@ def loaded_size(
 ) -> Size:
     """Width and height at which a photo of `size` is loaded.
 
-    Raises `InputError` if it is no scaled image of the camera, or if --resolution leaves nothing.
+    Raises `InputError` if its aspect ratio is not the camera's, or if --resolution makes it too
+    small.
     """
     if not same_shape(size, (camera.width, camera.height)):
         raise InputError(
@@ -118,9 +119,9 @@ def loaded_size(
 def check_photos(
     cameras: Sequence[CameraInfo], args: ModelOptions, resolution_scale: float
 ) -> None:
-    """Raises `InputError` for a photo that `loadCam` cannot use, as far as its header tells.
+    """Raises `InputError` for a photo whose header shows that `loadCam` cannot use it.
 
-    That takes no time, so it is done before the photos are loaded.
+    This is fast, so it is done before the photos are loaded.
     """
     for camera in cameras:
         size = photo_size(camera.image_path, (camera.width, camera.height))
@@ -167,7 +168,7 @@ def camera_to_JSON(id: int, camera: CameraInfo) -> dict[str, Any]:
 
 
 def _announce_width(width: int, resolution: int) -> None:
-    """Log, once, that photos are not used at the width that one may expect."""
+    """Log, once, that photos are loaded at another width than users may expect."""
     if resolution == -1 and width > _MAX_DEFAULT_WIDTH:
         log_once(
             logger,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras: one per photo, and the bare kind that the viewer sends.
+"""Cameras with a photo, and cameras without one, as the network viewer sends them.
 
-Matrices are stored transposed, for row vectors: a point p is seen at `[p 1] @ M`.
+Matrices are stored transposed, for row vectors: a point p is mapped to `[p 1] @ M`.
 """
 
 import copy
@@ -24,7 +24,7 @@ class Camera(nn.Module):
     The photo is kept as `image_u8`, uint8 (3, H, W): a quarter of the memory of floats.
     `alpha_mask` (1, H, W), 1 where a pixel counts, is None where all do. `opacity_u8` (1, H, W) is
     0 where the photo is transparent, and None for an opaque photo. `invdepthmap`, `depth_mask` and
-    `depth_reliable` are there for code that reads them: there is no depth supervision.
+    `depth_reliable` exist for code that reads them: there is no depth supervision.
     """
 
     alpha_mask: Tensor | None
@@ -61,7 +61,7 @@ class Camera(nn.Module):
         """Takes the photo as `image_u8` (3, H, W), or as `image`, which is resized to `resolution`.
 
         R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FoVx, FoVy in
-        radians; resolution: (width, height); `principal_point` in parts of width and height.
+        radians; resolution: (width, height); `principal_point` in fractions of width and height.
         `photo_background`, 0 or 1, is the colour under the transparent parts of `image_u8`.
         `device` holds the matrices, `data_device` the pixels.
         """
@@ -97,7 +97,7 @@ class Camera(nn.Module):
 
     @property
     def original_image(self) -> Tensor:
-        """(3, H, W) float32 photo in 0..1 on `data_device`, made anew at each access."""
+        """(3, H, W) float32 photo in 0..1 on `data_device`, computed at each access."""
         return self.image_u8.to(torch.float32) / 255.0
 
     def over(self, background: Tensor) -> "Camera":
@@ -112,7 +112,7 @@ class Camera(nn.Module):
         return camera
 
     def _half_mask(self, left: bool) -> Tensor:
-        """1 on one half of the image: exposures are fitted on the left, judged on the right."""
+        """1 on one half of the image: exposures are fitted on the left, evaluated on the right."""
         mask = torch.zeros((1, self.image_height, self.image_width), device=self.data_device)
         middle = self.image_width // 2
         columns = slice(0, middle) if left else slice(middle, None)

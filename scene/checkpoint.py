@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints `chkpnt<N>.pth`: the model, its optimiser, and where the training loop stood.
+"""Checkpoints `chkpnt<N>.pth`: the model, its optimiser, and the state of the training loop.
 
-The file holds `(twelve values, iteration)` as forks of Inria's code expect. What they lack for an
-exact resume (random states, views not yet drawn) is stored under one extra key of the optimiser's
+The file holds `(twelve values, iteration)` as forks of Inria's code expect. What else an exact
+resume needs (random states, views not yet drawn) is stored under one extra key of the optimiser's
 state, which `Optimizer.load_state_dict` ignores. Reading never runs code from the file.
 """
 
@@ -28,13 +28,13 @@ from utils.files import atomic_path
 
 LOOP_KEY = "training_loop"
 VALUE_COUNT = 12
-# Places among the twelve values; the tensors stand between the first value and the optimiser.
+# Indices into the twelve values; the tensors are between the first value and the optimiser.
 FIRST_TENSOR = 1
 FEATURES_REST = 3
 OPTIMIZER_STATE = 10
 SPATIAL_SCALE = 11
-# Checkpoints of the original hold their `spatial_lr_scale` as a NumPy scalar. Its constructor went
-# by another module name before NumPy 2, whichever wrote the file.
+# Checkpoints of the original hold their `spatial_lr_scale` as a NumPy scalar. The module of its
+# constructor has one name before NumPy 2 and another since; files may hold either.
 _scalar = np.float64(0).__reduce__()[0]
 NUMPY_SCALARS: list[Any] = [
     (_scalar, "numpy.core.multiarray.scalar"),
@@ -58,18 +58,18 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class LoopState:
-    """What decides the rest of a run besides the model."""
+    """The state besides the model that determines the rest of a run."""
 
     python_random: tuple
-    """`random.getstate()`: draws the views."""
+    """`random.getstate()`: determines the order of the views."""
     torch_random: Tensor
-    """`torch.get_rng_state()`: samples splits and random backgrounds."""
+    """`torch.get_rng_state()`: determines split samples and random backgrounds."""
     views_left: tuple[int, ...]
-    """Places, in the list of training views, of those not yet drawn in this pass."""
+    """Indices, in the list of training views, of those not yet drawn in this pass."""
 
     @classmethod
     def capture(cls, views_left: Sequence[int]) -> LoopState:
-        """The present random states with the given views."""
+        """The current random states with the given views."""
         return cls(random.getstate(), torch.get_rng_state(), tuple(views_left))
 
     def apply(self) -> None:
@@ -80,14 +80,14 @@ class LoopState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read."""
+    """The content of a checkpoint file."""
 
     model: tuple
     """The twelve values that `GaussianModel.restore` takes."""
     iteration: int
     """Number of iterations done."""
     loop: LoopState | None
-    """None in files of other programs: such a run resumes with a fresh pass over the views."""
+    """None in files of other programs: such a run resumes with a new pass over the views."""
 
     @property
     def sh_degree(self) -> int:
@@ -111,7 +111,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
-        # PyTorch's message goes on for lines, with advice to load the file unsafely.
+        # PyTorch's message has several lines, which advise loading the file unsafely.
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise InputError(f"{path}: not a readable checkpoint: {reason}") from error
     return _checked(path, content)
@@ -140,7 +140,8 @@ def _fault(values: tuple, iteration: int) -> str | None:
     if coefficients not in REST_COEFFICIENTS or any(
         tensor.shape != (rows, *tail) for tensor, tail in zip(tensors, tails, strict=False)
     ):
-        return f"the tensors' shapes {[tuple(tensor.shape) for tensor in tensors]} are no model's"
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        return f"expected the tensors of a model, got the shapes {shapes}"
     if any(tensor.shape[0] != rows for tensor in tensors):
         return f"expected statistics of {rows} Gaussians"
     optimizer = values[OPTIMIZER_STATE]
@@ -148,11 +149,11 @@ def _fault(values: tuple, iteration: int) -> str | None:
         return f"expected an optimiser of {len(tails)} groups"
     if not isinstance(values[0], int) or not isinstance(values[SPATIAL_SCALE], Real):
         return "expected an SH degree at the beginning and a scale at the end"
-    return None if iteration >= 0 else f"its iteration is {iteration}"
+    return None if iteration >= 0 else f"expected an iteration of at least 0, got {iteration}"
 
 
 def _loop(path: str | Path, extra: dict) -> LoopState:
-    """The state of the training loop, which is tried on generators of no consequence."""
+    """The state of the training loop, checked by setting temporary generators to it."""
     try:
         state = LoopState(**extra)
         random.Random().setstate(state.python_random)

@@ -145,7 +145,7 @@ class _Bytes:
     def name(self) -> str:
         end = self.data.find(b"\0", self.offset)
         if end < 0:
-            raise self.error("an image name does not end")
+            raise self.error("an image name has no terminating zero byte")
         name = os.fsdecode(self.data[self.offset : end])
         self.offset = end + 1
         return name
@@ -213,6 +213,8 @@ _POINT = np.dtype(
     [("id", "<u8"), ("xyz", "<f8", 3), ("rgb", "u1", 3), ("error", "<f8"), ("track", "<u8")]
 )
 _TRACK_ELEMENT_BYTES = 8  # image id and keypoint index, int32 each
+_POINT_LINE = "POINT3D_ID X Y Z R G B ERROR TRACK..."
+_IMAGE_LINE = "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
 
 
 def read_points3D(path: PathLike) -> Points3D:
@@ -235,8 +237,8 @@ def read_points3D_text(path: PathLike) -> tuple[FloatArray, npt.NDArray[np.uint8
 def _points3D_binary(path: PathLike) -> Points3D:
     """The points; the track of each point is skipped.
 
-    Tracks make the records' lengths differ, so that Python has to hop from one to the next; all
-    fields are then gathered at once.
+    Records differ in length because of their tracks, so Python finds the start of each in a loop;
+    all fields are then gathered at once.
     """
     file = _Bytes(path)
     (count,) = file.unpack("Q")
@@ -251,7 +253,7 @@ def _points3D_binary(path: PathLike) -> Points3D:
         (length,) = track_length(data, file.offset + track_field)
         file.offset += _POINT.itemsize + _TRACK_ELEMENT_BYTES * length
     if file.offset > end:
-        raise file.error("the last track does not end")
+        raise file.error("the last track is incomplete")
     rows = np.frombuffer(data, np.uint8)[offsets[:, None] + np.arange(_POINT.itemsize)]
     points = rows.view(_POINT)[:, 0]
     return Points3D(
@@ -263,15 +265,15 @@ def _points3D_binary(path: PathLike) -> Points3D:
 
 
 def _text_lines(path: PathLike) -> Iterator[tuple[int, str]]:
-    """Numbered lines, without the comments at the head."""
+    """Numbered lines, without comments."""
     with Path(path).open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if not line.startswith("#"):
                 yield number, line.strip()
 
 
-def _text_error(path: PathLike, number: int, expected: str) -> InputError:
-    return InputError(f"{path}, line {number}: expected {expected}")
+def _text_error(path: PathLike, number: int, line: str, expected: str) -> InputError:
+    return InputError(f"{path}, line {number}: expected {expected}, got {line[:80]!r}")
 
 
 def read_intrinsics_text(path: PathLike) -> dict[int, Camera]:
@@ -286,12 +288,14 @@ def read_intrinsics_text(path: PathLike) -> dict[int, Camera]:
                 int(camera_id), model, int(width), int(height), np.array(params, np.float64)
             )
         except ValueError as error:
-            raise _text_error(path, number, "CAMERA_ID MODEL WIDTH HEIGHT PARAMS...") from error
+            raise _text_error(
+                path, number, line, "CAMERA_ID MODEL WIDTH HEIGHT PARAMS..."
+            ) from error
         expected = {known.model_name: known.num_params for known in CAMERA_MODELS}.get(model)
         if expected is None:
             raise camera_model_error(path, model)
         if len(params) != expected:
-            raise _text_error(path, number, f"{expected} parameters of {model}, got {len(params)}")
+            raise _text_error(path, number, line, f"{expected} parameters of {model}")
         cameras[camera.id] = camera
     return cameras
 
@@ -304,25 +308,22 @@ def read_extrinsics_text(path: PathLike) -> dict[int, Image]:
         if not line:
             continue
         # Each image takes two lines; the second, its keypoints, may be empty.
-        _, keypoint_line = next(lines, (number, ""))
+        keypoints_number, keypoint_line = next(lines, (number, ""))
         try:
             image_id, *pose, camera_id, name = line.split(maxsplit=9)
             values = [float(value) for value in pose]
-            keypoints = np.array(keypoint_line.split(), np.float64).reshape(-1, 3)
-            images[int(image_id)] = _image(
-                int(image_id),
-                values,
-                int(camera_id),
-                name,
-                keypoints[:, :2],
-                keypoints[:, 2].astype(np.int64),
-            )
+            ids = int(image_id), int(camera_id)
         except ValueError as error:
-            raise _text_error(
-                path, number, "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then X Y POINT3D_ID..."
-            ) from error
+            raise _text_error(path, number, line, _IMAGE_LINE) from error
         if len(pose) != 7:
-            raise _text_error(path, number, "seven numbers of a pose after the image's id")
+            raise _text_error(path, number, line, _IMAGE_LINE)
+        try:
+            keypoints = np.array(keypoint_line.split(), np.float64).reshape(-1, 3)
+        except ValueError as error:
+            expected = "X Y POINT3D_ID..."
+            raise _text_error(path, keypoints_number, keypoint_line, expected) from error
+        xys, point3D_ids = keypoints[:, :2], keypoints[:, 2].astype(np.int64)
+        images[ids[0]] = _image(ids[0], values, ids[1], name, xys, point3D_ids)
     return images
 
 
@@ -334,9 +335,9 @@ def _points3D_text(path: PathLike) -> Points3D:
         try:
             table.append([float(word) for word in line.split(maxsplit=8)[:8]])
         except ValueError as error:
-            raise _text_error(path, number, "POINT3D_ID X Y Z R G B ERROR TRACK...") from error
+            raise _text_error(path, number, line, _POINT_LINE) from error
         if len(table[-1]) != 8:
-            raise _text_error(path, number, "POINT3D_ID X Y Z R G B ERROR TRACK...")
+            raise _text_error(path, number, line, _POINT_LINE)
     values = np.array(table, np.float64).reshape(-1, 8)
     return Points3D(
         values[:, 0].astype(np.int64),

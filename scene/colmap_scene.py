@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """COLMAP reconstructions as lists of cameras.
 
-Nothing is decoded here, and nothing is ever written into a data set.
+No photograph is decoded here, and nothing is ever written into a data set.
 """
 
 import logging
@@ -26,11 +26,10 @@ from scene.colmap_loader import (
 )
 from scene.held_out import LLFF_HOLD, held_out_names
 from scene.initial_points import (
-    fetchPly,
     finite_points,
-    has_viewer_layout,
     random_points_in_view,
-    require_seen,
+    require_visible,
+    stored_points,
 )
 from scene.intrinsics import colmap_intrinsics
 from scene.photo_files import find_photos, require_photos
@@ -40,13 +39,13 @@ from utils.graphics_utils import BasicPointCloud
 
 logger = logging.getLogger(__name__)
 
-# Where COLMAP and the programs around it leave reconstructions; each may hold several, numbered.
+# Where COLMAP and related programs write reconstructions; each may hold several, numbered.
 _MODEL_FOLDERS = ("sparse", "colmap/sparse", "distorted/sparse")
 _PARTS = ("images", "cameras")
 
 
 class _Points(NamedTuple):
-    """The initial points and, if it holds just these, the PLY that they come from."""
+    """The initial points, and the PLY that they come from if it holds exactly these."""
 
     cloud: BasicPointCloud
     ply_path: Path | None
@@ -62,8 +61,9 @@ def readColmapSceneInfo(
 ) -> SceneInfo:
     """The COLMAP reconstruction in `path` of the photos in `path`/`images`.
 
-    With `eval` the images that test.txt beside the reconstruction lists are test images, or every
-    `llffhold`-th by name. With `train_test_exp` they train as well. `depths` has no effect.
+    With `eval` the images listed in test.txt beside the reconstruction are test images, or without
+    that file every `llffhold`-th by name. With `train_test_exp` they are training images as well.
+    `depths` has no effect.
     """
     options = ModelOptions(
         source_path=str(path), images=images, eval=eval, train_test_exp=train_test_exp
@@ -80,7 +80,7 @@ def read_colmap_scene(
     if not models:
         raise InputError(
             f"{source / 'sparse'}: expected images.bin and cameras.bin (or both as .txt), "
-            "there or in a numbered folder, not found"
+            "there or in a numbered folder, found none"
         )
     model = models[0] if len(models) == 1 else _largest(models)
     images, intrinsics = _read_model(model)
@@ -96,7 +96,7 @@ def read_colmap_scene(
     photos = find_photos(folder, names)
     require_photos(source, folder, names, photos, options.skip_missing)
     if not any(camera.image_name in photos for camera in train):
-        raise InputError(f"{folder}: no training photograph is there")
+        raise InputError(f"{folder}: expected photographs of training images, found none")
     points = _initial_points(model, train, extent["radius"]) if with_points else None
     return SceneInfo(
         point_cloud=None if points is None else points.cloud,
@@ -119,8 +119,8 @@ def readColmapCameras(
 ) -> list[CameraInfo]:
     """One `CameraInfo` per registered image, in the order of `cam_extrinsics`.
 
-    Raises `InputError` for a camera with lens distortion and for poses that are none.
-    `model_folder` only serves its message; `depths_params` and `depths_folder` have no effect.
+    Raises `InputError` for a camera with lens distortion and for invalid poses. `model_folder` is
+    used in its message only; `depths_params` and `depths_folder` have no effect.
     """
     held_out = set(test_cam_names_list)
     cameras = []
@@ -128,7 +128,7 @@ def readColmapCameras(
         if image.camera_id not in cam_intrinsics:
             raise InputError(
                 f"{model_folder}: image {image.name} refers to camera {image.camera_id}, "
-                "which is not there"
+                "which the reconstruction does not contain"
             )
         lens = colmap_intrinsics(cam_intrinsics[image.camera_id], model_folder)
         rotation, translation = colmap_pose(image, model_folder)
@@ -171,7 +171,7 @@ def is_colmap_scene(source: Path) -> bool:
 
 
 def _models(source: Path) -> list[Path]:
-    """The folders of all reconstructions in the first place that has any."""
+    """All reconstructions in the first of the `_MODEL_FOLDERS` that has any."""
     for name in _MODEL_FOLDERS:
         folder = source / name
         numbered = sorted(
@@ -189,7 +189,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def _file_of(model: Path, part: str) -> Path | None:
-    """The binary or the text file of images, cameras or points3D; binary first, if it has any."""
+    """The file of images, cameras or points3D: binary, or text where the binary one is empty."""
     binary, text = model / f"{part}.bin", model / f"{part}.txt"
     if binary.is_file() and not (text.is_file() and _is_empty(binary)):
         return binary
@@ -197,7 +197,7 @@ def _file_of(model: Path, part: str) -> Path | None:
 
 
 def _is_empty(binary: Path) -> bool:
-    """Whether the file holds nothing, or a count of 0 and no more."""
+    """Whether the file is empty, or holds a count of 0 only."""
     return binary.stat().st_size <= 8 and not any(binary.read_bytes())
 
 
@@ -234,18 +234,16 @@ def _initial_points(model: Path, cameras: Sequence[CameraInfo], extent: float) -
     if points is None:
         logger.warning("%s has no points3D: training starts from random points", model)
         return _Points(random_points_in_view(cameras, extent), None)
-    require_seen(points.cloud.points, cameras)
+    require_visible(points.cloud.points, cameras)
     return points
 
 
 def _stored_points(model: Path) -> _Points | None:
     ply = model / "points3D.ply"
     if ply.is_file() and ply.stat().st_size:
-        stored = fetchPly(ply)
-        if len(stored.points):
-            cloud = finite_points(stored, ply)
-            unchanged = len(cloud.points) == len(stored.points) and has_viewer_layout(ply)
-            return _Points(cloud, ply if unchanged else None)
+        stored = _Points(*stored_points(ply))
+        if len(stored.cloud.points):
+            return stored
     path = _file_of(model, "points3D")
     if path is None or (path.suffix == ".bin" and _is_empty(path)):
         return None

@@ -50,9 +50,9 @@ sceneLoadTypeCallbacks: dict[str, Callable[..., SceneInfo]] = {
 
 
 def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
-    """The data set at `options.source_path`, of whichever kind it is.
+    """The data set at `options.source_path`, of any kind.
 
-    Without `with_points` the initial cloud is not looked for: a trained model needs none.
+    Without `with_points` the initial cloud is not read: a trained model needs none.
     """
     if not options.source_path:
         raise InputError("-s/--source_path is required: the folder of the dataset")
@@ -60,7 +60,7 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
     if not source.is_dir():
         raise InputError(
             f"the data set's folder {source} does not exist; if it was moved, "
-            "-s/--source_path gives its new place"
+            "give its new path with -s/--source_path"
         )
     if is_colmap_scene(source):
         info = read_colmap_scene(options, with_points=with_points)
@@ -84,7 +84,7 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
 
 
 def _announce_principal_points(cameras: Sequence[CameraInfo]) -> None:
-    """Log that they are used: many existing models were trained by code that ignores them."""
+    """Log that principal points are used: many models were trained by code that ignores them."""
     shifts = [
         max(abs(x - 0.5) * camera.width, abs(y - 0.5) * camera.height)
         for camera in cameras

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adaptive density control: clone small Gaussians, split large ones, prune the superfluous.
+"""Adaptive density control: clone small Gaussians, split large ones, prune faint ones.
 
 Kerbl et al. 2023, sec. 5.2, with the effective behaviour of the published code: the rule that
-removes Gaussians large on screen never fires there, because cloning and splitting first reset the
-radii it looks at. The published numbers depend on its absence, so it is left out here.
+removes Gaussians large on screen has no effect there, because cloning and splitting reset the radii
+before it reads them. The published results depend on this, so the rule is left out here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from utils.general_utils import build_rotation
 if TYPE_CHECKING:
     from scene.gaussian_model import GaussianModel
 
-# A split Gaussian's parts are smaller by 0.8 x (number of parts): 1.6 for two.
+# The parts of a split Gaussian are smaller by 0.8 x (number of parts): 1.6 for two.
 SPLIT_SHRINKAGE = 0.8
 # In world space, a Gaussian larger than this part of the scene is pruned.
 LARGEST_PART_OF_SCENE = 0.1
@@ -36,7 +36,7 @@ class Schedule(Protocol):
 
 
 def is_active(iteration: int, schedule: Schedule) -> bool:
-    """Whether statistics are kept at all."""
+    """Whether statistics are collected in this iteration."""
     return iteration < schedule.densify_until_iter
 
 
@@ -50,7 +50,7 @@ def densifies(iteration: int, schedule: Schedule) -> bool:
 
 
 def prunes_large(iteration: int, schedule: Schedule) -> bool:
-    """Whether Gaussians large in world space go as well: only after the first opacity reset."""
+    """Whether Gaussians large in world space are pruned: only after the first opacity reset."""
     return iteration > schedule.opacity_reset_interval
 
 
@@ -72,7 +72,7 @@ def accumulate(model: GaussianModel, screen_gradient: Tensor, radii: Tensor) -> 
 
 
 def add_gradients(model: GaussianModel, screen_gradient: Tensor, visible: Tensor) -> None:
-    """Add the norm of each visible Gaussian's screen gradient (N,>=2), and count the visit.
+    """Add the norm of each visible Gaussian's screen gradient (N,>=2), and 1 to its visits.
 
     `visible` selects rows: booleans (N,), or indices (K,) or (K,1).
     """
@@ -80,7 +80,7 @@ def add_gradients(model: GaussianModel, screen_gradient: Tensor, visible: Tensor
 
 
 def reset_statistics(model: GaussianModel) -> None:
-    """Zero the gradient sums, visit counts and screen radii, for the present number of rows."""
+    """Zero the gradient sums, visit counts and screen radii, for the current number of rows."""
     count, device = model.get_xyz.shape[0], model.get_xyz.device
     model.xyz_gradient_accum = torch.zeros((count, 1), device=device)
     model.denom = torch.zeros((count, 1), device=device)
@@ -107,7 +107,7 @@ def split(
 ) -> None:
     """Replace each large Gaussian whose mean gradient is large by `parts` samples of itself.
 
-    `gradients` may have fewer rows than the model: the ones cloned since count as zero.
+    `gradients` may have fewer rows than the model: for the rows cloned since, they are zero.
     """
     scaling = model.get_scaling
     added = scaling.shape[0] - gradients.shape[0]

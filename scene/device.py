@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which device models and cameras live on when the caller does not say."""
+"""The device of models and cameras whose caller does not choose one."""
 
 from functools import cache
 
 import torch
 
-from utils.optional_modules import load
-
-# The original CUDA packages carry no `supported_devices`: they run on CUDA only.
-ORIGINAL_DEVICES = ("cuda",)
+from utils.optional_modules import load, supported_devices
 
 
 @cache
@@ -16,7 +13,7 @@ def default_device() -> torch.device:
     """CUDA if there is such a device and the installed rasteriser can use it, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    # Here and not above: without a GPU the answer is known, and loading a model needs no kernels.
+    # Loaded only where there is a GPU: loading a model on a CPU needs no rasteriser.
     package = load("diff_gaussian_rasterization")
-    supported = getattr(package, "supported_devices", ORIGINAL_DEVICES) if package else ()
-    return torch.device("cuda" if "cuda" in supported else "cpu")
+    is_usable = package is not None and "cuda" in supported_devices(package)
+    return torch.device("cuda" if is_usable else "cpu")

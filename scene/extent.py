@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scene's extent: the length that positions' learning rates and densification refer to."""
+"""The scene's extent: the unit of the positions' learning rates and of densification."""
 
 import logging
 from typing import Any
@@ -11,15 +11,15 @@ from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Cameras within this part of the distance to the points stand at one place: errors of calibration
-# are as large.
+# Cameras within this fraction of their distance to the points count as being at one place: errors
+# of calibration are as large.
 _ONE_PLACE = 1e-3
 
 
 def scene_extent(normalization: dict[str, Any], points: npt.NDArray) -> float:
-    """The cameras' extent; where they stand at one place, the median distance of `points` (N, 3).
+    """The cameras' extent; if they are at one place, the median distance of `points` (N, 3).
 
-    `normalization` is what `getNerfppNorm` returns. Raises `InputError` where the points are at
+    `normalization` is what `getNerfppNorm` returns. Raises `InputError` if the points are at
     that place, too.
     """
     radius = float(normalization["radius"])
@@ -35,7 +35,7 @@ def scene_extent(normalization: dict[str, Any], points: npt.NDArray) -> float:
             "the scene has no extent: all training cameras and most points are at one place"
         )
     logger.warning(
-        "all training cameras stand at one place, from where depth cannot be seen; the scene's "
+        "all training cameras are at one place, so depth cannot be determined; the scene's "
         "extent is the median distance of its points, %.3g",
         distance,
     )

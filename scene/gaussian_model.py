@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trainable model: Inria's attribute and method names over small modules that do the work.
+"""The trainable model, with Inria's attribute and method names; smaller modules do the work.
 
 Values are stored raw, as in the PLY: logit opacity, log scale, unnormalised wxyz quaternion.
 """
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from arguments import NO_EXPOSURES
 from scene import densification
 from scene.array_operations import ArrayOperations, TorchOperations
 from scene.device import default_device
@@ -81,7 +82,7 @@ class GaussianModel:
         device: torch.device | str | None = None,
         operations: ArrayOperations | None = None,
     ) -> None:
-        """`operations`: what trains the model, None for PyTorch's own."""
+        """`operations`: the operations that train the model; None: those of PyTorch."""
         self.operations = TorchOperations() if operations is None else operations
         self.active_sh_degree = 0
         self.max_sh_degree = sh_degree
@@ -100,7 +101,7 @@ class GaussianModel:
         self.setup_functions()
 
     def setup_functions(self) -> None:
-        """Set the maps between stored and effective values."""
+        """Set the functions that convert between stored and effective values."""
         self.scaling_activation = torch.exp
         self.scaling_inverse_activation = torch.log
         self.covariance_activation = covariance_from_scaling_rotation
@@ -127,7 +128,7 @@ class GaussianModel:
 
     @property
     def get_features(self) -> Tensor:
-        """All SH coefficients (N,K+1,3). A copy: renderers that can, take the two parts."""
+        """A copy of all SH coefficients (N,K+1,3)."""
         return torch.cat((self._features_dc, self._features_rest), dim=1)
 
     @property
@@ -150,7 +151,7 @@ class GaussianModel:
         return self.covariance_activation(self.get_scaling, scaling_modifier, self._rotation)
 
     def oneupSHdegree(self) -> None:
-        """Let one more SH band take part, up to the model's degree."""
+        """Activate one more SH band, up to the model's degree."""
         self.active_sh_degree = min(self.active_sh_degree + 1, self.max_sh_degree)
 
     # Making, loading and saving
@@ -197,7 +198,7 @@ class GaussianModel:
 
     @classmethod
     def from_ply(cls, path: str | Path, device: torch.device | str | None = None) -> GaussianModel:
-        """The model in a point_cloud.ply, of the SH degree that it has there."""
+        """The model in a point_cloud.ply, with the SH degree of the file."""
         scene = read_with_notices(path)
         model = cls.from_splats(scene.splats, device)
         model.metadata = replace(scene.metadata, notices=())
@@ -205,7 +206,7 @@ class GaussianModel:
 
     @classmethod
     def from_raw(cls, raw: RawParameters) -> GaussianModel:
-        """A model over these very tensors (no copy, no optimiser); all bands active."""
+        """A model that holds these tensors (no copy, no optimiser); all bands active."""
         model = cls(raw.sh_degree, device=raw.xyz.device)
         for attribute, tensor in zip(ATTRIBUTES.values(), raw, strict=True):
             setattr(model, attribute, tensor)
@@ -236,7 +237,7 @@ class GaussianModel:
         Positions are relative to `metadata.origin`, which is 0 unless float32 is too coarse.
         """
         if use_train_test_exp:
-            raise InputError("exposure compensation (--train_test_exp) is not yet supported")
+            raise InputError(NO_EXPOSURES)
         scene = read_with_notices(path)
         try:
             self.load_splats(scene.splats)
@@ -293,13 +294,12 @@ class GaussianModel:
             optimizer_state,
             spatial_lr_scale,
         ) = model_args
-        degree = round((features_rest.shape[1] + 1) ** 0.5) - 1
-        if degree != self.max_sh_degree:
+        values = RawParameters(xyz, features_dc, features_rest, opacity, scaling, rotation)
+        if values.sh_degree != self.max_sh_degree:
             raise InputError(
-                f"expected a checkpoint of SH degree {self.max_sh_degree}, but it has {degree}"
+                f"expected a checkpoint of SH degree {self.max_sh_degree}, got {values.sh_degree}"
             )
         self.spatial_lr_scale = float(spatial_lr_scale)
-        values = RawParameters(xyz, features_dc, features_rest, opacity, scaling, rotation)
         self._set_parameters(values.map(lambda tensor: tensor.detach().to(self.device)))
         if training_args is None:
             return
@@ -313,10 +313,10 @@ class GaussianModel:
         for name, tensor in zip(ATTRIBUTES.values(), parameters, strict=True):
             setattr(self, name, nn.Parameter(tensor.contiguous()))
         self.max_radii2D = torch.zeros(self._xyz.shape[0], device=self.device)
-        # The optimiser of the replaced tensors must not be used any more.
+        # An optimiser of the replaced tensors must not be used any more.
         self.optimizer = None
 
-    def _adopt(self, parameters: dict[str, nn.Parameter]) -> None:
+    def _assign(self, parameters: dict[str, nn.Parameter]) -> None:
         for name, parameter in parameters.items():
             setattr(self, ATTRIBUTES[name], parameter)
 
@@ -355,7 +355,7 @@ class GaussianModel:
         """Lower every opacity to at most 0.01 and set its moments to zero."""
         capped = self.get_opacity.detach().clamp_max(RESET_OPACITY)
         lowered = self.inverse_opacity_activation(capped)
-        self._adopt(self.replace_tensor_to_optimizer(lowered, "opacity"))
+        self._assign(self.replace_tensor_to_optimizer(lowered, "opacity"))
 
     def replace_tensor_to_optimizer(self, tensor: Tensor, name: str) -> dict[str, nn.Parameter]:
         """The new parameter of the named group, with zero moments, as {name: parameter}."""
@@ -371,7 +371,7 @@ class GaussianModel:
         if self.optimizer is None:
             self._set_parameters(self.raw_parameters().rows(keep))
             return
-        self._adopt(self._prune_optimizer(keep))
+        self._assign(self._prune_optimizer(keep))
         self.xyz_gradient_accum = self.xyz_gradient_accum[keep]
         self.denom = self.denom[keep]
         self.max_radii2D = self.max_radii2D[keep]
@@ -402,7 +402,7 @@ class GaussianModel:
             "scaling": new_scaling,
             "rotation": new_rotation,
         }
-        self._adopt(self.cat_tensors_to_optimizer(rows))
+        self._assign(self.cat_tensors_to_optimizer(rows))
         if self.tmp_radii is not None and new_tmp_radii is not None:
             self.tmp_radii = torch.cat((self.tmp_radii, new_tmp_radii))
         densification.reset_statistics(self)
@@ -430,7 +430,7 @@ class GaussianModel:
     ) -> None:
         """Clone, split and prune. A `max_screen_size` turns on pruning of large Gaussians.
 
-        `radii` (N,) are carried along in `tmp_radii` for code that overrides these methods.
+        `radii` (N,) are kept in `tmp_radii` for code that overrides these methods.
         """
         self.tmp_radii = radii
         densification.densify_and_prune(

@@ -17,7 +17,7 @@ LIST_NAME = "test.txt"
 def held_out_names(names: Sequence[str], folder: Path, hold: int = LLFF_HOLD) -> list[str]:
     """The names listed in `folder`/test.txt, one a line; without that file every `hold`-th by name.
 
-    With `hold` 0 there must be a list.
+    With `hold` 0 that file is required.
     """
     path = folder / LIST_NAME
     if path.is_file():
@@ -37,10 +37,10 @@ def _listed_names(path: Path, names: Sequence[str]) -> list[str]:
     listed = list(dict.fromkeys(match for match in matches.values() if match is not None))
     unknown = [name for name, match in matches.items() if match is None]
     if not listed:
-        raise InputError(f"{path}: none of the {len(wanted)} names is that of an image")
+        raise InputError(f"{path}: none of the {len(wanted)} names matches an image")
     logger.info("Test images: the %d that %s lists", len(listed), path)
     if unknown:
         logger.warning(
-            "%s: %d names are those of no image: %s", path, len(unknown), ", ".join(unknown[:10])
+            "%s: %d names match no image: %s", path, len(unknown), ", ".join(unknown[:10])
         )
     return listed

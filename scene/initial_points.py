@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The points that training starts from: read from a data set, or drawn in the cameras' view.
+"""The points that training starts from: read from a data set, or random in the cameras' view.
 
-Nothing is ever written into a data set: points that have to be converted or drawn stay in memory.
+Nothing is ever written into a data set: converted and random points stay in memory.
 """
 
 import logging
 import os
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,7 @@ _COLOUR_NAMES = (
     ("diffuse_red", "diffuse_green", "diffuse_blue"),
 )
 _INTENSITY_NAMES = ("intensity", "scalar_intensity", "grey", "gray")
-# Largest values of the scales in use; bytes are always of the second.
+# Colours are in 0 to one of these values; bytes always in 0 to 255.
 _COLOUR_SCALES = (1.0, 255.0, 65535.0)
 
 
@@ -64,12 +65,12 @@ def _colours(table: PlyTable) -> npt.NDArray[np.float64]:
     for name in _INTENSITY_NAMES:
         if name in columns:
             return np.repeat(_unit_range(table, [columns[name]]), 3, axis=1)
-    logger.info("%s: the points have no colours: they start grey", table.path)
+    logger.info("%s: the points have no colours: grey is used", table.path)
     return np.full((table.count, 3), _GREY)
 
 
 def _unit_range(table: PlyTable, names: list[str]) -> npt.NDArray[np.float64]:
-    """(N, len(names)) columns in 0..1: the scale follows from the type, or the largest value."""
+    """(N, len(names)) columns in 0..1; the type or the largest value determines the scale."""
     types = {table.columns[name].dtype for name in names}
     values = table.stack(names, np.float64)
     if types == {np.dtype(np.uint8)}:
@@ -92,6 +93,14 @@ _CLOUD_ROW = np.dtype(
 )
 
 
+def stored_points(path: Path) -> tuple[BasicPointCloud, Path | None]:
+    """The usable points of a data set's PLY; its path too, if viewers can read it as it is."""
+    stored = fetchPly(path)
+    cloud = finite_points(stored, path)
+    is_complete = len(cloud.points) == len(stored.points)
+    return cloud, path if is_complete and has_viewer_layout(path) else None
+
+
 def storePly(path: PathLike, xyz: npt.NDArray, rgb: npt.NDArray) -> None:
     """Writes points (N, 3) with colours (N, 3) in 0..255 and zero normals, whole or not at all."""
     rows = np.zeros(len(xyz), _CLOUD_ROW)
@@ -112,7 +121,7 @@ def storePly(path: PathLike, xyz: npt.NDArray, rgb: npt.NDArray) -> None:
 
 
 def has_viewer_layout(path: PathLike) -> bool:
-    """Whether the vertices of a PLY are laid out as `storePly` does it, which viewers rely on."""
+    """Whether a PLY's vertices have the layout of `storePly`, on which viewers rely."""
     columns = read_ply_table(path).columns
     kinds = [(name, column.dtype.newbyteorder("<")) for name, column in columns.items()]
     return np.dtype(kinds) == _CLOUD_ROW
@@ -131,7 +140,7 @@ def write_input_ply(path: PathLike, scene_info: SceneInfo) -> None:
 
 
 def finite_points(cloud: BasicPointCloud, path: PathLike) -> BasicPointCloud:
-    """The cloud in float32 without points that are no place; how many those are is logged."""
+    """The cloud in float32 without points of unusable coordinates, whose number is logged."""
     with np.errstate(over="ignore"):
         points = cloud.points.astype(np.float32)
     usable = np.asarray((np.abs(points) < MOST_DISTANT).all(axis=1))
@@ -153,15 +162,16 @@ def count_views(points: npt.NDArray, cameras: Sequence[CameraInfo]) -> int:
     return sum(bool(_in_view(points, camera).any()) for camera in cameras)
 
 
-def require_seen(points: npt.NDArray, cameras: Sequence[CameraInfo]) -> None:
-    """Raises `InputError` where none of the points is in front of a camera: nothing would train.
+def require_visible(points: npt.NDArray, cameras: Sequence[CameraInfo]) -> None:
+    """Raises `InputError` if none of the points is in front of a camera: nothing could be trained.
 
-    Where some are in front but none in view, that is logged: their Gaussians may reach into it.
+    If some are in front but none in view, a warning is logged: their Gaussians may reach into it.
     """
     if any(_in_view(points, camera).any() for camera in cameras):
         return
     together = "points and poses may not belong together, or the scene is too small"
-    if not any((_seen_from(points, camera)[:, 2] > _NEAREST_DEPTH).any() for camera in cameras):
+    depths = (_in_camera_axes(points, camera)[:, 2] for camera in cameras)
+    if not any((depth > _NEAREST_DEPTH).any() for depth in depths):
         raise InputError(
             f"none of the {len(points)} initial points is in front of any camera (at a depth of "
             f"more than {_NEAREST_DEPTH}): {together}"
@@ -172,12 +182,12 @@ def require_seen(points: npt.NDArray, cameras: Sequence[CameraInfo]) -> None:
 
 
 def warn_of_distance(points: npt.NDArray, extent: float) -> None:
-    """Logs where points lie so far from the origin that float32 loses details of the scene."""
+    """Warns if points are so far from the origin that float32 loses details of the scene."""
     farthest = float(np.median(np.abs(points).max(axis=1)))
     step = float(np.spacing(np.float32(farthest)))
     if step > _COARSE_STEP * extent > 0:
         logger.warning(
-            "The points lie about %.3g units from the origin, where float32 has steps of %.1g, and "
+            "The points are about %.3g units from the origin, where float32 has steps of %.1g, and "
             "the scene is %.3g units large: move points and cameras towards the origin",
             farthest,
             step,
@@ -185,18 +195,18 @@ def warn_of_distance(points: npt.NDArray, extent: float) -> None:
         )
 
 
-def _seen_from(points: npt.NDArray, camera: CameraInfo) -> npt.NDArray:
+def _in_camera_axes(points: npt.NDArray, camera: CameraInfo) -> npt.NDArray:
     """(N, 3) in the camera's axes."""
     return np.asarray(points @ camera.R + camera.T)
 
 
 def _in_view(points: npt.NDArray, camera: CameraInfo) -> npt.NDArray[np.bool_]:
-    seen = _seen_from(points, camera)
-    depth = seen[:, 2]
+    local = _in_camera_axes(points, camera)
+    depth = local[:, 2]
     inside = depth > _NEAREST_DEPTH
     fields = (camera.FovX, camera.FovY)
     for axis, (field, centre) in enumerate(zip(fields, camera.principal_point, strict=True)):
-        offset = seen[:, axis] / np.tan(field / 2) + (2 * centre - 1) * depth
+        offset = local[:, axis] / np.tan(field / 2) + (2 * centre - 1) * depth
         inside &= np.abs(offset) < _MARGIN * depth
     return np.asarray(inside)
 
@@ -205,22 +215,22 @@ def _in_view(points: npt.NDArray, camera: CameraInfo) -> npt.NDArray[np.bool_]:
 
 
 def random_points(points: npt.NDArray, generator: np.random.Generator) -> BasicPointCloud:
-    """The points, nearly grey."""
+    """These points, in nearly grey colours."""
     colours = SH2RGB(generator.random(points.shape) / 255.0)
     return BasicPointCloud(points.astype(np.float32), colours, np.zeros_like(points))
 
 
 def random_points_in_cube(half_side: float) -> BasicPointCloud:
-    """Uniformly random points about the origin, the same every time."""
+    """Uniformly random points in a cube about the origin, the same every time."""
     generator = np.random.default_rng(0)
     return random_points(generator.uniform(-half_side, half_side, (RANDOM_POINTS, 3)), generator)
 
 
 def random_points_in_view(cameras: Sequence[CameraInfo], extent: float) -> BasicPointCloud:
-    """Random points that the cameras see, the same every time.
+    """Random points in the cameras' view, the same every time.
 
-    Each lies on the ray of a random pixel of a random camera, at a depth about that of the place
-    that the cameras look at.
+    Each is on the ray of a random pixel of a random camera, at about the depth of the point
+    nearest to all viewing axes.
     """
     generator = np.random.default_rng(0)
     rotations = np.array([camera.R for camera in cameras])
@@ -233,8 +243,8 @@ def random_points_in_view(cameras: Sequence[CameraInfo], extent: float) -> Basic
     middles = np.array([camera.principal_point for camera in cameras])[chosen]
     offset = 2 * (generator.random((RANDOM_POINTS, 2)) - middles)
     directions = np.column_stack([offset * np.tan(fields / 2), np.ones(RANDOM_POINTS)])
-    seen = directions * depth[:, None]
-    points = np.einsum("nij,nj->ni", rotations[chosen], seen) + centres[chosen]
+    local = directions * depth[:, None]
+    points = np.einsum("nij,nj->ni", rotations[chosen], local) + centres[chosen]
     logger.info("Generating random point cloud (%d) in the cameras' view...", RANDOM_POINTS)
     return random_points(points, generator)
 
@@ -242,7 +252,7 @@ def random_points_in_view(cameras: Sequence[CameraInfo], extent: float) -> Basic
 def _depths_of_focus(
     axes: npt.NDArray, centres: npt.NDArray, extent: float
 ) -> npt.NDArray[np.float64]:
-    """(N,) depths of the point that lies nearest to all viewing axes, in least squares.
+    """(N,) depths of the point nearest to all viewing axes, in least squares.
 
     Where the axes do not meet in front of a camera, its depth is the scene's extent.
     """

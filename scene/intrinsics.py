@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Intrinsics of ideal pinhole cameras, from COLMAP's camera models and from transforms files.
 
-Lens distortion is refused: the rasteriser draws what a pinhole sees. Pixels are counted as COLMAP
-does it, (0, 0) at the outer corner of the top left pixel.
+Lens distortion is refused: the rasteriser draws pinhole images only. Pixel coordinates are those of
+COLMAP, (0, 0) at the outer corner of the top left pixel.
 """
 
 import math
@@ -18,7 +18,7 @@ from utils.photos import Size
 
 _CENTRE = (0.5, 0.5)
 # Number of focal lengths, and the names of the coefficients, of the models that are pinhole cameras
-# where all coefficients are 0. A fisheye camera is none, whatever its coefficients.
+# if all coefficients are 0. A fisheye camera is never a pinhole camera.
 _COLMAP_MODELS: dict[str, tuple[int, tuple[str, ...]]] = {
     "SIMPLE_PINHOLE": (1, ()),
     "PINHOLE": (2, ()),
@@ -37,8 +37,8 @@ _FOCAL_KEYS = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
 class Intrinsics:
     """A pinhole camera: image size in pixels, fields of view in radians.
 
-    The fields of view are those of such an image with its principal point in the middle;
-    `principal_point` is in parts of width and height.
+    The fields of view are those of an image of this size with a central principal point;
+    `principal_point` is in fractions of width and height.
     """
 
     width: int
@@ -49,7 +49,7 @@ class Intrinsics:
 
 
 def colmap_intrinsics(camera: ColmapCamera, model_folder: PathLike) -> Intrinsics:
-    """The pinhole camera of a COLMAP camera; `InputError` for lens distortion and no-numbers."""
+    """The pinhole camera of a COLMAP camera; `InputError` for lens distortion or bad numbers."""
     if camera.model not in _COLMAP_MODELS:
         raise camera_model_error(model_folder, camera.model)
     focal_count, coefficient_names = _COLMAP_MODELS[camera.model]
@@ -72,7 +72,7 @@ def colmap_intrinsics(camera: ColmapCamera, model_folder: PathLike) -> Intrinsic
 
 
 def transforms_size(frame: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> Size | None:
-    """Width and height that a frame of a transforms file, or the whole file, gives."""
+    """Width and height in a frame of a transforms file, or else in the whole file."""
     width, height = _value("w", frame, shared), _value("h", frame, shared)
     if width is None or height is None:
         return None
@@ -82,7 +82,7 @@ def transforms_size(frame: Mapping[str, Any], shared: Mapping[str, Any], where: 
 def transforms_intrinsics(
     frame: Mapping[str, Any], shared: Mapping[str, Any], photo: Size, where: str
 ) -> Intrinsics:
-    """The camera of one frame: its own values go before those `shared` by the file.
+    """The camera of one frame: its own values override those `shared` by the file.
 
     `photo` is the photograph's size, for files that give none; `where` is for messages.
     """
@@ -118,9 +118,9 @@ def transforms_intrinsics(
 def _refuse_distortion(frame: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> None:
     model = _value("camera_model", frame, shared)
     if model is not None and str(model).upper() not in _TRANSFORMS_MODELS:
-        raise InputError(f"{where}: camera model {model} is no pinhole camera. {UNDISTORT}")
+        raise InputError(f"{where}: camera model {model} is not a pinhole camera. {UNDISTORT}")
     if _value("is_fisheye", frame, shared):
-        raise InputError(f"{where}: a fisheye camera is no pinhole camera. {UNDISTORT}")
+        raise InputError(f"{where}: a fisheye camera is not a pinhole camera. {UNDISTORT}")
     listed = _value("distortion_params", frame, shared)
     coefficients = {name: _value(name, frame, shared) for name in _TRANSFORMS_COEFFICIENTS}
     if isinstance(listed, Sequence):
@@ -138,7 +138,7 @@ def _value(key: str, frame: Mapping[str, Any], shared: Mapping[str, Any]) -> Any
 def _field_of_view(
     source: Mapping[str, Any], axis: str, pixels: int, size_is_given: bool, where: str
 ) -> float | None:
-    """A focal length needs the size that it was measured at; without that the angle is safer."""
+    """From the focal length, or from the angle: a focal length needs the image size in the file."""
     focal, angle = source.get(f"fl_{axis}"), source.get(f"camera_angle_{axis}")
     if focal is not None and (size_is_given or angle is None):
         return focal2fov(_positive(focal, f"fl_{axis}", where), pixels)

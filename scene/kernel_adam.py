@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam by the rasteriser package's kernel, which runs at the speed of memory on a CPU."""
+"""Adam by a kernel of the rasteriser package, limited by memory bandwidth only on a CPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KernelAdam(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        by_age: dict[tuple, list[Any]] = defaultdict(list)
+        by_step: dict[tuple, list[Any]] = defaultdict(list)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None or not parameter.numel():
@@ -32,7 +32,7 @@ class KernelAdam(torch.optim.Adam):
                 state = self._state_of(parameter)
                 state["step"] += 1
                 key = int(state["step"].item()), group["betas"], group["eps"]
-                by_age[key].append(
+                by_step[key].append(
                     self._kernels.AdamState(
                         parameter.data,
                         parameter.grad.contiguous(),
@@ -41,8 +41,8 @@ class KernelAdam(torch.optim.Adam):
                         float(group["lr"]),
                     )
                 )
-        for (age, betas, eps), states in by_age.items():
-            self._kernels.adam_step(states, age, betas, eps)
+        for (step, betas, eps), states in by_step.items():
+            self._kernels.adam_step(states, step, betas, eps)
 
     def _state_of(self, parameter: Tensor | nn.Parameter) -> dict[str, Tensor]:
         state = self.state[parameter]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optimiser of a Gaussian model: six named groups, and surgery on them when rows come or go.
+"""The optimiser of a Gaussian model: six named groups, whose rows can be added and removed.
 
 Each group holds one parameter. When the number of Gaussians changes, the parameter is replaced
-and its Adam moments follow. A replaced parameter has no gradient, so the step that comes right
-after densification leaves it alone: published results depend on that.
+and its Adam moments change with it. A replaced parameter has no gradient, so the step right after
+densification does not change it: published results depend on that.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from utils.optional_modules import load_required
 
 EPSILON = 1e-15
 MOMENTS = ("exp_avg", "exp_avg_sq")
-# Colour that changes with direction is learnt more slowly than the base colour.
+# The learning rate of view-dependent colour is lower than that of the base colour.
 REST_RATE_DIVISOR = 20.0
 
 
@@ -70,7 +70,7 @@ def create_optimizer(
 
 
 def check_optimizer_type(optimizer_type: str) -> None:
-    """Raise `InputError` if the installed packages lack this optimiser."""
+    """Raise `InputError` if no installed package has this optimiser."""
     if optimizer_type == "sparse_adam":
         _sparse_adam_class()
 
@@ -100,15 +100,15 @@ def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor) -> None:
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict) -> None:
-    """Take moments and rates from `state`, keeping this process's way of computing the step."""
-    # A checkpoint written elsewhere may ask for a kernel that this device lacks.
+    """Take moments and rates from `state`, but keep this process's implementation of the step."""
+    # A checkpoint written elsewhere may select a kernel that this device does not have.
     kept: list[dict[str, Any]] = [
         {name: group[name] for name in ("fused", "foreach") if name in group}
         for group in optimizer.param_groups
     ]
     optimizer.load_state_dict(state)
-    for group, ways in zip(optimizer.param_groups, kept, strict=True):
-        group.update(ways)
+    for group, implementation in zip(optimizer.param_groups, kept, strict=True):
+        group.update(implementation)
 
 
 def replace_tensor(optimizer: Optimizer, tensor: Tensor, name: str) -> dict[str, nn.Parameter]:
@@ -159,7 +159,7 @@ class _MomentChange(Protocol):
 def _exchange(
     optimizer: Optimizer, group: dict, tensor: Tensor, change: _MomentChange
 ) -> nn.Parameter:
-    """Put `tensor` in the group's place; before the first step there are no moments to change."""
+    """Replace the group's parameter by `tensor`, and `change` its moments if there are any."""
     old = group["params"][0]
     new = nn.Parameter(tensor.detach())
     group["params"][0] = new

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras relative to the origin that was taken out of a model's positions."""
+"""Cameras relative to the origin of a model's positions."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from splat_formats.scene import NO_ORIGIN, Origin
 
 
 def relative_to(info: SceneInfo, origin: Origin) -> SceneInfo:
-    """The dataset with `origin`, in world coordinates, as its zero.
+    """The dataset with its cameras relative to `origin`, which is in world coordinates.
 
-    Its cameras and their extent are those of the model whose positions are relative to it; the
-    initial cloud, which belongs to no model, must not be there.
+    They fit the model whose positions are relative to the same origin. ValueError for a dataset
+    with an initial cloud, which belongs to no model.
     """
     if origin == NO_ORIGIN:
         return info

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder that training writes: a run that comes to nothing leaves none behind."""
+"""The folder that training writes, removed if training fails before it saves a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from arguments import CFG_ARGS_NAME
 
-# What training writes before there is anything to lose.
+# What training writes before its first result.
 RECORDS = (CFG_ARGS_NAME, "cameras.json", "input.ply", "events.out.tfevents.*")
 RESULTS = ("point_cloud/iteration_*/point_cloud.ply", "chkpnt*.pth")
 
@@ -18,7 +18,7 @@ RESULTS = ("point_cloud/iteration_*/point_cloud.ply", "chkpnt*.pth")
 def records_removed_on_failure(folder: Path, made: Collection[Path]) -> Iterator[None]:
     """Remove the records of a training that fails before it has saved a model in `folder`.
 
-    Only where `folder` is one of those `made` by this run: an older one is left as it is.
+    Only if `folder` is one of those `made` by this run: an older one stays unchanged.
     """
     try:
         yield

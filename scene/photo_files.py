@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which file on disk holds which photograph of a data set.
+"""Finds the file of each photograph of a data set.
 
 Names in camera files often differ from those on disk: another ending or case, Windows separators,
-the absolute path of another machine.
+the absolute path on another machine.
 """
 
 import logging
@@ -26,9 +26,9 @@ _NAMES_SHOWN = 10
 def find_photos(folder: Path, names: Sequence[str], ending: str = "") -> dict[str, Path]:
     """The file of each of `names` that `folder` holds; names without a file are left out.
 
-    First choice is the very name, then the name with `ending`, then the only file that differs in
-    case or in its ending. A file serves one name only. Raises `InputError` where several files
-    could be meant.
+    The first choice is the exact name, then the name with `ending`, then the only file that differs
+    in case or ending. A file is used for one name only. Raises `InputError` where several files
+    match.
     """
     found: dict[str, Path] = {}
     for name in names:
@@ -40,8 +40,8 @@ def find_photos(folder: Path, names: Sequence[str], ending: str = "") -> dict[st
         return found
     files = _Listing(folder, set(found.values()))
     matches = {name: match for name in missing if (match := files.match(name)) is not None}
-    claims = Counter(matches.values())
-    guessed = {name: match for name, match in matches.items() if claims[match] == 1}
+    uses = Counter(matches.values())
+    guessed = {name: match for name, match in matches.items() if uses[match] == 1}
     if guessed:
         name, path = next(iter(guessed.items()))
         logger.info(
@@ -51,7 +51,7 @@ def find_photos(folder: Path, names: Sequence[str], ending: str = "") -> dict[st
 
 
 class _Listing:
-    """The image files of a folder that no name has taken, by what their names have in common."""
+    """The unused image files of a folder, by name without case, with and without ending."""
 
     def __init__(self, folder: Path, taken: set[Path]) -> None:
         self._by_name: dict[str, list[Path]] = defaultdict(list)
@@ -69,7 +69,7 @@ class _Listing:
             for paths in (self._by_name.get(key, []), self._by_stem.get(name_key(key), [])):
                 if len(paths) > 1:
                     raise InputError(
-                        f"image {name} is missing, and several files could be meant: "
+                        f"image {name} is missing, and several files match its name: "
                         f"{', '.join(map(str, paths))}"
                     )
                 if paths:
@@ -78,7 +78,7 @@ class _Listing:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """The name as a path inside the folder; of a path that leads out of it all its ends too."""
+    """The name as a path inside the folder; for a path out of it, all its trailing parts too."""
     path = PurePosixPath(name.replace("\\", "/"))
     yield str(path)
     if path.is_absolute() or re.match("[A-Za-z]:", name) or ".." in path.parts:
@@ -87,7 +87,7 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def name_key(name: str) -> str:
-    """What is left of an image's name without case, Unicode form, and the ending of its format."""
+    """An image's name without case, Unicode form, and the ending of its format."""
     key = _key(name)
     stem, dot, ending = key.rpartition(".")
     # Only the endings of image files: other dots belong to the name.
@@ -101,7 +101,7 @@ def _key(name: str) -> str:
 def require_photos(
     source: Path, folder: Path, names: Sequence[str], found: dict[str, Path], skip_missing: bool
 ) -> None:
-    """Raises `InputError` that names what is missing in `folder`, unless some may be missing."""
+    """Raises `InputError` for missing photographs; with `skip_missing`, only if all are missing."""
     missing = sorted(name for name in names if name not in found)
     if not missing:
         return
@@ -112,17 +112,17 @@ def require_photos(
     if not found:
         raise InputError(f"{problem}{_advice(source, folder)}")
     if not skip_missing:
-        raise InputError(f"{problem}; --skip_missing goes on without them")
+        raise InputError(f"{problem}; to continue without them, give --skip_missing")
     logger.warning("%s; the others are used", problem)
 
 
 def _advice(source: Path, folder: Path) -> str:
-    """What a data set without any of its photographs may need."""
+    """A hint for a data set without any of its photographs."""
     if (source / "input").is_dir():
         return (
-            f". {source / 'input'} holds photographs as they were taken: undistort them with "
+            f". {source / 'input'} holds photographs that are not undistorted: undistort them with "
             "COLMAP's image_undistorter, which writes the folders images and sparse"
         )
     others = sorted(path.name for path in source.glob("images*") if path.is_dir())
     others = [name for name in others if name != folder.name]
-    return f"; -i chooses another folder, such as {others[0]}" if others else ""
+    return f"; choose another folder with -i, such as {others[0]}" if others else ""

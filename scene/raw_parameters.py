@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The six trainable tensors as one value: what kernels, optimisers and quantisers pass around."""
+"""The six trainable tensors as one value, which kernels, optimisers and quantisers take."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RawParameters(NamedTuple):
         return self.xyz.shape[0]
 
     def count_not_finite(self) -> int:
-        """Number of Gaussians with a parameter that is infinite or no number."""
+        """Number of Gaussians with a parameter that is infinite or NaN."""
         finite = [tensor.detach().isfinite().flatten(1).all(dim=1) for tensor in self]
         return self.gaussian_count - int(torch.stack(finite).all(dim=0).sum())
 

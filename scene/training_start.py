@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a training goes on from: a checkpoint or a PLY, checked before photographs are loaded."""
+"""The checkpoint or PLY that a training starts from, checked before photographs are loaded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TrainingStart:
 
     @property
     def antialiasing(self) -> bool:
-        """Whether a PLY is marked as a model to be rendered so; checkpoints have no such mark."""
+        """Whether the file holds an antialiased model; checkpoints do not record it."""
         return isinstance(self.content, SplatScene) and self.content.metadata.antialiasing
 
     @property
@@ -43,7 +43,7 @@ class TrainingStart:
         return self.content.iteration if isinstance(self.content, Checkpoint) else 0
 
     def apply(self, gaussians: GaussianModel, queue: ViewQueue, options: Any) -> None:
-        """Give `gaussians` and `queue` the state they had; `options` set up the optimiser."""
+        """Set `gaussians` and `queue` to the stored state; `options` configure the optimiser."""
         if isinstance(self.content, SplatScene):
             gaussians.load_splats(self.content.splats)
             gaussians.training_setup(options)
@@ -55,7 +55,7 @@ class TrainingStart:
 
 
 def read_start(path: str, sh_degree: int, iterations: int) -> TrainingStart:
-    """The file at `path`. Raises `InputError` if training up to `iterations` cannot start there."""
+    """The file at `path`. Raises `InputError` if it is no start for training up to `iterations`."""
     if not Path(path).is_file():
         raise InputError(f"--start_checkpoint {path}: {_why_no_file(Path(path))}")
     has_gaussians_only = path.lower().endswith(GAUSSIANS_ONLY)
@@ -76,11 +76,11 @@ def read_start(path: str, sh_degree: int, iterations: int) -> TrainingStart:
 def changed_options(path: str, options: ModelOptions) -> list[str]:
     """What differs from the `cfg_args` beside the checkpoint at `path`: "resolution 2, not 4".
 
-    Where photographs and results are kept makes no difference.
+    Paths and the device of the photographs are not compared.
     """
     try:
         recorded = read_cfg_args(Path(path).parent)
-    except (FileNotFoundError, ValueError):  # of another program, or moved: nothing to compare
+    except (FileNotFoundError, ValueError):  # from another program, or moved: nothing to compare
         return []
     return [
         f"{name} {value}, not {recorded[name]}"
@@ -95,7 +95,7 @@ def _read_gaussians(path: str) -> SplatScene:
         raise InputError(f"{path} holds no Gaussians: there is nothing to train")
     if scene.metadata.origin != NO_ORIGIN:
         raise InputError(
-            f"{path}: training needs positions near 0: move the model and the cameras there"
+            f"{path}: training needs positions near 0: move the model and the cameras towards 0"
         )
     return scene
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NeRF-style scenes, whose cameras are in transforms*.json, as lists of cameras.
 
-Nothing is decoded here but image headers, and nothing is ever written into a data set.
+Of photographs only headers are read here, and nothing is ever written into a data set.
 """
 
 import json
@@ -18,12 +18,10 @@ from scene.held_out import held_out_names
 from scene.initial_points import (
     RANDOM_POINTS,
     count_views,
-    fetchPly,
-    finite_points,
-    has_viewer_layout,
     random_points_in_cube,
     random_points_in_view,
-    require_seen,
+    require_visible,
+    stored_points,
 )
 from scene.intrinsics import Intrinsics, transforms_intrinsics, transforms_size
 from scene.photo_files import find_photos, require_photos
@@ -45,7 +43,7 @@ _PLY_NAMES = ("points3d.ply", "points3D.ply")
 
 @dataclass(frozen=True)
 class _Frame:
-    """One frame of a transforms file, before its photograph is looked for."""
+    """One frame of a transforms file, before its photograph is searched for."""
 
     name: str
     values: Mapping[str, Any]
@@ -64,8 +62,8 @@ def readNerfSyntheticInfo(
 ) -> SceneInfo:
     """The Blender scene in `path`. Without `eval` the test frames train as well.
 
-    `white_background` has no effect here: photos are composited when they are loaded. Nor have
-    `depths`.
+    `depths` and `white_background` have no effect: photos are composited over the background when
+    they are loaded.
     """
     options = ModelOptions(source_path=str(path), white_background=white_background, eval=eval)
     return read_transforms_scene(options, extension=extension)
@@ -136,7 +134,7 @@ def _held_out(file: _TransformsFile, source: Path) -> set[str]:
     if isinstance(listed, list) and listed:
         held_out = set(names).intersection(map(str, listed))
         if not held_out:
-            raise InputError(f"{file.path}: none of the test_filenames is that of a frame")
+            raise InputError(f"{file.path}: none of the test_filenames matches a frame")
         logger.info("Test images: the %d that %s lists", len(held_out), file.path)
         return held_out
     return set(held_out_names(names, source))
@@ -193,7 +191,7 @@ def _read_file(path: Path) -> _TransformsFile:
 def _cameras(
     files: Sequence[_TransformsFile], extension: str, skip_missing: bool
 ) -> list[tuple[str, CameraInfo]]:
-    """The cameras of all frames whose photo is there, each with its frame's `where`."""
+    """The cameras of all frames that have a photo, each with its frame's `where`."""
     folder = files[0].path.parent
     names = [frame.name for file in files for frame in file.frames]
     photos = find_photos(folder, names, extension)
@@ -240,11 +238,9 @@ def _initial_points(
         names.append(str(_read_file(source / WHOLE_FILE).shared.get("ply_file_path") or ""))
     for path in (source / name for name in names if name):
         if path.is_file():
-            stored = fetchPly(path)
-            cloud = finite_points(stored, path)
-            require_seen(cloud.points, cameras)
-            unchanged = len(cloud.points) == len(stored.points) and has_viewer_layout(path)
-            return cloud, path if unchanged else None
+            cloud, viewer_ply = stored_points(path)
+            require_visible(cloud.points, cameras)
+            return cloud, viewer_ply
     if is_object:
         cloud = random_points_in_cube(_OBJECT_HALF_SIDE)
         if 2 * count_views(cloud.points[:1000], cameras) >= len(cameras):

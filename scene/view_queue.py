@@ -21,9 +21,9 @@ class ViewQueue:
         return self._cameras[self._left.pop(random.randrange(len(self._left)))]
 
     def left(self) -> tuple[int, ...]:
-        """Positions, in the list of cameras, that this pass has still to draw."""
+        """Indices, in the list of cameras, of the views not yet drawn in this pass."""
         return tuple(self._left)
 
     def resume(self, left: Sequence[int]) -> None:
-        """Go on with such a pass; positions beyond the cameras are dropped."""
+        """Continue a pass with these views left; indices beyond the cameras are dropped."""
         self._left = [index for index in left if index < len(self._cameras)]

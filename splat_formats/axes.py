@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One name for each ellipsoid: 48 pairs of quaternion and scales mean the same, one is stored."""
+"""One form for each ellipsoid: of the 48 equal pairs of quaternion and scales, one is stored."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import numpy as np
 from splat_formats.splats import FloatArray, Splats
 
 _ROOT_HALF = float(np.sqrt(0.5))
-# The turn that brings axes (i, j, k), up to sign, to the places 0, 1, 2.
+# The rotation that moves axes (i, j, k), up to sign, to the places 0, 1, 2.
 _TURNS: dict[tuple[int, int, int], tuple[float, float, float, float]] = {
     (0, 1, 2): (1.0, 0.0, 0.0, 0.0),
     (0, 2, 1): (_ROOT_HALF, _ROOT_HALF, 0.0, 0.0),
@@ -43,7 +43,7 @@ def unit_quaternions(rotation: FloatArray) -> FloatArray:
     """Finite quaternions (N, 4) of any length divided by it; the identity for those of length 0."""
     largest = np.abs(rotation).max(axis=1, initial=0)
     (extreme,) = ((largest > 2.0**60) | (largest < 2.0**-60)).nonzero()
-    if len(extreme):  # their squares would leave float32
+    if len(extreme):  # their squares do not fit float32
         rotation = rotation.copy()
         exponents = np.frexp(largest[extreme])[1][:, None]
         rotation[extreme] = np.ldexp(rotation[extreme], -exponents)
@@ -53,7 +53,7 @@ def unit_quaternions(rotation: FloatArray) -> FloatArray:
 
 
 def _with_largest_w(q: FloatArray) -> FloatArray:
-    """The quaternion turned by 180 degrees about one of the ellipsoid's axes, or by none."""
+    """The quaternion rotated by 180 degrees about one of the ellipsoid's axes, or by none."""
     largest = np.abs(q).argmax(axis=1)
     for axis in (1, 2, 3):
         rows = np.flatnonzero(largest == axis)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grids for a model without looking at a photograph, and the model on them. NumPy only.
+"""Grids for a model without any photograph, and the model on them. NumPy only.
 
-Precision goes where it is seen. The squared error that a Gaussian's wrong colour leaves in an image
-grows with the square of its opacity and with its area on the screen, which is known up to the
-distance of the cameras; these stand around the middle of the scene. At equal cost for equal error
-(reverse water-filling) a Gaussian's step goes with weight^-1/2; with a weight that is itself
-uncertain, somewhat less.
+Visible Gaussians get fine grids. The squared error that a Gaussian's wrong colour causes in an
+image grows with the square of its opacity and with its area on the screen, which is known up to the
+distance of the cameras; these are assumed around the middle of the scene. At equal cost for equal
+error (reverse water-filling) a Gaussian's step is proportional to weight^-1/2; because the weight
+itself is uncertain, the exponent used is somewhat smaller.
 """
 
 from dataclasses import dataclass, replace
@@ -36,12 +36,12 @@ from splat_formats.snap_to_grids import higher_sh, snap_to_grids
 from splat_formats.splats import FloatArray, Splats
 
 _UNIT = 1 << 16  # of the integer rules
-MIDDLE_CLASS = 12  # of the median Gaussian; a class is half an octave of the steps of colour
+MIDDLE_CLASS = 12  # of the median Gaussian; the next class has colour steps wider by sqrt(2)
 
 
 @dataclass(frozen=True)
 class GridSteps:
-    """Steps at the median Gaussian's precision class, and how they follow the classes."""
+    """Steps at the median Gaussian's precision class, and how they depend on the class."""
 
     sh_step: float = 1 / 32
     deadzone: float = 0.55
@@ -54,11 +54,11 @@ class GridSteps:
     opacity_step: float = 1 / 12.5
     """Of logits."""
     position_step: float = 0.113
-    """Of a Gaussian's own size."""
+    """As a fraction of a Gaussian's size."""
     position_bits: int | None = None
-    """Of the finest position grid, an axis; None: as many as the finest Gaussians need."""
+    """Of the finest position grid, per axis; None: as many as the finest Gaussians need."""
     weight_exponent: float = 0.38
-    """Steps go with weight ^ -exponent."""
+    """Steps are proportional to weight ^ -exponent."""
     layer_fraction: float = 0.12
     """Part of the Gaussians that makes the first layer; 0: one layer."""
     opacity_power: float = 1.25
@@ -82,7 +82,7 @@ QUALITIES = {
 
 @dataclass(frozen=True)
 class Quantized:
-    """A model on grids, and where its Gaussians come from."""
+    """A model on grids, and the original row of each Gaussian."""
 
     splats: GridSplats
     """In file order."""
@@ -93,10 +93,10 @@ class Quantized:
 def quantize_splats(
     splats: Splats, steps: GridSteps, weights: npt.NDArray[np.float64] | None = None
 ) -> Quantized:
-    """The model in integers, in file order; opacities are within MOST_OPACITY.
+    """The model in integers, in file order; opacities must be within MOST_OPACITY.
 
-    `weights` (N,), if given, are measured sensitivities to colour, squared, in any unit: they take
-    the place of the closed form where it is wrong, at the cost of storing the differences.
+    `weights` (N,), if given, are measured sensitivities to colour, squared, in any unit: they
+    replace the closed form, at the cost of storing the differences.
     """
     ordered, exact = set_aside(with_ordered_axes(splats))
     grids, classes = design_grids(ordered, steps, weights)
@@ -148,10 +148,10 @@ def _even_grid(values: FloatArray, step: float) -> EvenGrid:
 
 
 def _position_grid(splats: Splats, steps: GridSteps, scale: EvenGrid) -> PositionGrid:
-    """Cells as fine as the finest Gaussians need, over a box that leaves far outliers aside."""
+    """Cells as fine as the finest Gaussians need, over a box without far outliers."""
     count = splats.count
-    wanted = _wanted_position_step(splats, steps)
-    finest = float(np.quantile(sample(wanted), 0.02)) if count else 0.0
+    needed = _needed_position_step(splats, steps)
+    finest = float(np.quantile(sample(needed), 0.02)) if count else 0.0
     low, high = robust_box(splats.xyz)
     extent = float((high - low).max())
     bits = steps.position_bits or MAX_POSITION_BITS
@@ -166,7 +166,7 @@ def _position_grid(splats: Splats, steps: GridSteps, scale: EvenGrid) -> Positio
 
 
 def robust_box(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """A box of all Gaussians but outliers, which would cost the others their precision."""
+    """A box of all Gaussians without outliers, which would make the grid coarse for the others."""
     if not len(xyz):
         return np.zeros(3, np.float32), np.ones(3, np.float32)
     low, high = (end.astype(np.float64) for end in middle(xyz))
@@ -180,7 +180,7 @@ def robust_box(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
     )
 
 
-def _wanted_position_step(splats: Splats, steps: GridSteps) -> npt.NDArray[np.float64]:
+def _needed_position_step(splats: Splats, steps: GridSteps) -> npt.NDArray[np.float64]:
     powers = np.array(steps.position_powers)
     return steps.position_step * np.exp(
         np.clip(splats.scaling.astype(np.float64) @ powers, -80, 80)
@@ -188,7 +188,7 @@ def _wanted_position_step(splats: Splats, steps: GridSteps) -> npt.NDArray[np.fl
 
 
 def _position_shift(steps: GridSteps, scale: EvenGrid, cell: float, most: int) -> LinearRule:
-    """Drops as many low bits as keep a Gaussian's position step near what it needs."""
+    """The number of low bits to drop, so that a position step is close to what is needed."""
     powers = np.array(steps.position_powers)
     per_class = steps.position_class_power / 2
     constant = np.log2(steps.position_step / cell) + powers.sum() * scale.minimum / np.log(2)
@@ -202,7 +202,7 @@ def _position_shift(steps: GridSteps, scale: EvenGrid, cell: float, most: int) -
 
 
 def _rotation_shift(steps: GridSteps, scale: EvenGrid) -> LinearRule:
-    """Elongated Gaussians are turned finely, round ones hardly at all."""
+    """Elongated Gaussians get fine rotation steps, round ones coarse steps."""
     per_class = steps.rotation_class_power / 2
     per_ratio = steps.rotation_power * scale.step / np.log(2)
     constant = 3.5 - per_class * MIDDLE_CLASS + steps.rotation_power * 2.5
@@ -218,7 +218,7 @@ def _precision_rule(
     xyz = sample(splats.xyz)
     factor = -2 * steps.weight_exponent * _UNIT  # classes per octave of weight
     alpha = 1 / (1 + np.exp(-(opacity.minimum + opacity.step * np.arange(opacity.levels))))
-    by_opacity = factor * 2 * steps.opacity_power / 2 * 2 * np.log2(alpha) / 2
+    by_opacity = factor * steps.opacity_power * np.log2(alpha)
     size = factor * np.array(steps.size_powers) * scale.step / np.log(2)
     cells = cells_of(xyz, position) >> (position.bits - position.coarse_bits)
     centre = np.median(cells, axis=0).astype(int) if splats.count else np.zeros(3, int)
@@ -257,10 +257,10 @@ def _centred(
 
 def _measured_classes(weights: npt.NDArray[np.float64], steps: GridSteps) -> Integers:
     """Classes from measured weights; the median of those above 0 has the middle one."""
-    seen = weights > 0
-    floor = float(np.quantile(weights[seen], 0.001)) if seen.any() else 1.0
+    visible = weights > 0
+    floor = float(np.quantile(weights[visible], 0.001)) if visible.any() else 1.0
     octaves = np.log2(np.maximum(weights, floor))
-    middle = float(np.median(octaves[seen])) if seen.any() else 0.0
+    middle = float(np.median(octaves[visible])) if visible.any() else 0.0
     classes = MIDDLE_CLASS - 2 * steps.weight_exponent * (octaves - middle)
     return np.clip(np.rint(classes), 0, CLASSES - 1).astype(np.int32)
 
@@ -282,7 +282,7 @@ def _sh_grid(
 ) -> tuple[tuple[float, ...], Transform]:
     by_class = steps.sh_step * 2.0 ** ((np.arange(CLASSES) - MIDDLE_CLASS) / 2)
     sh = sample(higher_sh(splats))
-    # In steps: what the coder sees. Gaussians with wide steps count little.
+    # In steps, as the coder encodes them. Gaussians with wide steps have little weight.
     in_steps = sh / by_class.astype(np.float32)[sample(classes), None]
     transform = _decorrelating(in_steps, sh.shape[1])
     return tuple(float(step) for step in (by_class / MATRIX_UNIT).astype(np.float32)), transform
@@ -295,7 +295,7 @@ def _decorrelating(values: FloatArray, channels: int) -> Transform:
     covariance = (values.T @ values).astype(np.float64) / len(values)
     vectors = np.linalg.eigh(covariance)[1][:, ::-1].T
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
-    vectors = vectors * np.sign(largest)  # eigenvectors have no sign of their own
+    vectors = vectors * np.sign(largest)  # the sign of an eigenvector is arbitrary
     return Transform(np.rint(vectors * MATRIX_UNIT).astype(np.int16))
 
 

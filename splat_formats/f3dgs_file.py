@@ -18,7 +18,7 @@ _QUALITY = "high"  # of a file that is written without further settings
 
 
 def is_f3dgs(head: bytes) -> bool:
-    """Whether a file that begins with `head` is of this format, whichever version."""
+    """Whether a file that begins with `head` is of this format, in any version."""
     return head.startswith(MAGIC)
 
 

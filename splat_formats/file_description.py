@@ -10,7 +10,7 @@ from splat_formats.scene import NO_ORIGIN, Origin, SplatMetadata
 from splat_formats.splats import Splats
 
 GENERATOR = "Fast-3DGS"
-_KEPT = ("up", "white_background")  # of the file that a scene comes from
+_KEPT = ("up", "white_background")  # copied from the file that a scene was read from
 
 
 def describe(start: Splats, settings: dict[str, Any], **more: Any) -> dict[str, Any]:

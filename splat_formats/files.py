@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One way to read and one to write every file of Gaussians. A format is one line of `FORMATS`."""
+"""Reads and writes files of Gaussians in every format. A format is one line of `FORMATS`."""
 
 import logging
 import os
@@ -50,7 +50,7 @@ FORMATS = (
 def read_splats(path: str | os.PathLike[str]) -> SplatScene:
     """The scene in a file of any format of `FORMATS`, chosen by content first, then by name.
 
-    Raises InputError for what is no such file, and for a damaged one.
+    Raises InputError for any other file, and for a damaged one.
     """
     path = Path(path)
     if path.is_dir():
@@ -71,7 +71,7 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
 
 
 def with_limits_clamped(scene: SplatScene) -> SplatScene:
-    """The scene with finite values where infinite ones have a meaning (repairs.py), and notices."""
+    """The scene with limits clamped to finite values (repairs.py), and notices of that."""
     clamped = clamp_limits(scene.splats)
     if not clamped.notices:
         return scene
@@ -80,7 +80,7 @@ def with_limits_clamped(scene: SplatScene) -> SplatScene:
 
 
 def read_with_notices(path: str | os.PathLike[str]) -> SplatScene:
-    """As `read_splats`; what the reader had to change is logged."""
+    """As `read_splats`; the notices of what the reader changed are logged."""
     scene = read_splats(path)
     log_notices(path, scene.metadata.notices)
     return scene
@@ -93,14 +93,14 @@ def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:
 
 
 def kind_of_file(path: Path) -> str | None:
-    """A few words on what a file is, for messages; None where nothing shows it."""
+    """A short description of a file, for messages; None if its kind is unknown."""
     head = _head(path)
     known = _format_of_content(head)
     return known.name if known else foreign_kind(path, head)
 
 
 def write_splats(path: str | os.PathLike[str], scene: SplatScene) -> Notices:
-    """Writes the scene, whole or not at all, in the format that the name's ending stands for.
+    """Writes the scene, whole or not at all, in the format of the name's ending.
 
     A device, a pipe or an open descriptor, whose names have no endings, gets a PLY. Returns one
     sentence for everything that the format cannot hold. Raises InputError for an unknown ending.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file is that cannot be read here, so that a message can name it."""
+"""The kinds of files that cannot be read here, for messages."""
 
 import zipfile
 from pathlib import Path
@@ -24,8 +24,8 @@ _TEXT_BYTES = bytes(range(32, 127)) + b"\t\r\n\f"
 
 
 def foreign_kind(path: Path, head: bytes) -> str | None:
-    """A few words on a file that begins with `head` and is of no supported format; None where
-    neither the content nor the name gives an answer."""
+    """A short description of a file that begins with `head` and is of no supported format; None if
+    neither the content nor the name shows its kind."""
     if not head:
         return "an empty file"
     content = unpacked_head(head)
@@ -42,7 +42,7 @@ def foreign_kind(path: Path, head: bytes) -> str | None:
 
 
 def kind_of_folder(path: Path) -> str:
-    """A few words on a folder where a file is expected."""
+    """A short description of a folder where a file is expected."""
     if (path / "meta.json").is_file():
         return f"a folder, perhaps a SOG model: {_CONVERT}"
     if (path / "point_cloud").is_dir():

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers that would spoil the grids of all Gaussians: clamped, dropped or stored exactly.
+"""Numbers that would make the grids of all Gaussians coarse: clamped, dropped or stored exactly.
 
-A grid spans the numbers that it holds, and one number far from all others makes it coarse or long
-for everyone. So opacities end where float32 does not tell them from 0 or 1; Gaussians that no image
-shows go; and scales and colours far from all others are set aside, to be stored as they are, with
-a stand-in among the others in their place.
+A grid spans all its numbers, so one number far from the others makes it coarse, or long. Therefore
+opacities are clamped to where their sigmoid is 0 or 1 in float32; Gaussians that no image shows are
+dropped; and scales and colours far from all others are stored exactly, and replaced on the grid by
+a stand-in in the range of the others.
 """
 
 import logging
@@ -18,20 +18,20 @@ from splat_codec.exact_values import FIRST_CHANNELS, NONE, ExactValues
 from splat_formats.splats import FloatArray, Splats
 
 MOST_OPACITY = 17.0
-"""Logit: from 16.64 on the sigmoid is 1 in float32, and from -17 on the alpha is below 2^-24."""
+"""Logit: above 16.64 the sigmoid is 1 in float32, and below -17 the alpha is less than 2^-24."""
 LEAST_VISIBLE_OPACITY = -5.55
 """Logit: below -5.54 an alpha is less than 1/255 everywhere, and rasterisers skip it."""
 
 _REACH = {"scaling": 3.0, "features_dc": 8.0, "features_rest": 8.0}
 """How far numbers may lie beyond the middle 99 %, in widths of these."""
 _FREE_REACH = {"scaling": 4.0, "features_dc": 4.0, "features_rest": 2.0}
-"""And at least, in the attribute's units: this costs a grid next to nothing."""
+"""At least this far, in the attribute's units: this makes a grid hardly longer."""
 _SAMPLE = 1 << 17
 _SAMPLE_OF_ENDS = 1 << 14
 
 _Number = TypeVar("_Number", bound=np.generic)
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Adjustments:
     def log(self) -> None:
         """Logs what was done, if anything was."""
         if str(self):
-            _log.warning("%s.", self)
+            logger.warning("%s.", self)
 
 
 def without_invisible(splats: Splats) -> tuple[Splats, Adjustments]:
@@ -69,7 +69,7 @@ def without_invisible(splats: Splats) -> tuple[Splats, Adjustments]:
 
 
 def with_clamped_opacity(splats: Splats) -> tuple[Splats, int]:
-    """Opacities moved to where the sigmoid still changes in float32; how many were moved."""
+    """Opacities clamped to where the sigmoid still changes in float32; their number."""
     beyond = int(np.count_nonzero(np.abs(splats.opacity) > MOST_OPACITY))
     if not beyond:
         return splats, 0
@@ -78,7 +78,7 @@ def with_clamped_opacity(splats: Splats) -> tuple[Splats, int]:
 
 
 def set_aside(splats: Splats) -> tuple[Splats, ExactValues]:
-    """The model with stand-ins for numbers far from all others; those numbers.
+    """The model with stand-ins for numbers far from all others, and those numbers.
 
     A stand-in of a scale is the nearest number that is not set aside, of a colour the median.
     """
@@ -92,18 +92,18 @@ def set_aside(splats: Splats) -> tuple[Splats, ExactValues]:
         rows, places = beyond.nonzero()
         channels = FIRST_CHANNELS[name] + places
         exact = exact.joined(ExactValues.of(rows, channels, columns[rows, places]))
-        stood_in = columns.copy()
+        replaced = columns.copy()
         if name == "scaling":
             inside = columns[~beyond]
-            stood_in = np.clip(columns, inside.min(), inside.max())
+            replaced = np.clip(columns, inside.min(), inside.max())
         else:
-            stood_in[rows, places] = np.median(sample(columns), axis=0)[places]
-        stand_ins[name] = stood_in.reshape(getattr(splats, name).shape)
+            replaced[rows, places] = np.median(sample(columns), axis=0)[places]
+        stand_ins[name] = replaced.reshape(getattr(splats, name).shape)
     return replace(splats, **stand_ins), exact
 
 
 def with_limited_colours(splats: Splats) -> tuple[Splats, int]:
-    """Colours moved to where they are not far from all others; of how many Gaussians.
+    """Colours clamped so that none is far from all others; the number of Gaussians changed.
 
     For a format without exact values, whose grids span all colours.
     """
@@ -118,8 +118,8 @@ def with_limited_colours(splats: Splats) -> tuple[Splats, int]:
 
 
 def _bounds(columns: FloatArray, name: str) -> tuple[FloatArray, FloatArray]:
-    """Between which numbers each column of (N, C) has to lie, not to be far from all others."""
-    if name == "scaling":  # one grid for the three of them
+    """The bounds of each column of (N, C); numbers beyond are far from all others."""
+    if name == "scaling":  # all three have one grid
         columns = columns.reshape(-1, 1)
     low, high = (bound.astype(np.float64) for bound in middle(columns))
     width = np.maximum(_REACH[name] * (high - low), _FREE_REACH[name])
@@ -131,7 +131,7 @@ def _bounds(columns: FloatArray, name: str) -> tuple[FloatArray, FloatArray]:
 
 
 def middle(columns: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The ends of the middle 99 % of each column of (N, C); from five rows on without the extremes.
+    """The ends of the middle 99 % of each column of (N, C); from 5 rows on without the extremes.
 
     N is at least 1.
     """
@@ -143,5 +143,5 @@ def middle(columns: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def sample(rows: npt.NDArray[_Number], size: int = _SAMPLE) -> npt.NDArray[_Number]:
-    """Evenly chosen rows, at least `size` of so many, enough for statistics."""
+    """Every n-th row, at least `size` where there are as many: enough for statistics."""
     return rows[:: max(1, len(rows) // size)]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads pickles that hold NumPy arrays, numbers, text and plain containers, and nothing else.
 
-Python's own unpickler looks up and calls what the bytes name. This is an interpreter of its own
-for the few opcodes that such data needs: a name is only ever compared with those that NumPy's
-pickles use, what is then called are functions of this module, and nothing but a new array can be
-given a state. The standard library's `pickletools` takes the bytes apart and documents the opcodes.
+Python's own unpickler imports and calls what the bytes name. This is a separate interpreter for the
+few opcodes that such data needs: a name is only compared with those in NumPy's pickles, only
+functions of this module are called, and only a new array can be given a state. The standard
+library's `pickletools` parses the bytes and documents the opcodes.
 """
 
 import math
@@ -18,7 +18,7 @@ import numpy as np
 
 MAX_OPCODES = 100_000
 _MAX_DIMENSIONS = 8
-_MAX_LENGTH = 2**40  # of an array; a product of longer integers would take its time
+_MAX_LENGTH = 2**40  # of an array; a product of longer integers would be slow
 _MAX_KEY_LENGTH = 256
 _TYPES = {"b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"}
 _NAMES = {
@@ -45,14 +45,14 @@ class RefusedPickle(ValueError):  # noqa: N818, as CorruptFile
 
 @dataclass(frozen=True)
 class _Name:
-    """One of the admitted globals: no more than its meaning."""
+    """One of the allowed globals, as a text that states its meaning."""
 
     meaning: str
 
 
 @dataclass(eq=False)
 class _EmptyArray:
-    """An array whose state is still to come."""
+    """An array whose state has not been read yet."""
 
     array: np.ndarray | None = None
 
@@ -99,7 +99,7 @@ class _Machine:
         self._spare_bytes = self._spare_array_bytes = spare_bytes
 
     def result(self) -> Any:
-        """What is left on the stack, alone."""
+        """The only value on the stack."""
         value = self._pop()
         if self._stack:
             raise ValueError
@@ -129,7 +129,7 @@ class _Machine:
         return value
 
     def _pop_many(self, count: int | None = None) -> list[Any]:
-        """The last `count` values, or those above the mark, which goes too; in order."""
+        """The last `count` values, or those above the mark, which is removed too; in order."""
         values: list[Any] = []
         while len(values) != count:
             if count is None and self._stack[-1] is _Mark:
@@ -149,7 +149,7 @@ class _Machine:
 
     def set_items(self, count: int | None = None) -> None:
         values = self._pop_many(count)
-        for key in values[::2]:  # others could be made so deep that hashing them ends the process
+        for key in values[::2]:  # hashing deeply nested ones could end the process
             if not isinstance(key, str | int) or len(str(key)) > _MAX_KEY_LENGTH:
                 raise RefusedPickle("a dictionary's key is neither short text nor a number")
         if not isinstance(self._stack[-1], dict):
@@ -196,7 +196,7 @@ class _Machine:
     def _made(self, meaning: str, *arguments: Any) -> Any:
         match meaning, arguments:
             case "encode", (str(text), "latin1" | "latin-1"):
-                self._spare_bytes -= len(text)  # no honest pickle encodes a text twice
+                self._spare_bytes -= len(text)  # no ordinary pickle encodes a text twice
                 if self._spare_bytes < 0:
                     raise RefusedPickle("more bytes than its own length")
                 return text.encode("latin-1")
@@ -227,7 +227,7 @@ class _Machine:
                 raise ValueError
 
     def _array(self, buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-        """The array; ValueError unless `buffer` holds exactly it."""
+        """The array; ValueError unless `buffer` holds exactly its bytes."""
         if not isinstance(buffer, bytes | bytearray) or not isinstance(dtype, np.dtype):
             raise ValueError
         if not isinstance(shape, tuple) or len(shape) > _MAX_DIMENSIONS or order not in ("C", "F"):
@@ -236,7 +236,7 @@ class _Machine:
             raise ValueError
         if math.prod(shape) * dtype.itemsize != len(buffer):
             raise RefusedPickle(f"an array {shape} of {dtype} with {len(buffer)} bytes")
-        self._spare_array_bytes -= len(buffer)  # no honest pickle uses bytes for two arrays
+        self._spare_array_bytes -= len(buffer)  # no ordinary pickle uses bytes for two arrays
         if self._spare_array_bytes < 0:
             raise RefusedPickle("arrays of more bytes than its own length")
         array = np.frombuffer(bytes(buffer), dtype) if buffer else np.zeros(0, dtype)

@@ -2,7 +2,7 @@
 """`point_cloud.ply`, the format that 3D Gaussian Splatting writes and every viewer reads.
 
 The writer's header and layout are exactly the usual ones, byte for byte: SIBR reads packed records
-without looking at the names. The reader accepts what other programs write (docs/ply.md).
+and ignores the names. The reader accepts what other programs write (docs/ply.md).
 """
 
 import os
@@ -31,7 +31,7 @@ _ROTATION = ["rot_0", "rot_1", "rot_2", "rot_3"]
 _SMOOTHING = "filter_3D"  # of Mip-Splatting
 _REST = "f_rest_"
 _ROWS_PER_WRITE = 1 << 16  # 16 MB of rows: large enough for the disk, small beside the model
-# What Brush and Postshot write; the last one counts.
+# Comments that Brush and Postshot write; the last one counts.
 _RENDER_MODE = re.compile(r"(?:SplatRenderMode:\s*(\w+)|antialiased:?\s+(\w+))$", re.IGNORECASE)
 _ANTIALIASED = ("mip", "1", "true")
 _NUMBER_DIGITS = 9
@@ -93,7 +93,7 @@ def _check_properties(table: PlyTable) -> None:
         kind = table.columns[integers[0]].dtype
         raise InputError(
             f"{table.path}: property {integers[0]} has the type {kind}, but a floating-point "
-            "number is expected: what the integers stand for is unknown"
+            "number is expected: the meaning of the integers is unknown"
         )
 
 
@@ -137,7 +137,7 @@ def _smoothed(table: PlyTable, splats: Splats) -> tuple[Splats, tuple[str, ...]]
     if _SCALE[2] not in table.columns:
         raise InputError(
             f"{table.path}: {_SMOOTHING} of 2D Gaussians (no property scale_2) is not supported: "
-            "what it stands for is unknown"
+            "its meaning is unknown"
         )
     smoothed = with_smoothing(splats, table.columns[_SMOOTHING])
     notice = f"{_SMOOTHING} (Mip-Splatting) is fused into scales and opacities"
@@ -148,7 +148,7 @@ def _zero_notices(splats: Splats) -> tuple[str, ...]:
     count = zero_rows(splats)
     if not count:
         return ()
-    return (f"{gaussians(count)} with zeros only: was the file written to its end?",)
+    return (f"{gaussians(count)} with zeros only: the file may be incomplete",)
 
 
 def _ignored_notices(table: PlyTable) -> tuple[str, ...]:
@@ -232,7 +232,7 @@ def _header(scene: SplatScene) -> bytes:
     lines = [
         "ply",
         "format binary_little_endian 1.0",
-        f"element vertex {splats.count}",  # SIBR expects it here, and comments behind it
+        f"element vertex {splats.count}",  # SIBR expects it here, and comments after it
         *([_RENDER_MODE_LINE] if metadata.antialiasing else []),
         *(f"property {position} {name}" for name in _XYZ),
         *(f"property float {name}" for name in names),

@@ -11,8 +11,8 @@ from utils.errors import InputError
 MAX_HEADER_BYTES = 1 << 20
 BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 _FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?\s*ply[ \t]*(\r\n|\n|\r)")
-_MAX_DIGITS = 18  # of a count: more stand for no file
-# Both vocabularies are in use: the original one and the sized one. "half" is a common extension.
+_MAX_DIGITS = 18  # of a count: no file has a larger one
+# Two sets of names are in use: the original and one with sizes. "half" is a common extension.
 _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2"},
     **{"int": "i4", "uint": "u4", "half": "f2", "float": "f4", "double": "f8"},
@@ -48,7 +48,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the rows."""
+    """The content of a header."""
 
     encoding: str
     """ascii, binary_little_endian or binary_big_endian."""
@@ -94,7 +94,7 @@ class _Builder:
     comments: list[str] = field(default_factory=list)
 
     def add(self, line: str) -> None:
-        """Takes one line in. Raises InputError."""
+        """Adds one line. Raises InputError."""
         match line.split():
             case []:
                 pass
@@ -114,7 +114,7 @@ class _Builder:
                 raise InputError(f"{self.path}: unknown line in the PLY header: {line[:80]!r}")
 
     def header(self, size: int) -> Header:
-        """The whole, once its last line is read. Raises InputError."""
+        """The complete header, after its last line. Raises InputError."""
         if not self.encoding:
             raise InputError(f"{self.path}: the PLY header has no 'format' line")
         elements = tuple(Element(name, count, tuple(rows)) for name, count, rows in self.elements)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The vertices of any PLY file as columns: binary of both byte orders, and ascii, gzipped or not.
 
-What the columns mean (Gaussians, SfM points) is the caller's business.
+The caller interprets the columns (Gaussians, SfM points).
 """
 
 import gzip
@@ -26,7 +26,7 @@ from splat_formats.ply_text import read_text_columns
 from splat_formats.unpacked import open_unpacked
 from utils.errors import InputError
 
-_ROWS_PER_COPY = 2048  # some 500 KB of records: columns are strided, and stay in the cache
+_ROWS_PER_COPY = 2048  # about 500 KB of records: columns are strided, and stay in the cache
 _BYTES_PER_READ = 1 << 26
 _MAX_ROW_BYTES = 1 << 20
 
@@ -50,7 +50,7 @@ class PlyTable:
     def stack(self, names: list[str], dtype: type = np.float32) -> npt.NDArray:
         """(N, len(names)) contiguous array of the named columns; `InputError` if one is missing.
 
-        What is too large for the type becomes infinite.
+        Numbers too large for the type become infinite.
         """
         missing = [name for name in names if name not in self.columns]
         if missing:
@@ -101,11 +101,11 @@ def _read_binary(file: BinaryIO, header: Header, vertex: Element, path: Path) ->
 
 
 def _read_rows(file: BinaryIO, row: np.dtype, count: int, path: Path) -> npt.NDArray:
-    """`count` rows from here. InputError, before memory is taken, where there are fewer."""
+    """`count` rows from here. InputError, before memory is allocated, if there are fewer."""
     if not row.itemsize:
         return np.empty(0, row)
     length = _bytes_left(file)
-    if length is None:  # the end of gzip content shows only when it is reached
+    if length is None:  # the length of gzip content is known only at its end
         data = _read_up_to(file, row.itemsize * count)
         _check_rows(len(data), row.itemsize, count, path)
         return np.frombuffer(data, row, count)
@@ -118,20 +118,20 @@ def _read_rows(file: BinaryIO, row: np.dtype, count: int, path: Path) -> npt.NDA
 def _check_rows(length: int, row_bytes: int, count: int, path: Path) -> None:
     if row_bytes * count > length:
         raise InputError(
-            f"{path}: truncated: the header promises {count} vertices, the file has "
+            f"{path}: truncated: the header states {count} vertices, the file has "
             f"{max(0, length) // row_bytes}"
         )
 
 
 def _bytes_left(file: BinaryIO) -> int | None:
-    """Bytes between the current position and the end; None where only reading can show it."""
+    """Bytes between the current position and the end; None if only reading can determine it."""
     if isinstance(file, gzip.GzipFile):
         return None
     return os.fstat(file.fileno()).st_size - file.tell()
 
 
 def _read_up_to(file: BinaryIO, length: int) -> bytearray:
-    """At most `length` bytes; memory is taken as they come."""
+    """At most `length` bytes; memory is allocated as they are read."""
     data = bytearray()
     while len(data) < length and (more := file.read(min(length - len(data), _BYTES_PER_READ))):
         data += more
@@ -139,7 +139,7 @@ def _read_up_to(file: BinaryIO, length: int) -> bytearray:
 
 
 def _skip(file: BinaryIO, element: Element, order: str, path: Path) -> None:
-    """Moves behind the element's rows."""
+    """Skips the element's rows."""
     if not element.has_lists:
         row_bytes = sum(np.dtype(found.code).itemsize for found in element.properties)
         _move(file, element.count * row_bytes, element, path)
@@ -149,7 +149,7 @@ def _skip(file: BinaryIO, element: Element, order: str, path: Path) -> None:
 
 
 def _skip_row(file: BinaryIO, element: Element, order: str, path: Path) -> list[int]:
-    """Moves behind one row; the lengths of its lists."""
+    """Skips one row; returns the lengths of its lists."""
     lengths = []
     for found in element.properties:
         if found.count_code is None:
@@ -168,7 +168,7 @@ def _skip_row(file: BinaryIO, element: Element, order: str, path: Path) -> list[
 
 
 def _move(file: BinaryIO, length: int, element: Element, path: Path) -> None:
-    """Moves forward. A small step may end behind the end of the file: the next read shows it."""
+    """Moves forward. A small step may pass the end of the file: the next read detects it."""
     if length > _MAX_ROW_BYTES and (left := _bytes_left(file)) is not None and length > left:
         raise _ends_within(element, path)
     file.seek(length, os.SEEK_CUR)

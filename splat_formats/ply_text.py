@@ -28,7 +28,7 @@ def read_text_columns(
     words = [row.split() for row in islice(rows, wanted)]
     if len(words) < wanted:
         raise InputError(
-            f"{path}: truncated: the header promises {wanted} vertices, the file has {len(words)}"
+            f"{path}: truncated: the header states {wanted} vertices, the file has {len(words)}"
         )
     places, lengths, width = _places(vertex, words, path)
     table = _numbers(words, width, path)
@@ -50,9 +50,9 @@ def _rows(file: BinaryIO) -> Iterator[bytes]:
 def _places(
     vertex: Element, words: list[list[bytes]], path: Path
 ) -> tuple[dict[str, int], dict[int, int], int]:
-    """Where each number stands in a row; where each list's length stands, and what it is; width.
+    """The index of each number in a row; the index and value of each list's length; row width.
 
-    Lists are taken to be as long in every row as in the first.
+    Lists are assumed to be as long in every row as in the first.
     """
     places: dict[str, int] = {}
     lengths: dict[int, int] = {}

@@ -9,9 +9,10 @@ import numpy.typing as npt
 from splat_formats.scene import NO_ORIGIN, Origin
 from splat_formats.splats import FloatArray
 
-_SAMPLE = 1 << 14  # Gaussians that decide
-# What a Gaussian's position needs: steps of this part of its size, which is the middle one of its
-# three (how thick a flat one is does not matter). Compressed files have about twice as wide ones.
+_SAMPLE = 1 << 14  # Gaussians that are examined
+# A position needs steps of at most this fraction of the Gaussian's size, which is the middle one of
+# its three (the thickness of a flat one does not matter). Those of compressed files are about twice
+# as wide.
 _NEEDED_STEP = 1 / 16
 _TOLERATED_SHARE = 1e-3
 
@@ -27,8 +28,8 @@ class Placed:
 
 
 def place(xyz: npt.NDArray[np.floating], scaling: FloatArray) -> Placed:
-    """Positions (N, 3) in float32. Of doubles, an origin is taken out where the sizes of the
-    Gaussians, exp(`scaling`), need it; what was rounded to float32 before comes out as it is."""
+    """Positions (N, 3) in float32. From doubles an origin is subtracted if the sizes of the
+    Gaussians, exp(`scaling`), require it; values already rounded to float32 stay unchanged."""
     share = coarse_share(xyz, scaling)
     if share <= _TOLERATED_SHARE:
         return Placed(_to_float32(xyz), NO_ORIGIN, None)
@@ -43,7 +44,7 @@ def place(xyz: npt.NDArray[np.floating], scaling: FloatArray) -> Placed:
 
 
 def coarse_share(xyz: npt.NDArray[np.floating], scaling: FloatArray) -> float:
-    """The part of the Gaussians for whose size float32 is too coarse at their positions."""
+    """The fraction of the Gaussians for whose size float32 is too coarse at their positions."""
     rows = slice(None, None, max(1, len(xyz) // _SAMPLE))
     positions, sizes = xyz[rows], scaling[rows]
     usable = np.isfinite(positions).all(axis=1) & np.isfinite(sizes).all(axis=1)
@@ -56,7 +57,7 @@ def coarse_share(xyz: npt.NDArray[np.floating], scaling: FloatArray) -> float:
 
 
 def _middle(xyz: npt.NDArray[np.floating]) -> Origin:
-    """About the median of each axis: a short number, so that it is exact in any text."""
+    """The median of each axis, rounded to a short number that is exact in any text."""
     finite = xyz[np.isfinite(xyz).all(axis=1)]
     rows = finite[:: max(1, len(finite) // _SAMPLE)]
     low, middle, high = np.quantile(rows, [0.05, 0.5, 0.95], axis=0)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the files of the published Fast-3DGS code: LZMA over a pickled dictionary of arrays.
 
-Their layout is described nowhere exactly; what is accepted is in docs/format.md, "Published files".
+No exact description of their layout exists; docs/format.md, "Published files", lists what is
+accepted.
 Nothing in them is executed (plain_pickle.py). NumPy only.
 """
 
@@ -21,7 +22,7 @@ from utils.errors import InputError
 
 _MAGICS = (b"\xfd7zXZ\x00", b"\x5d\x00\x00")  # .xz, and the older .lzma
 _DECODER_MEMORY = 2**27  # preset 9 has a dictionary of 2^26
-# Such files are a half to a sixth of their content; one that unpacks to more than this is a bomb.
+# Such files are a half to a sixth of their content; one that unpacks to more is refused.
 _FREE_BYTES, _BYTES_PER_BYTE = 2**24, 64
 
 _NAMES = {
@@ -110,7 +111,7 @@ class _Attribute:
 
 
 def _attribute(entries: Mapping[str, Any], name: str) -> _Attribute:
-    """One attribute's array and, for integers, the grid that stands beside, around or in it."""
+    """One attribute's array and, for integers, its grid: a separate entry, or stored with it."""
     key, found = _one(entries, _NAMES[name], name)
     match found:
         case np.ndarray():
@@ -134,7 +135,7 @@ def _attribute(entries: Mapping[str, Any], name: str) -> _Attribute:
 
 
 def _one(entries: Mapping[str, Any], names: tuple[str, ...], what: str) -> tuple[str, Any]:
-    """The entry under one of its names, and which."""
+    """The name that is used, and the entry under it."""
     found = [name for name in names if name in entries]
     if len(found) != 1:
         there = ", ".join(sorted(map(str, entries)))[:200]

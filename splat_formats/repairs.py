@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values that are no finite numbers. NumPy only.
+"""Values that are not finite. NumPy only.
 
-Those with a meaning as a limit are clamped to a finite value that renders alike. A Gaussian with
-another one can be shown by no renderer: it is dropped before a model is compressed.
+Those that are a limit are clamped to a finite value that renders the same. No renderer can show a
+Gaussian with any other one: it is dropped before a model is compressed.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from splat_formats.outliers import MOST_OPACITY
 from splat_formats.splats import FloatArray, Splats
 
 OPAQUE = np.float32(MOST_OPACITY)  # a logit: its sigmoid in float32 is 1
-# A flat Gaussian's log scale lies so far below its largest one: at 6e-6 of that size, no image
+# A flat Gaussian's log scale is this far below its largest one: at 6e-6 of that size, no image
 # shows the thickness.
 FLATNESS = np.float32(12)
 POINT = np.float32(-20)  # log scale of a Gaussian without any extent
@@ -25,7 +25,7 @@ _Test = Callable[[FloatArray], npt.NDArray[np.bool_]]
 
 @dataclass(frozen=True, eq=False)
 class Clamped:
-    """Gaussians whose values with a meaning as a limit are finite."""
+    """Gaussians whose limits are clamped to finite values."""
 
     splats: Splats
     notices: tuple[str, ...]
@@ -43,7 +43,7 @@ class Showable:
 
 def clamp_limits(splats: Splats) -> Clamped:
     """Opacity +inf becomes fully opaque, log scale -inf a very small one, and a higher SH
-    coefficient that is no finite number becomes 0."""
+    coefficient that is not finite becomes 0."""
     notices: list[str] = []
     changed: dict[str, FloatArray] = {}
     opaque = _found(splats.opacity, np.isposinf)
@@ -92,7 +92,7 @@ def zero_rows(splats: Splats) -> int:
 
 
 def gaussians(count: int) -> str:
-    """The number and the word."""
+    """The number with its noun: "1 Gaussian", "2 Gaussians"."""
     return f"{count:,} Gaussian{'' if count == 1 else 's'}"
 
 
@@ -129,7 +129,7 @@ _REASONS: tuple[tuple[str, tuple[str, ...], _Test], ...] = (
 
 
 def _found(values: FloatArray, test: _Test) -> npt.NDArray[np.bool_]:
-    """Where the test holds; one False where a sum shows that all values are finite."""
+    """Where the test is true; a single False if all values are finite, as their sum shows."""
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(np.add.reduce(values, axis=None)):
             return np.zeros(1, bool)

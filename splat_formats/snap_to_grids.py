@@ -26,8 +26,8 @@ def snap_to_grids(
 ) -> GridSplats:
     """The model, with ordered axes, as the nearest integers of its grids; rows stay in order.
 
-    `exact` are numbers in whose place `splats` has stand-ins. Colours that the integers do not
-    reach are stored exactly too.
+    `exact` holds the numbers that are replaced by stand-ins in `splats`. Colours beyond the range
+    of the integers are stored exactly too.
     """
     scale = scale_symbols(splats.scaling, grids.scale)
     axes = (classes, *scale.T)
@@ -67,7 +67,7 @@ def _whole_rows(splats: Splats, name: str, rows: npt.NDArray[np.intp]) -> ExactV
 def _sh_symbols(
     splats: Splats, grids: Grids, deadzone: float, classes: Integers
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.intp]]:
-    """The symbols, and the rows whose coefficients they do not reach."""
+    """The symbols, and the rows with coefficients beyond their range."""
     sh = higher_sh(splats)
     symbols, beyond = np.zeros(sh.shape, np.int16), np.zeros(len(sh), np.bool_)
     for low in range(0, splats.count if sh.shape[1] else 0, _ROWS_AT_ONCE):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files as they are, or as they are inside gzip."""
+"""Opens files, and decompresses gzip files."""
 
 import gzip
 import zlib
@@ -16,7 +16,7 @@ _UNPACKED_HEAD = 1 << 12
 
 @contextmanager
 def open_unpacked(path: Path) -> Iterator[BinaryIO]:
-    """The file opened for reading; its content where it is a gzip file."""
+    """The file opened for reading; of a gzip file the decompressed content."""
     with path.open("rb") as file:
         if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
             yield file
@@ -34,7 +34,7 @@ def is_gzip(head: bytes) -> bool:
 
 
 def unpacked_head(head: bytes) -> bytes:
-    """The beginning of what a gzip file that begins with `head` holds; other heads unchanged."""
+    """The first bytes of the content, if `head` begins a gzip file; other heads unchanged."""
     if not is_gzip(head):
         return head
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CPU backend against autograd over `render`: one loss, one gradient; and who is chosen."""
+"""The CPU backend against autograd over `render`: equal losses and gradients; and the choice."""
 
 from typing import Any
 
@@ -160,7 +160,7 @@ def test_no_gaussians_are_drawn_as_the_background(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("backend", BOTH)
-def test_evaluation_of_no_gaussians_sees_the_background(backend: Backend) -> None:
+def test_evaluation_without_gaussians_gives_the_background(backend: Backend) -> None:
     nothing = GaussianModel.from_raw(scene().rows(torch.arange(0)))
     (score,) = evaluate([camera()], nothing, backend, WHITE)
     missing = (255 - camera().image_u8.float()).mean() / 255

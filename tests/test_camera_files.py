@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras as files of all kinds give them: intrinsics, poses, where models lie, and the split."""
+"""Cameras from files of all kinds: intrinsics, poses, places of models, and the split."""
 
 import json
 import math
@@ -123,14 +123,14 @@ class TestColmapPoses:
     @pytest.mark.parametrize(
         ("pose", "problem"),
         [
-            ((1, 0, 0, 0, math.nan, 0, 0), r"image 01\.png: \(nan, 0, 0\) is no position"),
-            ((1, 0, 0, 0, 0, math.inf, 0), r"image 01\.png: .* is no position"),
-            ((1, 0, 0, 0, 0, 1e30, 0), r"image 01\.png: .* is no position"),
-            ((0, 0, 0, 0, 0, 0, 0), r"image 01\.png: \(0, 0, 0, 0\) is no rotation"),
-            ((math.nan, 0, 0, 1, 0, 0, 0), r"image 01\.png: .* is no rotation"),
+            ((1, 0, 0, 0, math.nan, 0, 0), r"image 01\.png: \(nan, 0, 0\) is not a camera"),
+            ((1, 0, 0, 0, 0, math.inf, 0), r"image 01\.png: .* is not a camera"),
+            ((1, 0, 0, 0, 0, 1e30, 0), r"image 01\.png: .* is not a camera"),
+            ((0, 0, 0, 0, 0, 0, 0), r"image 01\.png: \(0, 0, 0, 0\) is not a rotation"),
+            ((math.nan, 0, 0, 1, 0, 0, 0), r"image 01\.png: .* is not a rotation"),
         ],
     )
-    def test_a_pose_that_is_none(self, tmp_path: Path, pose: tuple, problem: str) -> None:
+    def test_an_invalid_pose_is_refused(self, tmp_path: Path, pose: tuple, problem: str) -> None:
         path = make_colmap(tmp_path, 2) / "sparse" / "0" / "images.bin"
         content = path.read_bytes()
         # The images are stored in reverse: the first one is 01.png.
@@ -149,7 +149,7 @@ class TestTransformPoses:
         np.testing.assert_array_equal(pose, np.eye(4))
         assert scale == 1
 
-    def test_a_scale_is_taken_out_and_the_position_stays(self) -> None:
+    def test_a_scale_is_removed_and_the_position_stays(self) -> None:
         matrix = np.array(POSE, float)
         matrix[:3, :3] *= 2.5
         matrix[:3, 3] = (1, 2, 3)
@@ -161,11 +161,11 @@ class TestTransformPoses:
     @pytest.mark.parametrize(
         ("rows", "problem"),
         [
-            ([[1, 0, 0, math.nan]], "no finite numbers"),
-            ([[0, 0, 0, 0]], "it stretches by"),
-            ([[3, 0, 0, 0]], "it stretches by"),
-            ([[-1, 0, 0, 0]], "it mirrors"),
-            ([[1, 0, 0, 1e30]], "no position"),
+            ([[1, 0, 0, math.nan]], "values that are not finite"),
+            ([[0, 0, 0, 0]], "it scales axes by"),
+            ([[3, 0, 0, 0]], "it scales axes by"),
+            ([[-1, 0, 0, 0]], "but a reflection"),
+            ([[1, 0, 0, 1e30]], "not a camera position"),
         ],
     )
     def test_a_matrix_that_is_no_pose(self, rows: list, problem: str) -> None:
@@ -206,7 +206,7 @@ class TestOneTransformsFile:
         make_transforms(tmp_path, test_filenames=["images/3.png"])
         assert names(readSceneInfo(options(tmp_path, eval=True)).test_cameras) == ["3"]
 
-    def test_points_are_drawn_where_the_cameras_look(self, tmp_path: Path) -> None:
+    def test_random_points_are_in_the_cameras_view(self, tmp_path: Path) -> None:
         cloud = readSceneInfo(options(make_transforms(tmp_path))).point_cloud
         assert cloud is not None and cloud.points.shape == (100_000, 3)
         assert cloud.points[:, 2].min() > 0.2 and np.isfinite(cloud.points).all()
@@ -218,7 +218,7 @@ class TestOneTransformsFile:
         assert camera.FovX == pytest.approx(focal2fov(30, 2 * WIDTH))
 
 
-class TestWhereModelsLie:
+class TestPlacesOfModels:
     @pytest.mark.parametrize(
         "place", ["sparse/1", "sparse", "colmap/sparse/0", "distorted/sparse/0"]
     )
@@ -253,7 +253,7 @@ class TestWhereModelsLie:
 
 
 class TestListOfTestImages:
-    def test_it_goes_before_every_eighth(
+    def test_it_overrides_every_eighth(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
@@ -263,9 +263,9 @@ class TestListOfTestImages:
         scene = readSceneInfo(options(folder, eval=True))
         assert names(scene.test_cameras) == ["03.png", "05.png", "07.png"]
         assert "LLFF" not in caplog.text and "the 3 that" in caplog.text
-        assert "1 names are those of no image: 99.png" in caplog.text
+        assert "1 names match no image: 99.png" in caplog.text
 
-    def test_a_list_of_nothing_known(self, tmp_path: Path) -> None:
+    def test_a_list_without_any_image_is_refused(self, tmp_path: Path) -> None:
         folder = make_colmap(tmp_path)
         (folder / "sparse" / "0" / "test.txt").write_text("x.png\n")
         with pytest.raises(InputError, match=r"test\.txt: none of the 1 names"):
@@ -273,7 +273,7 @@ class TestListOfTestImages:
 
 
 def test_points_outside_the_cube_of_synthetic_scenes(tmp_path: Path) -> None:
-    """Cameras that do not see the cube about the origin start from points in their view."""
+    """If the cube about the origin is out of view, training starts from points in the view."""
     folder = make_blender(tmp_path)
     for path in folder.glob("transforms_*.json"):
         path.write_text(path.read_text().replace("[0.0, 0.0, 1.0, 3.0]", "[0.0, 0.0, 1.0, -9.0]"))

@@ -125,7 +125,7 @@ def test_transformed_points_are_divided_by_w() -> None:
 
 
 @pytest.mark.parametrize("is_test_dataset", [False, True])
-def test_exposure_mode_trains_left_and_judges_right(is_test_dataset: bool) -> None:
+def test_exposure_mode_trains_left_and_evaluates_right(is_test_dataset: bool) -> None:
     view = camera(train_test_exp=True, is_test_view=True, is_test_dataset=is_test_dataset)
     assert view.alpha_mask is not None
     left, right = view.alpha_mask[..., : WIDTH // 2], view.alpha_mask[..., WIDTH // 2 :]
@@ -139,7 +139,7 @@ def test_depth_maps_are_refused() -> None:
         camera(invdepthmap=np.ones((HEIGHT, WIDTH), np.float32))
 
 
-def test_mini_cam_has_what_a_renderer_needs() -> None:
+def test_mini_cam_has_all_attributes_that_render_needs() -> None:
     view = camera()
     mini = MiniCam(
         *(WIDTH, HEIGHT, FOV_Y, FOV_X, 0.01, 100.0),

@@ -50,7 +50,7 @@ def restored(path: Path) -> GaussianModel:
     return model
 
 
-def test_training_goes_on_exactly(tmp_path: Path) -> None:
+def test_training_continues_exactly(tmp_path: Path) -> None:
     model = a_model()
     path = tmp_path / "chkpnt7.pth"
     save_checkpoint(path, model, 7, NO_LOOP)
@@ -65,7 +65,7 @@ def test_training_goes_on_exactly(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["chkpnt7.pth"]
 
 
-def test_random_states_and_views_left_come_back(tmp_path: Path) -> None:
+def test_random_states_and_views_left_are_restored(tmp_path: Path) -> None:
     path = tmp_path / "chkpnt7.pth"
     save_checkpoint(path, a_model(), 7, LoopState.capture([3, 1]))
     expected = random.random(), torch.rand(1).item()
@@ -136,10 +136,10 @@ def test_other_files_are_refused(tmp_path: Path, content: object, message: str) 
     ("place", "value", "message"),
     [
         (0, "3", "expected an SH degree"),
-        (1, torch.zeros(6, 4), "shapes .* are no model's"),
-        (3, torch.zeros(6, 4, 3), "shapes .* are no model's"),
-        (3, torch.zeros(6, 3), "shapes .* are no model's"),
-        (6, torch.zeros(5, 1), "shapes .* are no model's"),
+        (1, torch.zeros(6, 4), "expected the tensors of a model"),
+        (3, torch.zeros(6, 4, 3), "expected the tensors of a model"),
+        (3, torch.zeros(6, 3), "expected the tensors of a model"),
+        (6, torch.zeros(5, 1), "expected the tensors of a model"),
         (6, torch.tensor(1.0), "expected 9 tensors"),
         (8, torch.zeros(5, 1), "expected statistics of 6 Gaussians"),
         (10, None, "expected an optimiser of 6 groups"),
@@ -147,7 +147,7 @@ def test_other_files_are_refused(tmp_path: Path, content: object, message: str) 
         (11, "2.5", "a scale at the end"),
     ],
 )
-def test_values_that_are_no_models_are_refused(
+def test_values_of_no_model_are_refused(
     tmp_path: Path, place: int, value: object, message: str
 ) -> None:
     path = tmp_path / "bad.pth"
@@ -166,7 +166,7 @@ def test_values_that_are_no_models_are_refused(
         {"python_random": random.getstate(), "torch_random": None, "views_left": ()},
     ],
 )
-def test_random_states_that_are_none_are_refused(tmp_path: Path, loop: dict) -> None:
+def test_invalid_random_states_are_refused(tmp_path: Path, loop: dict) -> None:
     path = tmp_path / "bad.pth"
     values = list(a_model().capture())
     values[10] = {**values[10], "training_loop": loop}

@@ -21,6 +21,7 @@ from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.quantize import (
     Range,
     ShRanges,
+    box_warnings,
     initial_ranges,
     moved_ranges,
     quantize_into,
@@ -410,3 +411,13 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_named(settings: CompressionSettings, flag: str) -> None:
     with pytest.raises(InputError, match=flag):
         check_settings(settings)
+
+
+def test_a_far_centre_is_reported_where_it_makes_the_grid_coarse() -> None:
+    xyz = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    assert not box_warnings(xyz, 16)
+    xyz[7, 1] = 1e6
+    (warning,) = box_warnings(xyz, 16)
+    assert warning.startswith("centres far from all others (1) make the grid of --position_bits 16")
+    assert not box_warnings(xyz, 32)
+    assert not box_warnings(xyz[:0], 16)

@@ -72,7 +72,7 @@ class TestColmap:
         messages = [record.getMessage() for record in caplog.records]
         assert messages == ["------------LLFF HOLD-------------", "Reading camera 10/10"]
 
-    def test_names_of_test_images_from_a_list(self, tmp_path: Path) -> None:
+    def test_test_images_from_a_list_of_names(self, tmp_path: Path) -> None:
         folder = make_colmap(tmp_path)
         (folder / "sparse" / "0" / "test.txt").write_text("03.png\n\n07.png\n")
         scene = readColmapSceneInfo(folder, "images", "", True, False, llffhold=0)
@@ -262,7 +262,7 @@ def test_resolutions_without_meaning(resolution: int) -> None:
 
 
 @pytest.mark.parametrize(("resolution", "size"), [(3, "3x2"), (9, "9x6"), (8, "40x6")])
-def test_photos_scaled_down_to_nothing_are_refused(resolution: int, size: str) -> None:
+def test_too_small_photos_are_refused(resolution: int, size: str) -> None:
     photo = (320, 48) if resolution == 8 else (320, 240)
     with pytest.raises(InputError, match=rf"--resolution {resolution} scales .*down to {size}:"):
         target_size(photo, resolution)

@@ -103,7 +103,7 @@ def test_fresh_clones_are_not_split_in_the_same_pass() -> None:
     assert sorted(model._features_dc[:, 0, 0].tolist()) == [0, 0, 1, 1]
 
 
-def test_gaussians_never_seen_do_not_densify() -> None:
+def test_gaussians_that_were_never_visible_are_not_densified() -> None:
     model = model_of([SMALL, LARGE])
     densify(model)
     assert model._xyz[:, 0].tolist() == [0, 1]
@@ -151,7 +151,7 @@ def test_statistics_take_masks_and_indices(visible: Tensor) -> None:
     assert model.denom.squeeze(1).tolist() == [2, 0, 2]
 
 
-def test_radii_are_carried_along_for_code_that_asks_for_them() -> None:
+def test_radii_are_kept_for_code_that_reads_them() -> None:
     model = model_of([SMALL, LARGE], [0.5, 0.5])
     seen: list[Tensor | None] = []
     prune = model.prune_points

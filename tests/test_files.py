@@ -49,7 +49,7 @@ def test_a_link_to_nothing_gets_its_file(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "file").read_text() == "text"
 
 
-def test_a_pipe_gets_the_bytes_and_stays(tmp_path: Path) -> None:
+def test_bytes_are_written_to_a_pipe_which_stays(tmp_path: Path) -> None:
     pipe, read = tmp_path / "pipe.ply", []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
@@ -62,7 +62,7 @@ def test_a_pipe_gets_the_bytes_and_stays(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
-def test_a_device_gets_the_bytes_and_stays(tmp_path: Path) -> None:
+def test_bytes_are_written_to_a_device_which_stays(tmp_path: Path) -> None:
     (tmp_path / "null").symlink_to("/dev/null")
     for path in ("/dev/null", tmp_path / "null"):
         write_text(path, "text")

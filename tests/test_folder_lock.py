@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run at a time in a model folder, whatever becomes of the processes."""
+"""One run at a time in a model folder, however the processes end."""
 
 import errno
 import fcntl
@@ -37,7 +37,7 @@ def held(folder: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def test_the_second_is_refused_and_learns_who_is_first(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     with held(tmp_path) as process:
         with pytest.raises(InputError) as refused, locked(tmp_path):
             pass
@@ -53,7 +53,7 @@ def test_one_process_cannot_enter_twice(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_made_for_nothing_goes(tmp_path: Path) -> None:
+def test_a_folder_that_stays_empty_is_removed(tmp_path: Path) -> None:
     with pytest.raises(ValueError), locked(tmp_path / "a" / "b"):
         raise ValueError
     assert list(tmp_path.iterdir()) == []

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
+import subprocess
 import sys
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from made_datasets import make_blender
 
 from arguments import OptimizationOptions
 from scene.gaussian_model import GaussianModel
 from splat_formats.splats import Splats
 from utils.errors import InputError
 from utils.graphics_utils import BasicPointCloud
+from utils.system_utils import searchForMaxIteration
 
+ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
 
@@ -215,7 +220,7 @@ def test_a_model_pruned_to_nothing_can_still_be_stepped_and_saved(tmp_path) -> N
 
 
 @pytest.mark.parametrize("stepped", [False, True])
-def test_opacity_reset_caps_and_forgets(stepped: bool) -> None:
+def test_opacity_reset_limits_opacities_and_clears_moments(stepped: bool) -> None:
     model = trained_model()
     with torch.no_grad():
         model._opacity[:5] = -9.0
@@ -229,7 +234,7 @@ def test_opacity_reset_caps_and_forgets(stepped: bool) -> None:
     assert bool(state) == stepped
 
 
-def test_capture_and_restore_go_on_alike() -> None:
+def test_a_restored_model_continues_like_the_captured_one() -> None:
     options = OptimizationOptions()
     model = trained_model()
     step_once(model)
@@ -247,11 +252,11 @@ def test_capture_and_restore_go_on_alike() -> None:
 
 
 def test_checkpoint_of_another_degree_is_refused() -> None:
-    with pytest.raises(InputError, match="degree 1, but it has 3"):
+    with pytest.raises(InputError, match="degree 1, got 3"):
         GaussianModel(1, device=CPU).restore(trained_model().capture(), OptimizationOptions())
 
 
-def test_training_methods_before_setup_say_what_is_missing() -> None:
+def test_training_methods_before_setup_name_what_is_missing() -> None:
     model = GaussianModel.from_splats(random_splats(), CPU)
     with pytest.raises(InputError, match="training_setup"):
         model.reset_opacity()
@@ -270,3 +275,24 @@ def test_sparse_adam_without_the_accelerated_rasteriser_is_refused(monkeypatch) 
     model.optimizer_type = "sparse_adam"
     with pytest.raises(InputError, match="SparseGaussianAdam"):
         model.training_setup(OptimizationOptions())
+
+
+SAVE_AND_DIE = """
+import os, sys
+from pathlib import Path
+from scene import GaussianModel, Scene
+from arguments import ModelOptions
+
+scene = Scene(ModelOptions(source_path=sys.argv[1], model_path=sys.argv[2]), GaussianModel(0))
+Path.replace = Path.rename = lambda *names: os._exit(9)
+scene.save(7)
+"""
+
+
+def test_an_iteration_that_a_kill_interrupts_is_not_there(tmp_path: Path) -> None:
+    arguments = [str(make_blender(tmp_path / "data")), str(tmp_path / "model")]
+    command = [sys.executable, "-c", SAVE_AND_DIE, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    with pytest.raises(InputError, match="found none"):
+        searchForMaxIteration(tmp_path / "model" / "point_cloud")

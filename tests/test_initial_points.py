@@ -64,7 +64,7 @@ def test_intensity_and_no_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), 1e6])
-def test_colours_that_are_none(tmp_path: Path, value: float) -> None:
+def test_invalid_colours_are_refused(tmp_path: Path, value: float) -> None:
     path = write_ply(tmp_path / "p.ply", ["r", "g", "b"], "float", np.full((2, 3), value))
     with pytest.raises(InputError, match=r"p\.ply: r, g, b must be"):
         fetchPly(path)
@@ -77,7 +77,7 @@ def points_bin(path: Path, positions: list[tuple[float, float, float]]) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, 1e300])
 @pytest.mark.parametrize("as_ply", [True, False])
-def test_points_that_are_no_place_are_left_out(
+def test_points_with_unusable_coordinates_are_left_out(
     tmp_path: Path, value: float, as_ply: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = make_colmap(tmp_path / "data", 2) / "sparse" / "0"
@@ -94,14 +94,14 @@ def test_points_that_are_no_place_are_left_out(
     assert len(fetchPly(tmp_path / "input.ply").points) == 2
 
 
-def test_no_point_is_a_place(tmp_path: Path) -> None:
+def test_a_cloud_without_usable_coordinates_is_refused(tmp_path: Path) -> None:
     model = make_colmap(tmp_path, 2) / "sparse" / "0"
     points_bin(model / "points3D.bin", [(0, float("nan"), 3.0)])
     with pytest.raises(InputError, match=r"points3D\.bin: none of the 1 points"):
         readSceneInfo(options(tmp_path))
 
 
-def test_points_that_no_camera_sees(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_points_out_of_every_view(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = make_colmap(tmp_path, 2) / "sparse" / "0"
     points_bin(model / "points3D.bin", [(0, 0, -3.0), (0, 0, 0.1)])
     with pytest.raises(InputError, match="none of the 2 initial points is in front of any camera"):

@@ -71,7 +71,7 @@ def test_distance_is_the_definition(folder: Path) -> None:
     assert float(lpips(x, x, net_type="vgg")) == 0
 
 
-def test_inputs_are_not_rescaled_unless_asked(folder: Path) -> None:
+def test_inputs_are_not_rescaled_by_default(folder: Path) -> None:
     x, y = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     plain, rescaled = LPIPS("vgg"), LPIPS("vgg", rescale=True)
     torch.testing.assert_close(rescaled(x, y), plain(2 * x - 1, 2 * y - 1))
@@ -87,7 +87,7 @@ def test_the_network_is_built_once(folder: Path) -> None:
     assert float(lpips(x, x, net_type="vgg")) == 0
 
 
-def test_missing_weights_say_where_was_looked(
+def test_missing_weights_name_the_searched_folders(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "vgg.pth").unlink()
@@ -100,7 +100,7 @@ def test_missing_weights_say_where_was_looked(
     assert folder / "cache" / "hub" / "checkpoints" in caught.value.folders
 
 
-def test_the_download_cache_of_pytorch_is_looked_at(
+def test_the_download_cache_of_pytorch_is_searched(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = folder / "hub" / "checkpoints"
@@ -126,7 +126,7 @@ def test_a_damaged_trunk_is_refused(folder: Path) -> None:
         LPIPS("vgg")
 
 
-def test_pickles_are_not_run(folder: Path) -> None:
+def test_pickles_are_not_executed(folder: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (folder / "executed",))

@@ -67,7 +67,7 @@ def test_a_broken_package_is_logged_once_with_its_reason(
     assert f"broken_extra is installed but cannot be imported ({kind}: " in record.getMessage()
 
 
-def test_what_is_not_installed_is_not_worth_a_word(
+def test_a_missing_optional_package_is_not_logged(
     packages: BrokenPackages, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     packages.make("small_extra", "")
@@ -79,7 +79,9 @@ def test_what_is_not_installed_is_not_worth_a_word(
     assert not caplog.records
 
 
-def test_what_is_required_and_does_not_load_ends_with_the_reason(packages: BrokenPackages) -> None:
+def test_a_required_package_that_does_not_load_is_an_error_with_the_reason(
+    packages: BrokenPackages,
+) -> None:
     packages.make("broken_extra", BROKEN["OSError"])
     message = r"drawing needs the package broken_extra, which cannot be imported \(OSError: .*\): "
     with pytest.raises(InputError, match=message + "pip install it"):
@@ -98,7 +100,7 @@ def test_a_broken_fused_ssim_is_replaced_with_a_warning(
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_rasteriser_ends_in_a_sentence(packages: BrokenPackages, kind: str) -> None:
+def test_a_broken_rasteriser_is_an_input_error(packages: BrokenPackages, kind: str) -> None:
     packages.make("diff_gaussian_rasterization", BROKEN[kind])
     with pytest.raises(InputError, match=rf"rendering needs .*{kind}: .*pip install"):
         installed_package()
@@ -106,7 +108,7 @@ def test_a_broken_rasteriser_ends_in_a_sentence(packages: BrokenPackages, kind: 
         _sparse_adam_class()
 
 
-def test_a_broken_neighbour_search_ends_in_a_sentence(packages: BrokenPackages) -> None:
+def test_a_broken_neighbour_search_is_an_input_error(packages: BrokenPackages) -> None:
     packages.make("simple_knn", BROKEN["OSError"])
     with pytest.raises(InputError, match=r"starting a model .*OSError: .*submodules/simple-knn"):
         _initial_log_scaling(torch.rand(9, 3))

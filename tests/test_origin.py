@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models and cameras far from 0 give the pictures that they give near 0."""
+"""Models and cameras far from 0 give the same images as near 0."""
 
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which file holds which photograph, and how its pixels are turned, shaped and composited."""
+"""The file of each photograph, and how its pixels are rotated, scaled and composited."""
 
 import unicodedata
 from pathlib import Path
@@ -123,7 +123,7 @@ class TestMissingPhotographs:
     def test_another_folder_of_images_is_proposed(self, tmp_path: Path) -> None:
         folder = make_colmap(tmp_path)
         (folder / "images").rename(folder / "images_4")
-        with pytest.raises(InputError, match="-i chooses another folder, such as images_4"):
+        with pytest.raises(InputError, match="choose another folder with -i, such as images_4"):
             readSceneInfo(options(folder))
 
     def test_nothing_is_written_before_that(self, tmp_path: Path) -> None:
@@ -141,9 +141,11 @@ def save_turned(path: Path, image: Image.Image, orientation: int) -> None:
     image.save(path, exif=exif)
 
 
-class TestTurnsAndShapes:
+class TestRotationsAndShapes:
     @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-    def test_a_turn_that_gives_the_camera_s_shape(self, tmp_path: Path, orientation: int) -> None:
+    def test_a_rotation_that_gives_the_camera_s_shape(
+        self, tmp_path: Path, orientation: int
+    ) -> None:
         args = options(make_colmap(tmp_path, 1))
         stored = random_image(0, size=(HEIGHT, WIDTH))
         save_turned(tmp_path / "images" / "00.png", stored, orientation)

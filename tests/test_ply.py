@@ -38,7 +38,7 @@ def names_in_order(degree: int) -> list[str]:
 
 
 def as_table(splats: Splats) -> dict[str, np.ndarray]:
-    """Columns by name, written down from the format's description and not from the writer."""
+    """Columns by name, by the format's description, without the writer."""
     columns = {f"n{axis}": np.zeros(splats.count, np.float32) for axis in "xyz"}
     columns |= {axis: splats.xyz[:, i] for i, axis in enumerate("xyz")}
     columns |= {f"f_dc_{i}": splats.features_dc[:, 0, i] for i in range(3)}
@@ -134,11 +134,11 @@ def test_other_elements_around_the_vertices(tmp_path: Path, text: bool) -> None:
     assert_equal(splats, read_ply(tmp_path / "a.ply"))
 
 
-def test_truncated_file_says_how_many_rows_there_are(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused_with_its_row_count(tmp_path: Path) -> None:
     path = tmp_path / "a.ply"
     write_ply(path, random_splats(10, 3))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match="promises 10 vertices, the file has 9"):
+    with pytest.raises(InputError, match="states 10 vertices, the file has 9"):
         read_ply(path)
 
 
@@ -155,7 +155,7 @@ def test_truncated_text(tmp_path: Path) -> None:
     write_with_plyfile(path, as_table(random_splats(4, 0)), text=True)
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[:-1]))
-    with pytest.raises(InputError, match="promises 4 vertices, the file has 3"):
+    with pytest.raises(InputError, match="states 4 vertices, the file has 3"):
         read_ply(path)
     path.write_text("\n".join([*lines[:-1], "1 2 x"]))
     with pytest.raises(InputError, match="does not hold 17 numbers"):
@@ -197,7 +197,7 @@ def test_files_that_hold_no_splats(tmp_path: Path, content: bytes, message: str)
         read_ply(tmp_path / "a.ply")
 
 
-def test_a_number_of_harmonics_that_fits_no_degree(tmp_path: Path) -> None:
+def test_a_coefficient_count_of_no_degree_is_refused(tmp_path: Path) -> None:
     columns = as_table(random_splats(2, 1))
     del columns["f_rest_8"]
     write_with_plyfile(tmp_path / "a.ply", columns)
@@ -205,7 +205,7 @@ def test_a_number_of_harmonics_that_fits_no_degree(tmp_path: Path) -> None:
         read_ply(tmp_path / "a.ply")
 
 
-def test_a_gap_in_the_harmonics(tmp_path: Path) -> None:
+def test_a_missing_coefficient_is_refused(tmp_path: Path) -> None:
     columns = as_table(random_splats(2, 1))
     columns["f_rest_99"] = columns.pop("f_rest_4")
     write_with_plyfile(tmp_path / "a.ply", columns)
@@ -218,9 +218,7 @@ def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
         read_ply(tmp_path / "none.ply")
 
 
-def test_a_failed_write_leaves_the_old_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.ply"
     write_ply(path, random_splats(2, 0))
     before = path.read_bytes()
@@ -262,7 +260,7 @@ class TestRealFiles:
         write_ply(tmp_path / "a.ply", splats)
         assert (tmp_path / "a.ply").read_bytes() == (folder / "point_cloud.ply").read_bytes()
 
-    def test_files_from_the_wild_agree_with_plyfile(self) -> None:
+    def test_files_of_other_programs_agree_with_plyfile(self) -> None:
         paths = sorted((SHARED / "inria_ply_small").rglob("*.ply"))
         assert len(paths) == 3
         for path in paths:

@@ -66,7 +66,7 @@ def test_text_with_blank_lines_and_comments(tmp_path: Path) -> None:
         (lambda row: "1 2", "it holds 2"),
     ],
 )
-def test_text_that_does_not_fit(tmp_path: Path, change, message: str) -> None:
+def test_text_rows_of_another_width_are_refused(tmp_path: Path, change, message: str) -> None:
     rows = text_rows()
     rows[1] = change(rows[1])
     body = "\n".join(rows).encode()
@@ -117,7 +117,7 @@ def test_lists_in_the_vertices(tmp_path: Path, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("length", ["255", "uint64"])
-def test_lists_that_promise_too_much(tmp_path: Path, length: str) -> None:
+def test_lists_longer_than_the_file_are_refused(tmp_path: Path, length: str) -> None:
     count_type = "uchar" if length == "255" else length
     lines = ["element face 1", f"property list {count_type} double corners", *vertex_lines()]
     path = write(tmp_path / "a.ply", header(*lines) + b"\xff" * 8)
@@ -129,7 +129,7 @@ def test_lists_that_promise_too_much(tmp_path: Path, length: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["element face 999999999999999999", "element face 9999999"])
-def test_elements_that_promise_too_much(tmp_path: Path, line: str) -> None:
+def test_elements_longer_than_the_file_are_refused(tmp_path: Path, line: str) -> None:
     lines = [line, "property double a", *vertex_lines()]
     with pytest.raises(InputError, match="truncated"):
         read_splats(write(tmp_path / "a.ply", header(*lines) + matrix().tobytes()))
@@ -168,7 +168,7 @@ def test_properties_without_a_meaning_here_are_named_once(tmp_path: Path) -> Non
     )
 
 
-def test_degree_four_loses_its_last_band(tmp_path: Path) -> None:
+def test_degree_four_is_read_without_its_last_band(tmp_path: Path) -> None:
     columns = as_table(random_splats(3, 0)) | {f"f_rest_{i}": np.full(3, i) for i in range(72)}
     write_with_plyfile(tmp_path / "a.ply", columns)
     scene = read_splats(tmp_path / "a.ply")

@@ -58,7 +58,7 @@ def published(content: Any, protocol: int = pickle.HIGHEST_PROTOCOL) -> bytes:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("layout", layouts(random_splats(1, 0)))
-def test_every_layout_comes_back(layout: str, protocol: int) -> None:
+def test_every_layout_is_decoded(layout: str, protocol: int) -> None:
     splats = random_splats(50, 2)
     data = published(layouts(splats)[layout], protocol)
     assert is_published_file(data)
@@ -69,7 +69,7 @@ def test_every_layout_comes_back(layout: str, protocol: int) -> None:
     np.testing.assert_array_equal(found.features_rest, (symbols - ZERO) * np.float32(STEP))
 
 
-def test_the_command_tells_the_kinds_apart(tmp_path: Path) -> None:
+def test_the_command_reads_both_kinds(tmp_path: Path) -> None:
     file, ply = tmp_path / "model.xz", tmp_path / "model.ply"
     command = [sys.executable, ROOT / "decompress.py", file, ply]
     file.write_bytes(published(layouts(random_splats(20, 1))["numbers beside"]))
@@ -172,7 +172,7 @@ def test_an_attack_would_work_on_python_itself(capfd: pytest.CaptureFixture[str]
     assert "attacked" in capfd.readouterr().out
 
 
-def test_plain_containers_come_back() -> None:
+def test_plain_containers_are_read() -> None:
     array = np.asfortranarray(np.arange(6, dtype=np.int16).reshape(2, 3))
     content = {"a": array, "again": array, "list": [1, 2.5, None, True, [], ()], 3: (b"", b"x"),
                "long": 10**30, "scalar": np.float32(0.5),
@@ -224,7 +224,7 @@ def test_truncations_and_bit_flips_of_the_file_are_refused() -> None:
         read_published_file(good + b"x")
 
 
-def test_bombs_are_refused() -> None:
+def test_decompression_bombs_are_refused() -> None:
     bomb = lzma.compress(bytes(2**26), preset=1)
     assert len(bomb) < 2**15
     with pytest.raises(CorruptFile, match="more than"):
@@ -234,7 +234,7 @@ def test_bombs_are_refused() -> None:
         read_published_file(lzma.compress(b"x", filters=filters))
 
 
-def test_bytes_used_for_many_arrays_get_no_memory() -> None:
+def test_bytes_shared_by_many_arrays_are_refused_before_allocation() -> None:
     """A small file: two hundred arrays of the same 16 MB."""
     size = 2**24
     content = b"\x96" + size.to_bytes(8, "little") + bytes(size) + b"q\x00"
@@ -299,6 +299,6 @@ def test_a_layout_that_is_not_understood_is_refused(change: Callable, reason: st
 
 
 def test_the_opcodes_of_the_tests_are_well_formed() -> None:
-    """What is refused is refused for what it says, not because it cannot be taken apart."""
+    """They are refused for their meaning, not because they cannot be parsed."""
     for what in ("keys too deep to hash", "an array beyond its bytes", "new objects"):
         assert [op.name for op, _, _ in pickletools.genops(REFUSED[what][0])][-1] == "STOP"

@@ -85,7 +85,7 @@ def test_splits_can_be_skipped_and_iterations_chosen(model: Path, command_line) 
     assert {path.split("/renders")[0].split("/gt")[0] for path in pngs(model)} == {"train/ours_5"}
 
 
-def test_command_line_wins_over_cfg_args(model: Path, command_line) -> None:
+def test_command_line_overrides_cfg_args(model: Path, command_line) -> None:
     command_line("-m", model, "--skip_train", "-r", 4, "-w")
     script.main()
     assert read_png(model / "test" / "ours_9" / "gt" / "00000.png").shape == (3, 9, 12)
@@ -131,7 +131,7 @@ def test_a_model_without_cfg_args_needs_the_dataset_only(
         script.main()
 
 
-def test_the_degree_is_the_models_whatever_was_recorded(
+def test_the_degree_is_the_models_and_not_the_recorded_one(
     model: Path, command_line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg_args = (model / "cfg_args").read_text()
@@ -152,7 +152,7 @@ def test_the_degree_is_the_models_whatever_was_recorded(
 @pytest.mark.parametrize(
     ("words", "message"), [(("-r", 0), "--resolution 0"), ((), "--sh_degree 9")]
 )
-def test_values_that_cannot_be_used_are_refused_wherever_they_stand(
+def test_bad_values_are_refused_from_any_source(
     model: Path, command_line, words: tuple, message: str
 ) -> None:
     cfg_args = (model / "cfg_args").read_text()
@@ -173,7 +173,10 @@ def test_nothing_to_render_is_an_error(model: Path, command_line) -> None:
     cfg_args = (model / "cfg_args").read_text()
     (model / "cfg_args").write_text(cfg_args.replace("eval=True", "eval=False"))
     command_line("-m", model, "--skip_train")
-    with pytest.raises(InputError, match="no views to render in test"):
+    with pytest.raises(InputError, match="no views to render in test: --eval"):
+        script.main()
+    command_line("-m", model, "--skip_train", "--skip_test")
+    with pytest.raises(InputError, match="no views to render: --skip_train"):
         script.main()
 
 
@@ -188,7 +191,9 @@ def test_python_paths_give_the_same_images(model: Path, command_line) -> None:
         assert (image - images[0]).abs().max() <= 1
 
 
-def test_scene_leaves_a_given_model_and_its_folder_alone(small_scene: Path, tmp_path: Path) -> None:
+def test_scene_does_not_change_a_given_model_or_its_folder(
+    small_scene: Path, tmp_path: Path
+) -> None:
     raw = RawParameters(
         xyz=torch.zeros(5, 3),
         features_dc=torch.zeros(5, 1, 3),
@@ -215,7 +220,7 @@ def test_scene_without_shuffle_keeps_the_order_of_names(small_scene: Path, tmp_p
 
 
 @pytest.mark.data
-def test_real_model_scores_as_published_with_it() -> None:
+def test_real_model_has_its_published_scores() -> None:
     """fox_model: 32.06 dB on its test views, measured on floats; 8-bit renders cost a little."""
     if not SHARED_DATA.exists():
         pytest.skip(f"no real captures in {SHARED_DATA}")

@@ -29,7 +29,7 @@ RADII = torch.tensor([3, 0, 1, 0, 2], dtype=torch.int32)
 
 
 class Recorder(nn.Module):
-    """Remembers its last call; its image depends on means2D so that gradients arrive there."""
+    """Stores its last call; its image depends on means2D, so that this gets gradients."""
 
     calls: ClassVar[list[dict[str, Any]]] = []
 
@@ -136,7 +136,7 @@ def test_screen_gradients_arrive_in_viewspace_points(generation: str) -> None:
     assert (drawn["viewspace_points"].grad == 3 * HEIGHT * WIDTH).all()
 
 
-def test_settings_carry_the_camera_and_the_active_degree(generation: str) -> None:
+def test_settings_hold_the_camera_and_the_active_degree(generation: str) -> None:
     model = a_model()
     model.active_sh_degree = 2
     render(a_camera(), model, SimpleNamespace(debug=True), GREY, 0.5)
@@ -150,7 +150,7 @@ def test_settings_carry_the_camera_and_the_active_degree(generation: str) -> Non
     assert settings.prefiltered is False
 
 
-def test_sh_goes_in_the_form_that_the_generation_takes(generation: str) -> None:
+def test_sh_is_passed_in_the_form_of_the_generation(generation: str) -> None:
     model = a_model()
     render(a_camera(), model, SimpleNamespace(), GREY)
     call = Recorder.calls[0]
@@ -263,7 +263,7 @@ def test_exposures_are_refused_not_ignored(generation: str) -> None:
         render(a_camera(), a_model(), SimpleNamespace(), GREY, use_trained_exp=True)
 
 
-def test_this_projects_own_package_has_all_that_is_known() -> None:
+def test_this_projects_own_package_has_all_capabilities() -> None:
     import diff_gaussian_rasterization as package
 
     offered = capabilities(package)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values that are no finite numbers, the smoothing filter, and positions far from 0."""
+"""Values that are not finite, the smoothing filter, and positions far from 0."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_large_finite_values_are_not_taken_for_infinite_ones() -> None:
     assert showable(splats).splats is splats
 
 
-def test_limits_are_clamped_to_what_renders_alike() -> None:
+def test_limits_are_clamped_to_values_that_render_the_same() -> None:
     splats = with_value(random_splats(5, 1), "opacity", 0, INF)
     splats = with_value(splats, "scaling", 1, -INF, entry=2)
     splats = replace(splats, scaling=np.where(np.arange(5)[:, None] == 2, -INF, splats.scaling))
@@ -120,7 +120,7 @@ def test_files_keep_undefined_rows_and_clamp_limits(tmp_path: Path) -> None:
 
 
 def smoothed_by_definition(splats: Splats, filters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Variances and opacities by covariance matrices, as the paper's equation 9 has them."""
+    """Variances and opacities by covariance matrices, by the paper's equation 9."""
     variances, opacities = [], []
     for row, width in enumerate(filters.astype(np.float64)):
         before = np.diag(np.exp(2 * splats.scaling[row].astype(np.float64)))
@@ -183,7 +183,7 @@ def world(scene: SplatScene) -> np.ndarray:
     return scene.splats.xyz.astype(np.float64) + np.array(scene.metadata.origin)
 
 
-def test_doubles_far_from_0_keep_what_the_sizes_need(tmp_path: Path) -> None:
+def test_doubles_far_from_0_keep_the_needed_precision(tmp_path: Path) -> None:
     splats = small_splats()
     scene = read_splats(far_scene(tmp_path, splats))
     assert scene.metadata.origin != NO_ORIGIN
@@ -200,7 +200,7 @@ def test_doubles_far_from_0_keep_what_the_sizes_need(tmp_path: Path) -> None:
     np.testing.assert_allclose(*extent, atol=0.01)
 
 
-def test_text_has_more_digits_than_its_header_admits(tmp_path: Path) -> None:
+def test_text_may_have_more_digits_than_the_type_in_its_header(tmp_path: Path) -> None:
     splats = small_splats(8)
     columns = as_table(splats)
     columns |= {axis: splats.xyz[:, i].astype(np.float64) + UTM[i] for i, axis in enumerate("xyz")}
@@ -245,7 +245,7 @@ def test_a_scene_too_wide_for_any_origin_is_reported() -> None:
     assert "spread so widely" in str(placed.notice)
 
 
-def test_positions_without_a_meaning_do_not_decide() -> None:
+def test_positions_that_are_not_finite_are_ignored() -> None:
     xyz = np.zeros((4, 3))
     xyz[1], xyz[2] = np.nan, 1e300
     scaling = np.full((4, 3), -4, np.float32)

@@ -45,7 +45,7 @@ def test_f3dgs_and_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["good_v1_sh3", "good_v2_sh2"])
-def test_content_decides_before_the_name(tmp_path: Path, name: str) -> None:
+def test_content_determines_the_format_before_the_name(tmp_path: Path, name: str) -> None:
     shutil.copy(GOLDEN / f"{name}.f3dgs", tmp_path / "a.ply")
     assert read_splats(tmp_path / "a.ply").splats.count > 0
 
@@ -121,7 +121,7 @@ def test_a_ply_in_gzip_is_a_ply(tmp_path: Path) -> None:
         read_splats(tmp_path / "cut.ply.gz")
     short = gzip.compress((tmp_path / "a.ply").read_bytes()[:-1])
     (tmp_path / "short.ply.gz").write_bytes(short)
-    with pytest.raises(InputError, match="promises 50 vertices, the file has 49"):
+    with pytest.raises(InputError, match="states 50 vertices, the file has 49"):
         read_splats(tmp_path / "short.ply.gz")
 
 
@@ -151,7 +151,7 @@ def test_decompress_names_foreign_inputs_and_refuses_other_endings(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ply", "a.spz"]
 
 
-def test_render_mode_and_origin_come_through_compression(tmp_path: Path, command_line) -> None:
+def test_compression_keeps_render_mode_and_origin(tmp_path: Path, command_line) -> None:
     metadata = SplatMetadata(antialiasing=True, origin=(453_000.0, 5_411_000.0, 0.0))
     small = replace(random_splats(200, 1), scaling=np.full((200, 3), -4, np.float32))
     write_splats(tmp_path / "start.ply", SplatScene(small, metadata))
@@ -182,7 +182,7 @@ def test_a_write_that_fails_is_the_systems_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_file_records_of_its_photographs_is_kept(tmp_path: Path) -> None:
+def test_metadata_of_photographs_is_kept(tmp_path: Path) -> None:
     description = {"up": [0.0, 1.0, 0.0], "white_background": True, "settings": {"noise": 1}}
     scene = SplatScene(random_splats(90, 0), SplatMetadata(description=description))
     write_splats(tmp_path / "a.f3dgs", scene)
@@ -193,7 +193,7 @@ def test_what_a_file_records_of_its_photographs_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("origin", [[1, 2], "xyz", [1, 2, None], [1, 2, 1e999], [0, 0, True], 5])
-def test_a_false_origin_is_a_damaged_file(tmp_path: Path, origin: object) -> None:
+def test_an_invalid_origin_is_a_damaged_file(tmp_path: Path, origin: object) -> None:
     model = decode((GOLDEN / "good_v2_sh0.f3dgs").read_bytes())
     (tmp_path / "a.f3dgs").write_bytes(encode(replace(model, metadata={"origin": origin})))
     with pytest.raises(InputError, match="section meta: origin: three finite numbers"):

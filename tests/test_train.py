@@ -34,7 +34,7 @@ Train = Callable[..., Path]
 
 @pytest.fixture
 def run_train(small_scene: Path, tmp_path: Path, command_line) -> Train:
-    """Trains into a fresh folder (or `model`), without evaluation unless asked for."""
+    """Trains into a fresh folder (or `model`), by default without evaluation."""
 
     def run(*arguments: object, model: str = "model", source: Path = small_scene) -> Path:
         folder = tmp_path / model
@@ -115,7 +115,7 @@ def test_quiet_prints_nothing(run_train: Train, capfd, command_line) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_where_photographs_are_kept_is_printed_only_to_who_chose(
+def test_the_device_of_photographs_is_printed_only_if_it_was_given(
     run_train: Train, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(system_utils, "_logged", set())
@@ -140,9 +140,9 @@ def test_training_reduces_the_loss(run_train: Train, monkeypatch: pytest.MonkeyP
     losses = []
     reported = train.Reporter.step
 
-    def recording(self, iteration, camera, said, seconds) -> None:
-        losses.append(said.loss)
-        reported(self, iteration, camera, said, seconds)
+    def recording(self, iteration, camera, view_loss, seconds) -> None:
+        losses.append(view_loss.loss)
+        reported(self, iteration, camera, view_loss, seconds)
 
     monkeypatch.setattr(train.Reporter, "step", recording)
     run_train("--iterations", 120)
@@ -168,10 +168,10 @@ def test_a_model_for_antialiasing_is_trained_and_saved_with_it(run_train: Train,
     assert b"SplatRenderMode: mip" in ply.read_bytes()
     capsys.readouterr()
     model = run_train("--iterations", 1, "--start_checkpoint", ply)
-    assert "is meant for --antialiasing" in capsys.readouterr().err
+    assert "holds an antialiased model" in capsys.readouterr().err
     assert read_cfg_args(model)["antialiasing"] is True
     again = run_train("--iterations", 1, "--antialiasing", "--start_checkpoint", ply, model="again")
-    assert "is meant for --antialiasing" not in capsys.readouterr().err
+    assert "holds an antialiased model" not in capsys.readouterr().err
     assert same(saved(model, 1), saved(again, 1))
 
 
@@ -281,8 +281,8 @@ def test_options_that_change_between_two_parts_of_a_training_are_named(
     run_train("--iterations", 3, "--start_checkpoint", checkpoint)
     assert capsys.readouterr().err.count("warning") == 0
     run_train("--iterations", 3, "--start_checkpoint", checkpoint, "-r", 2, "--antialiasing")
-    printed = capsys.readouterr().err
-    assert "other options: now resolution 2, not -1; antialiasing True, not False\n" in printed
+    changes = "resolution 2, not -1; antialiasing True, not False"
+    assert f"other options: this one has {changes}\n" in capsys.readouterr().err
 
 
 def test_starts_that_cannot_be_used_are_found_before_photographs_are_loaded(
@@ -349,7 +349,7 @@ def test_iterations_that_are_not_reached_are_named(run_train: Train, capsys) -> 
     assert "not reached" not in capsys.readouterr().err
 
 
-def test_a_dataset_must_be_given(tmp_path, monkeypatch, small_scene: Path, command_line) -> None:
+def test_a_dataset_is_required(tmp_path, monkeypatch, small_scene: Path, command_line) -> None:
     monkeypatch.chdir(small_scene)
     command_line("-m", tmp_path / "model")
     with pytest.raises(InputError, match="-s/--source_path is required"):
@@ -364,7 +364,7 @@ def test_two_folders_for_one_option_are_refused(run_train: Train, capsys, flag: 
     assert "expected one value, but " in capsys.readouterr().err
 
 
-def test_a_failed_run_leaves_no_folder_behind(
+def test_a_failed_run_leaves_no_folder(
     run_train: Train, tmp_path: Path, small_scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = tmp_path / "damaged"
@@ -375,10 +375,10 @@ def test_a_failed_run_leaves_no_folder_behind(
             run_train("--iterations", 1, model=model, source=damaged)
     assert not (tmp_path / "model").exists() and not (tmp_path / "new").exists()
     monkeypatch.setattr(train, "MIN_OPACITY", 2.0)
-    with pytest.raises(InputError, match="no Gaussian at iteration 5"):
+    with pytest.raises(InputError, match="removed all Gaussians at iteration 5"):
         run_train("--iterations", 9, *DENSIFY)
     assert not (tmp_path / "model").exists()
-    with pytest.raises(InputError, match="no Gaussian at iteration 5"):
+    with pytest.raises(InputError, match="removed all Gaussians at iteration 5"):
         run_train("--iterations", 9, "--save_iterations", 2, *DENSIFY)
     assert saved(tmp_path / "model", 2).count == 300
 
@@ -427,7 +427,7 @@ def test_cameras_at_one_place_train_beyond_the_pruning_of_large_gaussians(
     write_on_a_tripod(path, images[:views])
     model = run_train("--iterations", 16, *DENSIFY, source=tripod)
     assert saved(model, 16).count > 100
-    assert "all training cameras stand at one place" in capsys.readouterr().err
+    assert "all training cameras are at one place" in capsys.readouterr().err
 
 
 def write_on_a_tripod(path: Path, images: list) -> None:
@@ -452,7 +452,7 @@ def test_losing_all_gaussians_is_explained(
     run_train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "MIN_OPACITY", 2.0)
-    with pytest.raises(InputError, match="no Gaussian at iteration 5"):
+    with pytest.raises(InputError, match="removed all Gaussians at iteration 5"):
         run_train("--iterations", 9, *DENSIFY)
 
 

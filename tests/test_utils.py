@@ -393,7 +393,7 @@ class TestLosses:
         assert values.shape == (2,)
         assert float(values[0]) == pytest.approx(float(loss_utils.ssim(x, y)), abs=1e-6)
 
-    def test_the_plain_version_serves_where_nothing_faster_is(
+    def test_the_plain_version_is_used_where_nothing_faster_is(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         x, y = self.images()

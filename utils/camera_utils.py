@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The place where third-party code looks for the camera loader; it lives in `scene`.
+"""The camera loader of `scene`, under the module name that third-party code imports.
 
 Nothing in this project imports this module, so that imports keep pointing one way.
 """

@@ -68,8 +68,7 @@ def _os_error_text(error: OSError) -> str:
 class _TerminalHandler(logging.Handler):
     """Sends notices to stdout, where scripts parse them, and warnings to stderr.
 
-    `print` looks the streams up at each call, so that a stream replaced later (`safe_state`) is
-    the one that is written to.
+    `print` writes to the current stream, which `safe_state` may have replaced.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -81,7 +80,7 @@ class _TerminalHandler(logging.Handler):
 
 
 def show_messages(quiet: bool = False) -> None:
-    """Lets the library's notices (`Reading camera 97/97`, ...) appear; with `quiet`, only errors.
+    """Prints the library's notices (`Reading camera 97/97`, ...); with `quiet`, only errors.
 
     Scripts call it once.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress of long work on a terminal: one bar a stage, and lines that stay."""
+"""Progress of long work on a terminal: one bar per stage, and lines that stay."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ LOSS_SMOOTHING = 0.6  # as Inria's training bar: 0.6 old + 0.4 new
 
 
 class ConsoleProgress:
-    """Bars on stderr, with the time that is left; notes above them."""
+    """Bars on stderr, with the remaining time; notes above them."""
 
     @contextmanager
     def stage(self, name: str, steps: int) -> Iterator[Callable[[SupportsFloat | None], None]]:

@@ -3,4 +3,4 @@
 
 
 class InputError(Exception):
-    """What the user gave cannot be used: the text says what was expected, what came, and where."""
+    """Input that cannot be used: the text states what was expected, what was found, and where."""

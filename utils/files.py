@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing files so that a reader never sees half of one, and no crash loses an earlier one."""
+"""Writes files so that none is ever read incomplete, and no crash destroys an earlier one."""
 
 import errno
 import json
@@ -18,25 +18,25 @@ from utils.errors import InputError
 
 PathLike = str | os.PathLike[str]
 
-_NAME_LENGTH = 100  # characters of a temporary file's stem: file systems end at 255 bytes
+_NAME_LENGTH = 100  # characters of a temporary file's stem: file systems allow 255 bytes
 _TEMPORARY_FILE = re.compile(r"\..*\.[0-9a-f]{8}\.tmp(\..*)?")
 _TEMPORARY_FOLDER = re.compile(r"\..*\.(incomplete|replaced)")
-# Some network file systems cannot flush a folder; one that may not be listed cannot be opened.
+# Some network file systems cannot flush a folder; one without read permission cannot be opened.
 _NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
 
 @contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """A temporary path, whose file takes the place of `path` when the block ends well.
+    """A temporary path, whose file replaces `path` when the block ends without an exception.
 
-    The folder is created where it is missing. The temporary name keeps the suffix, because writers
+    The folder is created if it is missing. The temporary name keeps the suffix, because writers
     such as Pillow choose the format by it. After an exception `path`, and its folder, are as they
-    were before. A symbolic link stays a link, and the file that it names is replaced. A device, a
-    pipe or an open descriptor (/dev/stdout) gets the bytes. InputError if `path` is a folder.
+    were before. A symbolic link stays a link, and the file that it names is replaced. To a device,
+    a pipe or an open descriptor (/dev/stdout) the bytes are written. InputError if `path` is a
+    folder.
     """
     target = Path(path)
-    if target.is_dir():
-        raise InputError(f"{target} is a folder: expected the name of a file to write")
+    check_target(target)
     if is_special(target):
         with _copied_into(target) as temporary:
             yield temporary
@@ -58,9 +58,9 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: PathLike) -> Iterator[Path]:
-    """A temporary folder that takes the place of `path` when the block ends well.
+    """A temporary folder that replaces `path` when the block ends without an exception.
 
-    It is removed after an exception; what a killed process left of one is removed first.
+    It is removed after an exception; one that a killed process left is removed first.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.incomplete")
@@ -82,7 +82,7 @@ def atomic_folder(path: PathLike) -> Iterator[Path]:
 
 
 def remove_folder(path: PathLike) -> None:
-    """Removes a folder; killed in between, nothing is left under its name."""
+    """Removes a folder; if the process is killed meanwhile, nothing is left under its name."""
     folder = Path(path)
     replaced = folder.with_name(f".{folder.name}.replaced")
     folder.rename(replaced)
@@ -90,7 +90,7 @@ def remove_folder(path: PathLike) -> None:
 
 
 def remove_leftovers(folder: PathLike) -> None:
-    """Removes what killed processes left in `folder` of `atomic_path` and `atomic_folder`.
+    """Removes temporary files and folders that killed processes left in `folder`.
 
     For folders in which no other process writes.
     """
@@ -129,7 +129,7 @@ def missing_folders(folder: PathLike) -> list[Path]:
 
 
 def remove_empty(folders: list[Path]) -> None:
-    """Removes these folders in turn, up to the first that holds something."""
+    """Removes these folders in turn, up to the first that is not empty."""
     for folder in folders:
         if folder.is_dir() and any(folder.iterdir()):
             return
@@ -154,7 +154,7 @@ def write_json(path: PathLike, value: Any) -> None:
 
 
 def check_target(target: PathLike, *sources: PathLike) -> None:
-    """Raises InputError where writing `target` would destroy one of `sources`, or is impossible.
+    """Raises InputError if writing `target` would destroy one of `sources`, or if it is a folder.
 
     The same file is recognised under another name too: a path with links, a hard link.
     """
@@ -184,7 +184,7 @@ def _is_descriptor(path: Path) -> bool:
 
 @contextmanager
 def _copied_into(target: Path) -> Iterator[Path]:
-    """A path in the system's temporary folder, whose bytes go into `target` at the end."""
+    """A path in the system's temporary folder, whose bytes are written to `target` at the end."""
     with tempfile.TemporaryDirectory() as folder, _named_errors(target):
         temporary = Path(folder) / f"output{target.suffix}"
         yield temporary
@@ -207,7 +207,7 @@ def _named_errors(target: Path) -> Iterator[None]:
 
 
 def _to_disk(path: Path) -> None:
-    """Makes a file's content, or a folder's names, safe against a crash of the machine."""
+    """Flushes a file's content, or a folder's entries, to disk."""
     is_folder = path.is_dir()
     if is_folder and not hasattr(os, "O_DIRECTORY"):
         return  # Windows has no such call for folders

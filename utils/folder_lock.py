@@ -2,7 +2,7 @@
 """One run at a time in a model folder.
 
 The lock is the operating system's, on an open file: it ends with the process, however that ends, so
-that no stale lock can stay. It holds between the machines that share a network file system too.
+that no stale lock can remain. It also works between machines that share a network file system.
 """
 
 import errno
@@ -32,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[list[Path]]:
-    """Within the block no other process enters such a block with this folder.
+    """Locks the folder for the duration of the block.
 
-    InputError with process and host where one is in it. The folder is made where it is missing, and
-    removed at the end if nothing was put into it. Yields the folders that it made.
+    InputError with process and host if another process has locked it. A missing folder is created,
+    and removed at the end if it is still empty. Yields the folders that were created.
     """
     made = missing_folders(folder)
     if folder.exists() and not folder.is_dir():
@@ -70,7 +70,7 @@ def _acquired(folder: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # the owner before removed it when it ended: once more
+        os.close(descriptor)  # the previous owner removed it when it ended: try again
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -83,13 +83,13 @@ def _lock(descriptor: int, folder: Path) -> None:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise
         raise InputError(
-            f"{folder} is in use by {_owner(descriptor)}: wait for its end, or give another folder"
+            f"{folder} is in use by {_owner(descriptor)}: wait for it, or give another folder"
         ) from error
 
 
 def _warn_without_locks(folder: Path, where: str) -> None:
     logger.warning(
-        "%s is not locked, because %s has no locks: a second run at the same time is not refused",
+        "%s is not locked, because %s has no locks: do not start a second run in it",
         folder,
         where,
     )
@@ -119,4 +119,4 @@ def _owner(descriptor: int) -> str:
         owner = json.loads(os.pread(descriptor, 10_000, 0))
         return "{command}, process {pid} on {host}, since {since}".format(**owner)
     except (ValueError, KeyError, TypeError):
-        return "another process"  # which has just opened the file and not yet written to it
+        return "another process"  # it has locked the file and not yet written to it

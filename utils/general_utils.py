@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensor functions of the Gaussian model, the learning-rate schedule, and a program's set-up."""
+"""Tensor functions of the Gaussian model, the learning-rate schedule, and program set-up."""
 
 import math
 import random

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place where a render is scored against its photo, for every script and report."""
+"""Scores a render against its photo; every script and report uses these functions."""
 
 import math
 
@@ -39,8 +39,8 @@ def mean_difference(render_u8: Tensor, gt_u8: Tensor) -> float:
     return float(np.abs(_difference(render_u8, gt_u8)).mean()) / 255
 
 
-# Not with PyTorch on a CPU: its threads wait for each other longer than they work on an image, and
-# spin meanwhile: 20 ms of processor time were measured for what takes NumPy half of one.
+# NumPy on a CPU: PyTorch's threads wait for each other longer than they work on an image, and use
+# the processor meanwhile: 20 ms of processor time were measured for what takes NumPy 0.5 ms.
 
 
 def _in_unit_range(image_u8: Tensor) -> Tensor:

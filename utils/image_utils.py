@@ -31,9 +31,9 @@ def to_u8(image: Tensor) -> Tensor:
         return image
     if image.device.type != "cpu":
         return (image * 255 + 0.5).clamp(0, 255).to(torch.uint8)
-    # PyTorch's threads would wait for each other longer than they work.
+    # In NumPy: PyTorch's threads would wait for each other longer than they work.
     scaled = image.detach().numpy() * np.float32(255) + np.float32(0.5)
-    with np.errstate(invalid="ignore"):  # not-a-number becomes some colour, as elsewhere
+    with np.errstate(invalid="ignore"):  # NaN becomes any colour, as on other devices
         return torch.from_numpy(np.clip(scaled, 0, 255, out=scaled).astype(np.uint8))
 
 

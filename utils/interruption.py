@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and the system's request to end, as exceptions or as a request to stop soon.
+"""Ctrl-C, SIGTERM and SIGHUP, as exceptions or as a request to stop soon.
 
 A batch system, a container and `kill` send SIGTERM, a closed terminal SIGHUP. Both end a program at
 once unless it handles them, with its temporary files left and nothing saved.
@@ -26,7 +26,7 @@ class Terminated(KeyboardInterrupt):
 
 @dataclass
 class Interruption:
-    """The first signal to stop that came; None: none did."""
+    """The first signal received; None: none yet."""
 
     signal_number: int | None = None
 
@@ -46,8 +46,8 @@ class Interruption:
 def ending_signals_raise() -> Iterator[None]:
     """Within the block SIGTERM and SIGHUP raise Terminated, as Ctrl-C raises KeyboardInterrupt.
 
-    A signal that the parent process had this one ignore (nohup) stays ignored. Without effect
-    outside the main thread, where Python allows no signal handlers.
+    A signal that the parent process set to be ignored (nohup) stays ignored. Without effect outside
+    the main thread, where Python allows no signal handlers.
     """
 
     def end(signum: int, frame: FrameType | None) -> None:
@@ -59,7 +59,7 @@ def ending_signals_raise() -> Iterator[None]:
 
 @contextmanager
 def interruption() -> Iterator[Interruption]:
-    """Note the first Ctrl-C, SIGTERM or SIGHUP: no half-done step is saved. A second stops at once.
+    """Record the first Ctrl-C, SIGTERM or SIGHUP, so that a step can end. A second one raises.
 
     Without effect outside the main thread.
     """
@@ -101,7 +101,7 @@ def _handlers(
 
 
 def _detach(streams: list[int]) -> None:
-    """Lets output to a closed terminal go nowhere: an error there would prevent the saving."""
+    """Discards output to a closed terminal: a write error would prevent saving."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
         os.dup2(nowhere, stream)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.optional_modules import load
+from utils.optional_modules import load, supported_devices
 
 SSIM_SIGMA = 1.5
 C1 = 0.01**2
@@ -88,8 +88,6 @@ def fast_ssim(img1: Tensor, img2: Tensor) -> Tensor:
 @functools.cache
 def _fused_ssim(device_type: str) -> Callable[..., Tensor] | None:
     package = load("fused_ssim")
-    if package is None:
+    if package is None or device_type not in supported_devices(package):
         return None
-    # The original package has no such list: it runs on CUDA only.
-    supported = getattr(package, "supported_devices", ("cuda",))
-    return package.fused_ssim if device_type in supported else None
+    return package.fused_ssim

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules that an installed package may or may not have, and packages that may not load."""
+"""Imports modules that may be missing, or cannot be imported."""
 
 import logging
 from importlib import import_module
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def load(
-    module: str, package: str | None = None, instead: str = "slower code takes its place"
+    module: str, package: str | None = None, instead: str = "slower code is used"
 ) -> ModuleType | None:
     """The module, or None where it is not installed or cannot be imported.
 
@@ -31,12 +31,12 @@ def load(
 
 
 def installed(module: str) -> bool:
-    """Whether `load` gives the module."""
+    """Whether `load` returns the module."""
     return load(module) is not None
 
 
 def load_required(module: str, purpose: str, install: str) -> ModuleType:
-    """The module, without which `purpose` is impossible. `install` is the command that brings it.
+    """The module, without which `purpose` is impossible. `install` is the command that installs it.
 
     Raises InputError with the reason where it is not installed or cannot be imported.
     """
@@ -48,6 +48,11 @@ def load_required(module: str, purpose: str, install: str) -> ModuleType:
             f"{purpose} needs the package {package}, which cannot be imported ({_reason(error)}): "
             f"{install}"
         ) from error
+
+
+def supported_devices(package: ModuleType) -> tuple[str, ...]:
+    """The device types that a kernel package runs on; CUDA if it has no list, as the originals."""
+    return tuple(getattr(package, "supported_devices", ("cuda",)))
 
 
 def _is_absent(module: str, package: str, error: Exception) -> bool:

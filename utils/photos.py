@@ -18,7 +18,7 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 MOST_MEGAPIXELS = 500
-"""Of one photo. Pillow takes more than 89 for an attack, but cameras with 100 and 150 exist."""
+"""Of one photo. Pillow's limit of 89 is too low: cameras with 100 and 150 exist."""
 
 Image.MAX_IMAGE_PIXELS = MOST_MEGAPIXELS * 1_000_000
 
@@ -29,8 +29,8 @@ _QUARTER_TURNS = (5, 6, 7, 8)
 def open_photo(path: str | os.PathLike[str], camera_size: Size | None = None) -> Image.Image:
     """The image file at `path`, decoded, and the file closed.
 
-    It is turned as its EXIF data direct if only that gives it the shape of `camera_size`. Raises
-    `InputError` where it is missing, broken, or no image.
+    It is rotated by its EXIF orientation if only then its shape is that of `camera_size`. Raises
+    `InputError` if the file is missing, broken, or no image.
     """
     with _readable(path), Image.open(path) as image:
         if camera_size is None or oriented_size(image, camera_size) == image.size:
@@ -46,20 +46,20 @@ def photo_size(path: str | os.PathLike[str], camera_size: Size | None = None) ->
 
 
 def oriented_size(image: Image.Image, camera_size: Size) -> Size:
-    """The size of `image` as stored, or after its EXIF turn if only that fits `camera_size`.
+    """The size of `image` as stored, or after its EXIF rotation if only that fits `camera_size`.
 
-    COLMAP finds poses for the pixels as stored, other tools for those of the turned image; the
-    camera's shape shows which. Turns that keep the shape are therefore left alone.
+    COLMAP finds poses for the pixels as stored, other tools for those of the rotated image; the
+    camera's shape shows which. Rotations that keep the shape are therefore not applied.
     """
     stored, turned = image.size, image.size[::-1]
-    # The shapes first: some formats have their EXIF data behind the pixels, which takes decoding.
+    # Shapes are compared first: EXIF data may follow the pixels, which must be decoded before.
     if same_shape(stored, camera_size) or not same_shape(turned, camera_size):
         return stored
     return turned if image.getexif().get(_ORIENTATION) in _QUARTER_TURNS else stored
 
 
 def same_shape(size: Size, camera_size: Size) -> bool:
-    """Whether one factor, rounding to whole pixels apart, leads from one size to the other."""
+    """Whether the sizes have one aspect ratio, up to rounding to whole pixels."""
     width, height = size
     full_width, full_height = camera_size
     if width > full_width:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real spherical harmonics, degrees 0 to 4, with the Condon-Shortley phase.
 
-The basis and its order are those of PlenOctrees (Yu et al. 2021), which 3D Gaussian Splatting took
-over; the constants are sqrt-of-rational / pi closed forms, e.g. C0 = 1 / (2 sqrt(pi)).
+The basis and its order are those of PlenOctrees (Yu et al. 2021), which 3D Gaussian Splatting
+uses; the constants are sqrt-of-rational / pi closed forms, e.g. C0 = 1 / (2 sqrt(pi)).
 """
 
 from typing import TypeVar

@@ -21,7 +21,7 @@ def mkdir_p(folder_path: str | os.PathLike[str]) -> None:
 def searchForMaxIteration(folder: str | os.PathLike[str]) -> int:
     """The highest N among the entries `iteration_N` of `folder`.
 
-    Raises `InputError` where there is none. Other entries are passed over.
+    Raises `InputError` if there is none. Other entries are ignored.
     """
     path = Path(folder)
     entries = path.iterdir() if path.is_dir() else ()
@@ -33,14 +33,14 @@ def searchForMaxIteration(folder: str | os.PathLike[str]) -> int:
 
 
 def resolve_data_device(name: str, compute_device: torch.device) -> torch.device:
-    """The device for photos that the option --data_device `name` stands for, if it can be had.
+    """The device for photos that the option --data_device `name` selects, if it can be used.
 
     Photos are kept on a GPU only where the computation is on one: otherwise every use would copy
-    them back. A `name` that is no device is logged, once.
+    them. A `name` that is no device is logged, once.
     """
     device = _device(name)
     if device is None:
-        text = f"--data_device {name} is no device: photos are kept on {compute_device}"
+        text = f"--data_device {name} is not a device: photos are kept on {compute_device}"
         log_once(logger, text, logging.WARNING)
         return compute_device
     return device if device.type in ("cpu", compute_device.type) else compute_device
@@ -61,7 +61,7 @@ def _device(name: str) -> torch.device | None:
 
 
 def log_once(logger: logging.Logger, text: str, level: int = logging.INFO) -> None:
-    """Log `text`, unless it has been logged before, by whichever thread."""
+    """Log `text`, unless it has been logged before, by any thread."""
     with _once_lock:
         is_new = text not in _logged
         _logged.add(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training curves for TensorBoard, where that is installed."""
+"""Training curves for TensorBoard, if it is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VIEWS_SHOWN = 5
 
 
 class TensorBoardLog:
-    """Events under the tags that Inria's training writes, straight in the model folder."""
+    """Events under the tags that Inria's training writes, directly in the model folder."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer

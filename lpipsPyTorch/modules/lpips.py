@@ -36,8 +36,12 @@ class LPIPS(nn.Module):
         trunk = TRUNKS[net_type]
         trunk_path, linear_path = find_weights(trunk.file_name, net_type, version)
         linear = linear_weights(linear_path)
-        if [tuple(w.shape) for w in linear] != [(1, c, 1, 1) for c in trunk.channels]:
-            raise InputError(f"{linear_path} does not hold LPIPS weights of {net_type}")
+        shapes = [tuple(w.shape) for w in linear]
+        if shapes != [(1, c, 1, 1) for c in trunk.channels]:
+            raise InputError(
+                f"{linear_path} does not hold LPIPS weights of {net_type}: expected weights of "
+                f"{trunk.channels} channels, got the shapes {shapes}"
+            )
         self.layers = trunk.build()
         self._load_trunk(trunk_path)
         self.outputs = trunk.outputs

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The convolutional trunks of VGG16 and AlexNet, with torchvision's parameter names.
 
-Only the layers up to the last one that LPIPS looks at are built. Architectures: Simonyan &
+Only the layers up to the last one that LPIPS compares are built. Architectures: Simonyan &
 Zisserman 2015; Krizhevsky 2014 ("one weird trick"), as in torchvision (BSD-3).
 """
 
@@ -57,7 +57,7 @@ TRUNKS = {
 
 
 def layer_outputs(layers: nn.Sequential, outputs: tuple[int, ...], images: Tensor) -> list[Tensor]:
-    """What the layers with the indices `outputs` give for `images`, (N, C, h, w) each."""
+    """The outputs, (N, C, h, w) each, of the layers with the indices `outputs` for `images`."""
     found = []
     for index, layer in enumerate(layers):
         images = layer(images)

@@ -13,27 +13,27 @@ from torch import Tensor
 from utils.errors import InputError
 
 FOLDER_VARIABLE = "LPIPS_WEIGHTS"
-"""Environment variable with folders to look in first, separated as in PATH."""
+"""Environment variable with folders to search first, separated as in PATH."""
 
 
-class WeightsNotFound(InputError):  # noqa: N818, reads as what it says
-    """Weight files that are in none of the folders where they were looked for."""
+class WeightsNotFound(InputError):  # noqa: N818, the name states the error
+    """Weight files that are in none of the searched folders."""
 
     def __init__(self, names: list[str], folders: list[Path]):
         super().__init__(
-            f"LPIPS weights {' and '.join(names)} not found; looked in "
-            f"{', '.join(map(str, folders))}. Put them into one of these folders, or name theirs "
-            f"in {FOLDER_VARIABLE}"
+            f"LPIPS weights {' and '.join(names)} not found in "
+            f"{', '.join(map(str, folders))}: put them into one of these folders, or set the "
+            f"environment variable {FOLDER_VARIABLE} to theirs"
         )
         self.names = tuple(names)
         self.folders = tuple(folders)
 
 
 def find_weights(trunk_name: str, net_type: str, version: str) -> tuple[Path, Path]:
-    """The files of the trunk and of the linear layers; `WeightsNotFound` names all that lack.
+    """The files of the trunk and of the linear layers; `WeightsNotFound` names the missing ones.
 
     The trunk's is torchvision's. The other, `<net_type>.pth`, is that of the LPIPS authors, which
-    their package `lpips` brings along.
+    their package `lpips` contains.
     """
     folders = [*_folders(), *_lpips_package_folders(version)]
     names = (trunk_name, f"{net_type}.pth")
@@ -51,7 +51,7 @@ def find_weights(trunk_name: str, net_type: str, version: str) -> tuple[Path, Pa
 def trunk_weights(path: Path) -> dict[str, Tensor]:
     """The convolutions of a torchvision weight file, named as in its `features` module.
 
-    Raises `InputError` if the file's SHA-256 does not begin as its name says.
+    Raises `InputError` if the file's SHA-256 does not begin with the digits in its name.
     """
     expected = path.stem.rpartition("-")[2]
     with path.open("rb") as file:
