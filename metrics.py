@@ -63,7 +63,8 @@ def score_models(model_paths: Sequence[Path]) -> None:
         try:
             score_model(model_path, perceptual)
         except (InputError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            reason = cli.os_error_text(error) if isinstance(error, OSError) else error
+            print(f"error: {reason}", file=sys.stderr)
             failures += 1
     if failures and len(model_paths) > 1:
         cli.fail(f"{failures} of {len(model_paths)} models could not be scored")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Make a data set to try things on: photographs of a ray-traced still life, with COLMAP files.
+"""Make a sample data set: photographs of a ray-traced still life, with COLMAP files.
 
 python sample_scene.py OUT [--views 48] [--size 320x240] [--seed 0]
 """
@@ -27,8 +27,8 @@ THREADS = 2
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to photograph: image size in pixels, number of views and points, seed."""
+class SceneSettings:
+    """The scene to make: number of views and points, image size in pixels, seed."""
 
     views: int = 48
     width: int = 320
@@ -38,41 +38,43 @@ class Order:
     light_samples: int = 40
 
 
-def make_scene(folder: Path, order: Order) -> int:
+def make_scene(folder: Path, settings: SceneSettings) -> int:
     """Write images/ and sparse/0/ into a new folder and return the number of sparse points.
 
-    The folder appears when all is written. Raises InputError where it already holds something.
+    The folder appears when all is written. Raises InputError if it exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"the sample scene wants a new or empty folder, but {folder} has content")
+        raise InputError(f"expected a new or empty folder for the scene, but {folder} has content")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
         unfinished = Path(name) / "scene"
-        points = _write_scene(unfinished, order)
+        points = _write_scene(unfinished, settings)
         if folder.exists():
             folder.rmdir()
         shutil.move(unfinished, folder)
     return points
 
 
-def _write_scene(folder: Path, order: Order) -> int:
-    lit = bake(furnish(order.seed), order.seed, samples=order.light_samples)
-    views = rings(order.views, order.width, order.height, order.seed)
+def _write_scene(folder: Path, settings: SceneSettings) -> int:
+    lit = bake(furnish(settings.seed), settings.seed, samples=settings.light_samples)
+    views = rings(settings.views, settings.width, settings.height, settings.seed)
     with ThreadPoolExecutor(THREADS) as pool:
         shots = pool.map(lambda view: photograph(lit, view), views)
         photographs = list(tqdm(shots, "Photographing", len(views), unit=" views"))
     (folder / "images").mkdir(parents=True)
     for view, pixels in zip(views, photographs, strict=True):
         Image.fromarray(pixels).save(folder / "images" / view.name)
-    cloud = sparse_cloud(lit, views, photographs, order.points, order.seed)
+    cloud = sparse_cloud(lit, views, photographs, settings.points, settings.seed)
     write_model(folder / "sparse" / "0", views, cloud)
     return len(cloud.position)
 
 
 def _size(text: str) -> tuple[int, int]:
-    parts = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
+    parts = re.fullmatch(r"([1-9]\d{1,3})x([1-9]\d{1,3})", text)
     if parts is None:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 320x240, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected WIDTHxHEIGHT, each from 10 to 9999, got {text!r}"
+        )
     return int(parts[1]), int(parts[2])
 
 
@@ -89,21 +91,21 @@ def _seed(text: str) -> int:
 
 
 def main() -> None:
-    """Make the scene that the command line orders."""
-    usual = Order()
+    """Make the scene that the command line describes."""
+    defaults = SceneSettings()
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("out", type=Path, help="folder to make")
-    parser.add_argument("--views", type=_count, default=usual.views)
-    parser.add_argument("--size", type=_size, default=(usual.width, usual.height))
-    parser.add_argument("--points", type=_count, default=usual.points)
-    parser.add_argument("--seed", type=_seed, default=usual.seed)
+    parser.add_argument("--views", type=_count, default=defaults.views)
+    parser.add_argument("--size", type=_size, default=(defaults.width, defaults.height))
+    parser.add_argument("--points", type=_count, default=defaults.points)
+    parser.add_argument("--seed", type=_seed, default=defaults.seed)
     args = parser.parse_args()
     width, height = args.size
-    order = Order(args.views, width, height, args.points, args.seed)
-    points = make_scene(args.out, order)
-    print(f"{args.out}: {order.views} photographs of {width}x{height}, {points:,} points")
+    settings = SceneSettings(args.views, width, height, args.points, args.seed)
+    points = make_scene(args.out, settings)
+    print(f"{args.out}: {settings.views} photographs of {width}x{height}, {points:,} points")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """How far the rasteriser is from its float64 PyTorch twin: `python benchmarks/accuracy.py`.
 
 Random scenes of several SH degrees; image, inverse depth, radii, and the gradient of every input of
-a random linear function of both images. Prints a table; the tests hold its bounds.
+a random linear function of both images. Prints a table; the tests check its bounds.
 """
 
 import sys
@@ -40,20 +40,20 @@ def row(scene: Scene) -> str:
     screens = torch.zeros_like(scene.means, requires_grad=True)
     twin_screens = torch.zeros(len(scene.means), 2, dtype=torch.float64, requires_grad=True)
     image, radii, depth = GaussianRasterizer(scene.settings)(means2D=screens, **ours)
-    wanted = render(
+    expected = render(
         Gaussians(**twins, colors=None, covariances=None), twin_view(scene.settings), twin_screens
     )
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(i.shape, generator=generator) for i in (image, depth)]
     ((image * weights[0]).sum() + (depth * weights[1]).sum()).backward()
-    ((wanted.image * weights[0]).sum() + (wanted.inverse_depth * weights[1]).sum()).backward()
-    error = (image - wanted.image).abs()
+    ((expected.image * weights[0]).sum() + (expected.inverse_depth * weights[1]).sum()).backward()
+    error = (image - expected.image).abs()
     pairs = [(gradient(ours[api]), gradient(twins[own])) for own, api in names.items()]
     pairs.insert(1, (gradient(screens)[:, :2], gradient(twin_screens)))
     cells = [
         f"{error.mean():.1e}",
         str(int((error > 1e-4).sum())),
-        str(int((radii != wanted.radii).sum())),
+        str(int((radii != expected.radii).sum())),
         *(f"{(found.double() - true).norm() / true.norm():.1e}" for found, true in pairs),
     ]
     return " | ".join(cells)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times Adam on a million Gaussians (59 floats each) against the memory's own speed.
+"""Times Adam on a million Gaussians (59 floats each), compared with the speed of the memory.
 
     python benchmarks/adam.py [--gaussians 1000000] [--threads 2] [--rounds 10] [--json F]
 
 The floor is measured in the same run: a loop, compiled here, that reads the same four streams and
-writes the same three, with one addition for each, shared out to as many threads.
+writes the same three, with one addition for each, on as many threads.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def make_states(count: int) -> list[AdamState]:
     return [AdamState(*(values(shape) for _ in range(4)), 1e-3) for shape in SHAPES]
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=(__doc__ or "").splitlines()[0]
     )
@@ -73,7 +73,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_arguments()
     torch.set_num_threads(options.threads)
     states = make_states(options.gaussians)
     runs = torch.rand((options.gaussians + RUN - 1) // RUN) < VISIBLE

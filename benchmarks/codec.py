@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file format in figures: `python benchmarks/codec.py --data DATA`.
+"""Measures the file format: `python benchmarks/codec.py --data DATA`.
 
 In this order: for each model as it came from training, bytes and quality of version 2 at each
 quality, of the version-1 file of the preset fast3dgs, and of SPZ and SOG; bytes by attribute and
-what each part of the codec gives; time and memory on a million Gaussians. That takes minutes. SPZ
+the gain of each part of the codec; time and memory on a million Gaussians. That takes minutes. SPZ
 needs `pip install zstandard`.
 """
 
@@ -42,9 +42,9 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, default=DATA, help="folder of the models and scenes")
     add("--only", nargs="*", choices=sorted(PLYS), default=list(PLYS), help="models")
-    add("--no_views", action="store_true", help="bytes without quality")
-    add("--no_peers", action="store_true", help="without SPZ and SOG")
-    add("--no_parts", action="store_true", help="without what each part of the codec gives")
+    add("--no_views", action="store_true", help="measure bytes only, not quality")
+    add("--no_peers", action="store_true", help="leave out SPZ and SOG")
+    add("--no_parts", action="store_true", help="leave out the gain of each part of the codec")
     add("--speed_count", type=int, default=MILLION, help="Gaussians to measure speed on; 0: none")
     add("--json", type=Path, help="write the figures there too")
     return parser
@@ -67,7 +67,7 @@ def views_of(name: str, splats: Splats, data: Path) -> Views:
 
 
 def speed_by_small_process(data: Path, count: int) -> dict[str, Any]:
-    """What codec_speed.py measures, which has to be small itself."""
+    """The figures of codec_speed.py, which must be a small process."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "speed.json"
         script = Path(__file__).with_name("codec_speed.py")

@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the bytes of a model are at quality high, and what each part of the codec gives."""
+"""Bytes of a model by attribute at quality high, and the gain of each part of the codec."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from splat_codec.attribute_sizes import bytes_by_attribute
-from splat_codec.grid_file import record_layers
+from splat_codec.attribute_sizes import bytes_by_attribute, code_lengths
 from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import MATRIX_UNIT, Transform
-from splat_codec.histograms import design_tables
 from splat_formats.design_grids import QUALITIES, GridSteps, quantize_splats
 from splat_formats.splats import Splats
 
 
 def measure_parts(splats: Splats) -> dict[str, dict[str, float]]:
-    """Bytes by attribute as it is, and with parts of the codec taken away; prints both."""
+    """Bytes by attribute with the whole codec and without parts of it; prints them."""
     high = QUALITIES["high"]
     model = quantize_splats(splats, high).splats
     rows = {"as it is": bytes_by_attribute(model)}
@@ -32,20 +30,14 @@ def measure_parts(splats: Splats) -> dict[str, dict[str, float]]:
 
 
 def saved_by_contexts(model: GridSplats) -> float:
-    """Bytes per Gaussian: each plane under one histogram, less the real."""
+    """Bytes per Gaussian with one histogram a plane, minus those of the file."""
     saved = 0.0
-    counts = record_layers(model).families.counts()
-    tables = design_tables(counts)
-    first = 0
-    for _, plane in counts:
-        rows = tables.frequencies[tables.context_map[first : first + len(plane)]]
-        first += len(plane)
-        total = plane.sum(axis=0)
+    for _, counts, bits in code_lengths(model):
+        total = counts.sum(axis=0)
         used = total > 0
         alone = -(total[used] * np.log2(total[used] / total.sum())).sum()
-        met = plane > 0
-        saved += alone + (plane[met] * np.log2(rows[met] / 4096)).sum()
-    return float(saved) / 8 / model.count
+        saved += float(alone) - bits
+    return saved / 8 / model.count
 
 
 def _quantized(splats: Splats, **changes: float) -> GridSplats:
@@ -54,7 +46,7 @@ def _quantized(splats: Splats, **changes: float) -> GridSplats:
 
 
 def _untransformed(splats: Splats, precision: GridSteps) -> GridSplats:
-    """The model with the nearest integers of the channels themselves."""
+    """The model with SH integers that are not transformed."""
     quantized = quantize_splats(splats, precision)
     model = quantized.splats
     channels = model.grids.sh_channels

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a model looks: against a data set's test photographs, or against another model's renders."""
+"""Quality of a model's renders: against test photographs, or against another model's renders."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from utils.image_utils import to_u8
 RING_VIEWS = 12
 _RING_PIXELS = 512
 _RING_FIELD = math.radians(40)
-_RING_HEIGHT = math.radians(20)  # the angle under which the ring looks down
+_RING_HEIGHT = math.radians(20)  # the angle by which the cameras point down
 _CPU = torch.device("cpu")
 _BLACK = torch.zeros(3)
 
@@ -39,14 +39,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Views:
-    """Cameras, each with the picture that is right."""
+    """Cameras, each with its reference picture."""
 
     cameras: Sequence[Camera]
     are_photographs: bool
-    """If not, the pictures are another model's renders, and PSNR is one between two renders."""
+    """If not, the pictures are another model's renders, and PSNR compares two renders."""
 
     def score(self, splats: Splats) -> Score:
-        """How near the model's renders, in 8 bits, come to the pictures."""
+        """PSNR and SSIM of the model's renders, in 8 bits, against the pictures."""
         backend = backend_for(_BLACK.device, RenderOptions())
         scores = evaluate(self.cameras, _model(splats), backend, _BLACK)
         return Score(
@@ -79,7 +79,7 @@ def ring(splats: Splats) -> Views:
 
 
 def _on_ring(centre: np.ndarray, distance: float, angle: float) -> Camera:
-    """A camera that looks at the centre, slightly down (the world's y points down)."""
+    """A camera that points at the centre, slightly down (the world's y points down)."""
     across = math.cos(_RING_HEIGHT)
     backward = np.array(
         [across * math.sin(angle), -math.sin(_RING_HEIGHT), across * math.cos(angle)]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes and quality of one model, as it came from training, in this codec's files and in others.
 
-The PLY is scored once, and so is every other way of storing it: whoever compares subtracts.
+The PLY and every other file get scores on the same views; the table has the differences, too.
 """
 
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def _first_layer_bytes(data: bytes) -> int:
 
 @dataclass
 class _Table:
-    """Prints a row at once when it is measured."""
+    """Prints each row as soon as it is measured."""
 
     name: str
     count: int
@@ -116,8 +116,8 @@ class _Table:
 
     def add(self, label: str, size: int, decoded: Splats) -> None:
         row: Row = {"bytes": size}
-        is_its_own_measure = label == PLY and self.views and not self.views.are_photographs
-        if self.views and not is_its_own_measure:
+        is_reference = label == PLY and self.views and not self.views.are_photographs
+        if self.views and not is_reference:
             score = self.views.score(decoded)
             row |= {"psnr": score.psnr, "ssim": score.ssim}
         self.ways[label] = row
@@ -127,7 +127,7 @@ class _Table:
               f"{self._change(row, FIRST)} | {self._change(row, PLY)} |", flush=True)  # fmt: skip
 
     def _change(self, row: Row, other: str) -> str:
-        """Of PSNR and SSIM, where both are against photographs."""
+        """The change of PSNR and SSIM, if the pictures are photographs."""
         before = self.ways.get(other, row)
         if not self.views or not self.views.are_photographs or before is row:
             return ""

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time and memory of the codec on a million Gaussians: `python benchmarks/codec_speed.py`.
 
-Encoding and decoding are measured inside a process each, the two commands as a user types them,
-from the start of Python to its end. Times are the least of several; memory is the most that the
-process ever held. The model is snowmiku, repeated with jitter, as a PLY in a temporary folder.
+Encoding and decoding are measured inside one process each, and the two scripts from the start of
+Python to its end. Times are the least of several; memory is the peak of the process. The model is
+snowmiku, repeated with jitter, as a PLY in a temporary folder.
 
-This program stays small itself: Linux counts the memory of whoever starts a process as part of the
-new process's greatest.
+This program itself must use little memory: Linux counts the memory of the starting process in the
+peak of the new one.
 """
 
 import json
@@ -31,7 +31,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process took."""
+    """Seconds and bytes that a process used."""
 
     wall: float
     cpu: float
@@ -39,7 +39,7 @@ class Usage:
 
 
 def run(*command: str | Path) -> tuple[Usage, str]:
-    """What Python took for the command line, and what it printed; threads are left to it."""
+    """Runs Python with its default threads: what it used for the command line, and its output."""
     environment = {k: v for k, v in os.environ.items() if k not in _THREAD_VARIABLES}
     with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()
@@ -57,7 +57,7 @@ def run(*command: str | Path) -> tuple[Usage, str]:
 
 
 def measure_speed(data: Path, count: int, rounds: int) -> dict[str, Any]:
-    """Seconds of wall and CPU time, and bytes of memory, by what was done; prints them."""
+    """Seconds of wall and CPU time, and bytes of memory, of each step; prints them."""
     print(f"\n| {count:,} Gaussians, SH 3, quality high | wall, s | CPU, s | memory, x the PLY |\n"
           "|---|---|---|---|", flush=True)  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ def measure_speed(data: Path, count: int, rounds: int) -> dict[str, Any]:
 
 
 def _task(task: tuple[str | Path, ...], rounds: int) -> dict[str, Usage]:
-    """The parts that a task times; the memory is that of all of them together, done once."""
+    """The parts that a task times; the memory is that of one pass over all parts."""
     once, _ = run(TASKS, *task, "0")
     _, printed = run(TASKS, *task, str(rounds))
     return {
@@ -105,8 +105,10 @@ def _best(usages: list[Usage]) -> Usage:
 def main() -> None:
     parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the models")
-    parser.add_argument("--count", type=int, default=1_000_000, help="of Gaussians")
-    parser.add_argument("--rounds", type=int, default=5, help="the best of so many")
+    parser.add_argument("--count", type=int, default=1_000_000, help="number of Gaussians")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="repetitions, of which the best counts"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there too")
     args = parser.parse_args()
     figures = measure_speed(args.data.resolve(), args.count, args.rounds)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One task of codec_speed.py, in a process of its own so that its memory is its own.
+"""One task of codec_speed.py, in its own process, so that its memory can be measured.
 
 `python benchmarks/codec_tasks.py make DATA COUNT PLY`, `... encode PLY FILE ROUNDS` or
 `... decode FILE ROUNDS`. The last two print the milliseconds of their parts as JSON.
@@ -26,7 +26,7 @@ def make(data: str, count: str, ply: str) -> None:
 
 
 def time_encode(ply: str, file: str, rounds: str) -> None:
-    """Times what `compress.py --training_free` does between the PLY and the file; writes it."""
+    """Times the steps of `compress.py --training_free` between PLY and file; writes the file."""
     splats = read_ply(ply)
     made = b""
 
@@ -42,7 +42,7 @@ def time_encode(ply: str, file: str, rounds: str) -> None:
 
 
 def time_decode(file: str, rounds: str) -> None:
-    """Times what `decompress.py` does between the file and the PLY."""
+    """Times the steps of `decompress.py` between the file and the PLY."""
     data = Path(file).read_bytes()
 
     def run(lap: Callable[[str], None]) -> None:

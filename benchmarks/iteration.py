@@ -4,10 +4,10 @@
     python benchmarks/iteration.py --data DATA [--scene NAME] [--rounds 20] [--threads 2] [--json F]
 
 The photograph is the scene's own render with noise. Wall and CPU milliseconds, minimum and median;
-CPU time counts all threads; divided by their number it is what a quiet machine would take. Under
-each table: what of the iteration is spent in PyTorch's own operations, by its profiler, and the
-largest of them. Each scene runs in a process of its own, whose peak memory is given, less what it
-held before the loop began to allocate.
+CPU time counts all threads; divided by their number it is the time on an idle machine. Below each
+table: the part of the iteration spent in PyTorch's own operations, by its profiler, and in the
+largest of them. Each scene and loop runs in its own process; its peak memory is given without the
+memory used before the loop.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from utils.files import write_json
 from utils.image_utils import to_u8
 
 CPU = torch.device("cpu")
-EXTENT = 5.0  # of the cameras: it scales learning rates, which time does not depend on
+EXTENT = 5.0  # of the cameras: scales learning rates, which do not change the time
 NOISE = 0.05
 
 Lap = Callable[[str], None]
@@ -102,7 +102,7 @@ def plain_finetuning_step(raw: RawParameters, camera: Camera, backend: Backend) 
 
 
 def grid_finetuning_step(raw: RawParameters, camera: Camera, backend: Backend) -> Step:
-    """The same for version 2; all Gaussians count as equally sensitive, the work is the same."""
+    """The same for version 2, with equal sensitivities, which do not change the work."""
     ordered = with_ordered_raw_axes(raw)
     settings = GridSettings(noise=1e-3 * raw.gaussian_count)
     ones = ordered.map(torch.ones_like)
@@ -160,7 +160,7 @@ STEPS = {
 
 
 def pytorch_share(step: Step, rounds: int) -> dict[str, Any]:
-    """Parts of the iteration in PyTorch's operations: of all, and of the largest, with its name."""
+    """Share of the time in PyTorch's operations: all of them, and the largest, with its name."""
 
     def run(lap: Lap) -> None:
         step(lambda _: None)
@@ -186,11 +186,11 @@ def peak_bytes() -> int:
 def measure(load: Workload, loop: str, rounds: int) -> dict[str, Any]:
     raw = RawParameters(**load.parameters)
     camera = photograph(load, GaussianModel.from_raw(raw))
-    release_buffers()  # of drawing the photograph: the loop's own count
+    release_buffers()  # of the photograph's render: only the loop's own count
     before = resident_bytes()
     step = STEPS[loop](raw, camera, backend_for(CPU, RenderOptions()))
     timings = time_parts(step, rounds)
-    peak = peak_bytes() - before  # the loops work on a copy of the parameters: it counts
+    peak = peak_bytes() - before  # includes the loop's copy of the parameters
     whole = {key: sum(row[key] for row in timings.values()) for key in next(iter(timings.values()))}
     return {
         "milliseconds": {**timings, "whole iteration": whole},
@@ -218,7 +218,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run_alone(options: argparse.Namespace, scene: str, loop: str) -> dict[str, Any]:
-    """`measure` in a process of its own."""
+    """`measure` in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         arguments = {
@@ -257,8 +257,8 @@ def print_figures(title: str, figures: dict[str, Any]) -> None:
     share = figures["pytorch"]
     print(
         f"\nPyTorch's operations: {share['all']:.1%} of the iteration, the largest "
-        f"{share['largest']:.1%} ({share['largest_name']}); peak memory beyond what was there "
-        f"before: {figures['peak_bytes'] * 1e-6:.0f} MB",
+        f"{share['largest']:.1%} ({share['largest_name']}); peak memory above that before the "
+        f"loop: {figures['peak_bytes'] * 1e-6:.0f} MB",
         flush=True,
     )
 

@@ -3,8 +3,8 @@
 
     python benchmarks/loss.py [--threads 2] [--rounds 20] [--json loss.json]
 
-CPU milliseconds count all threads and are what compares machines under load; wall milliseconds are
-the best round. The rounds of all cases are interleaved, so that a busy moment hits each of them.
+CPU milliseconds count all threads and can be compared even under load; wall milliseconds are the
+best round. The rounds of all cases are interleaved, so that other load affects all of them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def convolution_loss(image: Tensor, target: Tensor, gaussian: Tensor) -> Tensor:
 
 
 def with_backward(loss: Callable[[Tensor], Tensor], image: Tensor) -> float:
-    """The loss; its gradient is computed and dropped."""
+    """The loss; its gradient is computed and discarded."""
     variable = image.detach().requires_grad_()
     value = loss(variable)
     value.backward()
@@ -77,7 +77,7 @@ def with_backward(loss: Callable[[Tensor], Tensor], image: Tensor) -> float:
 
 
 def direct(image: Tensor, target: Tensor, gradient: Tensor) -> float:
-    """The loss, its gradient written over the last one."""
+    """The loss; its gradient overwrites the last one."""
     l1, ssim, _ = l1_ssim_value_and_gradient(image, target, LAMBDA_DSSIM, out=gradient)
     return (1 - LAMBDA_DSSIM) * l1 + LAMBDA_DSSIM * (1 - ssim)
 

@@ -16,7 +16,7 @@ PLYS = {
     "playbot": "playbot_model/point_cloud/iteration_30000/point_cloud.ply",
 }
 PHOTOGRAPHS = {"snowmiku": "snowmiku", "fox": "fox"}
-"""The folders of the data sets, of the models that have one."""
+"""The data set folder of each model that has one."""
 
 MILLION = 1_000_000
 _SPREADS = {"xyz": 0.02, "features_dc": 0.02, "features_rest": 0.005, "opacity": 0.1,
@@ -29,7 +29,7 @@ def read_model(data: Path, name: str) -> Splats:
 
 
 def repeated(splats: Splats, count: int) -> Splats:
-    """`count` Gaussians: the model again and again, each time a little different."""
+    """`count` Gaussians: the model repeated, with small random changes."""
     generator = np.random.default_rng(0)
     rows = np.arange(count) % splats.count
     arrays = {}

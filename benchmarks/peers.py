@@ -2,8 +2,8 @@
 """SPZ 4 and SOG 2 of a model: their bytes, and the model that they decode to, for comparison only.
 
 Written from the formats' public descriptions (github.com/nianticlabs/spz;
-developer.playcanvas.com, "SOG"). Axes are not turned as SPZ asks, and Gaussians stand in Morton
-order in both: neither makes these files larger or worse. SPZ needs `pip install zstandard`.
+developer.playcanvas.com, "SOG"). Axes are not rotated to SPZ's convention, and Gaussians are in
+Morton order in both: neither makes these files larger or worse. SPZ needs `pip install zstandard`.
 """
 
 import io
@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,7 +22,7 @@ from splat_codec.order import morton_order
 from splat_formats.splats import Splats
 
 _ROOT_HALF = np.sqrt(0.5)
-_SPZ_ZSTD_LEVEL = 19  # beyond what writers take by default
+_SPZ_ZSTD_LEVEL = 19  # higher than the default of writers
 _PALETTE_ROWS_AT_ONCE = 256
 _LLOYD_STEPS = 12
 
@@ -48,7 +49,7 @@ def to_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def opacity_of(alpha: np.ndarray) -> np.ndarray:
-    """Logits of 8-bit opacities; the ends as far as a half step goes."""
+    """Logits of 8-bit opacities, at least half a step from 0 and 1."""
     share = np.clip(alpha / 255, 1 / 510, 1 - 1 / 510)
     return np.log(share / (1 - share)).astype(np.float32)
 
@@ -74,7 +75,7 @@ def quaternions(largest: np.ndarray, three: np.ndarray) -> np.ndarray:
 
 def spz(splats: Splats) -> Peer:
     """SPZ version 4 with its default of 5 bits for SH of degree 1 and 4 bits beyond."""
-    import zstandard  # a tool of this benchmark only
+    import zstandard  # needed by this benchmark only
 
     positions = np.clip(np.rint(splats.xyz * 4096), -(2**23), 2**23 - 1).astype("<i4")
     alpha = to_bytes(255 * sigmoid(splats.opacity))
@@ -141,12 +142,12 @@ def indices(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
 def palette(rows: np.ndarray, part: int) -> tuple[np.ndarray, np.ndarray]:
     """A palette (K, C) of SH and labels (N,): one step of k-means from evenly chosen rows.
 
-    Where there are no more different rows than entries, those rows, as in a model that was SOG.
+    If there are no more distinct rows than entries, the palette is these rows, as in SOG itself.
     """
     size = min(65536, 1024 * 2 ** int(np.log2(max(1, len(rows) / 1024)))) // part
-    different, labels = np.unique(rows, axis=0, return_inverse=True)
-    if len(different) <= size:
-        return different, labels.reshape(-1)
+    distinct, labels = np.unique(rows, axis=0, return_inverse=True)
+    if len(distinct) <= size:
+        return distinct, labels.reshape(-1)
     centres = rows[np.linspace(0, len(rows) - 1, size).astype(int)].copy()
     labels = nearest(rows, centres)
     counts = np.bincount(labels, minlength=size)
@@ -167,9 +168,9 @@ def nearest(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def sog(splats: Splats, part: int = 1) -> Peer:
-    """SOG version 2, bundled; its palette is the usual one's `part`-th part.
+    """SOG version 2, bundled, with a palette of 1 / `part` of the usual size.
 
-    The usual one grows with the model up to 65536 entries, which is nearly all rows of a small one.
+    The usual size grows with the model up to 65536 entries, nearly all rows of a small model.
     """
     count = splats.count
     width = -(-int(np.ceil(np.sqrt(count))) // 4) * 4
@@ -181,36 +182,23 @@ def sog(splats: Splats, part: int = 1) -> Peer:
     dc = indices(splats.features_dc[:, 0], dc_levels)
     alpha = to_bytes(255 * sigmoid(splats.opacity))
     largest, three = smallest_three(splats.rotation)
-    turns = to_bytes(255 * (three * _ROOT_HALF + 0.5))
+    quaternion_bytes = to_bytes(255 * (three * _ROOT_HALF + 0.5))
     images = {
         "means_l.webp": webp(list((means & 255).astype(np.uint8).T), width),
         "means_u.webp": webp(list((means >> 8).astype(np.uint8).T), width),
         "scales.webp": webp(list(scale.T), width),
-        "quats.webp": webp([*turns.T, (252 + largest).astype(np.uint8)], width),
+        "quats.webp": webp([*quaternion_bytes.T, (252 + largest).astype(np.uint8)], width),
         "sh0.webp": webp([*dc.T, alpha[:, 0]], width),
     }
     levels = [scale_levels, dc_levels]
     rest = splats.features_rest
     if rest.size:
-        centres, labels = palette(rest.reshape(count, -1), part)
-        sh_levels = codebook(centres)
-        entries = indices(centres, sh_levels)
-        zero = np.zeros(count, np.uint8)
-        texels = entries.reshape(-1, 3)  # 64 centroids a row, coefficient by coefficient
-        images["shN_labels.webp"] = webp(
-            [(labels & 255).astype(np.uint8), (labels >> 8).astype(np.uint8), zero], width
-        )
-        images["shN_centroids.webp"] = webp(list(texels.T), 64 * rest.shape[1])
-        rest = sh_levels[entries][labels].reshape(rest.shape)
+        sh_images, sh_levels, rest = sog_harmonics(rest, part, width)
+        images |= sh_images
         levels.append(sh_levels)
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        numbers = [np.round(level.astype(float), 6).tolist() for level in levels]
-        meta = {"version": 2, "count": count, "codebooks": numbers, "mins": low.tolist(),
-                "maxs": high.tolist(), "files": sorted(images)}  # fmt: skip
-        archive.writestr("meta.json", json.dumps(meta))
-        for name, data in images.items():
-            archive.writestr(name, data)
+    numbers = [np.round(level.astype(float), 6).tolist() for level in levels]
+    meta = {"version": 2, "count": count, "codebooks": numbers, "mins": low.tolist(),
+            "maxs": high.tolist(), "files": sorted(images)}  # fmt: skip
     found = means / 65535 * (high - low) + low
     decoded = replace(
         splats,
@@ -219,9 +207,35 @@ def sog(splats: Splats, part: int = 1) -> Peer:
         features_rest=rest,
         opacity=opacity_of(alpha),
         scaling=scale_levels[scale],
-        rotation=quaternions(largest, (turns / 255 - 0.5) / _ROOT_HALF),
+        rotation=quaternions(largest, (quaternion_bytes / 255 - 0.5) / _ROOT_HALF),
     )
-    return Peer(len(file.getvalue()), decoded)
+    return Peer(archive_size(meta, images), decoded)
+
+
+def sog_harmonics(
+    rest: np.ndarray, part: int, width: int
+) -> tuple[dict[str, bytes], np.ndarray, np.ndarray]:
+    """SH (N, K, 3) as images by name, their codebook, and the decoded SH (N, K, 3)."""
+    centres, labels = palette(rest.reshape(len(rest), -1), part)
+    levels = codebook(centres)
+    entries = indices(centres, levels)
+    low, high = (labels & 255).astype(np.uint8), (labels >> 8).astype(np.uint8)
+    texels = entries.reshape(-1, 3)  # 64 centroids a row, coefficient by coefficient
+    images = {
+        "shN_labels.webp": webp([low, high, np.zeros(len(rest), np.uint8)], width),
+        "shN_centroids.webp": webp(list(texels.T), 64 * rest.shape[1]),
+    }
+    return images, levels, levels[entries][labels].reshape(rest.shape)
+
+
+def archive_size(meta: dict[str, Any], images: dict[str, bytes]) -> int:
+    """Bytes of the zip file that holds these."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("meta.json", json.dumps(meta))
+        for name, data in images.items():
+            archive.writestr(name, data)
+    return len(file.getvalue())
 
 
 PEERS: dict[str, Callable[[Splats], Peer]] = {

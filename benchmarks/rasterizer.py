@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times the rasteriser, forward and backward, against what its arithmetic alone would cost.
+"""Times the rasteriser, forward and backward, compared with the time of its arithmetic alone.
 
     python benchmarks/rasterizer.py --data DATA [--scene NAME] [--threads 2] [--json F]
     python benchmarks/rasterizer.py --data DATA --module NAME [--device cuda]
@@ -8,10 +8,10 @@ Without --module: the direct path on raw parameters, stage by stage, and the pat
 With it: any package with the API of diff_gaussian_rasterization, through autograd only.
 FAST3DGS_ISA=v3 (or v2) in the environment times the code for older processors.
 
-Wall and CPU milliseconds, minimum and median over the rounds; CPU time counts all threads, and
-divided by the threads says what a quiet machine would take. The floor is what the arithmetic alone
-costs if every vector instruction finds its port free: 54 cycles for a block of 4x4 pixels, 32 for a
-Gaussian in a tile, 150 for a Gaussian, forward and backward together.
+Wall and CPU milliseconds, minimum and median over the rounds; CPU time counts all threads; divided
+by their number it is the time on an idle machine. The floor is the time of the arithmetic alone if
+no vector instruction waits for its port: 54 cycles for a block of 4x4 pixels, 32 for a Gaussian in
+a tile, 150 for a Gaussian, forward and backward together.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def image_weights(pose: Pose) -> Tensor:
 
 
 def time_direct(load: Workload, rounds: int, gigahertz: float) -> tuple[Timings, dict[str, float]]:
-    """The direct path stage by stage, and the sizes of the view with the floor they give."""
+    """The direct path stage by stage, and the sizes of the view with the resulting floor."""
     import diff_gaussian_rasterization
     from diff_gaussian_rasterization import raw
 
@@ -134,7 +134,7 @@ def floor_milliseconds(sizes: dict[str, float], gigahertz: float) -> float:
 
 
 def with_total(timings: Timings) -> Timings:
-    """And the sum of forward and backward: of minima it is a bound, of medians about a median."""
+    """Adds forward + backward: for minima a lower bound, for medians approximate."""
     total = {key: timings["forward"][key] + timings["backward"][key] for key in timings["forward"]}
     return {**timings, "forward + backward": total}
 

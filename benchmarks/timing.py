@@ -35,7 +35,7 @@ class Samples:
 
 
 def time_parts(run: Callable[[Callable[[str], None]], None], rounds: int) -> Timings:
-    """Calls `run(lap)` one round more than counted; lap(name) ends the part of that name."""
+    """Calls `run(lap)` for `rounds` rounds after one uncounted; lap(name) ends a part."""
     samples: dict[str, Samples] = {}
     for round_number in range(rounds + 1):
         last = time.perf_counter(), time.process_time()
@@ -60,7 +60,7 @@ def print_table(title: str, timings: Timings) -> None:
 
 def describe_machine() -> str:
     """Processor, threads of PyTorch, and its version."""
-    import torch  # here, for the benchmarks that do without
+    import torch  # here, because some benchmarks run without it
 
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")

@@ -2,8 +2,8 @@
 """The scenes that the benchmarks draw, made from the real data in one folder (`--data DIR`).
 
 garden    gsplat's profiling points with random shapes: small Gaussians of all opacities
-million   garden's points repeated to a million with jitter, shrunk as they are denser, 1600x1060
-snowmiku  a trained model in the first of its views, at half and at full resolution
+million   garden's points repeated to a million with jitter, smaller as they are denser, 1600x1060
+snowmiku  a trained model from its first view, at half and at full resolution
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def million(data: Path) -> Workload:
     copies = points[torch.arange(1_000_000) % len(points)]
     jittered = copies + JITTER * torch.randn(copies.shape, generator=random)
     parameters = _random_shapes(jittered, random)
-    # As much of the view is covered as before.
+    # The Gaussians cover as much of the view as those of garden.
     parameters["scaling"] += 0.5 * math.log(len(points) / len(copies))
     return Workload(parameters, pose.enlarged(1600, 1060))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work on many rows in blocks that fit a processor's cache, on all cores.
 
-NumPy lets go of the interpreter's lock within its loops, so that threads do help.
+NumPy releases the interpreter's lock within its loops, so that threads run at the same time.
 """
 
 import os
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 ROWS_AT_ONCE = 1 << 14
-_MOST_THREADS = 8  # beyond, the memory is the limit
+_MOST_THREADS = 8  # more gain nothing: memory is then the limit
 
 
 def for_blocks(count: int, work: Callable[[slice], None], size: int = ROWS_AT_ONCE) -> None:
     """Calls `work` for the slices of 0 .. count - 1 of up to `size` rows, several at a time.
 
-    The order is open: each call may write only to the rows of its slice.
+    The order is not defined: each call may write only to the rows of its slice.
     """
     blocks = [slice(low, min(low + size, count)) for low in range(0, count, size)]
     threads = min(_MOST_THREADS, os.cpu_count() or 1, len(blocks))

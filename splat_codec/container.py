@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container: magic, version, a checked table of sections, and their bytes.
 
-Every length is checked against the bytes at hand before it is used, nothing may be left over, and
-every byte lies under a CRC-32. Normative text: docs/format.md.
+Every length is checked against the bytes at hand before it is used, no bytes may be left over, and
+a CRC-32 covers every byte. Normative text: docs/format.md.
 """
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 from splat_codec.errors import CorruptFile
 
-# As PNG's: a high bit, a CR LF and a control-Z catch transfers that are not 8-bit clean.
+# As in PNG: a high bit, a CR LF and a control-Z show that a transfer changed the bytes.
 MAGIC = b"\x89F3DGS\r\n\x1a\n"
 _HEAD = struct.Struct("<10sHH")  # magic, version, number of sections
-_CRC = struct.Struct("<I")  # CRC-32 of head and table, behind the table
+_CRC = struct.Struct("<I")  # CRC-32 of head and table, after the table
 _ENTRY = struct.Struct("<8sQI")  # name, length in bytes, CRC-32 of the bytes
 MAX_SECTIONS = 80
 
@@ -28,6 +28,35 @@ class Container:
     sections: Mapping[str, bytes]
     missing: frozenset[str] = frozenset()
     """Sections in the table of a file that ends before them or within them."""
+
+
+class SectionReader:
+    """Takes the bytes of a section, one piece after the other. CorruptFile names the section."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        self._name, self._data, self._position = name, data, 0
+
+    def take(self, length: int) -> bytes:
+        """The next `length` bytes."""
+        end = self._position + length
+        if end > len(self._data):
+            raise CorruptFile(self._name, f"cut short: {len(self._data)} bytes")
+        taken = self._data[self._position : end]
+        self._position = end
+        return taken
+
+    def finish(self) -> None:
+        """CorruptFile if bytes are left over."""
+        if self._position != len(self._data):
+            raise CorruptFile(self._name, f"{len(self._data) - self._position} bytes left over")
+
+
+def take_section(sections: MutableMapping[str, bytes], name: str) -> bytes:
+    """Removes a section from `sections`; CorruptFile if it is missing."""
+    try:
+        return sections.pop(name)
+    except KeyError:
+        raise CorruptFile(name, "missing") from None
 
 
 def pack_container(container: Container) -> bytes:
@@ -43,8 +72,8 @@ def pack_container(container: Container) -> bytes:
 def unpack_container(data: bytes, may_be_cut: bool = False) -> Container:
     """The sections of a file's bytes; CorruptFile names the one that is damaged, and the damage.
 
-    With `may_be_cut`, `data` may end anywhere behind the table: the sections that are not whole,
-    and those behind them, are left out.
+    With `may_be_cut`, `data` may end anywhere after the table: the first section that is not whole
+    and all later ones are left out.
     """
     version, entries, start = _unpack_table(data)
     sections: dict[str, bytes] = {}
@@ -66,7 +95,7 @@ def unpack_container(data: bytes, may_be_cut: bool = False) -> Container:
 def bytes_per_section(data: bytes) -> dict[str, int]:
     """Bytes of every section, and `container` for the header and the table.
 
-    Of the whole file, though `data` may end anywhere behind the table.
+    The figures are those of the whole file, even if `data` ends anywhere after the table.
     """
     _, entries, start = _unpack_table(data)
     return {**{name: length for name, length, _ in entries}, "container": start}

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens, and what is decoded before one: its predecessors' average, or the energy of its row.
+"""Tokens and their contexts: the average of a token's predecessors, or the energy of its row.
 
-A value is a token, and from token 232 on extra plain bits. Normative text: docs/format.md.
+A value is stored as a token; tokens from 232 on are followed by extra plain bits. Normative text:
+docs/format.md.
 """
 
 from dataclasses import dataclass
@@ -13,15 +14,15 @@ Tokens = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.int32]
 Contexts = npt.NDArray[np.int32]
 
-DIRECT_TOKENS = 232  # below: the value itself; beyond: its number of extra bits, 0 to 23
+DIRECT_TOKENS = 232  # a lower token is the value itself; token 232 + j has j extra bits, 0 to 23
 MAX_VALUE = DIRECT_TOKENS + 2**24 - 2
 EXTRA_BITS = np.r_[np.zeros(DIRECT_TOKENS, np.int32), np.arange(24, dtype=np.int32)]
-"""The number of plain bits behind each token."""
+"""The number of plain bits that follow each token."""
 TOKEN_BASE = np.r_[
     np.arange(DIRECT_TOKENS), DIRECT_TOKENS + 2 ** np.arange(24, dtype=np.int64) - 1
 ].astype(np.int32)
 """The least value of each token."""
-TOKEN_SIZE = np.minimum(TOKEN_BASE, 2047)  # shifted by MAX_SHIFT + 4 it still fits 32 bits
+TOKEN_SIZE = np.minimum(TOKEN_BASE, 2047)  # fits 32 bits even when shifted by MAX_SHIFT + 4
 """What a token adds to its lane's average."""
 
 
@@ -32,7 +33,7 @@ def tokens_of(values: Values) -> Tokens:
                          f"{values.max()}")  # fmt: skip
     tokens = np.minimum(values, DIRECT_TOKENS).astype(np.uint8)
     large = np.flatnonzero(tokens == DIRECT_TOKENS)
-    beyond = values[large].astype(np.float64) - (DIRECT_TOKENS - 1)  # exact, and so its exponent
+    beyond = values[large].astype(np.float64) - (DIRECT_TOKENS - 1)  # exact, so is its exponent
     tokens[large] = DIRECT_TOKENS - 1 + np.frexp(beyond)[1]
     return tokens
 
@@ -41,8 +42,9 @@ def tokens_of(values: Values) -> Tokens:
 class Neighbour:
     """How a value's predecessors in its lane become a part of its context.
 
-    Each lane keeps an average a = 16 x start at first; after a token with the least value m (at
-    most 2047), shifted left by the row's `shift`, a += (16 m - a) >> 2. The bin is bins[a >> 4].
+    Each lane keeps an average a, which begins as 16 x start. After a token with the least value m
+    (at most 2047, then shifted left by the row's `shift`), a += (16 m - a) >> 2. The bin is
+    bins[a >> 4].
     """
 
     bins: npt.NDArray[np.uint8]
@@ -50,12 +52,12 @@ class Neighbour:
     start: int
 
     def averages(self, lanes: int) -> Values:
-        """Each lane's average at first."""
+        """Each lane's average before its first token."""
         return np.full(lanes, 16 * self.start, np.int32)
 
 
 # The context of an SH magnitude is kept as one number for each row, its key: the energy of the
-# magnitudes before (below 2^9), the neighbours' class, and whether the row's last group is coded.
+# magnitudes so far (below 2^9), the neighbours' class, and whether the row's last group is coded.
 EnergyKeys = npt.NDArray[np.int16]
 ENERGY_BITS = 9
 _ENERGY_EDGES = (1, 4, 8, 14, 22, 32, 46, 66, 95, 140, 210)
@@ -71,6 +73,6 @@ CONTEXT_OF_KEY = (
 
 
 def first_energy_keys(neighbours: Values) -> EnergyKeys:
-    """The keys (n,) before the first magnitude, from the neighbours' used groups."""
+    """The keys (n,) before the first magnitude, from the neighbours' numbers of used groups."""
     classes = np.searchsorted(_NEIGHBOUR_EDGES, neighbours, side="right")
     return (classes << ENERGY_BITS).astype(np.int16)

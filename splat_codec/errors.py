@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec's one error."""
+"""The error of the codec."""
 
 
-class CorruptFile(ValueError):  # noqa: N818, what happened to the file is the name
-    """The bytes are no valid file of this format; names the section and what is wrong with it."""
+class CorruptFile(ValueError):  # noqa: N818, the name states what is wrong
+    """The bytes are not a valid file of this format; names the section and the damage."""
 
     def __init__(self, section: str, reason: str) -> None:
         super().__init__(f"corrupt file: section {section}: {reason}")

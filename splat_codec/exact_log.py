@@ -14,7 +14,7 @@ _REST_BITS = _MANTISSA_BITS - _TABLE_BITS
 
 
 def log2_fixed(values: npt.ArrayLike) -> Integers64:
-    """2^18 log2(values) of integers from 1 to 2^53 - 1, within two units; never descending."""
+    """2^18 log2(values) of integers from 1 to 2^53 - 1, within two units; monotone."""
     # The float64 of such an integer is exact: its bits are exponent and mantissa.
     bits = np.asarray(values, np.float64).view(np.int64)
     entry = bits >> _REST_BITS & (1 << _TABLE_BITS) - 1
@@ -28,7 +28,7 @@ def _table() -> Integers64:
     """The logarithms of 1 + i / 2^12 for i from 0 to 2^12, bit by bit."""
     mantissa = (np.arange(1 << _TABLE_BITS, dtype=np.int64) << 18) + (1 << 30)
     logarithm = np.zeros(1 << _TABLE_BITS, np.int64)
-    for _ in range(LOG_BITS):  # squaring doubles the logarithm: its next bit comes to the front
+    for _ in range(LOG_BITS):  # squaring doubles the logarithm: its next bit becomes the whole part
         mantissa = mantissa * mantissa >> 30
         bit = mantissa >> 31
         mantissa >>= bit

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Single numbers that no grid holds, stored as they are: a Gaussian's row, a channel, a float32.
+"""Single numbers outside the grids, stored exactly: a Gaussian's row, a channel, a float32.
 
-One number far from all others would widen a grid for every Gaussian; here it costs nine bytes.
+One number far from all others would make the grid of all Gaussians coarser; here it takes nine
+bytes.
 Channels: opacity, three scales in the file's order, three of features_dc, then features_rest.
-(Centres beyond the cells have a list of their own, quaternions always fit.)
+(Centres outside the cells have their own list; quaternions always fit their grid.)
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ class ExactValues:
 
     @staticmethod
     def of(rows: npt.ArrayLike, channels: npt.ArrayLike, values: npt.ArrayLike) -> "ExactValues":
-        """These numbers, sorted; of two for the same place the first."""
+        """These numbers, sorted; of two for the same place, the first is kept."""
         row, channel = np.asarray(rows, np.int32), np.asarray(channels, np.int32)
         order = np.lexsort((channel, row))
         row, channel = row[order], channel[order]
@@ -50,17 +51,17 @@ class ExactValues:
         return ExactValues.of(*(np.append(getattr(self, n), getattr(others, n)) for n in names))
 
     def from_row(self, first: int) -> "ExactValues":
-        """These numbers where row 0 has the number `first`."""
+        """These numbers with `first` added to their rows."""
         return ExactValues(self.rows + np.int32(first), self.channels, self.values)
 
     def between(self, low: int, high: int) -> "ExactValues":
-        """Those of the rows low .. high - 1, whose numbers then begin at 0."""
+        """The numbers of the rows low .. high - 1, with rows counted from `low`."""
         part = slice(*np.searchsorted(self.rows, [low, high]))
         found = ExactValues(self.rows[part], self.channels[part], self.values[part])
         return found.from_row(-low)
 
     def moved(self, places: npt.NDArray[np.int64]) -> "ExactValues":
-        """The numbers of row i given to the row places[i]."""
+        """These numbers, those of row i moved to row places[i]."""
         return ExactValues.of(places[self.rows], self.channels, self.values)
 
     def by_attribute(self, name: str) -> tuple[npt.NDArray[np.intp], ...]:
@@ -72,7 +73,7 @@ class ExactValues:
         return which, self.rows[which].astype(np.intp), self.channels[which] - np.intp(first)
 
     def taken_from(self, values: Mapping[str, npt.NDArray[np.float32]]) -> "ExactValues":
-        """For the same places the numbers of the attributes' arrays (N, C), by name."""
+        """The numbers at the same places of the attributes' arrays (N, C), by name."""
         taken = np.zeros(len(self), np.float32)
         for name in FIRST_CHANNELS if len(self) else ():
             which, rows, columns = self.by_attribute(name)

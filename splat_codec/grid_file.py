@@ -2,8 +2,8 @@
 """Sections of a version-2 file from a model's integers, and back.
 
 `model` (counts, grids), `tables` (bins, contexts, histograms), and for each layer k `rans<k>` (the
-entropy-coded tokens), `bits<k>` (plain bits) and, where there are any, `far<k>` (centres beyond the
-cells) and `exact<k>` (other numbers that no grid holds). Normative text: docs/format.md.
+entropy-coded tokens), `bits<k>` (plain bits) and, where there are any, `far<k>` (centres outside
+the cells) and `exact<k>` (other numbers outside the grids). Normative text: docs/format.md.
 """
 
 import struct
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from splat_codec.container import SectionReader, take_section
 from splat_codec.errors import CorruptFile
 from splat_codec.exact_values import (
     NONE,
@@ -61,7 +62,7 @@ Edges = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer as counted in the section `model`."""
+    """The numbers of one layer in the section `model`."""
 
     count: int
     far: int
@@ -115,26 +116,26 @@ def unpack_grid_splats(
 ) -> GridSplats:
     """The model in a file's sections, which are taken out of `sections`; at most `layers` layers.
 
-    Sections of later layers need not be there: `missing` are those that the file's table lists and
-    that `sections` lacks.
+    Sections of later layers may be absent: `missing` names those that the file's table lists and
+    `sections` lacks.
     """
-    grids, parts = _unpack_model(_take(sections, "model"), file_bytes)
-    edges, tables = _unpack_tables(_take(sections, "tables"))
+    grids, parts = _unpack_model(take_section(sections, "model"), file_bytes)
+    edges, tables = _unpack_tables(take_section(sections, "tables"))
     read = parts[:layers]
     ends = np.cumsum([0, *(part.count for part in read)]).tolist()
     columns = _grown({}, grids, 0)
     static = ContextBases(tables, "tables"), DecodeTable.of(tables.frequencies)
     far_rows, far_xyz, exact = [], [], NONE
     for number, part in enumerate(read):
-        streams = _take(sections, f"rans{number}"), _take(sections, f"bits{number}")
+        streams = take_section(sections, f"rans{number}"), take_section(sections, f"bits{number}")
         reader = PlaneReader(streams, part.lanes, static, number)
         shape = LayerShape(grids, edges, part.count, part.lanes)
         found = code_columns(reader, shape, None)
-        # Only now: a layer's octree has to hold as many Gaussians as the header promises.
+        # Only now, when the octree has shown that the header states the right count.
         columns = _grown(columns, grids, ends[number + 1])
         rows = {name: column[ends[number] :] for name, column in columns.items()}
         _finish_layer(reader, shape, found, rows)
-        far = _take(sections, f"far{number}") if part.far else b""
+        far = take_section(sections, f"far{number}") if part.far else b""
         indices, xyz = _unpack_far(far, part, f"far{number}")
         far_rows.append(indices + np.int32(ends[number]))
         far_xyz.append(xyz)
@@ -158,18 +159,19 @@ def unpack_grid_splats(
 def _finish_layer(
     reader: PlaneReader, shape: LayerShape, found: LayerColumns, rows: Mapping[str, np.ndarray]
 ) -> None:
-    """Fills a layer's rows; one core puts the columns into place while another decodes the SH."""
-    with ThreadPoolExecutor(1) as beside:
-        placed = beside.submit(put_rows, found, shape, rows)
+    """Fills a layer's rows; one thread puts the columns into place, another decodes the SH."""
+    with ThreadPoolExecutor(1) as pool:
+        placed = pool.submit(put_rows, found, shape, rows)
         code_sh(reader, shape, found.precision, rows["sh"], writes=False)
         placed.result()
     reader.finish()
 
 
 def _grown(columns: Mapping[str, np.ndarray], grids: Grids, count: int) -> dict[str, np.ndarray]:
-    """The arrays of GridSplats with `count` rows: those of `columns`, others to be filled; SH 0.
+    """The arrays of GridSplats with `count` rows: first those of `columns`; new SH are 0.
 
-    The layers' rows are decoded into place: most are in the last, so that little is copied.
+    Layers are decoded directly into these arrays. Most rows are in the last layer, so that little
+    is copied.
     """
     widths = {"xyz": (3,), "opacity": (), "scale": (3,), "precision": (), "rotation": (3,),
               "dc": (3,)}  # fmt: skip
@@ -189,36 +191,27 @@ def _pack_model(grids: Grids, layers: list[GridSplats]) -> bytes:
 
 
 def _unpack_model(data: bytes, file_bytes: int) -> tuple[Grids, list[_Layer]]:
-    content = inflate(data, _MODEL_LIMIT, "model")
-    position = 0
-
-    def take(length: int) -> bytes:
-        nonlocal position
-        if position + length > len(content):
-            raise CorruptFile("model", f"cut short: {len(content)} bytes")
-        position += length
-        return content[position - length : position]
-
-    layers = [_Layer(*struct.unpack("<IIB", take(9))) for _ in range(take(1)[0])]
+    reader = SectionReader("model", inflate(data, _MODEL_LIMIT, "model"))
+    counts = [struct.unpack("<IIB", reader.take(9)) for _ in range(reader.take(1)[0])]
+    layers = [_Layer(count, far, 1 << log_lanes) for count, far, log_lanes in counts]
     _check_layers(layers, file_bytes)
-    grids = unpack_grids(take, "model")
-    if position != len(content):
-        raise CorruptFile("model", f"{len(content) - position} bytes left over")
-    return grids, [_Layer(layer.count, layer.far, 1 << layer.lanes) for layer in layers]
+    grids = unpack_grids(reader.take, "model")
+    reader.finish()
+    return grids, layers
 
 
 def _check_layers(layers: list[_Layer], file_bytes: int) -> None:
     if not 1 <= len(layers) <= MAX_LAYERS:
         raise CorruptFile("model", f"{len(layers)} layers, 1 to {MAX_LAYERS} allowed")
     check_count(sum(layer.count for layer in layers), file_bytes)
-    if any(layer.far > layer.count for layer in layers):
-        raise CorruptFile("model", "more far Gaussians than Gaussians")
-    if any(1 << layer.lanes > MAX_LANES for layer in layers):
-        raise CorruptFile("model", f"at most {MAX_LANES} lanes allowed")
     for layer in layers:
-        least = min(ENOUGH_LANES, layer.count / MAX_ROWS_PER_LANE)
-        if 1 << layer.lanes < least:
-            raise CorruptFile("model", f"{1 << layer.lanes} lanes for {layer.count} Gaussians")
+        if layer.far > layer.count:
+            text = f"{layer.far} centres outside the cells, but only {layer.count} Gaussians"
+            raise CorruptFile("model", text)
+        least = min(ENOUGH_LANES, -(-layer.count // MAX_ROWS_PER_LANE))
+        if not least <= layer.lanes <= MAX_LANES:
+            allowed = f"{least} to {MAX_LANES} allowed"
+            raise CorruptFile("model", f"{layer.lanes} lanes for {layer.count} rows, {allowed}")
 
 
 def _pack_edges(edges: Edges) -> bytes:
@@ -239,7 +232,7 @@ def _unpack_tables(data: bytes) -> tuple[Edges, Tables]:
 
 def _unpack_far(data: bytes, part: _Layer, section: str) -> tuple[np.ndarray, np.ndarray]:
     if len(data) != 16 * part.far:
-        raise CorruptFile(section, f"{len(data)} bytes, {16 * part.far} due")
+        raise CorruptFile(section, f"{len(data)} bytes, {16 * part.far} expected")
     rows = np.frombuffer(data, "<u4", part.far).astype(np.int64)
     xyz = np.frombuffer(data, "<f4", offset=4 * part.far).astype(np.float32).reshape(-1, 3)
     if len(rows) and (rows[-1] >= part.count or (np.diff(rows) <= 0).any()):
@@ -264,15 +257,8 @@ def _take_exact(
     return unpack_exact_values(sections.pop(name), part.count, grids.sh_channels, name)
 
 
-def _take(sections: dict[str, bytes], name: str) -> bytes:
-    try:
-        return sections.pop(name)
-    except KeyError:
-        raise CorruptFile(name, "missing") from None
-
-
 def _design_edges(splats: GridSplats) -> Edges:
-    """Edges at the values' octiles: bins that are met equally often."""
+    """Edges at the values' octiles, so that bins occur equally often."""
     shift = splats.grids.dc_shift.apply(splats.precision)
     steps = splats.scale.T
     columns = {

@@ -48,7 +48,7 @@ def pack_grids(grids: Grids) -> bytes:
 
 
 def unpack_grids(take: Take, section: str) -> Grids:
-    """The grids whose record `take(number of bytes)` yields; CorruptFile where it is none."""
+    """The grids whose record `take(number of bytes)` yields; CorruptFile if it is not valid."""
     sh_degree = take(1)[0]
     if sh_degree > 3:
         raise CorruptFile(section, f"SH degree {sh_degree}, at most 3 allowed")

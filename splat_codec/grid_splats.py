@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A version-2 model as integers: what its file holds, no more and no less."""
+"""A version-2 model as integers: exactly what its file holds."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -18,13 +18,13 @@ _COLUMNS = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
 class GridSplats:
     """N Gaussians in integers, and the grids that give them values.
 
-    The scale axes of a Gaussian are in descending order, its rotation is that of the ordered axes,
-    with w >= 0 and not stored.
+    The scales of a Gaussian are in descending order. Its rotation is that of the ordered axes, as a
+    unit quaternion with w >= 0; w is not stored.
     """
 
     grids: Grids
     xyz: Integers
-    """(N, 3) cells, 0 to 2^bits - 1; the low bits that a Gaussian does without are 0."""
+    """(N, 3) cells, 0 to 2^bits - 1; the low bits that are not stored for a Gaussian are 0."""
     opacity: Integers
     """(N,)"""
     scale: Integers
@@ -34,17 +34,17 @@ class GridSplats:
     rotation: Integers
     """(N, 3): x, y, z of the unit quaternion, in steps << shift; may be negative."""
     dc: Integers
-    """(N, 3) from 0, in steps << shift from `dc_low`."""
+    """(N, 3), 0 or more, in steps << shift above `dc_low`."""
     sh: npt.NDArray[np.int16]
     """(N, C) in steps of the precision class."""
     far_rows: Integers
-    """(M,) ascending: rows whose centre is beyond the cells."""
+    """(M,) ascending: rows whose centre is outside the cells."""
     far_xyz: FloatArray
     """(M, 3) those centres."""
     layer_ends: tuple[int, ...]
     """Rows 0 .. layer_ends[k] - 1 are a coarser model, of layers 0 .. k."""
     exact: ExactValues = NONE
-    """Numbers that take the place of what the integers decode to."""
+    """Numbers that replace the ones that the integers decode to."""
 
     def __post_init__(self) -> None:
         count, rest = self.count, self.grids.sh_channels
@@ -76,7 +76,7 @@ class GridSplats:
         return self.grids.sh_degree
 
     def reordered(self, order: npt.NDArray[np.intp], layer_ends: tuple[int, ...]) -> "GridSplats":
-        """Row i taken from row order[i]."""
+        """The model whose row i is row order[i] of this one."""
         position = np.empty(len(order), np.int64)
         position[order] = np.arange(len(order))
         far = position[self.far_rows]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grids of a version-2 model: what its integers mean, Gaussian by Gaussian.
+"""The grids of a version-2 model: the meaning of its integers, for each Gaussian.
 
-What is seen little of needs little precision: a Gaussian that is faint, small or far has wider
-grids. How wide follows from a `precision` class that every Gaussian has; the classes are predicted
-by integer rules from what is decoded before, and only the difference is stored.
+A Gaussian that changes images little (faint, small or distant) needs little precision: its grids
+are coarser. Every Gaussian has a `precision` class, from which its steps follow. Integer rules
+predict the class from values that are decoded before it; only the difference is stored.
 """
 
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ MAX_SHIFT = 15
 MAX_LEVELS = 1 << 12
 MATRIX_UNIT = 1 << 12
 GREATEST_SYMBOL = 2**15 - 1
-"""Of colours, and of magnitudes of SH."""
+"""For colours and for magnitudes of SH."""
 MAX_ROTATION_STEP = 2.0**32
-"""So that squares of components are finite, too."""
+"""Keeps the squares of components finite."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class EvenGrid:
     levels: int
 
     def symbols(self, values: FloatArray) -> Integers:
-        """The nearest symbols; values off the grid go to its edge."""
+        """The nearest symbols; values outside the grid get its first or last symbol."""
         scaled = (values - np.float32(self.minimum)) / np.float32(self.step)
         return np.clip(np.rint(scaled), 0, self.levels - 1).astype(np.int32)
 
@@ -110,7 +110,7 @@ class EvenGrid:
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """Integers to channels: row vector x matrix / 4096, exact before its one rounding."""
+    """Integers to channels: row vector x matrix / 4096, exact up to one final rounding."""
 
     matrix: npt.NDArray[np.int16]
     """(C, C)."""
@@ -133,17 +133,17 @@ class Transform:
         return exact.astype(np.float32)
 
     def forward(self, values: FloatArray) -> FloatArray:
-        """Coordinates (N, C), before division by a step, whose inverse comes close to values."""
+        """Coordinates (N, C), not yet divided by a step, whose inverse is close to `values`."""
         return values @ self.inverse_matrix()
 
     def inverse_matrix(self) -> FloatArray:
-        """(C, C): of the matrix as it is applied, in units of MATRIX_UNIT."""
+        """(C, C): the inverse of matrix / MATRIX_UNIT."""
         return np.linalg.inv(self.matrix.astype(np.float64) / MATRIX_UNIT).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class PositionGrid:
-    """Cubic cells: coordinate = origin + cell x (integer + half of its own precision)."""
+    """Cubic cells: coordinate = origin + cell x (integer + (2^shift >> 1))."""
 
     origin: tuple[float, float, float]
     cell: float
@@ -151,12 +151,12 @@ class PositionGrid:
     coarse_bits: int
     """The octree's levels."""
     shift: LinearRule
-    """Low bits that a Gaussian does without, from precision class, s0, s1, s2."""
+    """Number of low bits not stored for a Gaussian, from precision class, s0, s1, s2."""
 
 
 @dataclass(frozen=True, eq=False)
 class Grids:
-    """All that turns a model's integers into values."""
+    """Everything that turns a model's integers into values."""
 
     sh_degree: int
     position: PositionGrid
@@ -168,7 +168,7 @@ class Grids:
     """From precision class, s0, s1, s2."""
     dc_step: float
     dc_low: tuple[int, int, int]
-    """What symbol 0 of each transformed colour channel stands for, in steps."""
+    """The value of symbol 0 of each transformed colour channel, in steps."""
     dc_transform: Transform
     dc_shift: LinearRule
     """From precision class."""

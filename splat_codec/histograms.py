@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which contexts share a histogram, and the histograms: chosen by the writer, stored in the file.
 
-A context is what is decoded before a token. There may be thousands, most of them rare or alike;
-each is mapped to one of at most 255 histograms (the idea of Brotli and JPEG XL).
+A context summarises what is decoded before a token. There may be thousands, most of them rare or
+similar; each is mapped to one of at most 255 histograms (the idea of Brotli and JPEG XL).
 
 The choice is made in integers (and in floats that hold integers below 2^53, whose sums are exact in
 any order): every processor and every build of NumPy gives the same tables for the same counts.
@@ -26,7 +26,7 @@ Counts = npt.NDArray[np.int64]
 Costs = npt.NDArray[np.int64]
 """Bits, in units of 1 / LOG_ONE."""
 
-# What a histogram costs in the file, for weighing it against what it saves.
+# The size of a histogram in the file, to compare with the bits that it saves.
 _COST_OF_ENTRY = 9 * LOG_ONE
 _COST_OF_HISTOGRAM = 24 * LOG_ONE
 _NEVER = np.iinfo(np.int64).max
@@ -85,7 +85,7 @@ def pack_tables(tables: Tables) -> bytes:
 
 
 def unpack_tables(data: bytes, section: str) -> Tables:
-    """The tables in the bytes that pack_tables gave; CorruptFile where they are none."""
+    """The inverse of pack_tables; CorruptFile if the bytes are not valid."""
     if len(data) < 8:
         raise CorruptFile(section, f"cut short: {len(data)} bytes")
     contexts, histograms = (int(n) for n in np.frombuffer(data, "<u4", 2))
@@ -97,14 +97,16 @@ def unpack_tables(data: bytes, section: str) -> Tables:
     context_map, lengths = body[:contexts], body[contexts : contexts + histograms].astype(int) + 1
     entries = body[contexts + histograms :].astype(np.uint32)
     if len(entries) != 2 * lengths.sum():
-        raise CorruptFile(section, f"{len(entries)} bytes of histograms, {2 * lengths.sum()} due")
+        raise CorruptFile(
+            section, f"{len(entries)} bytes of histograms, {2 * lengths.sum()} expected"
+        )
     low, high = np.split(entries, 2)
     frequencies = np.zeros((histograms, 256), np.uint32)
     frequencies[np.arange(256) < lengths[:, None]] = low | high << 8
     if histograms and (frequencies.sum(axis=1) != PROBABILITY_ONE).any():
         raise CorruptFile(section, "a histogram's frequencies do not add up to 4096")
     if contexts and (not histograms or context_map.max() >= histograms):
-        raise CorruptFile(section, "a context points to no histogram")
+        raise CorruptFile(section, "a context has no histogram")
     return Tables(context_map, frequencies)
 
 
@@ -121,13 +123,13 @@ def inflate(data: bytes, limit: int, section: str) -> bytes:
 
 
 def _to_frequencies(counts: Counts) -> npt.NDArray[np.int64]:
-    """Integers with sum 2^12, near proportional to `counts`, none 0 where the count is not."""
+    """Integers with sum 2^12, nearly proportional to `counts`; 0 only where the count is 0."""
     if not counts.any():
         return np.eye(1, 256, dtype=np.int64)[0] * PROBABILITY_ONE
     exact = counts / counts.sum() * PROBABILITY_ONE
     frequencies = np.where(counts > 0, np.maximum(1, np.rint(exact)), 0).astype(np.int64)
     while (surplus := int(frequencies.sum()) - PROBABILITY_ONE) != 0:
-        # Where one more or one less costs the fewest bits.
+        # Change the entries where one more or one less costs the fewest bits.
         change = -1 if surplus > 0 else 1
         allowed = frequencies > (1 if surplus > 0 else 0)
         cost = np.full(256, _NEVER)
@@ -140,22 +142,22 @@ def _to_frequencies(counts: Counts) -> npt.NDArray[np.int64]:
 
 def _cluster(counts: Counts, most: int) -> npt.NDArray[np.intp]:
     """Cluster number (C,) of each context; numbers are dense from 0."""
-    met = np.flatnonzero(counts.sum(axis=1))
+    used = np.flatnonzero(counts.sum(axis=1))
     assignment = np.zeros(len(counts), np.intp)
-    if not len(met):
+    if not len(used):
         return assignment
     tokens = np.flatnonzero(counts.any(axis=0))
-    rows = counts[np.ix_(met, tokens)]
+    rows = counts[np.ix_(used, tokens)]
     labels = _spread_out(rows, most)
     for _ in range(4):
         centres = _sum_by(rows, labels)
         labels = _dense(_cost_under(rows, centres).argmin(axis=1))
-    assignment[met] = _merge(_sum_by(rows, labels))[labels]
+    assignment[used] = _merge(_sum_by(rows, labels))[labels]
     return assignment
 
 
 def _spread_out(rows: Counts, most: int) -> npt.NDArray[np.intp]:
-    """A first clustering: each new centre is the context that the others serve worst."""
+    """A first clustering: each new centre is the context that the other centres fit worst."""
     centre = int(rows.sum(axis=1).argmax())
     best = _cost_under(rows, rows[[centre]])[:, 0]
     labels = np.zeros(len(rows), np.intp)

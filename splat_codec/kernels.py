@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which code does the codec's heavy work: compiled where it is installed, else NumPy.
+"""The code for the codec's heavy work: compiled where it is installed, else NumPy.
 
 Both give the same integers and the same bytes. `FAST3DGS_CODEC=numpy` selects NumPy in any case.
 """
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Kernels:
-    """Coders and what goes around them: rans.py, sh_rows.py and plain_bits.py have plain ones."""
+    """The codec's inner loops; rans.py, sh_rows.py and plain_bits.py hold them in NumPy."""
 
     name: str
     decoder: Callable[..., TokenDecoder]
@@ -55,9 +55,9 @@ PLAIN = Kernels(
 
 
 def compiled() -> Kernels:
-    """The compiled ones.
+    """The compiled kernels.
 
-    ImportError, OSError or AttributeError where they are not installed or do not load.
+    ImportError, OSError or AttributeError if they are not installed or do not load.
     """
     from splat_codec import native
 
@@ -76,10 +76,10 @@ def compiled() -> Kernels:
 
 
 def chosen() -> Kernels:
-    """Those that FAST3DGS_CODEC names; without it the compiled ones, NumPy's where none load.
+    """The kernels that FAST3DGS_CODEC names; by default the compiled ones, NumPy's if these fail.
 
-    Logs why an installed package does not load. ImportError where FAST3DGS_CODEC selects compiled
-    code that does not load, or is neither of its two values.
+    Logs why an installed package does not load. ImportError if FAST3DGS_CODEC selects compiled
+    code that does not load, or is neither `numpy` nor `compiled`.
     """
     selected = os.environ.get(VARIABLE)
     if selected not in (None, "numpy", "compiled"):
@@ -90,7 +90,7 @@ def chosen() -> Kernels:
         return PLAIN
     try:
         return compiled()
-    # No build for this processor, a damaged or foreign library, a function that is missing in it.
+    # No build for this processor, a damaged library, or one of another version.
     except (ImportError, OSError, AttributeError) as error:
         _log.warning(
             "The codec runs on NumPy, which is slower: the installed package plane_coder does not "
@@ -102,4 +102,4 @@ def chosen() -> Kernels:
 
 
 best = chosen()
-"""What the codec uses."""
+"""The kernels that the codec uses."""

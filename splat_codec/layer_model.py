@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a version-2 file holds of one layer of Gaussians, in which order, under which contexts.
+"""One layer of Gaussians in a version-2 file: its planes, their order and their contexts.
 
-The description is read by the writer and the reader alike (planes.py). Rows stand in step-major
-order: lane l of L holds the l-th run of the rows sorted along the Morton curve, and row t of all
-lanes comes before row t + 1 of any. So the row before a Gaussian in its lane is its neighbour in
-space, and decoded already; and a step is a contiguous slice.
+Writer and reader share this description (planes.py). Rows are in step-major order: lane l of L
+holds the l-th run of the rows sorted along the Morton curve, and row t of all lanes comes before
+row t + 1 of any lane. So the previous row in a Gaussian's lane is its neighbour in space and is
+already decoded, and a step is a contiguous slice.
 """
 
 from collections.abc import Mapping
@@ -32,19 +32,19 @@ from splat_codec.sh_rows import ShRows
 COEFFICIENTS_PER_GROUP = 3
 
 BINNED = ("opacity", "scale0", "scale1", "scale2", "dc0", "dc1", "dc2", "groups")
-"""What is distinguished by bins as part of contexts; the file holds the bins' edges."""
+"""Values whose bins are part of contexts; the file holds the bins' edges."""
 EDGES = 7
 BINS = EDGES + 1
 
 
 @dataclass(frozen=True)
 class LayerColumns:
-    """One layer's integers but for SH, in step-major order. Names as in GridSplats."""
+    """One layer's integers without SH, in step-major order. Names as in GridSplats."""
 
     codes: npt.NDArray[np.int64]
     """(n,) Morton codes of the coarse cells, in Morton order."""
     low_bits: Integers
-    """(3, n) what lies below the coarse cell, without the bits that are dropped."""
+    """(3, n) the bits below the coarse cell, without those that are not stored."""
     opacity: Integers
     scale: Integers
     """(3, n)"""
@@ -57,7 +57,7 @@ class LayerColumns:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What writer and reader have before a layer begins."""
+    """What writer and reader both have before a layer begins."""
 
     grids: Grids
     edges: Mapping[str, tuple[int, ...]]
@@ -73,7 +73,7 @@ def step_major(count: int, lanes: int) -> npt.NDArray[np.intp]:
 
 
 def code_columns(coder: PlaneCoder, shape: LayerShape, given: LayerColumns | None) -> LayerColumns:
-    """All but the SH of a layer: `given` if the coder writes, what it finds if it reads."""
+    """All but the SH of a layer: `given` if the coder writes, the decoded values if it reads."""
     grids = shape.grids
     codes = code_octree(
         coder, grids.position.coarse_bits, shape.count, None if given is None else given.codes
@@ -88,8 +88,8 @@ def code_columns(coder: PlaneCoder, shape: LayerShape, given: LayerColumns | Non
     fine = grids.position.bits - grids.position.coarse_bits
     widths = np.int32(fine) - grids.position.shift.apply(precision, *axes)
     low_bits = [coder.bits(widths, None if given is None else given.low_bits[i]) for i in range(3)]
-    turns = grids.rotation_shift.apply(precision, *axes)
-    rotation = layer.rotation(turns, None if given is None else given.rotation)
+    shifts = grids.rotation_shift.apply(precision, *axes)
+    rotation = layer.rotation(shifts, None if given is None else given.rotation)
     dc = layer.dc(precision, None if given is None else given.dc)
     return LayerColumns(codes, np.stack(low_bits), opacity, scale, precision, rotation, dc)
 
@@ -99,7 +99,7 @@ def code_sh(
 ) -> None:
     """The SH of a layer, after its columns.
 
-    `sh` (n, C), rows in Morton order, is what a writer writes; a reader gets zeros and fills them.
+    `sh` (n, C), rows in Morton order: a writer writes it; a reader gets zeros and fills them in.
     """
     _Layer(coder, shape).sh(precision, sh, writes)
 
@@ -110,21 +110,21 @@ class _Layer:
     def __init__(self, coder: PlaneCoder, shape: LayerShape) -> None:
         self._coder, self._shape, self._grids = coder, shape, shape.grids
         self._bins = {name: _bin_table(edges) for name, edges in shape.edges.items()}
-        self._still = np.zeros(shape.count, np.int32)
+        self._zeros = np.zeros(shape.count, np.int32)
 
     def opacity(self, given: Values | None) -> Values:
-        found = self._near("opacity", 1, self._still, self._still, given)
+        found = self._near("opacity", 1, self._zeros, self._zeros, given)
         return _within(found, self._grids.opacity.levels, "opacity")
 
     def scale(self, opacity: Values, given: Values | None) -> Values:
         steps = (
             [None] * 3 if given is None else [given[0], given[0] - given[1], given[1] - given[2]]
         )
-        largest = self._near("scale0", BINS, self._bin("opacity", opacity), self._still, steps[0])
+        largest = self._near("scale0", BINS, self._bin("opacity", opacity), self._zeros, steps[0])
         contexts = self._bin("scale0", largest)
-        drop1 = self._near("scale1", BINS, contexts, self._still, steps[1])
+        drop1 = self._near("scale1", BINS, contexts, self._zeros, steps[1])
         contexts = contexts * BINS + self._bin("scale1", drop1)
-        drop2 = self._near("scale2", BINS * BINS, contexts, self._still, steps[2])
+        drop2 = self._near("scale2", BINS * BINS, contexts, self._zeros, steps[2])
         levels = self._grids.scale.levels
         _within(largest, levels, "scale")
         middle = _within(largest - np.minimum(drop1, levels), levels, "scale")
@@ -137,15 +137,15 @@ class _Layer:
         found = self._coder.plane("precision", CLASSES, predicted, differences)
         return _within(predicted + _unzigzag(found), CLASSES, "precision")
 
-    def rotation(self, turns: Values, given: Values | None) -> Values:
+    def rotation(self, shifts: Values, given: Values | None) -> Values:
         planes: list[Values] = []
-        before = self._still
+        before = self._zeros
         for axis in range(3):
-            contexts = (axis * 16 + turns) * 4 + np.minimum(before, 3)
+            contexts = (axis * 16 + shifts) * 4 + np.minimum(before, 3)
             values = None if given is None else _zigzag(given[axis])
             found = self._coder.plane("rotation", 3 * 16 * 4, contexts, values)
             planes.append(_unzigzag(_within(found, 2**15, "rotation")))
-            before = np.maximum(before, (found << turns) >> 4)
+            before = np.maximum(before, (found << shifts) >> 4)
         return np.stack(planes)
 
     def dc(self, precision: Values, given: Values | None) -> Values:
@@ -163,9 +163,9 @@ class _Layer:
             return
         order = step_major(self._shape.count, self._shape.lanes)
         used = used_groups(rows).take(order) if writes else None
-        groups = self._near("groups", CLASSES, precision, self._still, used)
+        groups = self._near("groups", CLASSES, precision, self._zeros, used)
         _within(groups, channels // COEFFICIENTS_PER_GROUP + 1, "sh")
-        # Those that use the most groups first: the rows of any group are then a slice.
+        # Rows that use the most groups come first, so that the rows of any group are a slice.
         by_use = np.argsort(255 - groups.astype(np.uint8), kind="stable")
         users = np.bincount(groups, minlength=CLASSES + 1)[::-1].cumsum()[::-1]
         by_use = by_use[: users[1]]
@@ -242,7 +242,7 @@ def _within(values: Values, levels: int, attribute: str) -> Values:
 
 
 def layer_columns(rows: GridSplats, lanes: int) -> LayerColumns:
-    """The columns of one layer, whose rows stand in Morton order."""
+    """The columns of one layer, whose rows are in Morton order."""
     order = step_major(rows.count, lanes)
     position = rows.grids.position
     fine = position.bits - position.coarse_bits

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Symbol arrays as LZMA streams, one .xz stream an attribute.
 
-Bytes are laid out and LZMA's three context numbers chosen by the symbols' width. Measured on a
-115,016-Gaussian model at the end of training against the library's defaults: 8-bit symbols -2 %
-row by row with lc=4; 16-bit -5 % (rotation -9 %) and 32-bit -6 % channel by channel, with the
-byte's position in its number as the context (lp, pb).
+The layout of the bytes and LZMA's three context parameters depend on the symbols' width. Sizes
+against the library's defaults, for a model of 115,016 Gaussians at the end of training: 8-bit
+symbols -2 % row by row with lc=4; 16-bit -5 % (rotation -9 %) and 32-bit -6 % channel by channel,
+with the byte's position in its number as the context (lp, pb).
 """
 
 import lzma

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from splat_codec.container import Container, pack_container, unpack_container
+from splat_codec.container import (
+    Container,
+    SectionReader,
+    pack_container,
+    take_section,
+    unpack_container,
+)
 from splat_codec.container import bytes_per_section as bytes_per_section
 from splat_codec.errors import CorruptFile
 from splat_codec.grid_file import (
@@ -88,8 +94,8 @@ def encode(model: ModelFile) -> bytes:
 def decode(data: bytes, layers: int = MAX_LAYERS) -> ModelFile:
     """The model in a file's bytes. Raises CorruptFile with the section's name.
 
-    With `layers` (at least 1), only so many importance layers of a version-2 file; of the file's
-    bytes, what follows these layers may then be missing.
+    With `layers` (at least 1), only the first `layers` importance layers of a version-2 file; the
+    bytes after these layers may then be missing.
     """
     if layers < 1:
         raise ValueError(f"layers: at least 1 expected, got {layers}")
@@ -124,7 +130,7 @@ def _pack_quantized_splats(splats: QuantizedSplats) -> dict[str, bytes]:
 
 
 def _unpack_quantized_splats(sections: dict[str, bytes], file_bytes: int) -> QuantizedSplats:
-    count, sh_degree, quantizers = _unpack_model_section(_take_section(sections, "model"))
+    count, sh_degree, quantizers = _unpack_model_section(take_section(sections, "model"))
     check_count(count, file_bytes)
     attributes = {
         name: _unpack_attribute(sections, name, (count, channels), quantizers[name])
@@ -139,24 +145,15 @@ def _pack_model_section(splats: QuantizedSplats) -> bytes:
 
 
 def _unpack_model_section(data: bytes) -> tuple[int, int, dict[str, Quantizer]]:
-    position = 0
-
-    def take(length: int) -> bytes:
-        nonlocal position
-        if position + length > len(data):
-            raise CorruptFile("model", f"cut short: {len(data)} bytes")
-        position += length
-        return data[position - length : position]
-
-    count, sh_degree = int.from_bytes(take(4), "little"), take(1)[0]
+    reader = SectionReader("model", data)
+    count, sh_degree = int.from_bytes(reader.take(4), "little"), reader.take(1)[0]
     if sh_degree > MAX_SH_DEGREE:
         raise CorruptFile("model", f"SH degree {sh_degree}, at most {MAX_SH_DEGREE} allowed")
     quantizers = {
-        name: unpack_quantizer(take, channels, "model")
+        name: unpack_quantizer(reader.take, channels, "model")
         for name, channels in attribute_channels(sh_degree).items()
     }
-    if position != len(data):
-        raise CorruptFile("model", f"{len(data) - position} bytes left over")
+    reader.finish()
     return count, sh_degree, quantizers
 
 
@@ -164,20 +161,13 @@ def _unpack_attribute(
     sections: dict[str, bytes], name: str, shape: tuple[int, int], quantizer: Quantizer
 ) -> QuantizedAttribute:
     section = SECTION_NAMES[name]
-    stream = _take_section(sections, section)
+    stream = take_section(sections, section)
     symbols = decompress_symbols(stream, *shape, quantizer.dtype, section)
     if isinstance(quantizer, EvenGrids) and symbols.size and symbols.max() >= quantizer.levels:
         raise CorruptFile(section, f"a symbol beyond the {quantizer.levels} levels of its grid")
     if not quantizer.all_finite(symbols):
         raise CorruptFile(section, "a number that is not finite")
     return QuantizedAttribute(symbols, quantizer)
-
-
-def _take_section(sections: dict[str, bytes], name: str) -> bytes:
-    try:
-        return sections.pop(name)
-    except KeyError:
-        raise CorruptFile(name, "missing") from None
 
 
 def _unpack_metadata(data: bytes) -> dict[str, Any]:
@@ -188,5 +178,5 @@ def _unpack_metadata(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CorruptFile("meta", f"not JSON: {error}") from error
     if not isinstance(metadata, dict):
-        raise CorruptFile("meta", "a JSON object is expected")
+        raise CorruptFile("meta", f"a JSON object expected, got a {type(metadata).__name__}")
     return metadata

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The coders of rans.py, the functions of sh_rows.py and plain_bits.py: compiled (`plane_coder`).
+"""Compiled code (`plane_coder`) for the coders of rans.py, and for sh_rows.py and plain_bits.py.
 
-Imported only where that package is installed; the integers are the same.
+Imported only if that package is installed; the integers are the same.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ __all__ = [
 
 
 class NativeDecoder(TokenDecoder):
-    """By compiled code."""
+    """In compiled code."""
 
     def __init__(self, stream: bytes, lanes: int, table: DecodeTable, section: str) -> None:
         super().__init__(stream, lanes, table, section)
@@ -75,7 +75,7 @@ class NativeDecoder(TokenDecoder):
 
 
 class NativeEncoder(TokenEncoder):
-    """By compiled code."""
+    """In compiled code."""
 
     def __init__(self, lanes: int, frequencies: Frequencies) -> None:
         super().__init__(lanes, frequencies)

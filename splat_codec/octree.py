@@ -48,7 +48,7 @@ def _occupied(children: Codes, nodes: Codes) -> Values:
 
 
 def _descend(nodes: Codes, children: Values) -> tuple[Codes, Values]:
-    """The occupied nodes of the next level, and the number of each one's siblings, itself too."""
+    """The occupied nodes of the next level, and each one's number of siblings, itself included."""
     bits = np.unpackbits(children.astype(np.uint8)[:, None], axis=1, bitorder="little")
     parent, child = np.nonzero(bits)
     return (nodes[parent] << 3) | child, _SET_SIZE[children][parent]

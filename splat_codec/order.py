@@ -10,7 +10,7 @@ BITS_PER_AXIS = 21
 
 
 def _spread(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Moves bit i of 21-bit integers to bit 3 i (the well-known shift-and-mask ladder)."""
+    """Moves bit i of 21-bit integers to bit 3 i (the well-known series of shifts and masks)."""
     for shift, mask in (
         (32, 0x001F00000000FFFF),
         (16, 0x001F0000FF0000FF),
@@ -51,7 +51,7 @@ def compact_morton_codes(cells: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
 
 
 def morton_cells(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """The cells (N, 3) whose Morton codes are (N,)."""
+    """The cells (N, 3) of Morton codes (N,)."""
     cells = np.empty((len(codes), 3), np.int32)
 
     def gather(block: slice) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planes of integers under contexts, written and read by one and the same description.
+"""Planes of integers coded under contexts; one description serves for writing and reading.
 
-A `PlaneCoder` is either a writer, which records the values it is given, or a reader, which finds
-them: the description in layer_model.py thus serves both. A value is a token, coded
-by rANS under its context's histogram, and from token 232 on extra plain bits.
+A `PlaneCoder` is either a writer, which records the values it is given, or a reader, which decodes
+them; layer_model.py describes the planes for both. A value is stored as a token, which rANS codes
+under its context's histogram; tokens from 232 on are followed by extra plain bits.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ MAX_SH_MAGNITUDE = 2**15 - 1
 
 
 class PlaneCoder(ABC):
-    """The operations of the layer model. Values are None where it reads."""
+    """The operations of the layer model. A reader gets None for `values`."""
 
     @abstractmethod
     def plane(self, name: str, size: int, contexts: Contexts, values: Values | None) -> Values:
@@ -64,7 +64,7 @@ class PlaneCoder(ABC):
 
 
 class PlaneWriter(PlaneCoder):
-    """Records one layer; `counts` gathers its statistics under context numbers it hands out."""
+    """Records one layer; `families` numbers its contexts and counts its tokens."""
 
     def __init__(self, lanes: int, families: "Families") -> None:
         self._lanes, self._families = lanes, families
@@ -133,7 +133,7 @@ class PlaneWriter(PlaneCoder):
 
 
 class Families:
-    """The contexts of all planes, numbered in the order in which planes are first met."""
+    """The contexts of all planes, numbered in the order in which the planes first occur."""
 
     def __init__(self) -> None:
         self._bases: dict[str, int] = {}
@@ -244,7 +244,7 @@ class PlaneReader(PlaneCoder):
 
 
 class ContextBases:
-    """The reader's side of `Families`: each plane's part of the context map."""
+    """For the reader, as `Families` for the writer: each plane's part of the context map."""
 
     def __init__(self, tables: Tables, section: str) -> None:
         self._map = tables.context_map

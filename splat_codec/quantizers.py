@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantisers: how an attribute's float32 values become unsigned integers, and come back.
+"""Quantisers: how an attribute's float32 values become unsigned integers, and back.
 
 A quantiser is a value (frozen, comparable) that the file stores. `dequantize` defines the decoded
 model: it uses only IEEE float32 multiplication and addition, each rounded once, so that every
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from splat_codec.errors import CorruptFile
 
 MAX_VALUE = 2.0**127
-"""Of what symbols of a grid stand for: finite in float32, however it is rounded."""
+"""Bound of the values of a grid: finite in float32 after any rounding."""
 
 FloatArray = npt.NDArray[np.float32]
 SymbolArray = npt.NDArray[np.unsignedinteger]
@@ -47,7 +47,7 @@ class Float16:
     dtype = np.dtype("<u2")
 
     def quantize(self, values: FloatArray) -> SymbolArray:
-        """Bit patterns, uint16, of `values`' shape; values out of range go to +-65504."""
+        """Bit patterns, uint16, of `values`' shape; values out of range become +-65504."""
         limit = np.float32(np.finfo(np.float16).max)
         half = np.clip(values, -limit, limit).astype("<f2")
         return half.view(self.dtype)
@@ -91,7 +91,7 @@ class EvenGrids:
         return np.dtype("<u1" if bits <= 8 else "<u2" if bits <= 16 else "<u4")
 
     def quantize(self, values: FloatArray) -> SymbolArray:
-        """Nearest grid symbols (N, C), ties to even; values off the grid go to its edge."""
+        """Nearest symbols (N, C), ties to even; values outside a grid get its first or last one."""
         position = (values - _float32(self.minimum)) / _float32(self.step)
         return np.clip(np.rint(position), 0, self.levels - 1).astype(self.dtype)
 
@@ -103,7 +103,7 @@ class EvenGrids:
         return values
 
     def all_finite(self, symbols: SymbolArray) -> bool:
-        """Whether every symbol stands for a finite number: always, as the grid's ends do."""
+        """Always true: both ends of the grid are finite."""
         return True
 
 
@@ -117,8 +117,8 @@ Quantizer = Float32 | Float16 | EvenGrids
 def affine_with_zero(low: float, high: float, levels: int) -> EvenGrids:
     """A one-channel grid over [low, high] stretched to contain 0, and on which 0 is exact.
 
-    The usual affine scheme of quantisation-aware training (Jacob et al. 2018, sec. 2.1). SH
-    coefficients gather at zero: a grid that misses it would give every Gaussian a false tint.
+    The usual affine scheme of quantisation-aware training (Jacob et al. 2018, sec. 2.1). Most SH
+    coefficients are near zero: a grid without an exact 0 would tint every Gaussian.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     step = np.float32(max(high - low, 1e-6) / (levels - 1))
@@ -146,7 +146,7 @@ def pack_quantizer(quantizer: Quantizer) -> bytes:
 
 
 def unpack_quantizer(take: Callable[[int], bytes], channels: int, section: str) -> Quantizer:
-    """The quantiser whose record `take(number of bytes)` yields; CorruptFile where it is none."""
+    """The quantiser whose record `take(number of bytes)` yields; CorruptFile if it is not valid."""
     kind = take(1)[0]
     if kind == _KINDS[Float32]:
         return Float32()

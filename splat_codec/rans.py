@@ -29,9 +29,8 @@ PROBABILITY_ONE = 1 << PROBABILITY_BITS
 LOWEST_STATE = 1 << 16  # states lie in [2^16, 2^32) between steps
 MAX_LANES = 1 << 14
 ENOUGH_LANES = 1 << 13
-MAX_ROWS_PER_LANE = (
-    1 << 10
-)  # with fewer lanes than enough: a step costs as much for few as for many
+# Where there are fewer than ENOUGH_LANES: a step takes as long for few lanes as for many.
+MAX_ROWS_PER_LANE = 1 << 10
 
 Frequencies = npt.NDArray[np.uint32]
 Histograms = npt.NDArray[np.uint8]
@@ -90,16 +89,16 @@ class TokenDecoder(ABC):
 
     @abstractmethod
     def energy_plane(self, histogram_of_key: Histograms, keys: EnergyKeys) -> Tokens:
-        """As `plane`, under the rows' keys, which take up the tokens' energy."""
+        """As `plane`, under the rows' keys, to which the tokens' energy is added."""
 
     @abstractmethod
     def _words_read(self) -> int:
-        """Words taken so far."""
+        """Number of words read so far."""
 
     def finish(self) -> None:
-        """CorruptFile unless everything was read and the coders are where the writer began."""
+        """CorruptFile unless everything was read and the states are those the writer began with."""
         if self._words_read() != len(self._words) or (self._states != LOWEST_STATE).any():
-            raise CorruptFile(self._section, "does not end where its last token does")
+            raise CorruptFile(self._section, "does not end at its last token")
 
     def _ends_early(self) -> CorruptFile:
         return CorruptFile(self._section, "ends before its last token")
@@ -120,7 +119,7 @@ class TokenEncoder(ABC):
     def plane_before(
         self, histograms: Histograms, contexts: npt.NDArray[np.uint16], tokens: Tokens
     ) -> None:
-        """The plane before those added so far; token i is coded in lane i mod lanes."""
+        """Adds the plane before those added so far; token i is coded in lane i mod lanes."""
 
     def finish(self) -> bytes:
         """The stream: the lanes' first states (u32), then the words (u16) in reading order."""
@@ -129,13 +128,13 @@ class TokenEncoder(ABC):
 
 
 class PlainDecoder(TokenDecoder):
-    """By NumPy."""
+    """In NumPy."""
 
     def __init__(self, stream: bytes, lanes: int, table: DecodeTable, section: str) -> None:
         super().__init__(stream, lanes, table, section)
         self._next = 0
-        # Behind the lanes stand a number of ones, because NumPy finds the true among booleans
-        # without branches, three times as fast, where they are more than a tenth.
+        # Some ones follow the lanes: if more than a tenth of the booleans are true, NumPy finds
+        # these without branches, three times as fast.
         self._ones = lanes // 8 + 1
         self._is_low = np.ones(lanes + self._ones, np.bool_)
 
@@ -206,7 +205,7 @@ class PlainDecoder(TokenDecoder):
 
 
 class PlainEncoder(TokenEncoder):
-    """By NumPy."""
+    """In NumPy."""
 
     def plane_before(
         self, histograms: Histograms, contexts: npt.NDArray[np.uint16], tokens: Tokens
@@ -225,7 +224,7 @@ class PlainEncoder(TokenEncoder):
         overflowing = state.take(full)
         self._words.append(overflowing.astype(np.uint16))
         state[full] = overflowing >> np.uint32(16)
-        # Exact: both are exact in float64, whose rounding is far finer than 1 / frequency.
+        # Exact: both operands are exact in float64, whose rounding is far finer than 1 / frequency.
         quotient = (state / frequency).astype(np.uint32)
         quotient *= np.uint32(PROBABILITY_ONE) - frequency
         state += quotient
@@ -235,15 +234,15 @@ class PlainEncoder(TokenEncoder):
 def neighbour_bins(
     tokens: Tokens, shifts: Values, neighbour: Neighbour, lanes: int
 ) -> npt.NDArray[np.uint8]:
-    """The bin (n,) of every token's predecessors, as `neighbour_plane` finds it."""
+    """The bin (n,) of every token's predecessors, the same as in `neighbour_plane`."""
     bins = np.empty(len(tokens), np.uint8)
     average = neighbour.averages(lanes)
     sizes = TOKEN_SIZE.take(tokens) << (shifts + 4)
     for low in range(0, len(tokens), lanes):
-        seen = sizes[low : low + lanes]
-        part = average[: len(seen)]
+        added = sizes[low : low + lanes]
+        part = average[: len(added)]
         bins[low : low + lanes] = neighbour.bins.take(part >> 4, mode="clip")
-        part += (seen - part) >> 2
+        part += (added - part) >> 2
     return bins
 
 

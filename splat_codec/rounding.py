@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From numbers to the integers of a version-2 file: this page defines how they are rounded.
+"""From numbers to the integers of a version-2 file: this module defines the rounding.
 
-Every operation is rounded to float32 by itself, in the order written here. Fine-tuning has the same
+Every single operation is rounded to float32, in the order written here. Fine-tuning has the same
 operations in PyTorch (grid_quantizer.py) and in C++ (grid_step.cpp); tests compare them with these
 functions bit by bit. Opacities and scales are rounded by EvenGrid.symbols.
 """
@@ -22,14 +22,14 @@ SHORTEST_QUATERNION = np.float32(1e-12)
 
 
 def cells_of(xyz: FloatArray, grid: PositionGrid) -> Integers:
-    """The cells (N, 3) of centres (N, 3), at the edge for those beyond it."""
-    with np.errstate(over="ignore"):  # infinity is beyond the cells, too
+    """The cells (N, 3) of centres (N, 3); centres outside the cells get the nearest one."""
+    with np.errstate(over="ignore"):  # infinity is outside the cells, too
         scaled = (xyz - np.array(grid.origin, np.float32)) / np.float32(grid.cell)
     return np.clip(np.floor(scaled), 0, 2**grid.bits - 1).astype(np.int32)
 
 
 def rows_beyond_cells(xyz: FloatArray, grid: PositionGrid) -> Integers:
-    """The rows, ascending, whose centres (N, 3) no cell holds."""
+    """The rows, ascending, of those centres (N, 3) that are outside the cells."""
     box = np.float32(grid.cell) * 2.0**grid.bits
     with np.errstate(over="ignore"):
         offset = xyz - np.array(grid.origin, np.float32)
@@ -37,21 +37,21 @@ def rows_beyond_cells(xyz: FloatArray, grid: PositionGrid) -> Integers:
 
 
 def scale_symbols(scaling: FloatArray, grid: EvenGrid) -> Integers:
-    """Symbols (N, 3) of scales: none above the one before it."""
+    """Symbols (N, 3) of scales: none is greater than the one before it."""
     return np.minimum.accumulate(grid.symbols(scaling), axis=1)
 
 
 def rotation_symbols(rotation: FloatArray, grids: Grids, shift: Integers) -> Integers:
     """x, y, z (N, 3) of quaternions (N, 4), made unit quaternions with w >= 0.
 
-    `shift` (N,) is what the rule of rotations gives.
+    `shift` (N,) is the result of `grids.rotation_shift`.
     """
     w, x, y, z = (rotation * rotation).T
     length = np.maximum(np.sqrt(((w + x) + y) + z), SHORTEST_QUATERNION)
     unit = rotation / length[:, None]
     unit = np.where(unit[:, :1] < 0, -unit, unit)
-    turns = (1 << shift).astype(np.float32)[:, None] * np.float32(grids.rotation_step)
-    return np.rint(unit[:, 1:] / turns).astype(np.int32)
+    steps = (1 << shift).astype(np.float32)[:, None] * np.float32(grids.rotation_step)
+    return np.rint(unit[:, 1:] / steps).astype(np.int32)
 
 
 def dc_symbols(dc: FloatArray, grids: Grids, shift: Integers) -> FloatArray:
@@ -65,7 +65,7 @@ def dc_symbols(dc: FloatArray, grids: Grids, shift: Integers) -> FloatArray:
 
 
 def limited_dc(symbols: FloatArray) -> Integers:
-    """What a file can hold of them."""
+    """The whole numbers, limited to those that a file can hold."""
     return np.clip(symbols, 0, GREATEST_SYMBOL).astype(np.int32)
 
 
@@ -74,7 +74,7 @@ def sh_symbols(
 ) -> FloatArray:
     """Whole numbers (N, C) of transformed SH (N, C), not yet limited to +- GREATEST_SYMBOL.
 
-    Below `deadzone` of a step they are 0.
+    Those of coordinates below `deadzone` steps are 0.
     """
     scaled = coordinates * grids.sh_steps_per_unit().take(classes)[:, None]
     scaled += np.copysign(np.float32(1 - deadzone), scaled)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of SH symbols, a Gaussian each, turned to planes, a coefficient each, and back. By NumPy.
+"""Rows of SH symbols (one per Gaussian) to planes (one per coefficient) and back. In NumPy.
 
 `native.py` has the same functions compiled.
 """
@@ -20,5 +20,5 @@ def rows_to_planes(rows: ShRows, order: Order) -> ShPlanes:
 
 
 def planes_to_rows(planes: ShPlanes, order: Order, rows: ShRows) -> None:
-    """Row order[i] of rows (N, C) becomes column i of planes (C, n); other rows stay."""
+    """Row order[i] of rows (N, C) becomes column i of planes (C, n); other rows are unchanged."""
     rows[order] = planes.T

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model as integers: what the file holds, no more and no less."""
+"""A version-1 model as integers: exactly what its file holds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from splat_codec.errors import CorruptFile
 from splat_codec.quantizers import FloatArray, Quantizer, SymbolArray
 
 MAX_COUNT = 2**27
-"""Gaussians a file may hold: 30 GB as a PLY, far beyond any model seen, small enough to check."""
-# A file may promise a million Gaussians for nothing, and beyond that 64 for each of its bytes: far
-# more than any model needs, and little enough that a small false file cannot fill the memory.
+"""Gaussians a file may hold: 30 GB as a PLY, far beyond any known model."""
+# Any file may hold a million Gaussians, and 64 more for each of its bytes: far more than any model
+# needs, and few enough that a small invalid file cannot fill the memory.
 _FREE_COUNT = 1 << 20
 _COUNT_PER_BYTE = 64
 
 
 def check_count(count: int, file_bytes: int) -> None:
-    """CorruptFile where a file of `file_bytes` may not hold so many Gaussians."""
+    """CorruptFile where a file of `file_bytes` may not hold `count` Gaussians."""
     most = min(MAX_COUNT, _FREE_COUNT + _COUNT_PER_BYTE * file_bytes)
     if count > most:
         raise CorruptFile("model", f"{count} Gaussians, at most {most} allowed in this file")
@@ -39,7 +39,7 @@ def attribute_channels(sh_degree: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class QuantizedAttribute:
-    """One attribute of all Gaussians: `symbols` (N, C) unsigned, and what gives them values."""
+    """One attribute of all Gaussians: `symbols` (N, C) unsigned, and their quantiser."""
 
     symbols: SymbolArray
     quantizer: Quantizer

@@ -7,8 +7,8 @@ highlights whose geometry is known exactly.
 
     shapes.py     where a ray meets a sphere, box, cylinder or torus
     textures.py   the painted surfaces
-    room.py       which objects stand where, and what they are made of
-    lighting.py   light baked into the surfaces, so that all views agree and none is noisy
+    room.py       the objects of the room, their places and materials
+    lighting.py   light baked into the surfaces: the same in all views, without noise
     camera.py     two rings of cameras, and the photographs they take
     colmap.py     points as structure from motion would find them; the files
 """

@@ -13,7 +13,7 @@ from still_life.shapes import EPSILON, Floats, dot, nearest, normalise
 FIELD_OF_VIEW = 56.0  # degrees across
 MIRROR_DEPTH = 2
 EXPOSURE = 1.0
-CONTRAST_TO_REFINE = 0.05  # of display range, within a pixel
+CONTRAST_TO_REFINE = 0.05  # difference of display values within a pixel
 RAYS_AT_ONCE = 100_000
 
 Pixels = npt.NDArray[np.uint8]
@@ -42,16 +42,16 @@ class View:
     def rays(self, x: Floats, y: Floats) -> Floats:
         """Return unit directions through image positions; (0, 0) is the upper left corner."""
         right, down = (x - self.width / 2) / self.focal, (y - self.height / 2) / self.focal
-        seen = np.stack([right, down, np.ones_like(right)]).astype(np.float32)
-        return normalise(self.world_to_camera.T @ seen)
+        in_camera = np.stack([right, down, np.ones_like(right)]).astype(np.float32)
+        return normalise(self.world_to_camera.T @ in_camera)
 
     def project(self, point: Floats) -> tuple[Floats, Floats, Floats]:
         """Return image positions x, y and depths of points (3, N)."""
-        seen = self.world_to_camera @ (point - self.centre)
-        depth = np.where(np.abs(seen[2]) < 1e-6, np.float32(1e-6), seen[2])
-        x = seen[0] / depth * self.focal + self.width / 2
-        y = seen[1] / depth * self.focal + self.height / 2
-        return x, y, seen[2]
+        in_camera = self.world_to_camera @ (point - self.centre)
+        depth = np.where(np.abs(in_camera[2]) < 1e-6, np.float32(1e-6), in_camera[2])
+        x = in_camera[0] / depth * self.focal + self.width / 2
+        y = in_camera[1] / depth * self.focal + self.height / 2
+        return x, y, in_camera[2]
 
 
 def rings(count: int, width: int, height: int, seed: int) -> list[View]:
@@ -67,11 +67,11 @@ def rings(count: int, width: int, height: int, seed: int) -> list[View]:
         radius, level = radius + rng.normal(0, 0.03), level + rng.normal(0, 0.03)
         centre = np.array([radius * np.cos(angle), radius * np.sin(angle), level])
         target = np.array([0, 0, 0.06]) + rng.normal(0, 0.03, 3)
-        views.append(_looking(f"view_{i:03d}.png", centre, target, width, height))
+        views.append(_view_towards(f"view_{i:03d}.png", centre, target, width, height))
     return views
 
 
-def _looking(
+def _view_towards(
     name: str, centre: npt.NDArray[np.float64], target: npt.NDArray[np.float64], w: int, h: int
 ) -> View:
     forward = (target - centre) / np.linalg.norm(target - centre)
@@ -112,12 +112,12 @@ def _samples(
         part = slice(start, start + RAYS_AT_ONCE)
         direction = view.rays(x[part], y[part])
         origin = np.broadcast_to(view.centre, direction.shape)
-        result[:, part] = _developed(radiance(lit, origin, direction, MIRROR_DEPTH))
+        result[:, part] = _display_values(radiance(lit, origin, direction, MIRROR_DEPTH))
     return result.reshape(3, len(offsets), row.size)
 
 
-def _developed(light: Floats) -> Floats:
-    """Return display values (sRGB) of radiances under a soft shoulder (Narkowicz 2015).
+def _display_values(light: Floats) -> Floats:
+    """Return display values (sRGB) of radiances, tone-mapped with a soft shoulder (Narkowicz 2015).
 
     Applied to every sample before averaging, so that edges of bright lights stay smooth.
     """
@@ -127,7 +127,7 @@ def _developed(light: Floats) -> Floats:
 
 
 def radiance(lit: LitRoom, origin: Floats, direction: Floats, mirrors: int) -> Floats:
-    """Return the linear RGB that comes back along rays, (3, N), through up to `mirrors` mirrors."""
+    """Return the linear RGB that arrives along rays, (3, N), over up to `mirrors` mirrors."""
     distance, index = nearest(lit.room.things, origin, direction)
     point = origin + direction * distance
     shade, share = np.empty_like(direction), np.zeros_like(direction)

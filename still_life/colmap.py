@@ -19,10 +19,10 @@ from still_life.shapes import Floats, Integers, dot, nearest, normalise
 PINHOLE = 1
 KEYPOINT_NOISE = 0.4  # pixels
 DEPTH_NOISE = 0.002  # of the distance at which a point was found
-SAME_PLACE = 0.01  # metres between a point and what a view sees there
-MATCHING_VIEWS = 14  # the rest see a point, but from too far aside to match it
+SAME_PLACE = 0.01  # metres between a point and the surface that a view shows there
+MATCHING_VIEWS = 14  # mean number in which a visible point is matched; the others are too oblique
 SHORTEST_TRACK = 3  # views; fewer are not kept, as in COLMAP's filters
-MIRRORS = 0.3  # mirrored share above which no feature stays on its surface
+MIRRORS = 0.3  # mirrored share above which features are not on the surface itself
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def sparse_cloud(
 
 
 def write_model(folder: Path, views: list[View], cloud: Cloud) -> None:
-    """Write cameras.bin, images.bin and points3D.bin; all views share the first one's optics."""
+    """Write cameras.bin, images.bin and points3D.bin; all views share the first one's camera."""
     optics = views[0]
     folder.mkdir(parents=True)
     (folder / "cameras.bin").write_bytes(
@@ -78,7 +78,7 @@ def write_model(folder: Path, views: list[View], cloud: Cloud) -> None:
 def _features(
     lit: LitRoom, view: View, photograph: Pixels, count: int, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Return points (3, N) on what a view sees, where it has most detail, and their distances."""
+    """Return points (3, N) visible in a view, mostly where it has detail, and their distances."""
     grey = photograph.astype(np.float32).mean(axis=2)
     down, across = np.gradient(grey)
     weight = np.hypot(down, across).ravel() + 1.0
@@ -99,17 +99,17 @@ def _features(
 def _observed(
     lit: LitRoom, view: View, point: Floats, matched: float, rng: np.random.Generator
 ) -> Observations:
-    """Return the keypoints of a view: of the points that it sees, the share `matched`."""
+    """Return the keypoints of a view: the share `matched` of the points visible in it."""
     x, y, depth = view.project(point)
     inside = (depth > 0) & (x > 1) & (x < view.width - 1) & (y > 1) & (y < view.height - 1)
     candidates = np.flatnonzero(inside & (rng.random(depth.size) < matched))
     towards = point[:, candidates] - view.centre
     distance = np.sqrt(dot(towards, towards))
     direction = normalise(towards)
-    met, _ = nearest(lit.room.things, np.broadcast_to(view.centre, direction.shape), direction)
-    seen = candidates[np.abs(met - distance) < SAME_PLACE]
-    position = np.stack([x[seen], y[seen]], axis=1).astype(np.float64)
-    return Observations(position + rng.normal(0, KEYPOINT_NOISE, position.shape), seen)
+    reached, _ = nearest(lit.room.things, np.broadcast_to(view.centre, direction.shape), direction)
+    visible = candidates[np.abs(reached - distance) < SAME_PLACE]
+    position = np.stack([x[visible], y[visible]], axis=1).astype(np.float64)
+    return Observations(position + rng.normal(0, KEYPOINT_NOISE, position.shape), visible)
 
 
 def _renumbered(track: Observations, kept: Integers, total: int) -> Observations:

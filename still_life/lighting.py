@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Light baked into the surfaces, so that all views agree and none is noisy.
+"""Light baked into the surfaces, so that it is the same in all views and free of noise.
 
 Diffuse light does not depend on the viewer: it is computed once per texel of a coarse chart
-(soft shadows of the two lights, then light gathered from all other surfaces) and multiplied into
-the paint. What remains for each photograph is mirrors and highlights.
+(soft shadows of the two lights, then light gathered from all other surfaces) and multiplied by the
+paint. Only mirrors and highlights are computed for each photograph.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from still_life.shapes import EPSILON, Chart, Floats, Integers, dot, nearest, no
 from still_life.textures import grid, resized
 
 BOUNCES = 2
-RAYS_AT_ONCE = 100_000  # enough to hide the interpreter, little enough to fit in memory
+RAYS_AT_ONCE = 100_000  # enough that the interpreter costs little, few enough for the memory
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _charts(room: Room, texel: float) -> Iterator[Texels]:
 
 
 def _square(rng: np.random.Generator, count: int, texels: int) -> tuple[Floats, Floats]:
-    """Return a spread of `count` points in the unit square, shifted anew for every texel."""
+    """Return `count` evenly spread points in the unit square, with a shift for each texel."""
     index = np.arange(count, dtype=np.float64)
     # R2 sequence (Roberts 2018): low discrepancy for any count.
     spread = np.stack([index * 0.7548776662466927, index * 0.5698402909980532])
@@ -136,15 +136,15 @@ def _direct(
     count = texels.point.shape[1]
     visible = np.zeros((len(room.lights), count), np.float32)
     direct = np.zeros((3, count), np.float32)
-    blockers = room.things[1:]  # the room is convex: it never shades itself
+    blockers = room.things[1:]  # the room is convex: it casts no shadow on itself
     for number, light in enumerate(room.lights):
         for part, point, normal in _blocks(texels, samples):
             u, v = _square(rng, samples, part.stop - part.start)
             towards, distance, strength = _to_light(light, point, normal, u, v)
             facing = np.flatnonzero(strength > 0)
-            met, _ = nearest(blockers, point[:, facing], towards[:, facing])
+            reached, _ = nearest(blockers, point[:, facing], towards[:, facing])
             free = np.zeros(strength.size, np.float32)
-            free[facing] = met > distance[facing] - 10 * EPSILON
+            free[facing] = reached > distance[facing] - 10 * EPSILON
             visible[number, part] = free.reshape(-1, samples).mean(axis=1)
             reaching = (free * strength).reshape(-1, samples).mean(axis=1)
             direct[:, part] += np.array(light.radiance, np.float32)[:, None] * reaching
@@ -187,7 +187,7 @@ def _gathered(lit: LitRoom, texels: Texels, samples: int, rng: np.random.Generat
 
 
 def _cosine_lobe(normal: Floats, u: Floats, v: Floats) -> Floats:
-    """Return unit directions around normals, as dense as the cosine: a point on a sphere added."""
+    """Return unit directions around normals with a density proportional to the cosine."""
     angle, height = u * np.float32(2 * np.pi), 2 * v - 1
     ring: Floats = np.sqrt(np.maximum(1 - height * height, np.float32(0)))
     offset: Floats = np.stack([ring * np.cos(angle), ring * np.sin(angle), height])
@@ -210,7 +210,7 @@ def _smoothed(light: Floats) -> Floats:
 def _compose(
     room: Room, charts: list[Texels], light: list[Floats], shares: list[Floats]
 ) -> LitRoom:
-    """Return the room with paint x light; emission is left out, lights being sampled apart."""
+    """Return the room with paint x light, without emission: lights are sampled separately."""
     faces: list[list[Face]] = [[] for _ in room.things]
     for texels, bright, visible in zip(charts, light, shares, strict=True):
         thing = room.things[texels.thing]
@@ -227,7 +227,7 @@ def _compose(
 
 
 def _with_emission(lit: LitRoom) -> LitRoom:
-    def shining(thing: Thing, faces: tuple[Face, ...]) -> tuple[Face, ...]:
+    def emitting(thing: Thing, faces: tuple[Face, ...]) -> tuple[Face, ...]:
         result = list(faces)
         for index, emission in thing.emission.items():
             texture = faces[index].texture.copy()
@@ -236,4 +236,4 @@ def _with_emission(lit: LitRoom) -> LitRoom:
         return tuple(result)
 
     pairs = zip(lit.room.things, lit.faces, strict=True)
-    return LitRoom(lit.room, tuple(shining(thing, faces) for thing, faces in pairs))
+    return LitRoom(lit.room, tuple(emitting(thing, faces) for thing, faces in pairs))

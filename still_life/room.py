@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which objects stand where, and what they are made of.
+"""The objects of the room, their places and materials.
 
 A round table in the middle of a papered room, lit by a panel in the ceiling and a window. The top
-of the table is z = 0, so its centre is the origin that all cameras look at.
+of the table is z = 0, and its centre is the origin, towards which all cameras point.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ TABLE_RADIUS = 0.8
 
 @dataclass(frozen=True)
 class Finish:
-    """How a surface shines.
+    """How a surface reflects light.
 
     mirror: share of light reflected sharply at normal incidence, per channel; 0 traces no ray.
     gloss: strength of the blurred highlights of the lights; sharpness: their Phong exponent.
@@ -42,7 +42,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class Thing(Placed):
-    """A placed shape with its painted faces; `emission` gives faces that shine by themselves."""
+    """A placed shape with its painted faces; `emission` is the linear RGB that faces emit."""
 
     faces: tuple[Floats, ...]
     finish: Finish = Finish()
@@ -51,7 +51,7 @@ class Thing(Placed):
 
 @dataclass(frozen=True)
 class Light:
-    """A rectangle that shines: centre, half edges (metres) and mean radiance (linear RGB)."""
+    """A rectangular light: centre, half edges (metres) and mean radiance (linear RGB)."""
 
     centre: tuple[float, float, float]
     half_edges: tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -60,7 +60,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Room:
-    """All there is to see; the first thing is the room itself."""
+    """All things in the scene, of which the first is the room itself, and its lights."""
 
     things: tuple[Thing, ...]
     lights: tuple[Light, ...]

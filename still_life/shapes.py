@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a ray meets a sphere, box, cylinder or torus, and the chart that unrolls each surface.
 
-Every shape lives at the origin of its own frame (metres, z up); `Pose` puts it into the room.
+Every shape is at the origin of its own frame (metres, z up); `Pose` puts it into the room.
 Vectors are float32 arrays of shape (3, N): one row per axis keeps NumPy on contiguous memory.
 A surface is divided into faces, each a chart with coordinates u, v in [0, 1], v upwards.
 """
@@ -16,8 +16,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.intp]
 
-EPSILON = 1e-4  # metres; float32 is good for 1e-6 at room size
-TORUS_STEPS = 40  # sphere tracing converges to well under a pixel long before
+EPSILON = 1e-4  # metres; float32 resolves 1e-6 at the size of the room
+TORUS_STEPS = 40  # far more than sphere tracing needs for an error below a pixel
 
 
 def dot(a: Floats, b: Floats) -> Floats:
@@ -62,7 +62,7 @@ class Shape(Protocol):
         """Return the chart coordinates of points on the surface."""
 
     def normal(self, point: Floats) -> Floats:
-        """Return unit normals at points on the surface, pointing to where rays come from."""
+        """Return unit normals at points on the surface, on the side from which rays arrive."""
 
     def point(self, face: int, u: Floats, v: Floats) -> Floats:
         """Return the points of a face at u, v: the inverse of `chart`."""
@@ -124,7 +124,7 @@ class Sphere:
 class Box:
     """A box with faces -x, +x, -y, +y, -z, +z; u, v are its two other axes in order.
 
-    With `inward` it is a room, seen from inside.
+    With `inward` it is a room: its surface faces inwards.
     """
 
     half_size: tuple[float, float, float]
@@ -351,7 +351,7 @@ def combined(
 
 @dataclass(frozen=True)
 class Placed:
-    """A shape where it stands."""
+    """A shape and its pose in the room."""
 
     shape: Shape
     pose: Pose
@@ -374,7 +374,7 @@ class Placed:
 def nearest(
     things: tuple[Placed, ...], origin: Floats, direction: Floats
 ) -> tuple[Floats, Integers]:
-    """Return for each ray the distance to what it meets first, and the index of that thing."""
+    """Return for each ray the distance to the first thing that it meets, and that thing's index."""
     best = np.full(direction.shape[1], np.inf, np.float32)
     index = np.full(direction.shape[1], -1, np.intp)
     for i, thing in enumerate(things):

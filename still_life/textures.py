@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The painted surfaces: every function returns linear RGB of shape (height, width, 3).
 
-Row 0 is the upper border of a chart (v = 1). Colours are named as people write them (sRGB hex)
-and kept linear, as light adds up.
+Row 0 is the upper border of a chart (v = 1). Colours are given as sRGB hex codes and
+stored as linear RGB, in which light adds up.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec on either of its kernels: plain NumPy and compiled code."""
+"""The codec with either of its kernels: NumPy and compiled code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ BOTH = [kernels.PLAIN, kernels.compiled()]
 
 @contextmanager
 def using(chosen: kernels.Kernels) -> Iterator[None]:
-    """Within, the codec uses these."""
+    """A context in which the codec uses these kernels."""
     before = kernels.best
     kernels.best = chosen
     try:
@@ -37,7 +37,7 @@ def decoded_alike(data: bytes) -> GridSplats | QuantizedSplats | None:
 
 
 def _outcome(data: bytes, used: kernels.Kernels) -> GridSplats | QuantizedSplats | str:
-    """The model, or the words of CorruptFile."""
+    """The model, or the message of CorruptFile."""
     with using(used):
         try:
             return decode(data).splats

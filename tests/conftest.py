@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from sample_scene import Order, make_scene
+from sample_scene import SceneSettings, make_scene
 
 
 @pytest.fixture(scope="session")
 def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A COLMAP dataset: ten photographs of 48x36 pixels, 300 points. Not to be written to."""
+    """A COLMAP dataset: ten photographs of 48x36 pixels, 300 points. Tests must not write to it."""
     folder = tmp_path_factory.mktemp("data") / "still_life"
-    make_scene(folder, Order(views=10, width=48, height=36, points=300, light_samples=2))
+    make_scene(folder, SceneSettings(views=10, width=48, height=36, points=300, light_samples=2))
     return folder
 
 
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch):
-    """Sets the arguments that a script's `main` will see, and puts stdout back afterwards."""
+    """Sets the arguments that a script's `main` reads, and restores stdout afterwards."""
     monkeypatch.setattr(sys, "stdout", sys.stdout)
 
     def give(*arguments: object) -> None:

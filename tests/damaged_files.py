@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files good and bad for the compiled decoder: `python -m tests.damaged_files` decodes them all.
+"""Valid and damaged files: `python -m tests.damaged_files` decodes them with both kernels.
 
-Prints the instruction set, how many decode, and a hash of what comes out. Run by tests under
+Prints the instruction set, how many decode, and a hash of the decoded values. Tests run it under
 sanitizers and on every instruction set; both kernels are compared on each file.
 """
 
@@ -49,7 +49,7 @@ def _damaged(sections: dict[str, bytes]) -> Iterator[bytes]:
 
 
 def main() -> None:
-    """Decodes all of them by both kernels."""
+    """Decodes all files with both kernels."""
     total, decoded = hashlib.sha256(), 0
     for data in files():
         model = decoded_alike(data)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second decoder of version 2, written from docs/format.md alone: plain Python, to be read.
+"""A second decoder of version 2, written from docs/format.md alone, in simple Python.
 
-Slow, and with no checks beyond what decoding needs. It shares no code with the codec.
+It is slow and checks no more than decoding needs. It shares no code with the codec.
 """
 
 import struct
@@ -222,13 +222,13 @@ def read_layer(model: Model, tables: Tables, sections: dict[str, bytes], k: int)
     leaves = read_octree(reader, model.levels, n)
     order = step_major(n, lanes)
     coarse = [leaves[i] for i in order]
-    still = [0] * n
-    o = reader.near_plane("opacity", 1, still, still)
-    s0 = reader.near_plane("scale0", 8, [tables.bin("opacity", x) for x in o], still)
+    zeros = [0] * n
+    o = reader.near_plane("opacity", 1, zeros, zeros)
+    s0 = reader.near_plane("scale0", 8, [tables.bin("opacity", x) for x in o], zeros)
     bins = [tables.bin("scale0", x) for x in s0]
-    drop1 = reader.near_plane("scale1", 8, bins, still)
+    drop1 = reader.near_plane("scale1", 8, bins, zeros)
     bins = [8 * b + tables.bin("scale1", x) for b, x in zip(bins, drop1, strict=True)]
-    drop2 = reader.near_plane("scale2", 64, bins, still)
+    drop2 = reader.near_plane("scale2", 64, bins, zeros)
     s = [[a, a - b, a - b - c] for a, b, c in zip(s0, drop1, drop2, strict=True)]
     q = [model.predicted(*row) for row in zip(o, s, coarse, strict=True)]
     differences = reader.plane("precision", 32, q)
@@ -236,7 +236,7 @@ def read_layer(model: Model, tables: Tables, sections: dict[str, bytes], k: int)
     g = [model.position_shift(a, *b) for a, b in zip(p, s, strict=True)]
     low = [reader.bits([model.bits - model.levels - x for x in g]) for _ in range(3)]
     r = [model.rotation_shift(a, *b) for a, b in zip(p, s, strict=True)]
-    rotation, before = [], still
+    rotation, before = [], zeros
     for axis in range(3):
         contexts = [(axis * 16 + a) * 4 + min(b, 3) for a, b in zip(r, before, strict=True)]
         found = reader.plane("rotation", 192, contexts)
@@ -256,17 +256,21 @@ def read_layer(model: Model, tables: Tables, sections: dict[str, bytes], k: int)
             "dc": [dc[a][i] for a in range(3)],
             "sh": sh[i],
         }  # fmt: skip
-    source = Bytes(sections.get(f"far{k}", b""))
+    put_exact_numbers(gaussians, far, sections.get(f"far{k}", b""), sections.get(f"exact{k}", b""))
+    return gaussians
+
+
+def put_exact_numbers(gaussians: list[dict], far: int, centres: bytes, content: bytes) -> None:
+    """Adds the numbers of the sections `far<k>` and `exact<k>` of the layer."""
+    source = Bytes(centres)
     rows = source.take(f"{far}I")
     for row in rows:
         gaussians[row]["far"] = source.take("3f")
-    content = sections.get(f"exact{k}", b"")
     number = len(content) // 9
     source = Bytes(content)
     places = zip(source.take(f"{number}I"), source.take(f"{number}B"), strict=True)
     for (row, channel), value in zip(places, source.take(f"{number}f"), strict=True):
         gaussians[row].setdefault("exact", {})[channel] = value
-    return gaussians
 
 
 def read_sh(reader: LayerReader, channels: int, p: list[int], lanes: int) -> Rows:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coverage-guided fuzzing of the decoder: `python -m tests.fuzz_codec [-max_total_time=3600]`.
 
-Needs `pip install atheris`. Checksums are set right before decoding, so that damage reaches the
-code behind them; both kernels read every file and have to agree, and all numbers have to be finite.
-Starts from the golden files and what earlier runs found to reach new code (golden/fuzz_corpus.zip,
-replayed by test_fuzz_corpus.py); anything but CorruptFile is a finding, and so is a file that takes
-more than MEMORY: beyond it, allocations fail. `python -m tests.fuzz_codec version1` starts from
-files of version 1 only, `version2` from those of version 2 only, and `published` does the same to
-the reader of the published code's files. A folder as argument keeps what is found.
-The process grows by about its input at each execution (the decoder alone does not): give
-`-runs=90000` and repeat.
+Needs `pip install atheris`. Checksums are corrected before decoding, so that damage reaches the
+code after them. Both kernels read every file and have to agree, and all numbers have to be finite.
+Starts from the golden files and the inputs with which earlier runs reached new code
+(golden/fuzz_corpus.zip, replayed by test_fuzz_corpus.py). Any exception but CorruptFile is a fault,
+and so is a file that needs more than MEMORY, beyond which allocations fail. `version1` as argument
+starts from files of version 1 only, `version2` from files of version 2 only, and `published` tests
+the reader of the published code's files. A folder as argument keeps the inputs that are found.
+At each execution the process grows by about the size of its input (the decoder alone does not):
+give `-runs=90000` and repeat.
 """
 
 import pickle
@@ -54,14 +54,14 @@ def main() -> None:
 
 
 def limit_memory(more: int) -> None:
-    """From here on a MemoryError, which is a finding, for what takes so many bytes more."""
+    """Allocations of more than `more` further bytes now raise MemoryError, which is a fault."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def write_files(corpus: Path, versions: Sequence[str]) -> None:
-    """What to start from, as one_input takes it: files of these versions, or of all."""
+    """Writes the first inputs, as one_input takes them: files of these versions, or of all."""
     for path in GOLDEN.glob("good_*.f3dgs"):
         if not versions or any(f"_v{version}_" in path.name for version in versions):
             (corpus / path.stem).write_bytes(unpacked(path.read_bytes()))
@@ -72,7 +72,7 @@ def write_files(corpus: Path, versions: Sequence[str]) -> None:
 
 
 def write_pickles(corpus: Path) -> None:
-    """What to start from: small models in all protocols and layouts that are read."""
+    """Writes the first inputs: small models in all protocols and layouts that are read."""
     generator = np.random.default_rng(0)
     shapes = {"xyz": 3, "opacity": 1, "scaling": 3, "rotation": 4, "features_dc": 3}
     plain: dict[str, Any] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the fuzzer changes (tests/fuzz_codec.py): files with checksums, zlib and LZMA taken off."""
+"""The inputs of tests/fuzz_codec.py: files without checksums, zlib and LZMA."""
 
 import lzma
 import struct
@@ -35,7 +35,7 @@ def _compressed(version: int, name: str, content: bytes) -> bytes:
 
 
 def unpacked(data: bytes) -> bytes:
-    """A file as the fuzzer changes it: version, then each section's content behind its length."""
+    """A file as an input of the fuzzer: version, then each section's name, length and content."""
     container = unpack_container(data)
     parts = [struct.pack("<H", container.version)]
     for name, section in container.sections.items():
@@ -45,7 +45,7 @@ def unpacked(data: bytes) -> bytes:
 
 
 def packed(data: bytes) -> bytes | None:
-    """The file that such bytes describe, with right checksums."""
+    """The file that such bytes describe, with correct checksums; None if they describe none."""
     if len(data) < 2:
         return None
     (version,), sections, position = struct.unpack_from("<H", data), {}, 2
@@ -62,7 +62,7 @@ def packed(data: bytes) -> bytes | None:
 
 
 def one_input(data: bytes) -> None:
-    """Raises only where the decoder does what it must not, or its two kernels do not agree."""
+    """Raises only if the decoder has a fault or its two kernels do not agree."""
     for candidate in (data, packed(data)):
         if candidate is not None and (model := decoded_alike(candidate)) is not None:
             _require_finite(model.values())

@@ -29,7 +29,7 @@ def make_colmap(
     size: tuple[int, int] = (WIDTH, HEIGHT),
     params: tuple[float, ...] | None = None,
 ) -> Path:
-    """A capture of `count` photos that look along +z from a line of centres (i, 0, 0)."""
+    """A capture of `count` photographs along +z, taken from the centres (i, 0, 0)."""
     sparse = folder / "sparse" / "0"
     sparse.mkdir(parents=True)
     (folder / "images").mkdir()
@@ -38,7 +38,7 @@ def make_colmap(
     cameras = struct.pack("<QiiQQ", 1, 5, model, *size) + struct.pack(f"<{len(params)}d", *params)
     (sparse / "cameras.bin").write_bytes(cameras)
     images = struct.pack("<Q", count)
-    # Stored in reverse: the order of the dataset is that of the names.
+    # Stored in reverse: a data set is ordered by the names.
     for i in reversed(range(count)):
         name = f"{i:02}.png"
         images += struct.pack("<i7di", i + 1, 1, 0, 0, 0, -i, 0, 0, 5) + name.encode() + b"\0"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Golden files written again: `python -m tests.reencoded_files` prints a hash of each one's bytes.
+"""Encodes the golden files again: `python -m tests.reencoded_files` prints a hash of each result.
 
-Each by both kernels. Run by a test on several instruction sets of NumPy and of the compiled code.
+Both kernels encode each file. A test runs this on several instruction sets of NumPy and of the
+compiled code.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from tests.test_grid_codec import many_contexts
 
 
 def hashes() -> dict[str, str]:
-    """By the file's name and the kernel's."""
+    """Hashes by the names of file and kernel."""
     models = {
         name: decode((FOLDER / f"{name}.f3dgs").read_bytes()) for name in sorted(read_table(TABLE))
     }

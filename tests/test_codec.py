@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file: what goes in comes out, and what was damaged is refused."""
+"""Version 1 of the file: round trips, quantisers, Morton order, and damaged files."""
 
 import lzma
 import struct
@@ -76,7 +76,7 @@ def test_bytes_depend_on_symbols_only() -> None:
     assert encode(ModelFile(model)) == encode(ModelFile(in_file_order(random_model(50, 2))))
 
 
-def test_unequal_models_are_told_apart() -> None:
+def test_same_symbols_is_false_for_unequal_models() -> None:
     model, other = random_model(5, 1), random_model(5, 1, seed=1)
     assert not same_symbols(model, other)
     assert not same_symbols(model, random_model(5, 0))
@@ -113,7 +113,7 @@ def test_any_bytes_are_refused_or_decode(data: bytes) -> None:
         decode(data)
 
 
-def test_valid_checksums_do_not_save_a_lying_header() -> None:
+def test_a_false_header_with_valid_checksums_is_refused() -> None:
     sections = dict(unpack_container(encode(ModelFile(random_model(4, 0)))).sections)
     many = (2**20).to_bytes(4, "little") + sections["model"][4:]
     with pytest.raises(CorruptFile, match="xyz"):
@@ -135,7 +135,7 @@ def test_valid_checksums_do_not_save_a_lying_header() -> None:
         decode(pack_container(Container(1, {**sections, "meta": b"[" * 100_000})))
 
 
-def test_a_symbol_off_its_grid_is_refused() -> None:
+def test_a_symbol_outside_its_grid_is_refused() -> None:
     model = random_model(4, 0)
     grid = EvenGrids((0.0,), (1.0,), 100)
     attribute = QuantizedAttribute(np.full((4, 3), 99, np.uint8), grid)
@@ -147,16 +147,16 @@ def test_a_symbol_off_its_grid_is_refused() -> None:
 
 
 def test_a_small_file_gets_no_memory_for_millions_of_gaussians() -> None:
-    """A few kilobytes of LZMA hold the symbols of 2^22 Gaussians, if these are all alike."""
+    """A few kilobytes of LZMA hold the symbols of 2^22 Gaussians, if these are all equal."""
     count = 2**22
     sections = dict(unpack_container(encode(ModelFile(random_model(4, 0)))).sections)
-    alike = {"model": count.to_bytes(4, "little") + sections["model"][4:]}
+    changed = {"model": count.to_bytes(4, "little") + sections["model"][4:]}
     for name, attribute in random_model(4, 0).attributes.items():
         width = attribute.symbols.shape[1] * attribute.symbols.itemsize
         chain = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
         stream = lzma.compress(bytes(count * width), check=lzma.CHECK_NONE, filters=chain)
-        alike[SECTION_NAMES[name]] = stream
-    data = pack_container(Container(1, {**sections, **alike}))
+        changed[SECTION_NAMES[name]] = stream
+    data = pack_container(Container(1, {**sections, **changed}))
     assert len(data) < 2**15
     tracemalloc.start()
     try:
@@ -198,9 +198,9 @@ def test_a_grid_beyond_float32_is_refused() -> None:
     step = struct.pack("<2f", 0.0, 1.0)
     assert sections["model"].count(step) == 1
     for pair in ((0.0, 3e38), (3e38, 1e36), (-3e38, 1e36)):
-        lying = sections["model"].replace(step, struct.pack("<2f", *pair))
+        changed = sections["model"].replace(step, struct.pack("<2f", *pair))
         with pytest.raises(CorruptFile, match=r"2\^127"):
-            decode(pack_container(Container(1, {**sections, "model": lying})))
+            decode(pack_container(Container(1, {**sections, "model": changed})))
 
 
 def test_a_stream_of_another_length_is_refused() -> None:
@@ -265,7 +265,7 @@ def test_morton_codes_interleave_bits() -> None:
     assert morton_codes(cells).tolist() == [1, 2, 4, 8, 2**63 - 1]
 
 
-def test_morton_order_is_a_permutation_that_brings_neighbours_together() -> None:
+def test_morton_order_is_a_permutation_that_keeps_neighbours_close() -> None:
     points = np.random.default_rng(1).uniform(-5, 5, (4000, 3)).astype(np.float32)
     order = morton_order(points)
     assert sorted(order.tolist()) == list(range(4000))

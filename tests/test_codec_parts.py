@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec's parts by themselves: planes, plain bits, rANS, blocks of rows."""
+"""Single parts of the codec: planes, plain bits, rANS, blocks of rows."""
 
 import threading
 
@@ -55,33 +55,33 @@ def content_of(count: int, seed: int, greatest: int) -> Content:
     }
 
 
-def code(coder: PlaneCoder, known: Content, given_: Content | None) -> Content:
+def code(coder: PlaneCoder, content: Content, written: Content | None) -> Content:
     """All kinds of planes, written if given."""
 
     def part(name: str) -> np.ndarray | None:
-        return None if given_ is None else given_[name]
+        return None if written is None else written[name]
 
-    count = len(known["contexts"])
+    count = len(content["contexts"])
     neighbour = Neighbour(BINS, 5, 3)
-    contexts, shifts = known["contexts"], known["shifts"]
+    contexts, shifts = content["contexts"], content["shifts"]
     found = {
         "plain": coder.plane("plain", 3, contexts, part("plain")),
         "near": coder.neighbour_plane("near", 3, contexts, shifts, neighbour, part("near")),
-        "bits": coder.bits(known["widths"], part("bits")),
+        "bits": coder.bits(content["widths"], part("bits")),
     }
-    signed = np.zeros(count, np.int16) if given_ is None else given_["signed"].copy()
-    keys = first_energy_keys(known["neighbours"])
+    signed = np.zeros(count, np.int16) if written is None else written["signed"].copy()
+    keys = first_energy_keys(content["neighbours"])
     coder.signed_plane("first", keys, signed)
-    again = signed if given_ is not None else signed.copy()
+    again = signed if written is not None else signed.copy()
     keys[count // 2 :] += ENERGY_LAST_GROUP
     coder.signed_plane("second", keys, again)
     return {**found, "signed": signed, "again": again}
 
 
-def streams_of(known: Content, lanes: int) -> tuple[bytes, bytes, ContextBases, DecodeTable]:
+def streams_of(content: Content, lanes: int) -> tuple[bytes, bytes, ContextBases, DecodeTable]:
     families = Families()
     writer = PlaneWriter(lanes, families)
-    code(writer, known, known)
+    code(writer, content, content)
     tables = design_tables(families.counts())
     bases = ContextBases(tables, "tables")
     return writer.rans_bytes(tables), writer.bit_bytes(), bases, DecodeTable.of(tables.frequencies)
@@ -102,17 +102,17 @@ def test_planes_of_every_kind_round_trip(
     writing: kernels.Kernels,
     reading: kernels.Kernels,
 ) -> None:
-    known = content_of(count, seed, greatest)
+    content = content_of(count, seed, greatest)
     with using(writing):
-        rans, bits, bases, table = streams_of(known, lanes)
+        rans, bits, bases, table = streams_of(content, lanes)
     with using(reading):
         reader = PlaneReader((rans, bits), lanes, (bases, table), 0)
-        found = code(reader, known, None)
+        found = code(reader, content, None)
     reader.finish()
     bases.finish()
     for name in ("plain", "near", "bits", "signed"):
-        np.testing.assert_array_equal(found[name], known[name], err_msg=name)
-    np.testing.assert_array_equal(found["again"], known["signed"])
+        np.testing.assert_array_equal(found[name], content[name], err_msg=name)
+    np.testing.assert_array_equal(found["again"], content["signed"])
 
 
 @settings(max_examples=100, deadline=None)
@@ -120,24 +120,24 @@ def test_planes_of_every_kind_round_trip(
 def test_a_stream_cut_anywhere_is_refused(
     data: st.DataObject, of_rans: bool, lanes: int, used: kernels.Kernels
 ) -> None:
-    known = content_of(100, 5, 1000)
-    rans, bits, bases, table = streams_of(known, lanes)
+    content = content_of(100, 5, 1000)
+    rans, bits, bases, table = streams_of(content, lanes)
     if of_rans:
         rans = rans[: data.draw(st.integers(0, len(rans) - 1))]
     else:
         bits = bits[: data.draw(st.integers(0, len(bits) - 1))]
     with using(used), pytest.raises(CorruptFile):
         reader = PlaneReader((rans, bits), lanes, (bases, table), 0)
-        code(reader, known, None)
+        code(reader, content, None)
         reader.finish()
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.integers(0, 7), KERNELS)
-def test_a_bit_flip_in_rans_ends_in_refusal_or_other_tokens(
+def test_a_bit_flip_in_rans_is_refused_or_changes_the_tokens(
     data: st.DataObject, bit: int, used: kernels.Kernels
 ) -> None:
-    """A flip cannot go unnoticed: the last states or the tokens differ."""
+    """A flip changes the final states or the tokens."""
     tokens = (np.random.default_rng(1).random(200) ** 2 * 9).astype(np.uint8)
     histograms = np.zeros(1, np.uint8)
     tables = design_tables([("a", np.bincount(tokens, minlength=256)[None].astype(float))])

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from gaussian_compression.report import read_report, report_path
-from sample_scene import Order, make_scene
+from sample_scene import SceneSettings, make_scene
 from splat_formats.ply import read_ply
 
 ROOT = Path(__file__).parents[1]
-SCENE = Order(views=10, width=64, height=48, points=400, light_samples=2)
+SCENE = SceneSettings(views=10, width=64, height=48, points=400, light_samples=2)
 TEST_VIEWS = 2  # every eighth of ten: numbers 0 and 8
 ITERATIONS = 60
 

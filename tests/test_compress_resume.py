@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gaussian_compression.report import CompressionReport, read_report, report_path
-from sample_scene import Order, make_scene
+from sample_scene import SceneSettings, make_scene
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import Splats
 
@@ -27,7 +27,7 @@ SHORT = (
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scene") / "scene"
-    make_scene(folder, Order(views=12, width=80, height=60, points=600, light_samples=4))
+    make_scene(folder, SceneSettings(views=12, width=80, height=60, points=600, light_samples=4))
     return folder
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs by which the fuzzer reached new code: each is still decoded, or refused as corrupt."""
+"""Inputs with which the fuzzer reached new code: each is decoded, or refused as corrupt."""
 
 import zipfile
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_an_input_of_the_fuzzer_is_decoded_or_refused(name: str) -> None:
     one_input(INPUTS[name])
 
 
-def test_the_inputs_reach_behind_the_checksums() -> None:
+def test_the_inputs_reach_the_code_after_the_checksums() -> None:
     files = [file for data in INPUTS.values() if (file := packed(data)) is not None]
     decoded = 0
     for file in files:
@@ -32,7 +32,7 @@ def test_the_inputs_reach_behind_the_checksums() -> None:
     assert 0 < decoded < len(files)
 
 
-def test_a_file_taken_apart_is_put_together_again() -> None:
+def test_unpacked_files_are_packed_again() -> None:
     for path in GOLDEN.glob("good_*.f3dgs"):
         file = packed(unpacked(path.read_bytes()))
         assert file is not None

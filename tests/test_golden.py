@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Golden files: those of published versions decode to the same bits for ever."""
+"""Golden files: files of published versions always decode to the same bits."""
 
 import os
 import subprocess
@@ -35,8 +35,8 @@ def test_bad_files_are_refused(name: str) -> None:
     assert decoded_alike((FOLDER / f"{name}.f3dgs").read_bytes()) is None
 
 
-def test_a_change_of_size_is_seen() -> None:
-    """The writer may improve; then `python -m tests.golden.regenerate` shows by how much."""
+def test_file_sizes_are_those_recorded() -> None:
+    """Where the writer improves, `python -m tests.golden.regenerate` records the new sizes."""
     sizes = {name: len(data) for name, data in good_files().items()}
     recorded = {name: int(row["bytes"]) for name, row in ROWS.items()}
     assert sizes == pytest.approx(recorded, rel=0.02)
@@ -44,7 +44,7 @@ def test_a_change_of_size_is_seen() -> None:
 
 
 def reencoded(numpy_without: str, instruction_set: str | None) -> list[str]:
-    """What tests/reencoded_files.py prints, behind its first line."""
+    """What tests/reencoded_files.py prints, without the first line."""
     forced = {"NPY_DISABLE_CPU_FEATURES": numpy_without, "OPENBLAS_NUM_THREADS": "1"}
     if instruction_set is not None:
         forced["FAST3DGS_ISA"] = instruction_set
@@ -61,7 +61,7 @@ def reencoded(numpy_without: str, instruction_set: str | None) -> list[str]:
 
 
 def numpy_features() -> list[str]:
-    """The instruction sets beyond the least one that NumPy was built for and this CPU has."""
+    """The optional instruction sets that NumPy was built for and this CPU has."""
     from numpy._core import _multiarray_umath as core
 
     return [name for name in core.__cpu_dispatch__ if core.__cpu_features__[name]]
@@ -87,7 +87,7 @@ def test_the_same_integers_give_the_same_bytes_on_every_processor() -> None:
 
 @pytest.mark.parametrize("name", [name for name in sorted(ROWS) if "_v2_" in name])
 def test_golden_files_are_written_again_byte_for_byte(name: str) -> None:
-    """Behind zlib, whose versions differ in what they write."""
+    """Compared without zlib, because its versions write different bytes."""
     data = (FOLDER / f"{name}.f3dgs").read_bytes()
     for used in BOTH:
         with using(used):

@@ -102,7 +102,7 @@ def assert_second_decoder_agrees(data: bytes) -> None:
 
 
 def extreme_model(count: int, seed: int) -> GridSplats:
-    """Integers of any size the format admits, without regard to what a renderer would show."""
+    """Integers of any size that the format allows, even where no renderer could show them."""
     model = random_model(count, 1, seed, layer_fraction=0.3)
     generator = np.random.default_rng(seed)
     classes = generator.integers(0, 32, count).astype(np.int32)
@@ -252,11 +252,11 @@ def model_section(data: bytes, position: int, layout: str, *values: int) -> byte
 
 
 @pytest.mark.parametrize(
-    ("position", "layout", "value", "words"),
+    ("position", "layout", "value", "message"),
     [
         (0, "<B", 17, "17 layers"),
         (1, "<I", 2**31, "at most"),
-        (5, "<I", 13, "far Gaussians"),
+        (5, "<I", 13, "outside the cells"),
         (9, "<B", 15, "lanes"),
         (19, "<B", 4, "SH degree"),
         (32, "<f", 0, "step"),
@@ -266,14 +266,14 @@ def model_section(data: bytes, position: int, layout: str, *values: int) -> byte
         (37, "<B", 0, "position bits"),
     ],
 )
-def test_lying_headers_are_refused(position: int, layout: str, value: int, words: str) -> None:
+def test_false_headers_are_refused(position: int, layout: str, value: int, message: str) -> None:
     section = model_section(DAMAGED, position, layout, value)
-    with pytest.raises(CorruptFile, match=words):
+    with pytest.raises(CorruptFile, match=message):
         decode(with_sections(DAMAGED, model=section))
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "changes",
     [
         {"opacity": EvenGrid(-3e38, 1.0, 9)},
         {"scale": EvenGrid(0.0, 1e38, 9)},
@@ -282,10 +282,10 @@ def test_lying_headers_are_refused(position: int, layout: str, value: int, words
         {"sh_steps": (3e38,) * 32},
     ],
 )
-def test_grids_that_leave_float32_are_refused(lie: dict) -> None:
+def test_grids_beyond_float32_are_refused(changes: dict) -> None:
     model = random_model(20, 1)
     with pytest.raises(ValueError, match=r"decoded value|rotation step"):
-        replace(model.grids, **lie)
+        replace(model.grids, **changes)
 
 
 BAD_EXACT = {
@@ -309,7 +309,7 @@ def test_damaged_exact_values_are_refused(kind: str) -> None:
 
 
 def test_a_file_cut_within_its_exact_values_is_refused() -> None:
-    """The first layer ends with them: a reader of one layer must not leave them out."""
+    """They are the end of the first layer: a reader of one layer must not omit them."""
     sections = list(unpack_container(DAMAGED).sections)
     assert sections.index("exact0") < sections.index("rans1")
     sizes = bytes_per_section(DAMAGED)
@@ -325,11 +325,11 @@ def test_a_file_cut_within_its_exact_values_is_refused() -> None:
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_promise_alone_gets_no_memory(layer: int) -> None:
-    """2.2 MB may promise 2^27 Gaussians (20 GB of integers), but their octree has to hold them."""
-    promised, lanes = 2**27 - 80, 13
+def test_a_false_count_allocates_no_memory(layer: int) -> None:
+    """A file of 2.2 MB may state 2^27 Gaussians (20 GB), but its octree has to hold as many."""
+    stated, lanes = 2**27 - 80, 13
     model = bytearray(zlib.decompress(unpack_container(DAMAGED).sections["model"]))
-    struct.pack_into("<I", model, 1 + 9 * layer, promised)
+    struct.pack_into("<I", model, 1 + 9 * layer, stated)
     struct.pack_into("<B", model, 9 + 9 * layer, lanes)
     old = unpack_container(DAMAGED).sections
     changed = {
@@ -380,9 +380,7 @@ def test_values_out_of_range_are_refused() -> None:
     st.integers(0, 1000),
     st.sampled_from(BOTH),
 )
-def test_rans_gives_back_its_tokens(
-    count: int, lanes: int, seed: int, used: kernels.Kernels
-) -> None:
+def test_rans_round_trips(count: int, lanes: int, seed: int, used: kernels.Kernels) -> None:
     generator = np.random.default_rng(seed)
     ids = generator.integers(0, 3, count).astype(np.uint8)
     spread = np.array([1, 40, 256])[ids]
@@ -403,7 +401,7 @@ def test_rans_gives_back_its_tokens(
     np.testing.assert_array_equal(found, tokens)
 
 
-def test_tables_come_back() -> None:
+def test_tables_round_trip() -> None:
     counts = np.random.default_rng(0).poisson(0.3, (40, 256)).astype(float) * 50
     tables = design_tables([("x", counts[:7]), ("y", counts[7:])])
     back = unpack_tables(pack_tables(tables), "tables")

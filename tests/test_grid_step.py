@@ -59,7 +59,7 @@ def copied(raw: RawParameters) -> RawParameters:
 
 
 def seen_by_the_kernel(raw: RawParameters, quantizer: GridQuantizer) -> KernelGridStraightThrough:
-    """An optimiser whose values to render come from the kernel, with unchanged parameters."""
+    """An optimiser whose `seen` the kernel has computed from unchanged parameters."""
     optimizer = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.01, KERNELS)
     before = copied(optimizer.coded)
     for tensor in optimizer.seen:
@@ -77,7 +77,7 @@ def assert_same_bits(found: RawParameters, expected: RawParameters) -> None:
 
 
 def elsewhere(raw: RawParameters) -> RawParameters:
-    """Parameters that the grids were not made for: beyond their edges, axes in any order."""
+    """Parameters that the grids were not made for: outside them, axes in any order."""
     other = random_raw(raw.gaussian_count, raw.sh_degree, seed=3)
     return raw._replace(
         xyz=raw.xyz * 1.5,
@@ -137,7 +137,7 @@ def test_fused_step_equals_the_plain_one(count: int, sh_degree: int) -> None:
     assert_same_bits(fused.seen, quantizer.decoded(fused.coded))
 
 
-def test_sparsity_is_the_twins() -> None:
+def test_sparsity_penalty_is_the_twins() -> None:
     raw = model(300, 3)
     quantizer, nothing = quantizer_of(raw), raw.map(torch.zeros_like)
     plain, fused = (
@@ -148,7 +148,7 @@ def test_sparsity_is_the_twins() -> None:
         )
     )
     for optimizer in (plain, fused):
-        # Adam's first step has no size of its own: the second tells how large the pull is.
+        # The size of Adam's first step is fixed; that of the second depends on the penalty.
         take_step(optimizer, copied(nothing), RATES)
         take_step(optimizer, raw.map(lambda t: torch.full_like(t, 1e-5)), RATES)
     torch.testing.assert_close(
@@ -165,8 +165,8 @@ def test_gradients_are_pulled_back_as_by_the_twin(count: int, sh_degree: int) ->
     plain = PlainGridStraightThrough(raw, quantizer, GridSettings(), 0.2, PLAIN)
     fused = KernelGridStraightThrough(raw, quantizer, GridSettings(), 0.2, KERNELS)
     gradients = random_raw(count, sh_degree, seed=4)
-    wanted, found = plain.pull_back(copied(gradients)), fused.pull_back(copied(gradients))
-    for (name, a), b in zip(wanted.named(), found, strict=True):
+    expected, found = plain.pull_back(copied(gradients)), fused.pull_back(copied(gradients))
+    for (name, a), b in zip(expected.named(), found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, msg=name)
     assert not (found.scaling[quantizer.hidden_scales] != 0).any()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs of the compiled packages that nobody means: errors, and no crash, hang or wrong number."""
+"""Unusable inputs of the compiled packages: an error, and no crash, hang or wrong number."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NOTHING_DRAWN = {"drawn": 0, "tile_entries": 0, "blended_pixels": 0}
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor of another device, which every machine has; its address is null."""
+    """A tensor on a device other than the CPU that every machine has; its address is null."""
     return torch.zeros(shape, dtype=dtype, device="meta")
 
 
@@ -73,7 +73,7 @@ def test_the_garbage_collector_may_free_a_frame_at_any_moment() -> None:
             self.itself, self.frame = self, native.Frame()
 
     def use_the_pool() -> None:
-        for objects in range(1, 40):  # that may be made before the collector comes
+        for objects in range(1, 40):  # that may be made before the collector runs
             del [native.Frame() for _ in range(3)][:]
             gc.collect()
             Holder()
@@ -89,7 +89,7 @@ def test_the_garbage_collector_may_free_a_frame_at_any_moment() -> None:
         thread.join(timeout=60)
     finally:
         gc.set_threshold(*before)
-    assert not thread.is_alive(), "the pool of frames waits for itself"
+    assert not thread.is_alive(), "the pool of frames is in a deadlock"
 
 
 def test_buffers_that_were_given_back_are_not_used_again() -> None:
@@ -127,11 +127,11 @@ def test_two_backward_calls_give_the_same() -> None:
 
 
 # ---------------------------------------------------------------------------------------------
-# What goes into the rasteriser
+# Arguments of the rasteriser
 
 
 def draw(**changes: Any) -> tuple[Tensor, ...]:
-    """By the function form, which takes every combination of tensors."""
+    """Calls the function form, which takes every combination of tensors."""
     tensors = {
         "means3D": SCENE.means, "means2D": torch.zeros_like(SCENE.means), "sh": SCENE.shs,
         "colors_precomp": None, "opacities": SCENE.opacities, "scales": SCENE.scales,
@@ -183,8 +183,8 @@ def test_tensors_that_are_not_contiguous_are_read_as_they_are() -> None:
         return wide[..., 1]
 
     found = raw.render(RawGaussians(*map(strided, GAUSSIANS)), SCENE.settings, training=False)
-    wanted = raw.render(GAUSSIANS, SCENE.settings, training=False)
-    assert torch.equal(found.image, wanted.image)
+    expected = raw.render(GAUSSIANS, SCENE.settings, training=False)
+    assert torch.equal(found.image, expected.image)
 
 
 def test_second_derivatives_are_refused_and_not_taken_for_zero() -> None:
@@ -246,7 +246,7 @@ def test_optimisers_name_tensors_that_they_cannot_write() -> None:
         update_visible([state(torch.zeros(4, 3))], meta(4, dtype=torch.bool))
 
 
-def test_nothing_at_all_is_no_error() -> None:
+def test_empty_inputs_are_no_error() -> None:
     none = torch.zeros(0, 3)
     state = AdamState(none, none, none, none, 0.1)
     adam_step([state], 1)
@@ -276,8 +276,8 @@ def test_images_without_pixels_are_refused() -> None:
 def test_the_gradient_has_memory_of_its_own() -> None:
     memory = torch.rand(9, 20, 30)
     image, target, out = memory[:3], memory[3:6], memory[6:]
-    wanted = l1_ssim_value_and_gradient(image, target)[2]
-    assert torch.equal(l1_ssim_value_and_gradient(image, target, out=out)[2], wanted)
+    expected = l1_ssim_value_and_gradient(image, target)[2]
+    assert torch.equal(l1_ssim_value_and_gradient(image, target, out=out)[2], expected)
     for name, shared in (("image", image), ("image", memory[2:5]), ("target", memory[5:8])):
         with pytest.raises(ValueError, match=f"out must not share memory with {name}"):
             l1_ssim_value_and_gradient(image, target, out=shared)
@@ -333,7 +333,7 @@ def test_arrays_that_must_not_change_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("bit", [-1, 31, 1 << 32])
-def test_bits_that_no_value_has_are_refused(bit: int) -> None:
+def test_bit_numbers_out_of_range_are_refused(bit: int) -> None:
     widths = np.full(9, 20, np.int32)
     with pytest.raises(ValueError, match="bit: 0 to 30 expected"):
         plane_coder.take_bits(widths, bit, np.zeros(2, np.uint8), np.zeros(9, np.int32))

@@ -52,14 +52,14 @@ def copy_sources(folder: Path) -> Path:
 
 def without_torch(folder: Path) -> dict[str, str]:
     """Environment variables with which importing torch fails."""
-    poison = folder / "poison"
-    poison.mkdir(exist_ok=True)
-    (poison / "torch.py").write_text("raise ImportError('torch is not there at build time')\n")
-    return {**os.environ, "PYTHONPATH": str(poison)}
+    blocked = folder / "blocked"
+    blocked.mkdir(exist_ok=True)
+    (blocked / "torch.py").write_text("raise ImportError('torch is not available at build time')\n")
+    return {**os.environ, "PYTHONPATH": str(blocked)}
 
 
 def build_wheel(sources: Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Build a wheel of a source folder or an sdist into `folder`, where torch is not there."""
+    """Build a wheel of a source folder or an sdist into `folder`, without torch."""
     command = [
         *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"),
         *("--no-index", "--disable-pip-version-check", "-w", str(folder), str(sources)),
@@ -69,7 +69,7 @@ def build_wheel(sources: Path, folder: Path, **variables: str) -> subprocess.Com
 
 
 def build_in_place(package: Path, hook: str, target: Path) -> Path:
-    """What a hook of PEP 517 or 660 makes of a package's folder."""
+    """The file that a hook of PEP 517 or 660 builds from a package's folder."""
     program = f"from setuptools import build_meta; build_meta.{hook}({str(target)!r})"
     result = subprocess.run(
         [sys.executable, "-c", program],

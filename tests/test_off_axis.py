@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Principal points off the middle: what a camera sees is the crop of what the full one sees."""
+"""Principal points off the middle: a cropped camera's image is the crop of the full image."""
 
 import math
 from pathlib import Path
@@ -27,7 +27,7 @@ FOCAL = 80.0
 
 
 def splats(count: int = 300) -> Splats:
-    """Gaussians of a pixel or two in front of a camera at the origin that looks along z."""
+    """Gaussians of a pixel or two in front of a camera at the origin, along z."""
     random = np.random.default_rng(3)
     depth = random.uniform(2, 5, (count, 1))
     beside = random.uniform((-0.9, -0.5), (0.9, 0.5), (count, 2)) * depth * 0.8
@@ -81,7 +81,7 @@ def test_an_off_axis_view_is_the_crop_of_the_full_one(
     assert (full > 0.1).float().mean() > 0.2
     cropped = picture(camera(width, height, 64 - left, 32 - top), model)
     error = (cropped - full[:, top : top + height, left : left + width]).abs()
-    # At single pixels an alpha lies on 1/255 and is counted on one side only.
+    # At single pixels an alpha is so close to 1/255 that only one of the images counts it.
     assert error.mean() < 1e-6
     assert (error > TOLERANCE).float().mean() < 5e-4
 
@@ -111,7 +111,7 @@ def test_photos_cropped_on_one_side_with_a_moved_principal_point(
         assert error.mean() < 1e-6
 
 
-def test_the_principal_point_is_announced_and_can_be_ignored(
+def test_the_principal_point_is_logged_and_can_be_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(system_utils, "_logged", set())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled half of the codec: its checks, its twins, its memory."""
+"""The compiled part of the codec: checks of arguments, equality with NumPy, memory safety."""
 
 import os
 import shlex
@@ -104,7 +104,7 @@ def decoder() -> plane_coder.TokenDecoder:
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: decoder().plane(ONE, CONTEXTS + 1, np.zeros(4, np.uint8)), "contexts: 0 to 0"),
         (lambda: decoder().plane(ONE, CONTEXTS - 1, np.zeros(4, np.uint8)), "contexts: 0 to 0"),
@@ -172,12 +172,14 @@ def decoder() -> plane_coder.TokenDecoder:
         (lambda: plane_coder.take_bits(CONTEXTS + 9, 0, ONE[:0], CONTEXTS.copy()), "bits: 4 exp"),
     ],
 )
-def test_what_would_leave_an_array_is_refused(call: Callable[[], object], words: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=words):
+def test_arguments_that_would_leave_an_array_are_refused(
+    call: Callable[[], object], message: str
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
         call()
 
 
-def test_missing_words_are_told() -> None:
+def test_missing_words_are_reported() -> None:
     table = np.zeros(4096, np.uint32)  # a frequency of 1: three tokens of four take a word
     states = np.full(2, 1 << 16, np.uint32)
     reader = plane_coder.TokenDecoder(states, np.full(9, 7, np.uint16), table)
@@ -215,7 +217,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_package_that_does_not_load_leaves_numpy_and_a_reason(fault: str, tmp_path: Path) -> None:
+def test_if_the_package_does_not_load_numpy_is_used_with_a_warning(
+    fault: str, tmp_path: Path
+) -> None:
     package = tmp_path / "plane_coder"
     package.mkdir()
     (package / "__init__.py").write_text(BROKEN[fault] + "\n")
@@ -276,7 +280,7 @@ def sanitizer() -> Path | None:
 
 
 @pytest.mark.parametrize("instructions", ["one lane at a time", "sixteen"])
-def test_no_file_makes_the_compiled_code_leave_its_memory(
+def test_no_file_makes_the_compiled_code_leave_its_arrays(
     tmp_path: Path, instructions: str, decoded_here: list[str]
 ) -> None:
     """Golden, fuzzed and damaged files again, under AddressSanitizer and UBSanitizer."""

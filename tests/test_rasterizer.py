@@ -17,7 +17,7 @@ from reference import rasterizer_twin as twin
 from reference.random_scenes import Scene, packed_covariances, random_scene, twin_view
 from torch import Tensor
 
-# What single precision can keep; see the figures that the failures print.
+# The accuracy of single precision; a failure prints the measured figure.
 MEAN_ERROR = 1e-6
 PIXEL_ERROR = 1e-4
 PIXELS_AT_A_THRESHOLD = 2e-4  # fraction: there an alpha is on 1/255, or a transmittance on 1e-4
@@ -56,13 +56,13 @@ def twin_render(parts: Parts, scene: Scene) -> tuple[twin.Rendering, Parts, Tens
     return twin.render(gaussians, twin_view(scene.settings), screen), leaves, screen
 
 
-def assert_close(found: Tensor, wanted: Tensor, name: str) -> None:
-    error = (found.double() - wanted).norm() / wanted.norm()
+def assert_close(found: Tensor, expected: Tensor, name: str) -> None:
+    error = (found.double() - expected).norm() / expected.norm()
     assert error <= GRADIENT_ERROR, f"{name}: relative error {error:.2e}"
 
 
-def assert_same_picture(found: Tensor, wanted: Tensor) -> None:
-    error = (found - wanted).abs()
+def assert_same_picture(found: Tensor, expected: Tensor) -> None:
+    error = (found - expected).abs()
     assert error.mean() <= MEAN_ERROR
     assert (error > PIXEL_ERROR).double().mean() <= PIXELS_AT_A_THRESHOLD
 
@@ -70,17 +70,17 @@ def assert_same_picture(found: Tensor, wanted: Tensor) -> None:
 def compare_with_twin(scene: Scene, parts: Parts) -> None:
     means2D = torch.zeros_like(scene.means, requires_grad=True)
     image, radii, depth = GaussianRasterizer(scene.settings)(means2D=means2D, **parts)
-    wanted, leaves, screen = twin_render(parts, scene)
-    assert_same_picture(image, wanted.image)
-    assert_same_picture(depth, wanted.inverse_depth)
-    assert torch.equal(radii, wanted.radii)
+    expected, leaves, screen = twin_render(parts, scene)
+    assert_same_picture(image, expected.image)
+    assert_same_picture(depth, expected.inverse_depth)
+    assert torch.equal(radii, expected.radii)
     assert (radii > 0).sum() > len(radii) / 4
 
     generator = torch.Generator().manual_seed(1)
     d_image = torch.randn(image.shape, generator=generator)
     d_depth = torch.randn(depth.shape, generator=generator)
     ((image * d_image).sum() + (depth * d_depth).sum()).backward()
-    ((wanted.image * d_image).sum() + (wanted.inverse_depth * d_depth).sum()).backward()
+    ((expected.image * d_image).sum() + (expected.inverse_depth * d_depth).sum()).backward()
     for name, tensor in parts.items():
         assert tensor.grad is not None
         assert_close(tensor.grad, leaves[name].grad, name)
@@ -134,10 +134,10 @@ def test_opaque_and_dense_scene_stops_pixels() -> None:
         parts["scales"].mul_(3)
     means2D = torch.zeros_like(scene.means, requires_grad=True)
     image, _, _ = GaussianRasterizer(scene.settings)(means2D=means2D, **parts)
-    wanted, leaves, _ = twin_render(parts, scene)
-    assert_same_picture(image, wanted.image)
+    expected, leaves, _ = twin_render(parts, scene)
+    assert_same_picture(image, expected.image)
     image.square().sum().backward()
-    wanted.image.square().sum().backward()
+    expected.image.square().sum().backward()
     for name in ("means3D", "opacities", "scales", "shs"):
         assert_close(parts[name].grad, leaves[name].grad, name)
 
@@ -151,9 +151,9 @@ def test_gaussian_that_covers_many_tiles() -> None:
     image, radii, _ = GaussianRasterizer(scene.settings)(
         means2D=torch.zeros_like(scene.means), **parts
     )
-    wanted, _, _ = twin_render(parts, scene)
-    assert torch.equal(radii, wanted.radii)
-    assert_same_picture(image, wanted.image)
+    expected, _, _ = twin_render(parts, scene)
+    assert torch.equal(radii, expected.radii)
+    assert_same_picture(image, expected.image)
 
 
 def test_ties_in_depth_go_by_index() -> None:
@@ -166,12 +166,12 @@ def test_ties_in_depth_go_by_index() -> None:
     with torch.no_grad():
         parts["means3D"][:, 2] = 0.0
     image, _, _ = GaussianRasterizer(scene.settings)(means2D=torch.zeros_like(scene.means), **parts)
-    wanted, _, _ = twin_render(parts, scene)
-    assert_same_picture(image, wanted.image)
+    expected, _, _ = twin_render(parts, scene)
+    assert_same_picture(image, expected.image)
 
 
 def test_screen_gradient_is_in_device_coordinates() -> None:
-    """The gradient times 2 / width is what moving the Gaussian by one pixel does to the loss."""
+    """Times 2 / width it is the change of the loss when the Gaussian moves by one pixel."""
     scene = random_scene(seed=12, count=1, sh_degree=0)
     parts = api_parts(scene)
     with torch.no_grad():
@@ -219,9 +219,9 @@ def test_function_form_takes_empty_tensors_for_what_is_missing() -> None:
         *(scene.scales, scene.rotations, nothing, scene.settings),
     )
     parts = {name: part.detach() for name, part in api_parts(scene).items()}
-    wanted, _, _ = GaussianRasterizer(scene.settings)(means2D=zeros, **parts)
-    assert torch.equal(rasterize_gaussians(*arguments)[0], wanted)
-    assert torch.equal(_RasterizeGaussians.apply(*arguments)[0], wanted)
+    expected, _, _ = GaussianRasterizer(scene.settings)(means2D=zeros, **parts)
+    assert torch.equal(rasterize_gaussians(*arguments)[0], expected)
+    assert torch.equal(_RasterizeGaussians.apply(*arguments)[0], expected)
 
 
 def test_low_level_functions() -> None:
@@ -274,8 +274,8 @@ def test_gradient_of_the_inverse_depth_alone() -> None:
     parts = api_parts(scene)
     _, _, depth = GaussianRasterizer(scene.settings)(means2D=torch.zeros_like(scene.means), **parts)
     depth.square().sum().backward()
-    wanted, leaves, _ = twin_render(parts, scene)
-    wanted.inverse_depth.square().sum().backward()
+    expected, leaves, _ = twin_render(parts, scene)
+    expected.inverse_depth.square().sum().backward()
     assert_close(parts["means3D"].grad, leaves["means3D"].grad, "means3D")
     assert not parts["shs"].grad.any()
 

@@ -19,15 +19,15 @@ def random_parameters(seed: int) -> list[Tensor]:
 
 def test_dense_adam_is_pytorchs() -> None:
     rates = [1e-2, 2.5e-3, 5e-2, 1e-3, 1.0]
-    wanted = [parameter.clone().requires_grad_() for parameter in random_parameters(0)]
+    expected = [parameter.clone().requires_grad_() for parameter in random_parameters(0)]
     optimizer = torch.optim.Adam(
-        [{"params": [p], "lr": rate} for p, rate in zip(wanted, rates, strict=True)], eps=1e-15
+        [{"params": [p], "lr": rate} for p, rate in zip(expected, rates, strict=True)], eps=1e-15
     )
     found = random_parameters(0)
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in found]
     for step in range(1, 30):
         gradients = [1e-3 * gradient for gradient in random_parameters(step)]
-        for parameter, gradient in zip(wanted, gradients, strict=True):
+        for parameter, gradient in zip(expected, gradients, strict=True):
             parameter.grad = gradient.clone()
         optimizer.step()
         states = [
@@ -37,15 +37,15 @@ def test_dense_adam_is_pytorchs() -> None:
             )
         ]
         adam_step(states, step)
-    for parameter, other in zip(found, wanted, strict=True):
+    for parameter, other in zip(found, expected, strict=True):
         torch.testing.assert_close(parameter, other.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_sparse_adam_is_its_formula() -> None:
     parameter = random_parameters(1)[1].requires_grad_()
     optimizer = SparseGaussianAdam([{"params": [parameter], "lr": 0.01}], lr=0.0, eps=1e-15)
-    wanted = parameter.detach().double()
-    mean, variance = torch.zeros_like(wanted), torch.zeros_like(wanted)
+    expected = parameter.detach().double()
+    mean, variance = torch.zeros_like(expected), torch.zeros_like(expected)
     for step in range(5):
         gradient = random_parameters(step + 2)[1]
         visible = torch.rand(1000, generator=torch.Generator().manual_seed(step)) < 0.6
@@ -54,8 +54,8 @@ def test_sparse_adam_is_its_formula() -> None:
         g = gradient.double()[visible]
         mean[visible] = 0.9 * mean[visible] + 0.1 * g
         variance[visible] = 0.999 * variance[visible] + 0.001 * g * g
-        wanted[visible] -= 0.01 * mean[visible] / (variance[visible].sqrt() + 1e-15)
-    torch.testing.assert_close(parameter.detach().double(), wanted, rtol=1e-5, atol=1e-6)
+        expected[visible] -= 0.01 * mean[visible] / (variance[visible].sqrt() + 1e-15)
+    torch.testing.assert_close(parameter.detach().double(), expected, rtol=1e-5, atol=1e-6)
     state = optimizer.state[parameter]
     assert float(state["step"]) == 0
     torch.testing.assert_close(state["exp_avg"].double(), mean, rtol=1e-5, atol=1e-7)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes that no sane program makes: the rasteriser must come back from all of them."""
+"""Extreme and invalid scenes: the rasteriser must return from all of them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_poisoned_rows(field: str, poison: float) -> None:
     assert frame.image.shape == (3, 50, 70)
     assert int(frame.radii.min()) >= 0
     if field not in ("features_dc", "features_rest"):
-        # Only a colour may put something that is no number into the picture.
+        # Only a colour that is not finite may make pixels that are not finite.
         assert frame.image.isfinite().all()
 
 

@@ -22,7 +22,7 @@ TOLERANCE = 2e-5  # relative L2: both sides are in single precision
 def api_render(
     gaussians: RawGaussians, scene: Scene
 ) -> tuple[RawGaussians, Tensor, Tensor, Tensor, Tensor]:
-    """(leaves, means2D, image, radii, inverse depth) by way of autograd."""
+    """(leaves, means2D, image, radii, inverse depth) through autograd."""
     leaves = RawGaussians(*(tensor.clone().requires_grad_() for tensor in gaussians))
     means2D = torch.zeros_like(gaussians.xyz, requires_grad=True)
     outputs = GaussianRasterizer(scene.settings)(
@@ -100,7 +100,7 @@ def test_lower_active_degree_zeroes_the_gradient_of_the_rest() -> None:
     assert not gradients.features_rest[:, 3:].any()
 
 
-def test_buffers_serve_again() -> None:
+def test_buffers_are_reused() -> None:
     scene = random_scene(seed=36, count=50)
     gaussians = raw_of(scene)
     raw.render(gaussians, scene.settings, training=True)
@@ -110,7 +110,7 @@ def test_buffers_serve_again() -> None:
     assert len(native.Frame._idle) == idle
 
 
-def test_released_buffers_are_taken_anew() -> None:
+def test_released_buffers_are_allocated_again() -> None:
     scene = random_scene(seed=36, count=50)
     before = raw.render(raw_of(scene), scene.settings, training=True).image
     raw.release_buffers()
@@ -120,11 +120,11 @@ def test_released_buffers_are_taken_anew() -> None:
 
 def test_views_drawn_at_the_same_time_do_not_mix() -> None:
     scenes = [random_scene(seed=seed, count=3000) for seed in range(40, 44)]
-    wanted = [raw.render(raw_of(s), s.settings, training=False).image for s in scenes]
+    expected = [raw.render(raw_of(s), s.settings, training=False).image for s in scenes]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             views = pool.map(lambda s: raw.render(raw_of(s), s.settings, training=False), scenes)
-            for view, image in zip(views, wanted, strict=True):
+            for view, image in zip(views, expected, strict=True):
                 assert torch.equal(view.image, image)
 
 
@@ -157,7 +157,7 @@ def test_a_forked_process_draws_with_threads_of_its_own() -> None:
     assert program.returncode == 0, program.stderr
 
 
-def test_wrong_places_for_gradients_are_named() -> None:
+def test_wrong_gradient_tensors_are_named() -> None:
     scene = random_scene(seed=37, count=10)
     gaussians = raw_of(scene)
     frame = raw.render(gaussians, scene.settings, training=True)
@@ -175,7 +175,7 @@ def test_wrong_places_for_gradients_are_named() -> None:
 
 
 def everything(threads: int) -> list[Tensor]:
-    """Image and gradients of a scene that is large enough to be shared out."""
+    """Image and gradients of a scene that is large enough for several threads."""
     scene = random_scene(seed=38, count=30_000, width=200, height=130)
     gaussians = raw_of(scene)._replace(scaling=scene.scales.log() - 1.5)
     before = torch.get_num_threads()
@@ -234,7 +234,7 @@ def test_every_instruction_set_gives_the_same_picture(level: str, tmp_path: Path
     frame = raw.render(gaussians, scene.settings, training=True, inverse_depth=True)
     gradients = gaussians.empty_like()
     frame.backward(frame.image, gradients, frame.inverse_depth)
-    wanted = [frame.image, frame.inverse_depth, *gradients]
-    for found, own_result in zip(torch.load(result, weights_only=True), wanted, strict=True):
+    expected = [frame.image, frame.inverse_depth, *gradients]
+    for found, own_result in zip(torch.load(result, weights_only=True), expected, strict=True):
         # Without fused multiply-adds (v2) the derivative of the sharpest needle suffers most.
         assert (found - own_result).norm() <= 1e-4 * own_result.norm()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from sample_scene import Order, make_scene
+from sample_scene import SceneSettings, make_scene
 from scene.colmap_loader import (
     qvec2rotmat,
     read_extrinsics_binary,
@@ -38,7 +38,7 @@ from still_life.shapes import (
 from utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-TINY = Order(views=6, width=96, height=72, points=300, light_samples=4)
+TINY = SceneSettings(views=6, width=96, height=72, points=300, light_samples=4)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_sparse_points_look_the_same_from_all_views(scene: Path) -> None:
         differences.append(np.abs(pixels[row, column] - colour[index]).mean(axis=1))
     # Keypoints are 0.4 pixel off per axis, points 0.2 % of their distance: about 0.7 pixel.
     assert np.median(np.concatenate(offsets)) < 1
-    # Edges, where points are chosen, cost some; a wrong pose or axis gives 50 and more.
+    # The points lie on edges, which adds to the difference; a wrong pose or axis gives 50 or more.
     assert np.median(np.concatenate(differences)) < 25
 
 
@@ -110,7 +110,7 @@ def test_points_are_described_as_colmap_does(scene: Path) -> None:
 def test_same_seed_same_bytes_other_seed_other_scene(scene: Path, tmp_path: Path) -> None:
     make_scene(tmp_path / "again", TINY)
     assert contents(tmp_path / "again") == contents(scene)
-    make_scene(tmp_path / "other", Order(4, 40, 30, 40, seed=7, light_samples=2))
+    make_scene(tmp_path / "other", SceneSettings(4, 40, 30, 40, seed=7, light_samples=2))
     name = "images/view_000.png"
     assert contents(tmp_path / "other")[name] != contents(scene)[name]
 
@@ -123,7 +123,11 @@ def test_content_is_never_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [["--size", "320"], ["--views", "-3"], ["--views", "x"], ["--seed", "-1"]]
+    "flags",
+    [
+        *(["--size", "320"], ["--size", "00x10"], ["--views", "-3"], ["--views", "x"]),
+        ["--seed", "-1"],
+    ],
 )
 def test_bad_flags_are_named(flags: list[str], tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "sample_scene.py"), str(tmp_path / "s"), *flags]
@@ -157,7 +161,7 @@ def test_charts_and_points_are_inverse(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: type(shape).__name__)
-def test_rays_end_on_the_surface_and_see_its_outer_side(shape: Shape) -> None:
+def test_rays_end_on_the_surface_and_meet_its_outer_side(shape: Shape) -> None:
     rng = np.random.default_rng(4)
     inside = isinstance(shape, Box) and shape.inward
     reach = 0.3 if inside else 3.0

@@ -25,7 +25,7 @@ def empty_sums() -> list[Tensor]:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_views_are_taken_in_as_by_pytorch(threads: int) -> None:
+def test_sums_over_views_are_those_of_pytorch(threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -85,7 +85,7 @@ def test_parts_are_added_to_their_totals(operations: ArrayOperations) -> None:
 
 
 @BOTH
-def test_nothing_is_added_to_nothing(operations: ArrayOperations) -> None:
+def test_empty_tensors_can_be_added(operations: ArrayOperations) -> None:
     operations.add_to([], [])
     nothing = torch.empty(0, 15, 3)
     operations.add_signs(nothing, nothing, torch.ones(1))
@@ -113,8 +113,8 @@ def test_signs_are_added_with_their_weights(
 @BOTH
 def test_a_view_is_added_alike_by_both(operations: ArrayOperations) -> None:
     radii, screen = view(6)
-    found, wanted = empty_sums(), empty_sums()
+    found, expected = empty_sums(), empty_sums()
     operations.add_view(*found, radii, torch.cat([screen, screen], 1)[:, :2])
-    statistics.add_view(radii, screen, *wanted)
-    for a, b in zip(found, wanted, strict=True):
+    statistics.add_view(radii, screen, *expected)
+    for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=0)

@@ -75,7 +75,7 @@ def test_rendered_values_are_the_decoders_bit_by_bit(kind: type, position_bits: 
         np.testing.assert_array_equal(tensor.numpy(), getattr(decoded, name), err_msg=name)
 
 
-def test_sparsity_pulls_towards_zero() -> None:
+def test_the_sparsity_penalty_moves_values_towards_zero() -> None:
     raw = random_raw(500, 2)
     before = raw.features_rest.abs().mean()
     loss = FinetuneSettings(sh_sparsity=1.0)

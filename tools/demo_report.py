@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What compression did to a model, in a table and a picture.
+"""The effect of compression on a model, as a table and a picture.
 
 python tools/demo_report.py MODEL DECODED.ply PICTURE.png
 
-MODEL holds a trained iteration and its compressed successor, both rendered and measured;
-DECODED.ply is what decompress.py made of the compressed file.
+MODEL holds a trained and a compressed iteration, both rendered and measured; DECODED.ply is the
+file that decompress.py wrote.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Stage:
 def read_stages(model: Path, decoded: Path) -> tuple[Stage, Stage]:
     """Return the trained and the compressed stage of a model folder.
 
-    Raises InputError where a file is missing, and where the decoded PLY is not what was measured.
+    Raises InputError if a file is missing or the decoded PLY is not the model that was measured.
     """
     report = read_report(_present(report_path(model)))
     trained, compressed = report.start.iteration, report.compressed.iteration
@@ -51,14 +51,16 @@ def read_stages(model: Path, decoded: Path) -> tuple[Stage, Stage]:
     for iteration in (trained, compressed):
         if f"ours_{iteration}" not in results:
             raise InputError(
-                f"{model / 'results.json'} lacks iteration {iteration}: run metrics.py"
+                f"{model / 'results.json'} lacks iteration {iteration}: run metrics.py -m {model}"
             )
     clouds = [
         _present(model / "point_cloud" / f"iteration_{i}" / "point_cloud.ply")
         for i in (trained, compressed)
     ]
     if clouds[1].read_bytes() != _present(decoded).read_bytes():
-        raise InputError(f"{decoded} differs from {clouds[1]}, which was measured")
+        raise InputError(
+            f"{decoded} differs from {clouds[1]}, which was measured: run decompress.py again"
+        )
     sizes = (clouds[0], _present(model / "compressed" / "model.f3dgs"))
     before, after = (
         Stage(
@@ -92,7 +94,7 @@ def table(before: Stage, after: Stage) -> str:
 def picture(before: Stage, after: Stage) -> Image.Image:
     """Return rows of photograph, trained and compressed render, with captions."""
     names = sorted(path.name for path in (before.renders / "gt").iterdir())
-    shown = sorted({names[0], names[-1]})  # one of the low ring of cameras, one of the high
+    shown = sorted({names[0], names[-1]})  # one view of each ring of cameras
     folders = (before.renders / "gt", before.renders / "renders", after.renders / "renders")
     captions = ("photograph, held out", _caption(before), _caption(after))
     width, height = _image(folders[0] / shown[0]).size

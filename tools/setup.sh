@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# Fills .venv with all that this project needs; sourced by demo.sh and test.sh, from the root.
+# Installs what this project needs into .venv; demo.sh and test.sh source it, from the root.
 #
-#   PYTHON     the Python to start from (default: the first of python3.13 ... python3 that will do)
-#   WITH_DEV=1 also what the tests need
+#   PYTHON     the Python to start from (default: python3, or another of 3.11 or newer on the PATH)
+#   WITH_DEV=1 installs what the tests need, too
 #
-# Each part leaves a stamp with the hash of what it was made from, so that a second run is quick.
+# Each part leaves a stamp with the hash of its inputs, so that a second run is quick.
 
-complain() {
+fail() {
     printf 'error: %s\n' "$*" >&2
     exit 1
 }
@@ -19,7 +19,7 @@ find_python() {
             return
         fi
     done
-    complain "Python 3.11 or newer is needed and was not found (PYTHON=/path/to/python names one)."
+    fail "Python 3.11 or newer is needed and was not found (set PYTHON=/path/to/python to choose one)."
 }
 
 check_compiler() {
@@ -27,7 +27,7 @@ check_compiler() {
     for candidate in ${CXX:-c++ g++ clang++}; do
         if command -v "$candidate" >/dev/null; then return; fi
     done
-    complain "a C++ compiler is needed and was not found: install one (Debian and Ubuntu:" \
+    fail "a C++ compiler is needed and was not found: install one (Debian and Ubuntu:" \
         "apt install g++; macOS: xcode-select --install) or name it in CXX."
 }
 
@@ -36,11 +36,11 @@ make_environment() {
     local python
     python=$(find_python)
     echo "Making .venv with $python"
-    "$python" -m venv .venv || complain "$python could not make a virtual environment" \
+    "$python" -m venv .venv || fail "$python could not make a virtual environment" \
         "(Debian and Ubuntu: apt install python3-venv; then remove .venv and run this again)."
 }
 
-# fingerprint PATH...: one hash of the contents of the tracked kinds of file below these paths
+# fingerprint PATH...: one hash of the source files below these paths
 fingerprint() {
     .venv/bin/python - "$@" <<'PYTHON'
 import hashlib, pathlib, sys
@@ -59,7 +59,7 @@ print(total.hexdigest())
 PYTHON
 }
 
-# part NAME INPUTS... -- COMMAND...: run the command unless its inputs are those of last time
+# part NAME INPUTS... -- COMMAND...: run the command unless its inputs are unchanged
 part() {
     local name=$1 stamp=.venv/stamp-$1 inputs=()
     shift
@@ -72,7 +72,7 @@ part() {
     now=$(fingerprint "${inputs[@]}")
     if [ "$(cat "$stamp" 2>/dev/null)" = "$now" ]; then return; fi
     echo "Installing $name"
-    "$@" || complain "installing $name failed; pip's output is above."
+    "$@" || fail "installing $name failed; pip's output is above."
     printf '%s\n' "$now" >"$stamp"
 }
 
@@ -99,7 +99,7 @@ install_requirements() {
 }
 
 install_libraries() {
-    # PyTorch first and alone: the constraint picks its version before anything else asks for one.
+    # PyTorch first and alone: the constraint sets its version before another package requires one.
     pip_install torch
     install_requirements run
     pip_install 'setuptools>=70.1' wheel
@@ -107,7 +107,7 @@ install_libraries() {
 
 install_kernels() {
     check_compiler
-    rm -rf submodules/*/build  # setuptools would pack what an earlier version left there
+    rm -rf submodules/*/build  # setuptools would install files of an earlier version, too
     local project projects=()
     for project in submodules/*/pyproject.toml; do projects+=("./${project%/pyproject.toml}"); done
     pip_install --no-build-isolation --no-deps --force-reinstall "${projects[@]}"

@@ -28,7 +28,7 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         fail(str(error))
     except OSError as error:
-        fail(_os_error_text(error))
+        fail(os_error_text(error))
     except Terminated as signalled:
         print(f"ended by {signalled}", file=sys.stderr)
         sys.exit(SIGNAL_STATUS + signalled.signal_number)
@@ -58,7 +58,8 @@ def fail(message: str) -> None:
     sys.exit(EXIT_FAILURE)
 
 
-def _os_error_text(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
+    """What happened and where, without Python's error number."""
     if error.strerror is None:
         return str(error)
     text = "disk full" if error.errno == errno.ENOSPC else error.strerror

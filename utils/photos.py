@@ -2,6 +2,7 @@
 """Photos from files of any common kind as 8-bit RGB tensors."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ MOST_MEGAPIXELS = 500
 """Of one photo. Pillow's limit of 89 is too low: cameras with 100 and 150 exist."""
 
 Image.MAX_IMAGE_PIXELS = MOST_MEGAPIXELS * 1_000_000
+# Above its limit Pillow only warns, and refuses from twice the limit on.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)

@@ -17,8 +17,8 @@ VARIABLE = "FAST3DGS_ISA"
 def load_library() -> tuple[ctypes.CDLL, str]:
     """The library and the name of its instruction set ("x86-64-v4", ..., or "generic").
 
-    Raises ImportError where there is none, where it does not load, or where this processor can run
-    no build of the package.
+    Raises ImportError if there is none, if it does not load, or if this processor can run no build
+    of the package.
     """
     built = {
         path.stem.removeprefix("_native_"): path
@@ -45,11 +45,11 @@ def _level(baseline: ctypes.CDLL) -> int:
     supported: int = baseline.cpu_level()
     if supported < 2:
         raise ImportError(f"{__package__} needs an x86-64-v2 processor (SSE4.2, since 2009).")
-    wanted = os.environ.get(VARIABLE)
-    if wanted is None:
+    forced = os.environ.get(VARIABLE)
+    if forced is None:
         return supported
-    if wanted not in ("v2", "v3", "v4"):
-        raise ImportError(f"{VARIABLE} must be v2, v3 or v4, not '{wanted}'.")
-    if int(wanted[1]) > supported:
-        raise ImportError(f"{VARIABLE}={wanted}, but this processor supports only v{supported}.")
-    return int(wanted[1])
+    if forced not in ("v2", "v3", "v4"):
+        raise ImportError(f"{VARIABLE} must be v2, v3 or v4, not '{forced}'.")
+    if int(forced[1]) > supported:
+        raise ImportError(f"{VARIABLE}={forced}, but this processor supports only v{supported}.")
+    return int(forced[1])

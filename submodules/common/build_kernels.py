@@ -4,8 +4,8 @@
 The setup.py of each kernel package runs this file in its own folder. The libraries have a plain C
 interface and use neither Python nor PyTorch, so one build serves every version of both. There is
 one library per instruction set, and not one with all of them: a linker merges equal inline
-functions, and could then keep the copy that an older processor cannot run. Beside the libraries
-goes `_native.py`, which picks one at run time; an sdist carries this folder.
+functions, and could then keep the copy that an older processor cannot run. `_native.py`,
+beside the libraries, selects one at run time; an sdist includes this folder.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def compile_library(
     compiler: list[str], flags: list[str], sources: list[str], target: Path
 ) -> None:
     """Write the shared library `target`; CompileError with the command where it cannot be built."""
-    # Renamed when complete: a running program may have the present library mapped into its memory.
+    # Renamed when complete: a running program may have the old library mapped into its memory.
     unfinished = target.with_suffix(".tmp")
     command = [*compiler, *FLAGS, *flags, f"-I{SHARED}", *sources, "-o", str(unfinished)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

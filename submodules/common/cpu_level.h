@@ -3,7 +3,7 @@
 #pragma once
 
 // The x86-64 micro-architecture level of this processor (2, 3 or 4; 1 for less than 2), or 0 on other architectures.
-// Levels as in the x86-64 psABI. The compiler's run-time check includes that the operating system saves the registers.
+// Levels as in the x86-64 psABI. The compiler's run-time check includes the operating system's support for the registers.
 extern "C" __attribute__((used, visibility("default"))) inline int cpu_level() {
 #if defined(__x86_64__)
   __builtin_cpu_init();

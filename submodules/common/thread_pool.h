@@ -4,7 +4,7 @@
 // Why not OpenMP: PyTorch brings its own OpenMP runtime, and two of them in one process spin against each other (a
 // tenfold slowdown was measured). Here idle threads sleep; they spin for microseconds only, to bridge two loops of one call.
 //
-// Which thread handles which index is left to chance. Results are the same for any number of threads as long as the
+// Which thread handles which index is not defined. Results are the same for any number of threads as long as the
 // work of an index writes only memory of that index.
 #pragma once
 
@@ -23,7 +23,7 @@ class ThreadPool {
   static constexpr int kMaxThreads = 256;
 
   // Calls task(index, slot) once for every index in [0, count), on the calling thread and up to `threads` - 1 others.
-  // `slot`, in [0, threads), tells concurrent calls apart (for scratch memory). The task must not throw.
+  // `slot`, in [0, threads), differs between concurrent calls (for scratch memory). The task must not throw.
   // A call made while the pool is busy (from a task, or from another thread) runs on its own thread alone.
   template <class Task>
   static void run(int threads, int64_t count, Task&& task) {
@@ -89,7 +89,7 @@ class ThreadPool {
     work(job, 0);
 
     lock.lock();
-    active_ -= open_.exchange(0, std::memory_order_relaxed);  // do not wait for those who have not even woken up
+    active_ -= open_.exchange(0, std::memory_order_relaxed);  // do not wait for threads that have not started
     finished_.wait(lock, [this] { return active_ == 0; });
     job_ = nullptr;
   }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds this package by what the kernel packages share: ../common, or the copy in an sdist."""
+"""Builds this package with the code that the packages share: ../common, or a copy in an sdist."""
 
 import runpy
 import sys

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the golden files: `python -m tests.golden.regenerate`. Say in the commit why they change.
+"""Writes the golden files: `python -m tests.golden.regenerate`.
 
+A commit that changes them states why.
 good_*.f3dgs decode to the values whose SHA-256 sizes.csv holds; bad_*.f3dgs must be refused.
-A file of a published version never changes: readers of today have to read it for ever.
+A file of a published version never changes: every later reader has to read it.
 """
 
 import csv
@@ -49,15 +50,15 @@ def bad_files(good: dict[str, bytes]) -> dict[str, bytes]:
     def changed(version: int = 2, **new: bytes) -> bytes:
         return pack_container(Container(version, {**sections, **new}))
 
-    def lying_count(count: int) -> bytes:
-        lie = model.copy()  # its lanes: 1
-        lie[1:5] = count.to_bytes(4, "little")
-        return zlib.compress(bytes(lie), 9)
+    def false_count(count: int) -> bytes:
+        changed_model = model.copy()  # its lanes: 1
+        changed_model[1:5] = count.to_bytes(4, "little")
+        return zlib.compress(bytes(changed_model), 9)
 
     def beyond_float32() -> bytes:
-        lie = model.copy()
-        lie[32:36] = struct.pack("<f", 3e38)  # the cell
-        return zlib.compress(bytes(lie), 9)
+        changed_model = model.copy()
+        changed_model[32:36] = struct.pack("<f", 3e38)  # the cell
+        return zlib.compress(bytes(changed_model), 9)
 
     return {
         "bad_cut_short": data[: len(data) // 2],
@@ -65,22 +66,22 @@ def bad_files(good: dict[str, bytes]) -> dict[str, bytes]:
         "bad_checksum": data[:-3] + bytes([data[-3] ^ 1]) + data[-2:],
         "bad_version": changed(version=3),
         "bad_unknown_section": changed(extra=b""),
-        "bad_more_gaussians": changed(model=lying_count(1000)),
-        "bad_few_lanes": changed(model=lying_count(1025)),
-        "bad_beyond_limit": changed(model=lying_count(2**31)),
+        "bad_more_gaussians": changed(model=false_count(1000)),
+        "bad_few_lanes": changed(model=false_count(1025)),
+        "bad_beyond_limit": changed(model=false_count(2**31)),
         "bad_words_missing": changed(rans0=sections["rans0"][:-2]),
         "bad_words_left_over": changed(rans1=sections["rans1"] + b"\0\0"),
         "bad_bits_missing": changed(bits1=sections["bits1"][:-1]),
         "bad_exact_order": changed(exact0=struct.pack("<2I2B2f", 3, 3, 5, 4, 1, 1)),
         "bad_exact_nan": changed(exact0=struct.pack("<IBf", 3, 5, float("nan"))),
         "bad_cell_too_large": changed(model=beyond_float32()),
-        "bad_v1_many": lying_version_1(good["good_v1_sh0"]),
+        "bad_v1_many": false_count_in_version_1(good["good_v1_sh0"]),
         "bad_tables_bomb": changed(tables=zlib.compress(bytes(10**6), 9)),
     }
 
 
-def lying_version_1(data: bytes) -> bytes:
-    """A file of version 1 that promises more Gaussians than one of its size may hold."""
+def false_count_in_version_1(data: bytes) -> bytes:
+    """A file of version 1 that states more Gaussians than a file of its size may hold."""
     sections = dict(unpack_container(data).sections)
     sections["model"] = (2**21).to_bytes(4, "little") + sections["model"][4:]
     return pack_container(Container(1, sections))

@@ -27,7 +27,7 @@ class Scene:
     settings: GaussianRasterizationSettings
 
     def off_axis(self, x: float, y: float) -> Scene:
-        """Seen with the principal point moved, in device coordinates."""
+        """The scene with the principal point moved by (x, y) in device coordinates."""
         view, projection = self.settings.viewmatrix, self.settings.projmatrix
         shift = torch.zeros(4, 4)
         shift[2, :2] = torch.tensor([x, y])
@@ -39,7 +39,7 @@ class Scene:
 
 
 def view_settings(width: int, height: int, sh_degree: int) -> GaussianRasterizationSettings:
-    """A camera that looks along z, a little turned and moved."""
+    """A camera along z, slightly rotated and moved."""
     tan_x = 0.6
     tan_y = tan_x * height / width
     angle = 0.3

@@ -24,7 +24,7 @@ def random_raw(count: int = 300, sh_degree: int = 3, seed: int = 0) -> RawParame
 
 
 def random_sensitivity(raw: RawParameters) -> RawParameters:
-    """Squared sensitivities, those of a Gaussian of one size."""
+    """Squared sensitivities, of similar size within a Gaussian."""
     generator = torch.Generator().manual_seed(7)
     size = torch.exp(torch.randn(raw.gaussian_count, generator=generator))
     return raw.map(

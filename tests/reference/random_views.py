@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras whose photographs are noise."""
+"""Cameras with noise as photographs."""
 
 import math
 
@@ -10,7 +10,7 @@ from scene.cameras import Camera
 
 
 def camera(width: int = 45, height: int = 37) -> Camera:
-    """Nine units before the origin, which it looks at; the same photograph for the same size."""
+    """A camera nine units from the origin, towards it; its photograph depends on the size only."""
     generator = np.random.default_rng(0)
     photo = torch.from_numpy(generator.integers(0, 256, (3, height, width), dtype=np.uint8))
     return Camera(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rasteriser once more, written plainly in PyTorch float64, to compare values and gradients.
 
-Every pixel looks at every Gaussian: no tiles, except that a Gaussian is drawn only within the tile
-rectangle around its radius, which is part of what is to be computed.
+Every pixel evaluates every Gaussian, without tiles; but a Gaussian is drawn only within the tile
+rectangle around its radius, which is part of the definition.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def render(g: Gaussians, view: View, screen_offset: Tensor) -> Rendering:
     ones = torch.ones_like(g.means[:, :1])
     camera_space = (torch.cat([g.means, ones], 1) @ view.view)[:, :3]
     in_front = camera_space[:, 2] > 0.2
-    # Gaussians behind the camera take part in no sum; a harmless depth keeps their numbers finite.
+    # Gaussians behind the camera are in no sum; a depth of 1 keeps their numbers finite.
     depth = torch.where(in_front, camera_space[:, 2], 1.0)
 
     clip = torch.cat([g.means, ones], 1) @ view.projection
@@ -98,22 +98,22 @@ def screen_covariance(g: Gaussians, view: View, camera_space: Tensor, depth: Ten
     """(N, 2, 2) in pixels squared, before the low-pass filter."""
     focal_x = view.width / (2 * view.tan_x)
     focal_y = view.height / (2 * view.tan_y)
-    held = []
+    clamped = []
     perspective = torch.linalg.inv(view.view) @ view.projection
     for axis, tangent in ((0, view.tan_x), (1, view.tan_y)):
         ratio = camera_space[:, axis] / depth
-        # Off-axis views: the image's centre shows another direction than straight ahead.
+        # Off-axis views: the image's centre is not on the optical axis.
         middle = float(-perspective[2, axis] / perspective[axis, axis])
         low, high = middle - 1.3 * tangent, middle + 1.3 * tangent
         outside = (ratio < low) | (ratio > high)
-        # Where held at the limit it counts as a constant, with respect to the depth also.
+        # Where it is clamped it counts as a constant, also with respect to the depth.
         constant = (ratio.clamp(low, high) * depth).detach()
-        held.append(torch.where(outside, constant, camera_space[:, axis]))
+        clamped.append(torch.where(outside, constant, camera_space[:, axis]))
     zero = torch.zeros_like(depth)
     jacobian = torch.stack(
         [
-            torch.stack([focal_x / depth, zero, -focal_x * held[0] / depth**2], 1),
-            torch.stack([zero, focal_y / depth, -focal_y * held[1] / depth**2], 1),
+            torch.stack([focal_x / depth, zero, -focal_x * clamped[0] / depth**2], 1),
+            torch.stack([zero, focal_y / depth, -focal_y * clamped[1] / depth**2], 1),
         ],
         1,
     )
@@ -205,7 +205,7 @@ def blend(
         offset = center[i] - pixels
         power = -0.5 * torch.einsum("pi,ij,pj->p", offset, conic[i], offset)
         unclamped = opacity[i] * power.exp()
-        # The clamp is not seen by the gradient.
+        # The gradient ignores the clamp.
         alpha = unclamped + (unclamped.clamp_max(0.99) - unclamped).detach()
         drawn = inside & (power <= 0) & (alpha >= 1 / 255) & ~stopped
         after = transmittance * (1 - alpha)

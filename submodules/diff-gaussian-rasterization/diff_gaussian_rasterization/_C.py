@@ -16,7 +16,7 @@ from .settings import GaussianRasterizationSettings
 
 
 class Parameters(NamedTuple):
-    """What is drawn. Either colors or dc (with rest); either covariances or scales and rotations.
+    """The Gaussians. Either colors or dc (with rest); either covariances or scales and rotations.
 
     means (N, 3), opacities (N, 1), scales (N, 3), rotations (N, 4) wxyz of length one, covariances
     (N, 6), colors (N, 3), dc (N, 1, 3), rest (N, K, 3), or all coefficients (N, 1 + K, 3) in `rest`
@@ -88,7 +88,7 @@ def check_parameters(parameters: Parameters, sh_degree: int) -> Parameters:
 
 
 def _check_choices(p: Parameters) -> None:
-    """ValueError unless there is one source of colours and one of shapes, whole."""
+    """ValueError unless there is one source of colours and one of shapes, each complete."""
     if (p.colors is None) == (p.dc is None and p.rest is None):
         raise ValueError("either shs (or dc) or colors_precomp must be given, not both or neither.")
     pair = [p.scales is not None, p.rotations is not None]
@@ -99,7 +99,7 @@ def _check_choices(p: Parameters) -> None:
 
 
 def scene_of(p: Parameters, *, raw: bool = False) -> native.Scene:
-    """The library's view of checked parameters; it borrows their memory."""
+    """The library's structure of checked parameters; it points into their memory."""
     dc, rest, dc_stride, rest_stride = _harmonics(p.dc, p.rest)
     return native.Scene(
         count=p.means.shape[0],
@@ -118,7 +118,7 @@ def scene_of(p: Parameters, *, raw: bool = False) -> native.Scene:
 
 
 def gradients_of(g: Gradients) -> native.SceneGradients:
-    """The library's view of the tensors that the derivatives are written to."""
+    """The library's structure of the tensors to which the derivatives are written."""
     dc, rest, dc_stride, rest_stride = _harmonics(g.dc, g.rest)
     rest_width = 0 if g.rest is None else 3 * (g.rest.shape[1] - (g.dc is None))
     return native.SceneGradients(
@@ -153,15 +153,15 @@ def _harmonics(
 def rasterize_gaussians(
     parameters: Parameters, settings: GaussianRasterizationSettings, keep: bool = True
 ) -> Rendered:
-    """The view of checked parameters; `keep` what the backward pass needs."""
+    """The view of checked parameters; `keep`: with the data that the backward pass needs."""
     height, width = settings.image_height, settings.image_width
     camera = native.camera_of(settings)
     n = parameters.means.shape[0]
     frame = native.Frame()
-    # Without a single Gaussian the original leaves the image black, whatever the background.
+    # Without Gaussians the original's image is black, whatever the background.
     make = torch.zeros if n == 0 else torch.empty
     color, inverse_depth = make(3, height, width), make(1, height, width)
-    # Not zeros: PyTorch would wake its own threads for that, and they then spin in our way.
+    # Not zeros: PyTorch's own threads would do that, and then busy-wait beside the kernels.
     radii = torch.empty(n, dtype=torch.int32)
     if n != 0:
         outputs = native.Outputs(address(color), address(inverse_depth), address(radii))

@@ -2,9 +2,9 @@
 """Differentiable rasteriser of 3D Gaussians on the CPU, with the interface of the CUDA original.
 
 `FAST3DGS_RASTERIZER_RETURNS=2` in the environment makes it return (color, radii), as code of 2023
-unpacks it, instead of (color, radii, inverse depth).
+expects, instead of (color, radii, inverse depth).
 
-`diff_gaussian_rasterization.raw` is the way without autograd, for loops.
+`diff_gaussian_rasterization.raw` is the path without autograd, for training loops.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _present(tensor: torch.Tensor | None) -> torch.Tensor | None:
 
 
 class _RasterizeGaussians(torch.autograd.Function):
-    """Autograd's view of the two passes."""
+    """The two passes as an autograd function."""
 
     @staticmethod
     def forward(

@@ -31,17 +31,11 @@ def adam_step(
 ) -> None:
     """Update parameters and moments in place, by the formula of `torch.optim.Adam`.
 
-    `step` counts from 1, as the bias correction has it. All tensors float32, on the CPU and
+    `step` counts from 1, for the bias correction. All tensors float32, on the CPU and
     contiguous; else ValueError.
     """
-    if step < 1:
-        raise ValueError(f"step must be at least 1, not {step}.")
-    correction = 1.0 - betas[0] ** step
-    groups = [
-        adam_group(state, state.learning_rate / correction, 1.0 / math.sqrt(1.0 - betas[1] ** step))
-        for state in states
-    ]
-    _update(groups, betas, eps, None)
+    check_step(step)
+    _update([corrected_group(state, step, betas) for state in states], betas, eps, None)
 
 
 def update_visible(
@@ -52,7 +46,7 @@ def update_visible(
 ) -> None:
     """Update, without bias correction, the rows where `visible`, bool (N,), is True.
 
-    The other rows keep everything, their moments too.
+    The other rows do not change, nor do their moments.
     """
     if visible.dtype != torch.bool or visible.dim() != 1 or visible.device.type != "cpu":
         raise ValueError("visible must be a bool tensor (N,) on the CPU.")
@@ -64,8 +58,20 @@ def update_visible(
     _update(groups, betas, eps, visible.contiguous())
 
 
+def corrected_group(state: AdamState, step: int, betas: tuple[float, float]) -> native.AdamGroup:
+    """`adam_group` with the bias correction of step `step`, which counts from 1."""
+    step_size = state.learning_rate / (1.0 - betas[0] ** step)
+    return adam_group(state, step_size, 1.0 / math.sqrt(1.0 - betas[1] ** step))
+
+
+def check_step(step: int) -> None:
+    """ValueError unless `step` is at least 1."""
+    if step < 1:
+        raise ValueError(f"step must be at least 1, not {step}.")
+
+
 def adam_group(state: AdamState, step_size: float, variance_correction: float) -> native.AdamGroup:
-    """The library's form of a state. ValueError for a tensor that it cannot work on in place."""
+    """The library's structure of a state. ValueError for a tensor that cannot change in place."""
     shape = tuple(state.parameter.shape)
     tensors = [
         checked(name, getattr(state, name), shape, written=True)
@@ -94,7 +100,7 @@ def _update(
 
 
 class SparseGaussianAdam(torch.optim.Adam):
-    """Adam that moves only the Gaussians in view (Mallick et al. 2024, "Taming 3DGS").
+    """Adam that changes only the Gaussians in view (Mallick et al. 2024, "Taming 3DGS").
 
     Each parameter group holds exactly one tensor, one row per Gaussian. There is no bias
     correction, and the state's `step` stays 0.

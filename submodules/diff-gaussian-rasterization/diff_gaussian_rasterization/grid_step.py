@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam on the grids of a version-2 file, fused: step, symbols and decoded values in one pass."""
+"""Adam on the grids of a version-2 file, fused: step, symbols and decoded values in one pass.
+
+`seen` is the decoded value of a parameter, which the renderer uses.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
 from . import native
-from .adam import AdamState, adam_group
+from .adam import AdamState, check_step, corrected_group
 from .native import address, checked
 from .straight_through import EvenGrid as EvenGrid
 
@@ -46,7 +48,10 @@ class Turns(NamedTuple):
 
 
 class Colour(NamedTuple):
-    """DC: rounded are (dc x forward / unit - low) / size, seen is symbols x inverse x step."""
+    """DC: symbols are (dc x forward / unit - low) / size, rounded.
+
+    Decoded values are (symbols x size + low) x inverse x step.
+    """
 
     forward: torch.Tensor
     """(3, 3)"""
@@ -60,15 +65,16 @@ class Colour(NamedTuple):
 
 
 class Harmonics(NamedTuple):
-    """Higher SH: rounded are coordinates x steps_per_unit, seen is symbols x matrix x step.
+    """Higher SH: symbols are coordinates x steps_per_unit, rounded.
 
-    Magnitudes are cut off after `rounding`, at least 0 and below 1, has been added.
+    Decoded values are symbols x matrix x step. Rounding adds `rounding` (at least 0 and below 1) to
+    the magnitude and truncates.
     """
 
     matrix: torch.Tensor
     """(C, C) whole numbers."""
     unit: float
-    """What 1 is in `matrix`: gradients by coordinates are gradients x matrix^T / unit."""
+    """The number for 1 in `matrix`: gradients by coordinates are gradients x matrix^T / unit."""
     step: torch.Tensor
     """(32,) by class."""
     steps_per_unit: torch.Tensor
@@ -77,7 +83,7 @@ class Harmonics(NamedTuple):
 
 
 class Grids(NamedTuple):
-    """All grids of a model. Arithmetic is in float32, nothing fused; tensors are float32."""
+    """All grids of a model. Float32 arithmetic and tensors, without fused multiply-adds."""
 
     position: Cells
     opacity: EvenGrid
@@ -88,14 +94,14 @@ class Grids(NamedTuple):
 
 
 class SeenState(NamedTuple):
-    """A parameter's Adam state, and where to write what it decodes to."""
+    """A parameter's Adam state, and the tensor for its decoded values."""
 
     adam: AdamState
     seen: torch.Tensor
 
 
 class SeenModel(NamedTuple):
-    """Tensors as `raw.RawGaussians` has them; `features_rest` holds coordinates, seen are SH."""
+    """Tensors as `raw.RawGaussians` has them; `features_rest`: coordinates, its `seen`: SH."""
 
     xyz: SeenState
     features_dc: SeenState
@@ -180,12 +186,12 @@ native.library.grid_update.argtypes = [
 
 
 class GridStep:
-    """The step of one model, whose grids and precision classes stay."""
+    """The step of one model with fixed grids and precision classes."""
 
     def __init__(self, grids: Grids, classes: torch.Tensor, far: torch.Tensor) -> None:
-        """`classes` uint8 (N,) below 32; `far` bool (N,): whose centres are seen as they are.
+        """`classes` uint8 (N,) below 32; `far` bool (N,): rows whose centres are not rounded.
 
-        ValueError for tensors of another kind, and for what is out of range.
+        ValueError for tensors of another type or shape, and for values out of range.
         """
         self._count = len(classes)
         self._classes = _checked_rows("classes", classes, torch.uint8, self._count)
@@ -200,7 +206,7 @@ class GridStep:
         self._constants = _constants_of(grids, self._matrix)
 
     def pull_back(self, gradients: torch.Tensor) -> None:
-        """Gradients (N, K, 3) by seen SH become, in place, those by their coordinates.
+        """Turns gradients (N, K, 3) for decoded SH, in place, into those for the coordinates.
 
         float32, on the CPU, contiguous; else ValueError.
         """
@@ -219,12 +225,11 @@ class GridStep:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-15,
     ) -> None:
-        """Update parameters, moments and seen values in place. Gradients are by the parameters.
+        """Update parameters, moments and decoded values in place. Gradients are for the parameters.
 
         `step` counts from 1. Tensors are float32, on the CPU, contiguous; else ValueError.
         """
-        if step < 1:
-            raise ValueError(f"step must be at least 1, not {step}.")
+        check_step(step)
         widths = dict(zip(SeenModel._fields, (3, 3, self._channels, 1, 3, 4), strict=True))
         attributes = [
             self._attribute(name, state, widths[name], step, betas)
@@ -249,12 +254,8 @@ class GridStep:
                 f"{tuple(parameter.shape)}."
             )
         checked(f"{name} as seen", state.seen, tuple(parameter.shape), written=True)
-        group = adam_group(
-            state.adam,
-            state.adam.learning_rate / (1.0 - betas[0] ** step),
-            1.0 / math.sqrt(1.0 - betas[1] ** step),
-        )
-        group.width = width  # which a tensor without rows does not tell
+        group = corrected_group(state.adam, step, betas)
+        group.width = width  # cannot be derived from a tensor without rows
         return _Attribute(group, address(state.seen))
 
 
@@ -302,5 +303,5 @@ def _even_grid(grid: EvenGrid) -> _EvenGrid:
 
 def _rule(rule: Rule) -> _Rule:
     if len(rule.factors) != 4 or not 0 <= rule.most <= 15:
-        raise ValueError(f"a rule has four factors and gives at most 15, not {rule}.")
+        raise ValueError(f"a rule must have four factors and a `most` of 0 to 15, not {rule}.")
     return _Rule(rule.bias, (ctypes.c_int64 * 4)(*rule.factors), rule.most)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled library as Python sees it: structures, frames, and checks of what goes in.
+"""The compiled library in Python: structures, frames, and checks of arguments.
 
-Everything that reaches the library passes through here, so the C++ side trusts its arguments.
+The modules of this package check all arguments; the C++ side relies on that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ library, instruction_set = load_library()
 
 LARGEST_IMAGE_SIDE = 1 << 16  # pixels; tiles are counted in 16 bits
 MOST_GAUSSIANS = 1 << 31
-_LEAST_CENTRE = 1e-6  # less is the rounding of float32 matrices
+_LEAST_CENTRE = 1e-6  # smaller values come from the rounding of float32 matrices
 
 STAGES = ("project", "sort", "blend", "blend backward", "project backward")
 
@@ -161,15 +161,15 @@ library.adam_update.argtypes = [
 _FAILURES = {
     1: "the rasteriser ran out of memory",
     2: (
-        "the Gaussians cover more than 2^31 image tiles in this view: their scales are far too "
-        "large for it, or the scale modifier is"
+        "the Gaussians cover more than 2^31 image tiles in this view: their scales, or the scale "
+        "modifier, are far too large for it"
     ),
-    3: "the rasteriser failed to work with threads",
+    3: "the rasteriser failed with an unexpected C++ exception",
 }
 
 
 def check_status(status: int) -> None:
-    """Raise RuntimeError (MemoryError where it fits) if the library reports a failure."""
+    """Raise MemoryError or RuntimeError if the library reports a failure."""
     if status == 1:
         raise MemoryError(_FAILURES[1])
     if status != 0:
@@ -196,15 +196,15 @@ def checked(
         want is None or want == have for want, have in zip(shape, tensor.shape, strict=True)
     )
     if not same:
-        wanted = ", ".join("any" if length is None else str(length) for length in shape)
-        raise ValueError(f"{name} must have the shape ({wanted}), not {tuple(tensor.shape)}.")
+        expected = ", ".join("any" if length is None else str(length) for length in shape)
+        raise ValueError(f"{name} must have the shape ({expected}), not {tuple(tensor.shape)}.")
     if written and not tensor.is_contiguous():
         raise ValueError(f"{name} must be contiguous, as it is written to.")
     return tensor.detach().contiguous()
 
 
 def row_count(name: str, tensor: torch.Tensor) -> int:
-    """The length of the tensor's first dimension; ValueError where it has none."""
+    """The length of the tensor's first dimension; ValueError if it has none."""
     if not isinstance(tensor, torch.Tensor) or tensor.dim() == 0:
         found = "a scalar" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise ValueError(f"{name} must be a tensor with one row per Gaussian, not {found}.")
@@ -212,12 +212,12 @@ def row_count(name: str, tensor: torch.Tensor) -> int:
 
 
 def address(tensor: torch.Tensor | None) -> int | None:
-    """Where the tensor's data are; None, a null pointer, for None."""
+    """The address of the tensor's data; None, a null pointer, for None."""
     return None if tensor is None else tensor.data_ptr()
 
 
 def camera_of(settings: GaussianRasterizationSettings) -> Camera:
-    """The view that the settings describe; ValueError where they are out of range."""
+    """The view that the settings describe; ValueError if they are out of range."""
     _check_ranges(settings.image_width, settings.image_height, settings.sh_degree)
     view = _floats("viewmatrix", settings.viewmatrix, 16)
     projection = _floats("projmatrix", settings.projmatrix, 16)
@@ -269,10 +269,10 @@ def packed_numbers(camera: Camera) -> torch.Tensor:
 
 
 def image_centre(view: _Matrix, projection: _Matrix, axis: int) -> float:
-    """Camera-space x (`axis` 0) or y (1), over depth, of what the image's centre shows.
+    """Camera-space x (`axis` 0) or y (1), over depth, of the image's centre.
 
-    0 unless the principal point lies elsewhere. The settings have no field for it, but it is in the
-    matrices (row-major, for row vectors): clip x is a sum of camera-space x and of depth.
+    0 unless the principal point is off the centre. The settings have no field for it; it follows
+    from the matrices (row-major, for row vectors): clip x is a sum of camera-space x and depth.
     """
     clip, sideways, forward = (
         [matrix[row * 4 + column] for row in range(3)]
@@ -299,8 +299,8 @@ def _floats(name: str, tensor: torch.Tensor, count: int) -> ctypes.Array[ctypes.
 class Frame:
     """One rendered view and what its backward pass needs, in buffers that return to a pool.
 
-    Buffers are large, and fresh memory is slow: a frame that nobody holds any more hands its
-    buffers to the next one.
+    Buffers are large, and new memory is slow: when a frame is deleted, the next one reuses its
+    buffers.
     """
 
     # No lock guards the pool: the garbage collector may call __del__ at any moment, also while this
@@ -330,7 +330,7 @@ class Frame:
 
     @classmethod
     def release_idle(cls) -> None:
-        """Give the memory of all buffers that wait for use back to the system."""
+        """Return the memory of all unused buffers to the system."""
         while (handle := cls._idle_handle()) is not None:
             library.frame_destroy(handle)
 

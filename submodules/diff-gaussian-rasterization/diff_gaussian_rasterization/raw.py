@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rasteriser on raw parameters, without autograd: the path for loops.
+"""The rasteriser on raw parameters, without autograd: the path for training loops.
 
 The activations (sigmoid, exponential, normalisation) and their derivatives are part of the kernel,
-so that one pass over the memory serves for all, and the gradients go to tensors that the caller
-keeps from iteration to iteration.
+so that one pass over the memory is enough, and the gradients go to tensors that the caller reuses
+in every iteration.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RawGaussians(NamedTuple):
 
 
 class View(NamedTuple):
-    """One view whose numbers were packed once, for its camera."""
+    """One view, with the numbers of its camera packed."""
 
     numbers: torch.Tensor
     """As `pack` gives them. The last three are the background, and may be changed."""
@@ -123,7 +123,7 @@ def render(
 ) -> Frame:
     """The view of a model. Only a frame made with `training` has a backward pass.
 
-    `clamp` limits the image to [0, 1]; pixels beyond then pass on no gradient.
+    `clamp` limits the image to [0, 1]; the gradient of pixels outside that range is then 0.
     """
     parameters = _checked(gaussians)
     if isinstance(settings, View):
@@ -140,7 +140,7 @@ def render(
     make = torch.zeros if n == 0 else torch.empty
     image = make(3, height, width)
     depth = make(1, height, width) if inverse_depth else None
-    # Not zeros: PyTorch would wake its own threads for that, and they then spin in our way.
+    # Not zeros: PyTorch's own threads would do that, and then busy-wait beside the kernels.
     radii = torch.empty(n, dtype=torch.int32)
     frame = native.Frame()
     if n != 0:
@@ -152,9 +152,9 @@ def render(
 
 
 def release_buffers() -> None:
-    """Give the memory that is kept from view to view back to the system; the next view takes anew.
+    """Return the memory that is reused from view to view to the system.
 
-    Views that are still held keep theirs.
+    The next view allocates new memory; views that still exist keep theirs.
     """
     native.Frame.release_idle()
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sums over many views, by the package's own threads.
 
-PyTorch would do the same sums, but its threads then spin next to those of the kernels: that cost
-more than the sums themselves.
+PyTorch could compute the same sums, but its threads would then busy-wait beside those of the
+kernels, which costs more than the sums themselves.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def add_view(
     gradient_sums: torch.Tensor,
     visits: torch.Tensor,
 ) -> None:
-    """Take one view into the last three: greatest radius; where visible, |screen| and the visit.
+    """Add one view to the last three: the greatest radius and, where visible, |screen| and 1.
 
     radii int32 (N,), 0 where not visible; screen (N, 2), or wider with the rest ignored;
     largest_radii (N,); gradient_sums and visits (N, 1). Float32, contiguous, on the CPU; else
@@ -101,7 +101,7 @@ def add_to(totals: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> Non
 def add_signs(gradients: torch.Tensor, values: torch.Tensor, weights: torch.Tensor) -> None:
     """Add weight x sign(value) to the gradients, in place: a penalty on the magnitudes of values.
 
-    `gradients` and `values` (N, ...); `weights` (1,), or (N,) for each row its own. Float32,
+    `gradients` and `values` (N, ...); `weights` (1,), or (N,), one for each row. Float32,
     contiguous, on the CPU; else ValueError.
     """
     rows = gradients.shape[0]

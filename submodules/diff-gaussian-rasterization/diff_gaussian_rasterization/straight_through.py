@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam under fake quantisation, fused: step, range and quantised values in one pass over memory."""
+"""Adam under fake quantisation, fused: step, range and quantised values in one pass over memory.
+
+`seen` is the quantised value of a parameter, which the renderer uses.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
 from . import native
-from .adam import AdamState, adam_group
+from .adam import AdamState, check_step, corrected_group
 from .native import address, checked
 
 EXACT, HALF, GRID = 0, 1, 2
 
 
 class EvenGrid(NamedTuple):
-    """value = minimum + step x symbol, symbols 0 ... levels - 1; float32 arithmetic, no fusing."""
+    """value = minimum + step x symbol, symbols 0 ... levels - 1; float32, not fused."""
 
     minimum: float
     step: float
@@ -26,13 +28,13 @@ class EvenGrid(NamedTuple):
 
 
 class QuantizedState(NamedTuple):
-    """A parameter's Adam state, and how the model sees it."""
+    """A parameter's Adam state and its quantisation."""
 
     adam: AdamState
     seen: torch.Tensor | None
-    """The quantised values, rewritten by the step; None where the parameter itself is seen."""
+    """The quantised values, rewritten by the step; None if the parameter is not quantised."""
     grid: EvenGrid | None
-    """None: seen in half precision (or exactly, where `seen` is None)."""
+    """None: half precision (or no quantisation, if `seen` is None)."""
 
 
 class Range(NamedTuple):
@@ -76,12 +78,11 @@ def straight_through_step(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-15,
 ) -> list[Range]:
-    """Update parameters, moments and seen values in place; the new range of each parameter.
+    """Update parameters, moments and quantised values in place; the new range of each parameter.
 
     `step` counts from 1. Tensors are float32, on the CPU, contiguous; else ValueError.
     """
-    if step < 1:
-        raise ValueError(f"step must be at least 1, not {step}.")
+    check_step(step)
     groups = (_Group * len(states))(*(_group(state, step, betas) for state in states))
     ranges = (_Range * len(states))()
     native.check_status(
@@ -105,11 +106,7 @@ def _group(state: QuantizedState, step: int, betas: tuple[float, float]) -> _Gro
     grid = state.grid or EvenGrid(0.0, 1.0, 1)
     kind = EXACT if state.seen is None else HALF if state.grid is None else GRID
     return _Group(
-        adam_group(
-            state.adam,
-            state.adam.learning_rate / (1.0 - betas[0] ** step),
-            1.0 / math.sqrt(1.0 - betas[1] ** step),
-        ),
+        corrected_group(state.adam, step, betas),
         address(state.seen),
         kind,
         grid.minimum,

@@ -49,7 +49,7 @@ class AdamLanes {
   const simd::Float fresh_mean_, beta_variance_, fresh_variance_, epsilon_, step_size_, correction_;
 };
 
-// The last elements of an array, fewer than kernels work on at once, lifted into memory of their own and put back.
+// The last elements of an array, fewer than kernels work on at once, copied to separate memory and back.
 template <class Element, int kCapacity>
 class Tail {
  public:

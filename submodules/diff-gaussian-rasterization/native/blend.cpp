@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Per tile: blends its Gaussians front to back, and the derivative of that, replayed in the same direction.
+// Per tile: blends its Gaussians front to back, and computes the derivative in the same order.
 //
 // A tile's pixels stay in the nearest cache. Each Gaussian is first tested against all blocks of the tile at once, and
 // then evaluated in the blocks that it reaches, one pixel per lane.
 //
 // The backward pass repeats the forward arithmetic, operation by operation, so that transmittances and the decisions where
-// to stop are the same. What lies behind a Gaussian is what is left of the final colour after those in front of it.
+// to stop are the same. The colour behind a Gaussian is the final colour without the contributions up to it.
 #include <cstring>
 
 #include "frame.h"
@@ -19,10 +19,10 @@ using simd::kLanes;
 using simd::Mask;
 
 constexpr float kLeastExponent = -7.99435344f;  // log2(kAlphaMin)
-constexpr float kRoundingSlack = 2.0e-3f;       // so that rounding in the test of a block never loses a pixel
+constexpr float kRoundingSlack = 2.0e-3f;       // so that rounding in the test of a block never omits a pixel
 constexpr int kBatch = 32;                      // entries tested before any of them is blended
-constexpr int kAhead = kBatch;                  // entries whose Gaussians are called for before they are needed
-constexpr int kAheadBackward = 8;               // the same where each takes longer
+constexpr int kAhead = kBatch;                  // entries whose Gaussians are prefetched
+constexpr int kAheadBackward = 8;               // the same in the backward pass, where each takes longer
 
 // Pixel coordinates within the tile: of the first pixel of each block, and within a block of each lane.
 struct Layout {
@@ -65,7 +65,7 @@ struct alignas(sizeof(float) * kLanes) Lanes {
 };
 
 // The transmittance of a pixel before any Gaussian: 1, or -1 outside the image. Pixels that take no more Gaussians have a
-// negative transmittance, of the right magnitude.
+// negative transmittance of the correct magnitude.
 Float first_transmittance(const Tile& tile, int block) {
   const Float x = Float::load(kLayout.lane_x) + Float(kLayout.block_x[block]);
   const Float y = Float::load(kLayout.lane_y) + Float(kLayout.block_y[block]);
@@ -109,7 +109,7 @@ BlockMask blocks_reached(const Spread& spread, const Splat& splat) {
   return result;
 }
 
-// What a Gaussian does to the pixels of one block. Forward and backward pass both decide by this function alone.
+// What a Gaussian does to the pixels of one block. Both passes use only this function to decide.
 struct Step {
   Float dx, dy;                 // pixel - centre
   Float opacity_times_falloff;
@@ -135,7 +135,7 @@ inline Step step_into(const Spread& spread, int block, Float transmittance) {
   return step;
 }
 
-// Inlined by force: GCC takes a function that only prefetches for one without effect, and drops its calls.
+// Inlined by force: GCC treats a function that only prefetches as one without effect, and drops its calls.
 template <int kEntries>
 __attribute__((always_inline)) inline void call_for(const Frame& frame, const Entry* entry, const Entry* end) {
   if (entry + kEntries < end) __builtin_prefetch(&frame.splats[entry[kEntries].gaussian]);
@@ -144,14 +144,14 @@ __attribute__((always_inline)) inline void call_for(const Frame& frame, const En
 // ---------------------------------------------------------------------------------------------------------------------
 // Forward
 
-// What is in front, for the pixels of a block.
+// Sums over the Gaussians in front, for the pixels of a block.
 struct Accumulated {
   Lanes transmittance;
   Lanes channel[4];  // red, green, blue, inverse depth
 };
 
 // Blends one Gaussian into the blocks `todo`; returns those in which it changed a pixel. Blocks that take no more
-// Gaussians are taken out of `open`.
+// Gaussians are removed from `open`.
 template <int kChannels>
 inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask todo, BlockMask& open, Accumulated* blocks) {
   const Spread spread(splat, tile);
@@ -171,8 +171,8 @@ inline BlockMask blend_entry(const Splat& splat, const Tile& tile, BlockMask tod
   return changed;
 }
 
-// The tests of a whole batch come first: how many blocks a Gaussian reaches is hard to predict for the processor, and a
-// wrong guess is costly only while the test it depends on is still under way.
+// A whole batch is tested first: the processor predicts badly how many blocks a Gaussian reaches, and a
+// misprediction is costly only while the test that it depends on is still running.
 template <int kChannels>
 void blend_entries(Frame& frame, int64_t index, const Tile& tile, Accumulated* blocks) {
   BlockMask open = 0;
@@ -233,7 +233,7 @@ void copy_run(float* to, const float* from, int count) {
   }
 }
 
-// In this order not-a-number stays.
+// In this order NaN is kept.
 Float limited(Float color) { return simd::minimum(Float(1.0f), simd::maximum(Float(0.0f), color)); }
 
 template <int kChannels>
@@ -264,7 +264,7 @@ void blend_tile(Frame& frame, const Outputs& outputs, int64_t index) {
 template <int kChannels>
 struct Replayed {
   Lanes transmittance;
-  Lanes behind;                 // derivative times colour, of all that is not yet passed
+  Lanes behind;                 // derivative times colour, of all Gaussians not yet visited
   Lanes derivative[kChannels];  // of the loss, for the final colour and inverse depth
 };
 

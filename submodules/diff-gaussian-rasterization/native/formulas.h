@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every formula of the rasteriser and its derivative, once, for all processors.
 //
-// The functions are templates over F: `float` on a GPU, `simd::Float` (one Gaussian or pixel per lane) on a CPU. They hold
+// The functions are templates over F: `float` on a GPU, `simd::Float` (one Gaussian or pixel per lane) on a CPU. They contain
 // no loops over Gaussians and no memory layout. A name d_x means dL/dx, the derivative of the loss.
 //
 // Sources: Kerbl et al. 2023, "3D Gaussian Splatting"; Zwicker et al. 2001, "EWA Splatting" (projection of a covariance);
@@ -17,7 +17,7 @@
 #define HD inline
 #endif
 
-// The vocabulary of simd.h for one float.
+// The functions of simd.h for one float.
 namespace scalar {
 HD float fmadd(float a, float b, float c) { return fmaf(a, b, c); }
 HD float fnmadd(float a, float b, float c) { return fmaf(-a, b, c); }
@@ -44,7 +44,7 @@ constexpr float kLowPass = 0.3f;                 // pixel^2 added to both varian
 constexpr float kLeastCompensation = 2.5e-5f;    // floor of the ratio of determinants, for anti-aliasing
 constexpr float kLeastEigenGap = 0.1f;           // floor under the root of the larger eigenvalue
 constexpr float kRadiusSigmas = 3.0f;
-constexpr float kLargestRadius = 1.0e9f;         // pixels; anything beyond is no number to draw with
+constexpr float kLargestRadius = 1.0e9f;         // pixels; larger Gaussians are not drawn
 constexpr float kLargestDeterminant = 1.0e37f;   // pixel^4, likewise
 constexpr float kHomogeneousEpsilon = 1.0e-7f;
 constexpr float kLeastNorm = 1.0e-12f;           // as torch.nn.functional.normalize
@@ -59,7 +59,7 @@ constexpr int kMaxCoefficients = 16;             // of spherical harmonics up to
 struct Camera {
   int32_t width, height;       // pixels
   float tan_x, tan_y;          // of half the field of view
-  float centre_x, centre_y;    // camera-space x and y, over depth, that the image's centre shows: 0 unless off-axis
+  float centre_x, centre_y;    // camera-space x and y, over depth, of the image's centre: 0 unless off-axis
   float view[16];              // world to camera
   float projection[16];        // world to clip space
   float position[3];           // of the camera, in the world
@@ -194,7 +194,7 @@ struct Projection {
   Vector<F> u, v;
 };
 
-// Camera-space x and y, over depth, held inside the margin; where held, they no longer move.
+// Camera-space x and y, over depth, clamped to the margin; where clamped, they are constant.
 template <class F>
 struct JacobianPoint {
   F x_over_z, y_over_z;
@@ -285,7 +285,7 @@ struct Ellipse {
   F determinant;
 };
 
-// The scaled, rotated axes of a Gaussian as the screen sees them: its covariance is u.u, u.v, v.v.
+// The scaled, rotated axes of a Gaussian projected to the screen: its covariance is u.u, u.v, v.v.
 template <class F>
 HD Projection<F> projected_axes(const Projection<F>& projection, const Rotation<F>& rotation, const Vector<F>& scale) {
   const Vector<F>*r = rotation.row, &u = projection.u, &v = projection.v;
@@ -297,7 +297,7 @@ HD Projection<F> projected_axes(const Projection<F>& projection, const Rotation<
            scale.z * fmadd(v.x, r[0].z, fmadd(v.y, r[1].z, v.z * r[2].z))}};
 }
 
-// The determinant as the squared cross product does not cancel for needles, as xx yy - xy^2 does.
+// The determinant is the squared cross product, which is accurate for needles; xx yy - xy^2 is not.
 template <class F>
 HD Ellipse<F> ellipse_of_axes(const Projection<F>& axes) {
   const Vector<F>&u = axes.u, &v = axes.v;
@@ -396,7 +396,7 @@ struct Footprint {
   Covariance<F> covariance;
   F determinant;
   Conic<F> conic;
-  F compensation;  // factor on the opacity that undoes the filter's thickening; 1 without anti-aliasing
+  F compensation;  // factor on the opacity that compensates for the filter's blur; 1 without anti-aliasing
 };
 
 template <class F>
@@ -453,7 +453,7 @@ HD F radius_of(const Footprint<F>& footprint) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Which tiles it reaches with an alpha of at least kAlphaMin. All answers err on the side of a tile too many.
+// Which tiles it reaches with an alpha of at least kAlphaMin. The results may contain a tile too many, never one too few.
 
 // (first, last + 1) of tile columns and rows, whole numbers.
 template <class F>
@@ -572,7 +572,7 @@ HD void harmonics(int degree, const Vector<F>& d, F* basis) {
   basis[15] = F(-kSh3Xxx) * x * (xx - F(3.0f) * yy);
 }
 
-// The derivative for the direction (as if it were free to leave the sphere), where d_basis holds the derivative for
+// The derivative for the direction (as if its length were not fixed), where d_basis holds the derivative for
 // each basis function.
 template <class F>
 HD Vector<F> harmonics_backward(int degree, const Vector<F>& d, const F* d_basis) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What one rendered view leaves behind for its backward pass, in buffers that are kept from view to view.
+// What one rendered view keeps for its backward pass, in buffers that are reused from view to view.
 #pragma once
 
 #include <sys/mman.h>
@@ -51,7 +51,7 @@ struct SceneGradients {
   float* screen;          // dL/d(normalised device coordinates of the centre)
 };
 
-// Grows, never shrinks, and does not keep its contents when it grows. Fresh pages are expensive, so are buffers kept.
+// Grows, never shrinks, and does not keep its contents when it grows. New pages are expensive, so buffers are kept.
 template <class T>
 class Buffer {
  public:
@@ -73,7 +73,7 @@ class Buffer {
       if (data_ == nullptr) throw std::bad_alloc();
       capacity_ = wanted;
 #if defined(MADV_HUGEPAGE)
-      // Tiles visit Gaussians all over the memory; with small pages most visits would miss the address cache, too.
+      // Tiles access Gaussians all over the memory; with small pages most accesses would miss the address cache, too.
       if (alignment == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
 #endif
     }
@@ -164,7 +164,7 @@ struct Frame {
   int32_t columns = 0, rows = 0;     // of tiles
   uint32_t drawn = 0;                // Gaussians that reach a tile
   int32_t clamped = 0;               // bool: the image given out was clamped to [0, 1]
-  int32_t kept = 0;                  // bool: what the backward pass needs is here
+  int32_t kept = 0;                  // bool: the data of the backward pass are here
 
   double wall_seconds[kStages] = {};  // of each stage of the last view
   double cpu_seconds[kStages] = {};   // likewise, of all threads
@@ -178,12 +178,12 @@ struct Frame {
   Buffer<uint64_t> chunk_entries;
   Buffer<uint32_t> histograms;       // scratch of both sorts
   Buffer<uint32_t> tile_begin;       // tiles + 1: first entry of each
-  Buffer<uint32_t> tile_used;        // entries of the tile that were looked at before all its pixels were opaque
+  Buffer<uint32_t> tile_used;        // entries of the tile that were evaluated before all its pixels were opaque
   Buffer<Entry> entries;             // by tile, each front to back
   Buffer<BlockMask> masks;           // per entry: blocks in which it changed a pixel
   Buffer<float> pixels;              // per tile and block: final colour (and inverse depth), before clamping
   Buffer<TileGradient> gradients;    // per slot
-  Buffer<uint8_t> written;           // per slot: whether the record above holds anything
+  Buffer<uint8_t> written;           // per slot: whether the record above was written
 
   int64_t tiles() const { return static_cast<int64_t>(columns) * rows; }
   int64_t chunks() const { return (count + kChunk - 1) / kChunk; }

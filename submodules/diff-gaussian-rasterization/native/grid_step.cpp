@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows are taken kLanes at a time: so many of any width fill whole vectors. What depends on a row only is spread over lanes,
-// what mixes a row's numbers goes through planes (one vector for each column), both in scratch memory of a group's size.
+// Rows are processed kLanes at a time, which fill whole vectors at any width. Values of a row are spread over lanes; steps
+// that mix a row's numbers use planes (one vector for each column). Both are in scratch memory of a group's size.
 //
-// Seen values are those of the decoder bit by bit: products and sums are rounded one by one where the format rounds them,
-// and `+ 0.0f` makes 0 of -0, which no integer is.
+// `seen` has the values of the decoder bit by bit: products and sums are rounded one by one where the format rounds them,
+// and `+ 0.0f` turns -0 into 0, because integers have no -0.
 #include "grid_step.h"
 
 #include <algorithm>
@@ -106,7 +106,7 @@ class SmallAttributes {
   }
 
  private:
-  // Axes that would change places stay round instead: symbols are in descending order.
+  // Axes that would change places become equal instead: symbols are in descending order.
   void see_scales(const GridAttribute& scaling, int64_t row, int32_t (&symbols)[3][kLanes]) const {
     Planes<3> planes(scaling.adam.parameter + 3 * row);
     Float least = grids_.scale.top;
@@ -146,7 +146,7 @@ class SmallAttributes {
     for (int axis = 0; axis < 3; ++axis) {
       const Float unit = planes[axis + 1] / length;
       const Float symbol = round_nearest(select(negative, -unit, unit) / turns) + 0.0f;
-      // The size in `turns` is a power of two: where it is multiplied makes no difference.
+      // The size in `turns` is a power of two: the place of its multiplication makes no difference.
       const Float value = rounded(symbol * turns);
       planes.set(axis + 1, value);
       squares[axis] = square(value);
@@ -189,7 +189,7 @@ class Rows {
   static constexpr int kVectors = (kChannels + kLanes - 1) / kLanes;
   static constexpr int kPadded = kVectors * kLanes;
   static constexpr int kFloats = kRows * kChannels;
-  // Rows are stored in whole vectors, in order: each but the last writes over the surplus of the one before.
+  // Rows are stored in whole vectors, in order: each overwrites the surplus of the one before.
   static constexpr int kScratch = kFloats + kLanes;
 
   // out = rows (kRows, kChannels) x matrix (kChannels, kPadded) x factor(row).
@@ -214,11 +214,11 @@ class Rows {
   }
 
  private:
-  // Rows multiplied at once: as many as have their sums in a dozen registers.
+  // Rows multiplied at once: as many as fit their sums into a dozen registers.
   static constexpr int kTile = kVectors > 6 ? 1 : kVectors > 3 ? 2 : 4;
 };
 
-// Gradients by values as gradients by coordinates.
+// Gradients for values to gradients for coordinates.
 template <int kChannels>
 class PullBack {
  public:
@@ -377,7 +377,7 @@ class Step {
 
   void operator()(int64_t begin, int64_t end) const {
     const int64_t whole = begin + (end - begin) / kRows * kRows;
-    // One after the other: fewer arrays at a time are easier on the processor's prefetching.
+    // One after the other: the processor prefetches fewer arrays at a time better.
     for (int64_t row = begin; row < whole; row += kRows) harmonics_(model_, row);
     for (int64_t row = begin; row < whole; row += kRows) small_(model_, row);
     if (whole < end) last_rows(whole, end - whole);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Per Gaussian: from parameters to what is blended on the screen, and from its derivatives back to the parameters'.
+// Per Gaussian: from parameters to the splats that are blended, and from their derivatives to those of the parameters.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -130,7 +130,7 @@ Ellipse<Float> ellipse_of(const Scene& scene, const Shape& shape, const Projecti
 // ---------------------------------------------------------------------------------------------------------------------
 // Forward
 
-// Which tiles the lanes in `alive` reach: covers and numbers of tiles are filed, the numbers also returned.
+// Which tiles the lanes in `alive` reach: stores covers and numbers of tiles, and returns the numbers.
 void file_covers(Frame& frame, const Group& group, uint32_t alive, const Reach<Float>& reach,
                  const TileRectangle<Float>& rectangle, uint32_t* tile_counts) {
   alignas(64) int32_t x0[kLanes], y0[kLanes], x1[kLanes], y1[kLanes];
@@ -191,7 +191,7 @@ void file_splats(Frame& frame, const Group& group, uint32_t lanes, const Float (
   }
 }
 
-// Files one group; the Gaussians that reach a tile are appended to `drawn`, and their sort keys to `keys`.
+// Stores one group; the Gaussians that reach a tile are appended to `drawn`, and their sort keys to `keys`.
 void project_group(Frame& frame, const Scene& scene, const Group& group, int32_t* radii, uint32_t* drawn, uint64_t* keys,
                    uint32_t& drawn_count) {
   const Camera& camera = frame.camera;
@@ -292,7 +292,7 @@ void color_group(Frame& frame, const Scene& scene, const Group& group) {
     for (int channel = 0; channel < 3; ++channel) {
       Float value = Float(0.5f);
       for (int k = 0; k < count; ++k) value = fmadd(basis[k], coefficients[3 * k + channel], value);
-      color[channel] = maximum(Float(0.0f), value);  // not-a-number stays
+      color[channel] = maximum(Float(0.0f), value);  // NaN is kept
     }
   }
   store<3>(&frame.splats.data()->red, sizeof(Splat) / sizeof(float), group, color);
@@ -431,7 +431,7 @@ Vector<Float> color_backward(const Frame& frame, const Scene& scene, const Scene
   return direction_backward(frame.camera, mean, harmonics_backward(degree, direction, d_basis));
 }
 
-// Colours that came out negative were replaced by 0 and do not move.
+// Negative colours were replaced by 0, which is constant.
 void stop_clamped_colors(const Frame& frame, const Group& group, Float (&d_color)[3]) {
   Float color[3];
   load<3>(&frame.splats.data()->red, sizeof(Splat) / sizeof(float), group, color);
@@ -541,7 +541,7 @@ void chunk_backward(const Frame& frame, const Scene& scene, const SceneGradients
     place[count] = static_cast<uint32_t>(count);
     ++count;
   }
-  // In the nearest caches it is cheaper to zero a few rows too many than to seek out the others.
+  // In the nearest caches it is cheaper to zero a few rows too many than to find those that need it.
   if (count < end - begin) zero_rows(gradients, begin, end);
   for (int done = 0; done < count; done += kLanes) {
     ScreenGradient d = screen_gradient(totals, place + done, count - done);

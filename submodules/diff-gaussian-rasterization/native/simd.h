@@ -2,7 +2,7 @@
 // `Float`: as many floats as the widest native register holds, and `Mask`: one truth value for each of them.
 //
 // Native width only: compilers lower wider vectors so badly that it costs a factor of seven (measured). The formulas are
-// written once over a type `F`; this header and the scalar functions of formulas.h give them the same vocabulary.
+// written once over a type `F`; this header and the scalar functions of formulas.h have the same functions for it.
 #pragma once
 
 #include <cstdint>
@@ -322,7 +322,7 @@ inline Float square_root(Float a) {
   return Floats{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])};
 #endif
 }
-// Adding and taking away 1.5 * 2^23 leaves no room for a fraction; larger numbers have none.
+// Adding and subtracting 1.5 * 2^23 rounds the fraction away; larger numbers have none.
 inline Float round_nearest(Float a) {
   const Floats magic = {12582912.0f, 12582912.0f, 12582912.0f, 12582912.0f};
   const Float rounded = (a.v + magic) - magic;
@@ -372,7 +372,7 @@ inline Float round_up(Float a) { return -round_down(-a); }
 // Not a number counts as the lower bound.
 inline Float clamp(Float a, Float low, Float high) { return minimum(maximum(a, low), high); }
 
-// 2^a to 2e-7, relatively, for a in [-126, 127]; less, and not-a-number, gives a number near 0.
+// 2^a to 2e-7, relatively, for a in [-126, 127]; smaller a, and NaN, give a number near 0.
 // The polynomial is the minimax fit of 2^f with the value 1 at 0 on the interval of split(): its error is 8.2e-8 on
 // [0, 1] and 9.2e-8 on [-0.5, 0.5], where its own rounding is smaller.
 #if defined(__AVX512F__)
@@ -391,7 +391,7 @@ inline Float power_of_two(Float a) {
   return scale_by_power_of_two(p, whole);
 }
 
-// e^a to 2e-7, relatively; arguments beyond +-87 count as +-87; not-a-number stays.
+// e^a to 2e-7, relatively; arguments beyond +-87 count as +-87; NaN is kept.
 inline Float exponential(Float a) {
   const Float x = clamp(a, Float(-87.0f), Float(87.0f));
   const Float whole = round_nearest(x * Float(1.44269504f));

@@ -2,7 +2,7 @@
 // Which Gaussians each tile draws, front to back.
 //
 // The Gaussians, not their many tile entries, are sorted by depth (radix sort, least significant digit first); then a
-// counting sort by tile keeps that order. Both are stable, so ties go by index and the number of threads changes nothing.
+// counting sort by tile keeps that order. Both are stable, so ties are in order of index for any number of threads.
 #include <algorithm>
 
 #include "frame.h"
@@ -94,9 +94,9 @@ void for_each_tile(const Frame& frame, uint32_t gaussian, Visit&& visit) {
   }
 }
 
-constexpr uint32_t kAhead = 8;  // Gaussians whose data is called for before it is needed
+constexpr uint32_t kAhead = 8;  // Gaussians whose data are prefetched
 
-// Inlined by force: GCC takes a function that only prefetches for one without effect, and may drop its calls.
+// Inlined by force: GCC treats a function that only prefetches as one without effect, and may drop its calls.
 __attribute__((always_inline)) inline void prefetch(const Frame& frame, const uint64_t* order, uint32_t i, uint32_t end) {
   if (i + kAhead >= end) return;
   const uint32_t gaussian = static_cast<uint32_t>(order[i + kAhead]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What loops sum up over many views.
+// Sums over many views.
 #pragma once
 
 #include <cstdint>

@@ -33,7 +33,7 @@ inline Float to_half_and_back(Float a) {
 #endif
 }
 
-// What a step does to the lanes of one vector, with the group's constants spread over all of them.
+// The step on the lanes of one vector, with the group's constants spread over all of them.
 class Step {
  public:
   Step(const StraightThroughGroup& group, const AdamConstants& k)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One step of Adam on parameters that the model shows only quantised (straight-through estimator): the gradient was taken
-// at the quantised values, and is applied to the full-precision ones, which are quantised anew. One pass over the memory.
+// One step of Adam with the straight-through estimator: the gradient was taken at the quantised values (`seen`), and is
+// applied to the full-precision parameters, which are quantised again. One pass over the memory.
 #pragma once
 
 #include <cstdint>

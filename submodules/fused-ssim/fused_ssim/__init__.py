@@ -88,7 +88,7 @@ def l1_ssim_value_and_gradient(
     """mean|image - target|, SSIM, and the gradient of `fused_l1_ssim`, without autograd.
 
     `image` and `target` as in `fused_l1_ssim`. The gradient is written into `out` if that is given:
-    a contiguous float32 tensor of the image's shape, in memory of its own.
+    a contiguous float32 tensor of the image's shape that shares no memory with the arguments.
     """
     _check_image(image, "image", dimensions=3)
     _check_target(target, "target", image, dtypes=(torch.float32, torch.uint8))
@@ -132,7 +132,7 @@ class _WeightedMeans(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        # A loss is mostly the last step: its factor is 1, and an image-sized product is saved.
+        # The loss is usually the last step: its factor is 1, and no image-sized product is needed.
         scaled = gradient if scale.item() == 1.0 else gradient * scale
         return scaled, None, None, None
 
@@ -201,7 +201,8 @@ def _check_out(out: Tensor, image: Tensor, target: Tensor) -> None:
     if out.device != image.device or out.requires_grad:
         raise ValueError("out must be on the CPU and need no gradient.")
     for name, read in (("image", image), ("target", target)):
-        # A pixel's neighbours are read after its gradient is written. (Others are copied first.)
+        # A pixel's neighbours are read after its gradient is written. (Tensors that are not
+        # contiguous are copied first.)
         if read.is_contiguous() and _overlap(out, read):
             raise ValueError(f"out must not share memory with {name}.")
 

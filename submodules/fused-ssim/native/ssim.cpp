@@ -94,7 +94,7 @@ struct Sums {
   double l1 = 0, ssim = 0;
 };
 
-// Sum of row[0 ... count), or of its absolute values, in double precision and in an order of its own.
+// Sum of row[0 ... count), or of its absolute values, in double precision and in a fixed order.
 template <bool kAbsolute>
 double sum_row(const float* __restrict row, int count) {
   double lanes[kLanes] = {};

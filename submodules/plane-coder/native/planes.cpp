@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Planes of tokens under contexts: the C interface that plane_coder/__init__.py calls. Arguments are checked there. `rows`
-// are where a context's histogram begins in the decoder's table.
+// are the places in the decoder's table where the contexts' histograms begin.
 #include <cstdint>
 
 #include "cpu_level.h"
@@ -14,7 +14,7 @@ constexpr int kEnergyBits = 9;
 constexpr int kLargestSize = 2047;
 constexpr int kLargestEnergy = 15;
 
-// The least value of a token, at most kLargestSize: 0 to 231 stand for themselves, 232 + j for 231 + 2^j on.
+// The least value of a token, at most kLargestSize: 0 to 231 stand for themselves, 232 + j for values from 231 + 2^j.
 struct Sizes {
   int32_t of[256];
   constexpr Sizes() : of() {
@@ -44,7 +44,7 @@ struct Plain {
 #endif
 };
 
-// The moving average of a lane's values, 16-fold, as a bin of it.
+// The moving average of each lane's values, times 16, and its bin.
 struct Averages {
   const int32_t* bins;  // [last + 1]
   int32_t last;
@@ -92,13 +92,13 @@ struct Neighbour {
 #endif
 };
 
-// The energy of the magnitudes before, in a key's low bits, after one more.
+// A key, whose low bits are the energy of the magnitudes so far, after one more magnitude.
 int16_t key_after(int16_t key, uint8_t token) {
   const int energy = key & ((1 << kEnergyBits) - 1);
   return static_cast<int16_t>(key - (energy >> 3) + 4 * (token < kLargestEnergy ? token : kLargestEnergy));
 }
 
-// A key for each row, which takes up the tokens' energy.
+// A key for each row, to which the tokens' energy is added.
 struct Energy {
   const uint32_t* of_key;
   int16_t* keys;
@@ -128,12 +128,12 @@ struct Energy {
 
 }  // namespace
 
-// Tokens under known contexts. False (0) where the words run out: so in all that follow.
+// Tokens under known contexts. False (0) if the words run out, as in the functions below.
 EXPORT int decode_plane(Decoder* decoder, int64_t count, const uint32_t* rows, const int32_t* contexts, uint8_t* tokens) {
   return decode_tokens(*decoder, count, Plain{rows, contexts, tokens});
 }
 
-// As decode_plane, under contexts[i] x bin_count + the bin of the lane's average; averages[lanes] are moved on.
+// As decode_plane, under contexts[i] x bin_count + the bin of the lane's average; updates averages[lanes].
 EXPORT int decode_neighbour_plane(Decoder* decoder, int64_t count, const uint32_t* rows, const int32_t* contexts,
                                   const int32_t* shifts, const int32_t* bins, int32_t last_bin, int32_t bin_count,
                                   int32_t* averages, uint8_t* tokens) {
@@ -141,7 +141,7 @@ EXPORT int decode_neighbour_plane(Decoder* decoder, int64_t count, const uint32_
   return decode_tokens(*decoder, count, Neighbour{rows, contexts, shifts, bin_count, known, tokens});
 }
 
-// As decode_plane, under the rows' keys, which take up the tokens' energy.
+// As decode_plane, under the rows' keys, to which the tokens' energy is added.
 EXPORT int decode_energy_plane(Decoder* decoder, int64_t count, const uint32_t* rows, int16_t* keys, uint8_t* tokens) {
   return decode_tokens(*decoder, count, Energy{rows, keys, tokens});
 }

@@ -18,7 +18,7 @@ constexpr int kProbabilityBits = 12;
 constexpr uint32_t kLowBits = (1u << kProbabilityBits) - 1;
 constexpr uint32_t kLowestState = 1u << 16;
 
-// What the NumPy side lays out as a structure (plane_coder/__init__.py).
+// Mirrored in plane_coder/__init__.py.
 struct Decoder {
   uint32_t* states;       // [lanes]
   const uint16_t* words;  // [word_count]
@@ -29,13 +29,13 @@ struct Decoder {
   int64_t next;  // the next word to read
 };
 
-// A token, and the state behind it, which may ask for a word.
+// A token, and the state after it, which may need a word.
 inline uint32_t advanced(uint32_t entry, uint32_t state) {
   return ((entry >> 20) + 1) * (state >> kProbabilityBits) + (entry >> 8 & kLowBits);
 }
 
 #if RANS_SIXTEEN
-// As many whole sixteens of a step's lanes as there are; returns how many lanes. Sixteen words are looked at each time, so
+// As many whole sixteens of a step's lanes as there are; returns how many lanes. Sixteen words are read each time, so
 // `word` must have as many before the end as the step has lanes.
 template <class Model>
 int64_t decode_sixteens(const Decoder& decoder, int64_t first, int64_t step, const uint16_t*& word, Model& model) {
@@ -80,7 +80,7 @@ bool decode_tokens(Decoder& decoder, int64_t count, Model model) {
 #if RANS_SIXTEEN
       lane = decode_sixteens(decoder, first, step, word, model);
 #endif
-      // Whether a lane is refilled cannot be foreseen, so there is no branch: each looks at the word, and some take it.
+      // Whether a lane is refilled cannot be predicted, so there is no branch: each lane reads the word, and some use it.
       for (; lane < step; ++lane) {
         const uint32_t state = decode_one(first + lane, lane);
         const uint32_t is_low = state < kLowestState;
@@ -102,7 +102,7 @@ bool decode_tokens(Decoder& decoder, int64_t count, Model model) {
 }
 
 // Codes a block of `count` tokens before all that was coded so far. Words are written downwards, the last at words_end[-1],
-// with one place to spare; returns how many (at most `count`).
+// with room for one more; returns how many (at most `count`).
 template <class Symbol>
 int64_t encode_tokens(uint32_t* __restrict states, int64_t lanes, int64_t count, uint16_t* words_end, Symbol&& symbol) {
   uint16_t* word = words_end;
@@ -112,7 +112,7 @@ int64_t encode_tokens(uint32_t* __restrict states, int64_t lanes, int64_t count,
       const uint32_t entry = symbol(first + lane);  // start << 16 | frequency
       const uint32_t frequency = entry & 0xFFFF, start = entry >> 16;
       const uint32_t is_full = states[lane] >> (32 - kProbabilityBits) >= frequency;
-      word[-1] = static_cast<uint16_t>(states[lane]);  // without a branch: the next is written over it, unless it counts
+      word[-1] = static_cast<uint16_t>(states[lane]);  // without a branch: the next word overwrites it, unless it counts
       word -= is_full;
       const uint32_t state = states[lane] >> (16 * is_full);
       states[lane] = state + state / frequency * ((1u << kProbabilityBits) - frequency) + start;

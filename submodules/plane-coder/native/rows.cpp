@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of spherical harmonics to planes and back, and plain bits to where they belong: memory moved once.
+// Rows of spherical harmonics to planes and back, and plain bits to their values, in one pass over the memory.
 #include <cstdint>
 #include <cstring>
 
@@ -43,7 +43,7 @@ EXPORT void planes_to_rows(int64_t count, int64_t channels, const int16_t* plane
 
 // values[i] = -values[i] where the next of `signs` is 1, not 0; there is one for each value that is not 0, and one more.
 EXPORT void apply_signs(int64_t count, const uint8_t* signs, int16_t* values) {
-  for (int64_t i = 0; i < count; ++i) {  // zeros are too many to foresee and too few to skip: no branch
+  for (int64_t i = 0; i < count; ++i) {  // zeros are too frequent to predict and too rare to skip: no branch
     const int is_set = values[i] != 0;
     const int is_negative = is_set & *signs;
     values[i] = static_cast<int16_t>((values[i] ^ -is_negative) + is_negative);
@@ -60,7 +60,7 @@ EXPORT void take_bits(int64_t count, const int32_t* widths, int32_t bit, const u
   }
 }
 
-// The inverse: bit `bit` of those values, one to a byte, with a place to spare; returns how many.
+// The inverse: bit `bit` of those values, one to a byte, with room for one more; returns how many.
 EXPORT int64_t give_bits(int64_t count, const int32_t* widths, int32_t bit, const int32_t* values, uint8_t* ones) {
   uint8_t* next = ones;
   for (int64_t i = 0; i < count; ++i) {

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planes of small integers under contexts, coded by interleaved rANS, and rows turned to planes.
+"""Planes of small integers under contexts, coded by interleaved rANS; rows transposed to planes.
 
-The compiled half of the .f3dgs codec. The codec has the same functions in NumPy (its rans.py,
+The compiled part of the .f3dgs codec. The codec has the same functions in NumPy (its rans.py,
 sh_rows.py and plain_bits.py), which give the same integers. Arrays are NumPy's, contiguous, of the
-types named; whatever could make the compiled code leave its arrays raises ValueError or TypeError
-first.
+types named. Arguments that would make the compiled code access memory outside its arrays raise
+ValueError or TypeError before it runs.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class TokenDecoder:
 
     @property
     def words_read(self) -> int:
-        """Words taken so far."""
+        """Number of words read so far."""
         return int(self._decoder.next)
 
     def plane(self, histograms: np.ndarray, contexts: np.ndarray, tokens: np.ndarray) -> bool:
@@ -124,8 +124,8 @@ class TokenDecoder:
     ) -> bool:
         """As `plane`, under contexts x bin_count + bins[average >> 4], bins uint8.
 
-        `averages` (lanes,) int32, not negative, move on with the lanes' tokens, shifted left by
-        `shifts` (n,) int32.
+        `averages` (lanes,) int32, not negative, are updated with the lanes' tokens, shifted left
+        by `shifts` (n,) int32.
         """
         count = len(tokens)
         _check("contexts", contexts, np.int32, count, len(histograms) // bin_count)
@@ -135,25 +135,25 @@ class TokenDecoder:
         _check("averages", averages, np.int32, lanes, MAX_AVERAGE, written=True)
         if not len(bins):
             raise ValueError("bins: at least one expected.")
-        known = self._rows(histograms, tokens), contexts, shifts, bins.astype(np.int32)
+        inputs = self._rows(histograms, tokens), contexts, shifts, bins.astype(np.int32)
         sizes = len(bins) - 1, bin_count
         return bool(
-            _call(_decode_neighbour_plane, self._decoder, count, *known, *sizes, averages, tokens)
+            _call(_decode_neighbour_plane, self._decoder, count, *inputs, *sizes, averages, tokens)
         )
 
     def energy_plane(
         self, histogram_of_key: np.ndarray, keys: np.ndarray, tokens: np.ndarray
     ) -> bool:
-        """As `plane`, under histogram_of_key[keys (n,) int16], uint8; keys take up the energy."""
+        """As `plane`, under histogram_of_key[keys (n,) int16], uint8; adds the energy to keys."""
         count, limit = len(tokens), len(histogram_of_key)
-        if limit % MAX_KEY_ENERGY:  # or an energy could leave the table
+        if limit % MAX_KEY_ENERGY:  # else an energy could be outside the table
             raise ValueError(f"keys: a multiple of {MAX_KEY_ENERGY} expected, not {limit}.")
         _check("keys", keys, np.int16, count, limit, written=True)
         rows = self._rows(histogram_of_key, tokens)
         return bool(_call(_decode_energy_plane, self._decoder, count, rows, keys, tokens))
 
     def _rows(self, histograms: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Where each context's histogram begins in the table."""
+        """The place in the table where each context's histogram begins."""
         _check("tokens", tokens, np.uint8, len(tokens), written=True)
         _check("histograms", histograms, np.uint8, len(histograms), self._histograms)
         return histograms.astype(np.uint32) << np.uint32(PROBABILITY_BITS)
@@ -173,7 +173,7 @@ class TokenEncoder:
             raise ValueError("states: at least one lane expected.")
         if len(symbols) and int((symbols & 0xFFFF).max()) > 1 << PROBABILITY_BITS:
             raise ValueError("symbols: a frequency above 2^12.")
-        # A token that never comes has no frequency; a division by none must not end the process.
+        # A token that never occurs has frequency 0; dividing by it must not end the process.
         self._states, self._symbols = states, np.where(symbols & 0xFFFF, symbols, 1)
         self._symbols = np.ascontiguousarray(self._symbols, np.uint32)
 
@@ -186,15 +186,15 @@ class TokenEncoder:
         _check("histograms", histograms, np.uint8, len(histograms), len(self._symbols) >> 8)
         _check("tokens", tokens, np.uint8, count)
         words = np.empty(count + 1, np.uint16)
-        known = self._symbols, histograms, contexts, tokens
-        found = _call(_encode_plane, self._states, len(self._states), count, *known, words)
+        inputs = self._symbols, histograms, contexts, tokens
+        found = _call(_encode_plane, self._states, len(self._states), count, *inputs, words)
         return words[count + 1 - found :].copy()
 
 
 def neighbour_bins(
     tokens: np.ndarray, shifts: np.ndarray, bins: np.ndarray, averages: np.ndarray
 ) -> np.ndarray:
-    """The bin (n,) uint8 of each token's predecessors in its lane; `averages` are moved on."""
+    """The bin (n,) uint8 of each token's predecessors in its lane; updates `averages`."""
     count = len(tokens)
     _check("tokens", tokens, np.uint8, count)
     _check("shifts", shifts, np.int32, count, MAX_SHIFT + 1)
@@ -203,13 +203,13 @@ def neighbour_bins(
     if not len(bins) or not len(averages):
         raise ValueError("bins, averages: at least one of each expected.")
     found = np.empty(count, np.uint8)
-    known = tokens, shifts, bins.astype(np.int32), len(bins) - 1
-    _call(_neighbour_bins, count, len(averages), *known, averages, found)
+    inputs = tokens, shifts, bins.astype(np.int32), len(bins) - 1
+    _call(_neighbour_bins, count, len(averages), *inputs, averages, found)
     return found
 
 
 def add_energy(keys: np.ndarray, tokens: np.ndarray) -> None:
-    """Keys (n,) int16 take up the energy of tokens (n,) uint8."""
+    """Adds the energy of tokens (n,) uint8 to keys (n,) int16."""
     _check("keys", keys, np.int16, len(tokens), written=True)
     _check("tokens", tokens, np.uint8, len(tokens))
     _call(_add_energy, len(tokens), tokens, keys)
@@ -240,9 +240,9 @@ def planes_to_rows(planes: np.ndarray, order: np.ndarray, rows: np.ndarray) -> N
 
 
 def apply_signs(values: np.ndarray, bits: np.ndarray) -> None:
-    """Turns those of values (n,) int16 negative whose bit is 1: a bit for each that is not 0.
+    """Negates the values (n,) int16 whose bit is 1; there is a bit for each value other than 0.
 
-    Bits (b,) uint8 hold eight each, the highest first.
+    Each of `bits` (b,) uint8 holds eight bits, the highest first.
     """
     _check("values", values, np.int16, len(values), written=True)
     signs = _unpacked(bits, int(np.count_nonzero(values)))
@@ -250,7 +250,10 @@ def apply_signs(values: np.ndarray, bits: np.ndarray) -> None:
 
 
 def take_bits(widths: np.ndarray, bit: int, bits: np.ndarray, values: np.ndarray) -> None:
-    """Bit `bit` of values (n,) int32 with widths (n,) int32 above it, packed as in apply_signs."""
+    """Sets bit `bit` of values (n,) int32 whose widths (n,) int32 are greater.
+
+    `bits` are packed as in apply_signs.
+    """
     _check_widths(widths, bit, values)
     _check("values", values, np.int32, len(values), written=True)
     ones = _unpacked(bits, int(np.count_nonzero(widths > bit)))
@@ -258,7 +261,7 @@ def take_bits(widths: np.ndarray, bit: int, bits: np.ndarray, values: np.ndarray
 
 
 def give_bits(widths: np.ndarray, bit: int, values: np.ndarray) -> np.ndarray:
-    """The packed bits uint8 that take_bits takes."""
+    """Bit `bit` of the values whose width is greater, packed: the `bits` of take_bits."""
     _check_widths(widths, bit, values)
     _check("values", values, np.int32, len(values))
     ones = np.empty(len(values) + 1, np.uint8)
@@ -273,7 +276,7 @@ def _check_widths(widths: np.ndarray, bit: int, values: np.ndarray) -> None:
 
 
 def _unpacked(bits: np.ndarray, count: int) -> np.ndarray:
-    """The first bits, one to a byte, and a place to spare."""
+    """The first `count` bits, one to a byte, and one more byte."""
     _check("bits", bits, np.uint8, len(bits))
     if 8 * len(bits) < count:
         raise ValueError(f"bits: {count} expected, not {8 * len(bits)}.")
@@ -291,7 +294,7 @@ def _check(
     *,
     written: bool = False,
 ) -> None:
-    """Refuses all but `size` contiguous numbers of one type, 0 to limit - 1."""
+    """Raises an error unless `array` is `size` contiguous numbers of a type, 0 to limit - 1."""
     if array.dtype != kind:
         raise TypeError(f"{name}: {np.dtype(kind)} expected, not {array.dtype}.")
     if array.size != size or not array.flags.c_contiguous:
@@ -312,7 +315,7 @@ def _check_rows(rows: np.ndarray, order: np.ndarray, *, written: bool = False) -
 
 
 def _call(function: Callable[..., int], *arguments: np.ndarray | ctypes.Structure | int) -> int:
-    """Calls with the arrays' addresses; the arrays live as long as the call."""
+    """Calls with the arrays' addresses; the arrays exist during the call."""
     plain = []
     for argument in arguments:
         if isinstance(argument, np.ndarray):

@@ -54,7 +54,7 @@ struct Box {
   }
 };
 
-// The three smallest squared distances seen so far, in ascending order.
+// The three smallest squared distances so far, in ascending order.
 struct Nearest {
   float squared[kNeighbours] = {kInfinity, kInfinity, kInfinity};
 

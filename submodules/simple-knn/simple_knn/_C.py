@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The function of the package, where callers of the CUDA original import it from."""
+"""The function of the package, in the module from which callers of the CUDA original import it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def distCUDA2(points: Tensor) -> Tensor:
     """Mean squared distance of each point to its three nearest other points, float32 (N,).
 
     `points` is float32 (N, 3), finite. Points at the same place are neighbours at distance 0. With
-    fewer than three others the mean is over those there are, and a single point has 0. Squares
-    beyond float32 (distances above 1.8e19) are infinite. No gradient flows.
+    fewer than three others the mean is over all of them; the result for a single point is 0.
+    Squares beyond float32 (distances above 1.8e19) are infinite. The result has no gradient.
 
     The name is the original's: nothing here needs CUDA.
     """
