@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compress a trained Gaussian model: `python compress.py -s SCENE -m MODEL`.
 
-Prunes by gradients, fine-tunes as stored, and writes MODEL/compressed/model.f3dgs, its report, and
-the decoded model as the next iteration of MODEL/point_cloud, for render.py and metrics.py.
-Killed at any moment, the same command goes on from the last finished round.
+Prunes by gradients, fine-tunes with the quantisation of the file, and writes
+MODEL/compressed/model.f3dgs, its report, and the decoded model as the next iteration of
+MODEL/point_cloud, for render.py and metrics.py. After a kill at any moment, the same command
+continues from the last finished round.
 """
 
 import logging
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__" and "--training_free" in sys.argv[1:]:
-    # Done in seconds, and so before the imports below.
+    # Takes seconds: does not wait for the imports below.
     from gaussian_compression import training_free
     from utils.cli import run
 
@@ -81,11 +82,11 @@ PRESETS = {
     "compact": CompressionSettings(TrajectorySettings(quantization=None), grids=GridSettings()),
     "fast3dgs": CompressionSettings(),
 }
-"""Named settings; each is the default of every flag that is not given."""
+"""Named settings: a preset gives the values of all flags that are not on the command line."""
 
 
 def main() -> None:
-    """Reads the command line, compresses, writes, prints what came out."""
+    """Reads the command line, compresses the model, writes the outputs and prints a summary."""
     show_messages()
     parser, loading, pipeline = build_parser()
     args = parse(parser)
@@ -100,7 +101,7 @@ def main() -> None:
 def compress_folder(
     args: Namespace, options: ModelOptions, pipe: PipelineOptions, settings: CompressionSettings
 ) -> None:
-    """From the model to its outputs in the model folder."""
+    """Compresses the model and writes the outputs into the model folder."""
     model_path = Path(args.model_path)
     start = find_start(args, model_path)
     prepare_outputs(model_path, start.path)
@@ -130,45 +131,46 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     pipeline = PipelineParams(parser)
     start = parser.add_argument_group("Start model (default: the highest iteration in MODEL)")
     start.add_argument("--pretrained_dir", help="another model folder to start from")
-    start.add_argument("--start_ply", help="a bare PLY, of any trainer, to start from")
+    start.add_argument("--start_ply", help="a PLY without a folder, of any trainer, to start from")
     start.add_argument("--training_free", action="store_true", help="quantise and encode "
         "only, in seconds, without photographs; see --training_free --help")  # fmt: skip
     group = parser.add_argument_group("Compression (defaults: the preset's)")
     group.add_argument("--preset", choices=sorted(PRESETS), default="compact", help="compact"
-        " (default): the published rounds, then grids fitted to the scene and entropy coding; "
-        "fast3dgs: the published method to the end, 8-bit SH, half floats and LZMA")  # fmt: skip
+        " (default): rounds in full precision, then grids fitted to the scene and entropy coding; "
+        "fast3dgs: the published method throughout, 8-bit SH, half floats and LZMA")  # fmt: skip
     add = group.add_argument
-    add("--prune_fraction", type=float, help="part of the remaining Gaussians a round removes")
-    add("--warmup_iterations", type=int, help="fine-tuning of the unpruned model, without guard")
-    add("--finetune_iterations", type=int, help="fine-tuning in each round")
-    add("--final_iterations", type=int, help="fine-tuning at the end, with all training views")
+    add("--prune_fraction", type=float, help="part of the remaining Gaussians that a round removes")
+    add("--warmup_iterations", type=int, help="iterations of fine-tuning before the first pruning")
+    add("--finetune_iterations", type=int, help="iterations of fine-tuning in each round")
+    add("--final_iterations", type=int, help="iterations of fine-tuning on all training views, at "
+        "the end")  # fmt: skip
     add("--max_psnr_drop", type=float, help="dB that the guard views may lose")
-    add("--max_rounds", type=int, help="at most so many rounds")
-    add("--patience", type=int, help="so many rounds in a row must lose more for the rounds to end")
-    add("--guard", choices=("train", "test"), help="views that stop the rounds: held out of the "
-        "training views, or the test views as published")  # fmt: skip
-    add("--noise", type=float, help="what rounding may add to the squared error of unseen views, "
-        "as a part of it: more for a smaller file (preset compact)")  # fmt: skip
+    add("--max_rounds", type=int, help="highest number of rounds")
+    add("--patience", type=int, help="the rounds end when this number in a row lose more")
+    add("--guard", choices=("train", "test"), help="views that decide when the rounds end: "
+        "some training views, held out, or the test views, as in the published method")  # fmt: skip
+    add("--noise", type=float, help="how much rounding may increase the squared error of unseen "
+        "views, as a fraction: higher gives a smaller file (preset compact)")  # fmt: skip
     add("--sparsity", type=float, help="weight of the coded SH's magnitude in the final "
-        "fine-tuning: more for a smaller file (preset compact)")  # fmt: skip
-    add("--position_bits", type=int, help="bits of positions an axis. compact: 12 to 20 of the "
-        "finest grid (default: what the finest Gaussians need); fast3dgs: 32 (float32), or 8 to 24 "
-        "over the bounding box")  # fmt: skip
+        "fine-tuning: higher gives a smaller file (preset compact)")  # fmt: skip
+    add("--position_bits", type=int, help="bits of a position on each axis. compact: 12 to 20, of "
+        "the finest grid (default: what the finest Gaussians need); fast3dgs: 32 (float32), or 8 "
+        "to 24 over the bounding box")  # fmt: skip
     add("--sh_sparsity", type=float, help="weight of mean |f_rest| in the loss")
-    add("--seed", type=int, help="of every random choice")
+    add("--seed", type=int, help="seed of all random numbers")
     add("--keep_rounds", action="store_true", help="keep all checkpoints in compressed/rounds")
-    add("--measure_test_every", type=int, help="report test views and bytes every so many rounds")
+    add("--measure_test_every", type=int, help="report test quality and file size every N rounds")
     add("--restart", action="store_true", help="discard the rounds of an earlier run")
     return parser, loading, pipeline
 
 
 def parse(parser: ArgumentParser) -> Namespace:
-    """The command line, completed from the `cfg_args` of the model folder, where there is one."""
+    """The command line; options that are not given come from the model folder's `cfg_args`."""
     args = parser.parse_args()
     if not args.model_path:
         parser.error("-m/--model_path is required: the folder of the model")
     if args.pretrained_dir and args.start_ply:
-        parser.error("--pretrained_dir and --start_ply exclude each other")
+        parser.error("expected one of --pretrained_dir and --start_ply, got both")
     announce_data_device(args.data_device, default_device())
     for name, value in _recorded_options(parser, args).items():
         if getattr(args, name) is None:
@@ -187,7 +189,7 @@ def _recorded_options(parser: ArgumentParser, args: Namespace) -> dict[str, Any]
 
 
 def settings_of(args: Namespace) -> CompressionSettings:
-    """The preset with the flags that were given."""
+    """The settings of the preset, changed by the flags that were given."""
     preset = PRESETS[args.preset]
     _check_flags_of_preset(args, preset)
     given = {name: value for name, value in vars(args).items() if value is not None}
@@ -197,12 +199,12 @@ def settings_of(args: Namespace) -> CompressionSettings:
 
     trajectory = chosen(preset.trajectory)
     if args.guard == "test":
-        # Views that were never trained on need not be forgotten: the published first stage.
+        # The model was not trained on the test views: the published first stage is enough.
         trajectory["warmup_restart"] = NO_RESTART
         trajectory["warmup_iterations"] = given.get("warmup_iterations", PUBLISHED_WARMUP)
         given.setdefault("patience", PUBLISHED_PATIENCE)
     trajectory["finetune"] = FinetuneSettings(**chosen(preset.trajectory.finetune))
-    if preset.grids is None:  # else --position_bits is the grids'
+    if preset.grids is None:  # with grids, --position_bits belongs to GridSettings
         trajectory["quantization"] = QuantizationSettings(**chosen(preset.trajectory.quantization))
     whole = chosen(preset)
     whole["trajectory"] = TrajectorySettings(**trajectory)
@@ -215,28 +217,33 @@ def settings_of(args: Namespace) -> CompressionSettings:
 def _check_flags_of_preset(args: Namespace, preset: CompressionSettings) -> None:
     for name in ("noise", "sparsity") if preset.grids is None else ():
         if getattr(args, name) is not None:
-            raise InputError(f"--{name} has no meaning with --preset {args.preset}")
+            raise InputError(f"--{name} belongs to --preset compact, but got {args.preset}")
 
 
 def find_start(args: Namespace, model_path: Path) -> StartModel:
-    """The model to start from, by the flags."""
+    """The model to start from, as the flags choose it."""
     if args.start_ply:
         return start_from_ply(Path(args.start_ply))
     return start_from_folder(Path(args.pretrained_dir) if args.pretrained_dir else model_path)
 
 
 def check_options(options: ModelOptions, start: StartModel, sh_degree: int | None) -> ModelOptions:
-    """The loading options with the start model's SH degree and render mode; InputError for what
-    cannot be used."""
+    """The loading options with the start model's SH degree and render mode.
+
+    InputError where the model or an option cannot be compressed.
+    """
     if not start.splats.count:
-        raise InputError(f"{start.path} holds no Gaussians: nothing to compress")
+        raise InputError(f"{start.path} holds no Gaussians: there is nothing to compress")
     if sh_degree is not None and sh_degree != start.splats.sh_degree:
         raise InputError(
-            f"{start.path} has SH degree {start.splats.sh_degree}, but --sh_degree or cfg_args "
-            f"say {sh_degree}"
+            f"expected SH degree {start.splats.sh_degree}, that of {start.path}, but --sh_degree "
+            f"or cfg_args gives {sh_degree}"
         )
     if options.train_test_exp or options.depths:
-        raise InputError("--train_test_exp and --depths are not supported in compression")
+        raise InputError(
+            "compression does not support --train_test_exp and --depths: remove them from the "
+            "command line and from cfg_args"
+        )
     antialiasing = options.antialiasing or start.metadata.antialiasing
     return replace(options, sh_degree=start.splats.sh_degree, antialiasing=antialiasing)
 
@@ -247,7 +254,7 @@ def build_job(
     start: StartModel,
     settings: CompressionSettings,
 ) -> CompressionJob:
-    """Loads the scene and ties everything together."""
+    """Loads the scene and collects all inputs of the compression."""
     device = default_device()
     gaussians = GaussianModel.from_splats(start.splats, device=device)
     gaussians.metadata = start.metadata
@@ -273,8 +280,8 @@ def build_job(
 
 
 def with_metadata(job: CompressionJob, preset: str, origin: Origin) -> CompressionJob:
-    """The job whose file says where it comes from and how it is meant to be looked at."""
-    # What only watches the run must not change the file.
+    """The job with the file's metadata: origin, settings, and how to render the model."""
+    # These two settings only concern the run: they must not change the file.
     settings = replace(job.settings, keep_rounds=False, measure_test_every=0)
     changed = changed_settings(settings.to_json(), PRESETS[preset].to_json())
     metadata = describe(
@@ -289,13 +296,13 @@ def with_metadata(job: CompressionJob, preset: str, origin: Origin) -> Compressi
 
 
 def write_viewer_files(model_path: Path, options: ModelOptions) -> None:
-    """What training would have left there for viewers, where it did not."""
+    """Writes the files that viewers need, where training did not write them."""
     if not all((model_path / name).exists() for name in VIEWER_FILES):
         write_model_folder(model_path, readSceneInfo(options, with_points=True), replace=False)
 
 
 def print_result(model_path: Path, report: CompressionReport) -> None:
-    """What came out, in a few lines."""
+    """Prints sizes, quality and paths in a few lines."""
     start, compressed = report.start, report.compressed
     print(f"{file_path(model_path)}: {compressed.bytes / MEGABYTE:.3g} MB, "
           f"{compressed.ratio:.1f} times smaller")  # fmt: skip

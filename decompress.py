@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn a compressed model back into a PLY: `python decompress.py FILE OUT.ply`.
 
-Needs NumPy only: no scene, no torch, no GPU; with submodules/plane-coder installed it is faster.
+Needs NumPy only: no scene, no PyTorch, no GPU. It is faster with submodules/plane-coder installed.
 Reads the files of the published Fast-3DGS code too, without executing anything in them.
 """
 
@@ -36,13 +36,13 @@ from utils.files import check_target, is_special
 
 
 def main() -> None:
-    """Reads, decodes, writes, prints what came out."""
+    """Reads and decodes the file, writes the PLY and prints a summary."""
     args = build_parser().parse_args()
     show_messages()
     if args.layers < 1:
-        raise InputError(f"--layers {args.layers}: at least 1 expected")
+        raise InputError(f"--layers {args.layers}: expected at least 1")
     if not args.info and args.ply is None:
-        raise InputError("a PLY to write is expected behind the file (or --info)")
+        raise InputError("expected a PLY to write (second argument) or --info, got neither")
     if args.ply is not None:
         check_target(args.ply, args.file)
         if not is_special(args.ply):  # /dev/stdout has no ending
@@ -69,17 +69,17 @@ def build_parser() -> ArgumentParser:
         "--layers",
         type=int,
         default=MAX_LAYERS,
-        help="only the first importance layers; the file may end behind them",
+        help="decode only the first N importance layers; later ones may be missing",
     )
-    parser.add_argument("--info", action="store_true", help="print what is in the file, as JSON")
+    parser.add_argument("--info", action="store_true", help="describe the file, as JSON")
     return parser
 
 
 def write(ply: Path, scene: SplatScene) -> None:
-    """Writes the PLY and prints what it holds."""
+    """Writes the PLY and prints its number of Gaussians and SH degree."""
     log_notices(ply, (*scene.metadata.notices, *write_ply_scene(ply, scene)))
     splats = scene.splats
-    # The standard output may be what was written to.
+    # The PLY may have been written to the standard output.
     messages = sys.stderr if is_special(ply) else sys.stdout
     print(f"{ply}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}", file=messages)
     if kernels.best is kernels.PLAIN:
@@ -90,7 +90,7 @@ def write(ply: Path, scene: SplatScene) -> None:
 def describe_file(data: bytes, model: ModelFile | SplatScene) -> dict[str, Any]:
     """Version, contents, bytes of each section and metadata, as JSON values.
 
-    Bytes are those of the whole file, of which `data` may be the first layers only.
+    Bytes are those of the whole file, even where `data` holds only its first layers.
     """
     if isinstance(model, SplatScene):
         splats = model.splats
@@ -109,14 +109,14 @@ def describe_file(data: bytes, model: ModelFile | SplatScene) -> dict[str, Any]:
 
 
 def read_file(file: Path, data: bytes, layers: int) -> ModelFile | SplatScene:
-    """What is in a compressed file of either kind, told apart by its first bytes.
+    """The model in a compressed file of either kind; the first bytes decide which.
 
     Raises InputError for a file of another kind, and CorruptFile for a damaged one.
     """
     if is_published_file(data):
         return with_limits_clamped(SplatScene(read_published_file(data)))
     if not is_f3dgs(data) and (kind := kind_of_file(file)) is not None:
-        raise InputError(f"{file}: this is {kind}, not a .f3dgs file")
+        raise InputError(f"{file}: expected a .f3dgs file, but this is {kind}")
     return decode(data, layers)
 
 

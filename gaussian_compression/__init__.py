@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Post-hoc compression of trained Gaussian models: prune, fine-tune as stored, encode."""
+"""Compression of trained Gaussian models: prune, fine-tune with quantisation, encode."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grids from measured sensitivities: every stored number may err equally much. NumPy only.
+"""Grids from measured sensitivities: every stored number adds the same error. NumPy only.
 
 Small errors of the parameters add up in the images: squared error = sum of sensitivity x error^2.
-At a given size the total is least where one more bit would gain the same everywhere, that is where
-every number adds the same to it (reverse water-filling; Cover and Thomas, Elements of Information
-Theory, 10.3). Colours follow the precision classes, which are measured; positions and rotations
-follow rules of class and scales, which are fitted; scales and opacities have one step each.
+For a given size the total is least if one more bit gains the same everywhere, that is, if every
+number adds the same to it (reverse water-filling; Cover and Thomas, Elements of Information Theory,
+10.3). Steps of colours depend on the precision classes, which follow the sensitivities; those of
+positions and rotations follow rules of class and scales, which are fitted; scales and opacities
+have one step each.
 """
 
 from collections.abc import Callable
@@ -32,11 +33,11 @@ from splat_formats.splats import FloatArray, Splats
 _STEP_OF = {"features_dc": "dc_step", "opacity": "opacity_step", "scaling": "scale_step"}
 _PASSES = 3
 _MOST_CHANGE = 4.0
-"""Of a step in one pass: errors grow with the square of steps only as long as these are small."""
+"""The greatest factor of a step in one pass: errors grow with the square of small steps only."""
 _FINEST = 0.01
-"""So many of the Gaussians may want a finer grid than there is."""
+"""The fraction of Gaussians that may need a finer grid than the finest one."""
 _FINEST_TURN = 2.0**-13
-"""Of quaternion components: the format's symbols reach no further."""
+"""The finest step of quaternion components: the format has no greater symbols."""
 THIN = 0.3**0.5
 """Pixels: the standard deviation of the filter by which the rasteriser widens every Gaussian."""
 _UNIT = 1 << 16
@@ -49,8 +50,8 @@ def fit_grids(
 ) -> tuple[Grids, Integers]:
     """Grids on which each number adds `tolerance` to the images' errors, and the classes.
 
-    `splats` has ordered axes; `sensitivity` holds, for each of its values, what an error of 1 adds
-    (RenderSensitivity.per_parameter). SH are judged by the even error over a step.
+    `splats` has ordered axes; `sensitivity` holds, for each of its values, the error that an error
+    of 1 adds (RenderSensitivity.per_parameter). SH count with errors that are even over a step.
     """
     precision = start
     without_sh = replace(splats, features_rest=splats.features_rest[:, :0])
@@ -70,7 +71,7 @@ def fit_grids(
 
 
 def errors_per_number(splats: Splats, snapped: GridSplats, sensitivity: Splats) -> dict[str, float]:
-    """What each attribute adds to the images' errors, per value of a Gaussian."""
+    """The error that each attribute adds to the images, per value of a Gaussian."""
     decoded, errors = to_splats(snapped), {}
     for name in (*_STEP_OF, "xyz", "rotation"):
         before, after = getattr(splats, name), getattr(decoded, name)
@@ -81,27 +82,27 @@ def errors_per_number(splats: Splats, snapped: GridSplats, sensitivity: Splats) 
 
 
 def _logit_change(before: FloatArray, after: FloatArray) -> Float64s:
-    """The change of logits that would change the opacity as much if its slope stayed as it is.
+    """The change of logits that gives the same change of opacity with the slope at `before`.
 
-    Near 0 and 1 the slope says little about a whole step: 8 and 5 differ far more than the slope
-    at 8 makes believe.
+    Near opacities of 0 and 1 the slope changes much within a step: from logit 8 to 5 the opacity
+    changes far more than the slope at 8 predicts.
     """
     opacity, changed = (1 / (1 + np.exp(-logits.astype(np.float64))) for logits in (before, after))
     return (changed - opacity) / np.maximum(opacity * (1 - opacity), 1e-30)
 
 
 def _colour_weights(sensitivity: Splats) -> Float64s:
-    """What decides a Gaussian's precision class (N,).
+    """The weights (N,) that decide the precision classes.
 
-    Where no view shows a Gaussian, nothing tells how coarse it may be: it counts as the median one.
+    A Gaussian that no view shows has no measured weight: it gets the median.
     """
     weights = sensitivity.features_dc.sum(axis=(1, 2), dtype=np.float64)
-    seen = weights > 0
-    return np.where(seen, weights, np.median(weights[seen]) if seen.any() else 0)
+    shown = weights > 0
+    return np.where(shown, weights, np.median(weights[shown]) if shown.any() else 0)
 
 
 def _even_sh_error(sensitivity: Splats, sh_steps: np.ndarray, classes: Integers) -> float:
-    """As `errors_per_number`, if errors were even over each step."""
+    """As `errors_per_number`, for errors that are even over each step."""
     rest = sensitivity.features_rest
     if not rest.size:
         return 0.0
@@ -154,31 +155,31 @@ def _with_fitted_rules(
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a rule is fitted to: sensitivities (N,), and the integers (N,) that it may look at."""
+    """The data of a fit: sensitivities (N,), and the integers (N,) that the rule may depend on."""
 
     sensitivity: Float64s
     terms: tuple[Integers, ...]
     tolerance: float
 
     def error(self, steps: Float64s) -> float:
-        """Per number, even over each step."""
+        """The error per number, for errors that are even over each step."""
         return float(np.mean(self.sensitivity * steps**2) / 12)
 
 
 def _fitted(
     measured: _Measured, unit_of: Callable[[float], tuple[float, int]]
 ) -> tuple[float, LinearRule] | None:
-    """The finest step and the rule of the shifts whose steps come nearest to what is wanted.
+    """The finest step and the rule of shifts whose steps come nearest to the wanted ones.
 
-    `unit_of` gives, for the finest step wanted, the finest one to use and the greatest shift. None
-    where too little is seen to fit anything to.
+    `unit_of` maps the finest step wanted to the finest one to use and the greatest shift. None if
+    there are too few Gaussians with a sensitivity for a fit.
     """
-    seen = measured.sensitivity > 0
-    design = np.stack([np.ones(len(seen)), *measured.terms], axis=1)
-    if measured.tolerance <= 0 or seen.sum() < 64 * design.shape[1]:
+    shown = measured.sensitivity > 0
+    design = np.stack([np.ones(len(shown)), *measured.terms], axis=1)
+    if measured.tolerance <= 0 or shown.sum() < 64 * design.shape[1]:
         return None
-    wanted = np.log2(12 * measured.tolerance / measured.sensitivity[seen]) / 2
-    factors = np.linalg.lstsq(design[seen], wanted, rcond=None)[0]
+    wanted = np.log2(12 * measured.tolerance / measured.sensitivity[shown]) / 2
+    factors = np.linalg.lstsq(design[shown], wanted, rcond=None)[0]
     for _ in range(2 * _PASSES):
         octaves = design @ factors
         step, most = unit_of(float(2 ** np.quantile(octaves, _FINEST)))
@@ -193,13 +194,13 @@ def _fitted(
 def settle_hidden_scales(
     splats: Splats, grids: Grids, sensitivity: Splats, tolerance: float, pixel_sizes: Float64s
 ) -> tuple[Splats, npt.NDArray[np.bool_]]:
-    """Scales that no image shows, put where they cost least; and which (N, 3).
+    """The splats with hidden scales set to cheap values; and which scales are hidden (N, 3).
 
-    The thinnest axis of a flat Gaussian is lost in the width of a pixel: any smaller value gives
-    the same images, and so does any up to a bound (covariance, exp(2 s), enters them linearly). Of
-    all these the file gets the commonest difference from the axis before. Both the value and the
-    bound are below THIN pixels (`pixel_sizes` (N,) in world units, the smallest in any view): where
-    an axis is wider, a small derivative tells nothing about a large change.
+    The thinnest axis of a flat Gaussian is much less than a pixel wide: any smaller value gives the
+    same images, and so does any value up to a bound (covariance, exp(2 s), enters them linearly).
+    Of all these the file gets the commonest difference from the axis before. Value and bound are
+    below THIN pixels (`pixel_sizes` (N,) in world units, the smallest in any view): for a wider
+    axis, a small derivative does not predict a large change.
     """
     step, low = grids.scale.step, grids.scale.minimum
     scaling, hidden = splats.scaling.copy(), np.zeros((splats.count, 3), bool)
@@ -224,12 +225,15 @@ def settle_hidden_scales(
 def _commonest(
     drops: Integers, free: npt.NDArray[np.bool_], least: npt.NDArray[np.int64]
 ) -> Integers:
-    """For each row the commonest of `drops` from its `least` on; free rows follow the others."""
+    """For each row the commonest of `drops` that is not below its `least`.
+
+    Counts are first those of rows that are not free, then of all rows as chosen.
+    """
     size = int(max(drops.max(initial=0), least.max(initial=0))) + 1
     chosen = drops[~free]
     for _ in range(_PASSES):
         counts = np.bincount(chosen, minlength=size)
-        # From the end: where the greatest count so far stands.
+        # The place of the greatest count, from the end on.
         backwards = np.maximum.accumulate(counts[::-1])
         is_new = np.r_[True, counts[::-1][1:] >= backwards[:-1]]
         place = np.maximum.accumulate(np.where(is_new, np.arange(size), 0))

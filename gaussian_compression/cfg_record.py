@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a compression records in cfg_args, so that render.py can use its outputs. No torch."""
+"""What a compression records in cfg_args, so that render.py can use its outputs. No PyTorch."""
 
 import logging
 import os
@@ -17,15 +17,15 @@ from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Code that trained the model may not have had them: without them it is rendered in other views.
+# The code that trained the model may lack these flags; the views depend on them.
 _KEPT_FLAGS = ("antialiasing", "ignore_principal_point", "skip_missing")
 
 
 def record_options(model_path: Path, options: ModelOptions) -> None:
     """Records the options in a folder without cfg_args.
 
-    In a recorded one, only a corrected path of the data set and flags that the views depend on are
-    changed, with a notice.
+    In a folder with cfg_args, changes only the path of the data set and flags that the views depend
+    on, with a notice.
     """
     if not (model_path / CFG_ARGS_NAME).exists():
         write_cfg_args(model_path, replace(options, model_path=str(model_path)))

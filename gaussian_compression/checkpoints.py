@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of rounds: on disk, the state to go on from.
+"""Checkpoints of rounds: the state on disk from which a run continues.
 
-One .npz file a round, arrays and a JSON text, read with pickling off. Round 0 is the unpruned
-model after the first fine-tuning. Every random choice of a round is seeded by its number, so a
-run that was killed goes on to the very bytes that an undisturbed one would have written, if machine
-and software are the same. Other settings, another start model or other views are refused.
+One .npz file for each round, with arrays and a JSON text, read without pickle. Round 0 is the
+unpruned model after the first fine-tuning. Every random choice of a round is seeded by its number,
+so a run that was killed and continued writes the same bytes as an uninterrupted run, if machine and
+software are the same. Other settings, another start model or other views give an InputError.
 """
 
 import json
@@ -23,8 +23,8 @@ from scene.raw_parameters import RawParameters
 from utils.errors import InputError
 from utils.files import atomic_path, remove_empty
 
-# Of earlier versions, which did not bind the photographs' contents.
-_NO_LONGER_BINDING = {"source_path"}
+# Recorded by earlier versions instead of the photographs' contents.
+_NO_LONGER_COMPARED = {"source_path"}
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Checkpoint:
 
 
 class RoundFolder:
-    """The checkpoints of one run, bound to what decides its course (`fingerprint`)."""
+    """The checkpoints of one run; only a run with the same `fingerprint` can continue from them."""
 
     environments: list[dict[str, Any]]
-    """Machine and software, each from its `from_round` on; the last is the present one."""
+    """Machine and software, each from its round `from_round` on; the last is the present one."""
     warnings: list[str]
-    """Why the bytes may differ from those of an undisturbed run; see `latest`."""
+    """Why the bytes may differ from those of an uninterrupted run; set by `latest`."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class RoundFolder:
         keep_last: int | None = None,
         environment: dict[str, Any] | None = None,
     ) -> None:
-        """`keep_last` rounds stay on disk; None: all."""
+        """The last `keep_last` rounds stay on disk; None: all."""
         self._folder = folder
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._environment = json.loads(json.dumps(environment or {}))
@@ -65,7 +65,7 @@ class RoundFolder:
             return None
         text = self._read_text(numbers[-1])
         self._check_fingerprint(text["fingerprint"])
-        self._go_on_from(numbers[-1], text.get("environments", []))
+        self._continue_from(numbers[-1], text.get("environments", []))
         return numbers[-1]
 
     def has(self, number: int) -> bool:
@@ -73,7 +73,7 @@ class RoundFolder:
         return self._path(number).exists()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a round, and remove those that no rule can ship any more."""
+        """Write a round, and remove all but the last `keep_last` rounds."""
         number = checkpoint.rounds[-1].number
         text = {
             "fingerprint": self._fingerprint,
@@ -112,8 +112,8 @@ class RoundFolder:
                 return json.loads(str(saved["text"]))
         except (BadZipFile, KeyError, ValueError) as error:
             raise InputError(
-                f"{self._path(number)} is no checkpoint of a round ({error}): remove it, or start "
-                "anew with --restart"
+                f"{self._path(number)}: expected the checkpoint of a round, but cannot read it "
+                f"({error}): remove it, or start again with --restart"
             ) from error
 
     def _check_fingerprint(self, found: dict[str, Any]) -> None:
@@ -121,20 +121,20 @@ class RoundFolder:
         if unrecorded:
             self.warnings.append(
                 f"{self._folder} was written by an earlier version, which did not record "
-                f"{', '.join(unrecorded)}: if any of it has changed, the result is a mixture"
+                f"{', '.join(unrecorded)}: if any of these has changed, two runs are mixed"
             )
-        binding = found.keys() - _NO_LONGER_BINDING
-        differing = sorted(n for n in binding if self._fingerprint.get(n) != found[n])
+        compared = found.keys() - _NO_LONGER_COMPARED
+        differing = sorted(n for n in compared if self._fingerprint.get(n) != found[n])
         if differing:
             there = {name: found[name] for name in differing}
             here = {name: self._fingerprint.get(name) for name in differing}
             raise InputError(
                 f"{self._folder} holds rounds of another run, with {there} instead of {here}: "
-                "give the same settings to go on with it, or --restart to discard it"
+                "give the same settings to continue it, or --restart to discard it"
             )
 
-    def _go_on_from(self, number: int, earlier: list[dict[str, Any]]) -> None:
-        """Takes over the list of environments; a warning where the present one is another."""
+    def _continue_from(self, number: int, earlier: list[dict[str, Any]]) -> None:
+        """Takes over the earlier environments; adds a warning if the present one differs."""
         if not earlier:
             self.environments = [{"from_round": number + 1, **self._environment}]
             return
@@ -149,13 +149,13 @@ class RoundFolder:
             self.environments.append({"from_round": number + 1, **self._environment})
             self.warnings.append(
                 f"the rounds up to {number} were computed in another environment "
-                f"({'; '.join(changes)}): the run goes on, but the bytes of its file may differ "
-                "from those of an undisturbed run"
+                f"({'; '.join(changes)}): the run continues, but the bytes of its file may differ "
+                "from those of an uninterrupted run"
             )
 
 
 def _entries(values: dict[str, Any], place: str = "") -> dict[str, Any]:
-    """The entries of nested dictionaries in one, by names such as kernels.fused_ssim.version."""
+    """Nested dictionaries as one, with names such as kernels.fused_ssim.version."""
     entries: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -166,7 +166,7 @@ def _entries(values: dict[str, Any], place: str = "") -> dict[str, Any]:
 
 
 def clear_rounds(folder: Path) -> None:
-    """Removes the rounds in `folder`, and the folder if nothing else is in it."""
+    """Removes the rounds in `folder`, and the folder if it is then empty."""
     for number in _numbers(folder):
         _round_path(folder, number).unlink()
     remove_empty([folder])

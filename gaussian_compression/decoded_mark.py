@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """decoded_from.json: marks an iteration that was decoded from a compressed file.
 
-Such an iteration is no start for another compression, and goes when a later run replaces the file.
-The mark names the PLY's digest: one that training or a user wrote later under the same name is not
-taken for the decoded one. No torch.
+Such an iteration is no start for another compression, and is removed when a later run replaces the
+file. The mark holds the PLY's digest: a PLY that training or a user writes later under the same
+name does not count as decoded. No PyTorch.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class DecodedMark:
     """Where a decoded iteration comes from."""
 
     file: str
-    """The compressed file, from the model folder."""
+    """The path of the compressed file, relative to the model folder."""
     start_iteration: int
     file_sha256: str
     ply_sha256: str
@@ -36,7 +36,7 @@ def write_mark(folder: Path, file: str, start_iteration: int, data: bytes) -> No
 
 
 def read_mark(folder: Path) -> DecodedMark | None:
-    """The mark of `folder`, if it belongs to the PLY that lies there."""
+    """The mark of `folder`, if its digest is that of the PLY there."""
     try:
         mark = DecodedMark(**json.loads((folder / MARK).read_text(encoding="utf-8")))
         return mark if file_sha256(folder / PLY_NAME) == mark.ply_sha256 else None
@@ -54,7 +54,7 @@ def is_decoded(folder: Path) -> bool:
 
 
 def is_own(folder: Path) -> bool:
-    """Whether a compression wrote all that is in `folder`, so that it may be replaced."""
+    """Whether a compression wrote everything in `folder`, so that it may be replaced."""
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     return names == {PLY_NAME, MARK} and read_mark(folder) is not None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entries of the metadata that only a compression has (docs/format.md, "Metadata"). NumPy only."""
+"""Metadata entries from a compression's settings and views (docs/format.md). NumPy only."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def changed_settings(settings: dict[str, Any], preset: dict[str, Any]) -> dict[s
 
 
 def up_axis(rotations: Sequence[npt.NDArray]) -> list[float] | None:
-    """What is up in the world for most cameras, a unit vector; None where they do not agree.
+    """The cameras' mean up direction in the world, a unit vector; None where they do not agree.
 
     `rotations` (3, 3) turn camera axes (x right, y down, z forward) to the world's.
     """
@@ -32,6 +32,6 @@ def up_axis(rotations: Sequence[npt.NDArray]) -> list[float] | None:
         return None
     mean = -np.mean([rotation[:, 1] for rotation in rotations], axis=0)
     length = float(np.linalg.norm(mean))
-    if length < 0.5:  # of unit vectors that point everywhere
+    if length < 0.5:  # the unit vectors point in very different directions
         return None
     return [round(float(x), _DIGITS) for x in mean / length]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning: nothing is densified or reset."""
+"""Fine-tuning: training without densification and without opacity resets."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -32,17 +32,17 @@ class TrainableModel:
 
     raw: RawParameters
     ranges: ShRanges | None
-    """What the quantisers of version 1 follow; None where rounds train in full precision."""
+    """The ranges of version 1's quantisers; None where rounds train in full precision."""
 
     @classmethod
     def start_from(
         cls, raw: RawParameters, quantization: QuantizationSettings | None
     ) -> "TrainableModel":
-        """A model whose ranges, if it has quantisers, are those of its values."""
+        """A model; if it has quantisers, their ranges are those of its values."""
         return cls(raw, None if quantization is None else initial_ranges(raw))
 
     def seen(self, settings: QuantizationSettings | None) -> RawParameters:
-        """The values that rounds train and measure: decoded ones where they are quantised."""
+        """The values that rounds render: the decoded ones where rounds quantise."""
         if settings is None or self.ranges is None:
             return self.raw
         out = self.raw.map(torch.empty_like)
@@ -51,7 +51,7 @@ class TrainableModel:
 
 @dataclass(frozen=True)
 class RateCourse:
-    """How learning rates move, log-linearly: from `start` to `end` x their constant values."""
+    """How learning rates change, log-linearly: from `start` to `end` x their constant values."""
 
     start: WarmRestart = NO_RESTART
     end: float = 1.0
@@ -62,7 +62,7 @@ CONSTANT_RATES = RateCourse()
 
 @dataclass(frozen=True)
 class Finetuner:
-    """Everything a fine-tuning needs but the model."""
+    """Everything that a fine-tuning needs except the model."""
 
     differentiate: Differentiate
     extent: float
@@ -78,7 +78,7 @@ class Finetuner:
         on_iteration: Callable[[Tensor], None],
         course: RateCourse = CONSTANT_RATES,
     ) -> None:
-        """Train `model` for `iterations` views drawn without replacement.
+        """Train `model` for `iterations` views, drawn without replacement in each pass over them.
 
         `on_iteration` gets the photometric loss.
         """
@@ -89,7 +89,7 @@ class Finetuner:
             on_iteration(loss)
 
     def rates(self, course: RateCourse, left: float) -> dict[str, float]:
-        """Learning rates by tensor name when the part `left` (1 to 0) of the iterations is left."""
+        """Learning rates by tensor name; `left` (1 to 0) is the fraction of iterations to do."""
         end = course.end ** (1 - left)
         factor = end * course.start.rate_factor**left
         position_factor = end * course.start.position_rate_factor**left

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the result of a compression depends on, in short: model, views, machine and software.
+"""What the result of a compression depends on: digests of model and views; machine and software.
 
-Model and views (like the settings) must be the same for a run to go on from its rounds. Another
-environment computes the same in other roundings: the run can go on, but its bytes may differ.
+A run continues from its rounds only with the same model, views and settings. In another environment
+results are rounded differently: the run can continue, but its bytes may differ.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def views_digest(views: Sequence[Camera]) -> str:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Machine and software that decide about roundings, as JSON values."""
+    """Machine and software, on which rounding depends, as JSON values."""
     found = np.show_config(mode="dicts")
     return {
         "machine": platform.machine(),
@@ -71,7 +71,7 @@ def _package(name: str) -> dict[str, str | None] | None:
     """Version, digest of the files and instruction set of a package; None: not installed."""
     try:
         spec = find_spec(name)
-    except ValueError:  # a module that was put in place by hand
+    except ValueError:  # a module without a spec, put into sys.modules by hand
         return {"version": None, "files": None, "instruction_set": None}
     if spec is None:
         return None
@@ -93,7 +93,7 @@ def _files(spec: ModuleSpec) -> str:
 
 
 def _instruction_set(package: str) -> str | None:
-    """That of the package's compiled library, if it has one for this processor."""
+    """The instruction set of the package's compiled library, if there is one for this processor."""
     for name in (package, f"{package}.native", f"{package}._C"):
         with suppress(ImportError, OSError):
             found = getattr(import_module(name), "instruction_set", None)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grids of a version-2 file in torch: fine-tuning sees exactly the values that it will hold.
+"""The grids of a version-2 file in PyTorch: fine-tuning renders exactly the file's values.
 
-Grids and precision classes stay as they were designed; symbols follow the parameters. The
-operations are those of rounding.py and grid_splats.py, in the same order and precision, and tests
-hold the two bit-identical. (SH of thousands of steps, whose sums float32 does not hold
-exactly, may be seen one unit in the last place off; the integers are the same.) What decides on an
-integer is rounded operation by operation, so that a kernel can find the same ones.
+Grids and precision classes stay fixed; symbols follow the parameters. The operations are those of
+rounding.py and grid_splats.py, in the same order and precision, and tests check that the results
+are bit-identical. (SH of thousands of steps, whose sums are not exact in float32, may differ by one
+unit in the last place; the integers are the same.) Operations that decide on an integer are rounded
+one by one, so that a kernel can compute the same integers.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -41,18 +42,18 @@ class GridSymbols(NamedTuple):
 
 
 class ClassTables(NamedTuple):
-    """What follows from the precision class alone: float32 (CLASSES,)."""
+    """What depends on the precision class alone: float32 (CLASSES,)."""
 
     sh_step: Tensor
     """The value of 1 / 4096 SH step."""
     sh_steps_per_unit: Tensor
-    """A coordinate times this is in steps."""
+    """Steps of one unit of a transformed coefficient."""
     dc_size: Tensor
-    """One DC symbol in steps."""
+    """Steps of one DC symbol."""
 
 
 class ExactPlaces(NamedTuple):
-    """Where an attribute, seen as a matrix (N, C), has E numbers that are stored exactly."""
+    """The E numbers of an attribute, as a matrix (N, C), that are stored exactly."""
 
     rows: Tensor
     """(E,)"""
@@ -62,11 +63,23 @@ class ExactPlaces(NamedTuple):
     """(E,)"""
 
 
+@dataclass(frozen=True, eq=False)
+class FixedValues:
+    """Numbers of one model that fine-tuning on grids does not change."""
+
+    settled_scales: npt.NDArray[np.float32]
+    """(N, 3): scales that no image shows; NaN for the others."""
+    exact: ExactValues = NONE
+    """Numbers that the file stores as they are."""
+    stand_ins: ExactValues = NONE
+    """For the same places, the numbers that the grids are made for."""
+
+
 class GridQuantizer:
     """Rounds one model to its grids. Parameters are in the *coding basis* (`to_coding_basis`).
 
-    There `features_rest` holds, instead of SH coefficients, their transform: what is rounded.
-    Scales are kept in descending order and quaternions with w >= 0, as the file has them.
+    There `features_rest` holds the transform of the SH coefficients, which is what is rounded.
+    Scales are in descending order and quaternions have w >= 0, as in the file.
     """
 
     def __init__(
@@ -76,31 +89,26 @@ class GridQuantizer:
         classes: Integers,
         far: npt.NDArray[np.bool_],
         device: torch.device,
-        settled_scales: npt.NDArray[np.float32] | None = None,
-        exact: ExactValues = NONE,
-        stand_ins: ExactValues = NONE,
+        fixed: FixedValues | None = None,
     ) -> None:
-        """`classes` (N,) and `far` (N,) bool, centres beyond the cells, are of this very model.
+        """`classes` (N,), `far` (N,) and `fixed` belong to one model, which this rounds.
 
-        So are `settled_scales` (N, 3), for scales that no image shows and that have to stay as they
-        are; NaN for the others. And so are `exact`, the numbers that the file stores as they are,
-        and `stand_ins`, for the same places, which the grids are made for.
+        `far`: whether a centre is beyond the cells.
         """
-        self.exact = exact
-        self._exact = _exact_places(exact, device)
-        self._stand_ins = _exact_places(stand_ins, device)
+        fixed = fixed or FixedValues(np.full((len(far), 3), np.nan, np.float32))
+        self.exact = fixed.exact
+        self._exact = _exact_places(fixed.exact, device)
+        self._stand_ins = _exact_places(fixed.stand_ins, device)
         self.grids, self.deadzone = grids, deadzone
         self.far = torch.tensor(far, device=device)
         self._any_far = bool(far.any())
-        if settled_scales is None:
-            settled_scales = np.full((len(far), 3), np.nan, np.float32)
-        self._settled_scales = torch.tensor(settled_scales, device=device)
+        self._settled_scales = torch.tensor(fixed.settled_scales, device=device)
         self.hidden_scales = ~self._settled_scales.isnan()
         self.classes = torch.tensor(classes, dtype=torch.int64, device=device)
         self.tables = _class_tables(grids, device)
         self._sh_steps = self.tables.sh_step[self.classes][:, None]
         self.sh_steps_per_unit = self.tables.sh_steps_per_unit[self.classes][:, None]
-        """(N, 1): one unit of a transformed coefficient in steps of its Gaussian."""
+        """(N, 1): steps of its Gaussian in one unit of a transformed coefficient."""
         self._dc_size = self.tables.dc_size[self.classes][:, None]
         self.sh_matrix = _float32(grids.sh_transform.matrix, device)
         self.dc_matrix = _float32(grids.dc_transform.matrix, device)
@@ -110,9 +118,9 @@ class GridQuantizer:
         self._origin = _float32(np.array(grids.position.origin), device)
 
     def to_coding_basis(self, raw: RawParameters) -> RawParameters:
-        """A copy of `raw` (decoded basis) in the coding basis, hidden scales settled.
+        """A copy of `raw` (decoded basis) in the coding basis.
 
-        Numbers that are stored exactly give way to their stand-ins.
+        Hidden scales get their settled values, exactly stored numbers their stand-ins.
         """
         raw = raw.map(torch.clone)
         _put(self._stand_ins, raw)
@@ -130,7 +138,7 @@ class GridQuantizer:
         return raw
 
     def pull_back(self, gradient: Tensor) -> Tensor:
-        """The gradient (N, K, 3) by SH coefficients as one by their transform."""
+        """The gradient (N, K, 3) of the SH coefficients as the gradient of their transform."""
         by_code = gradient.flatten(1) @ (self.sh_matrix.T / MATRIX_UNIT)
         return by_code.reshape(gradient.shape)
 
@@ -139,7 +147,7 @@ class GridQuantizer:
         return coded.features_rest.flatten(1) * self.sh_steps_per_unit
 
     def decoded(self, coded: RawParameters) -> RawParameters:
-        """The values that the file would give back, in the decoded basis."""
+        """The values that the file would decode to, in the decoded basis."""
         return self.values(self.symbols(coded), coded)
 
     def symbols(self, coded: RawParameters) -> GridSymbols:
@@ -155,7 +163,7 @@ class GridQuantizer:
         )
 
     def values(self, symbols: GridSymbols, coded: RawParameters) -> RawParameters:
-        """What the integers decode to; far centres are those of `coded`."""
+        """The values that the integers decode to; far centres are those of `coded`."""
         grids, position = self.grids, self.grids.position
         half = torch.ones_like(symbols.xyz[:, :1]) << self._position_shift(symbols.scale) >> 1
         xyz = (symbols.xyz + half).float() * position.cell + self._origin
@@ -180,7 +188,7 @@ class GridQuantizer:
         _put(self._exact, values)
 
     def without_exact(self, gradients: RawParameters) -> None:
-        """Sets the gradients by those numbers to 0: they stay as they are."""
+        """Sets the gradients of exactly stored numbers to 0, so that these do not change."""
         for name, place in self._exact.items():
             columns = getattr(gradients, name).view(gradients.gaussian_count, -1)
             columns[place.rows, place.columns] = 0
@@ -252,7 +260,7 @@ class GridQuantizer:
 
 
 def _exact_places(exact: ExactValues, device: torch.device) -> dict[str, ExactPlaces]:
-    """By attribute; without those of which nothing is stored exactly."""
+    """By attribute, for attributes with exactly stored numbers."""
     places = {}
     for name in FIRST_CHANNELS:
         which, rows, columns = exact.by_attribute(name)
@@ -280,7 +288,7 @@ def _class_tables(grids: Grids, device: torch.device) -> ClassTables:
 
 
 def _exact_root(values: Tensor) -> Tensor:
-    # In double: PyTorch's float32 root may be one unit off, the decoder's is exact.
+    # In double: PyTorch's float32 root may be off by one unit, the decoder's is exact.
     return values.double().sqrt_().float()
 
 
@@ -301,5 +309,5 @@ def _values_on(grid: EvenGrid, symbols: Tensor) -> Tensor:
 
 
 def _descending(scale: Tensor) -> Tensor:
-    """Scales cut down to the one before: axes that would change places stay round instead."""
+    """Each scale limited to the one before: axes that would change their order become equal."""
     return torch.cummin(scale, dim=1).values

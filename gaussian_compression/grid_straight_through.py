@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning as a version-2 file stores it: grids stay, parameters settle on them.
+"""Fine-tuning with the quantisation of a version-2 file: on fixed grids.
 
-SH are trained in the basis in which they are coded. There the sparsity term is one on what the
-file pays for, and a coefficient that it pulls to 0 is one less to store.
+SH are trained in the basis in which they are coded. There the sparsity term acts on the numbers
+that take space in the file, and a coefficient of 0 is one less to store.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gaussian_compression.bit_allocation import fit_grids, settle_hidden_scales
-from gaussian_compression.grid_quantizer import GridQuantizer
+from gaussian_compression.grid_quantizer import FixedValues, GridQuantizer
 from gaussian_compression.penalties import ShMagnitude
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from diff_gaussian_rasterization import grid_step as kernel
 
 NUMBERS_OF = {"xyz": 3, "opacity": 1, "scaling": 3, "rotation": 3, "features_dc": 3}
-"""How many numbers a file stores of a Gaussian, beside SH."""
+"""How many numbers a file stores for a Gaussian, without SH."""
 NUMBERS_BESIDE_SH = sum(NUMBERS_OF.values())
 
 
-class PlainGridStraightThrough:
-    """In PyTorch operations, on any device.
+class _OnGrids:
+    """What both optimisers below have in common: all but the step.
 
-    `coded` are the full-precision parameters, in the coding basis; `seen` what they decode to.
+    `coded` are the full-precision parameters, in the coding basis; `seen` are the decoded values.
     """
 
     def __init__(
@@ -52,26 +52,14 @@ class PlainGridStraightThrough:
         pull: float,
         operations: ArrayOperations,
     ) -> None:
-        """`raw`, in the decoded basis, stays as it is.
+        """`raw`, in the decoded basis, is not changed.
 
         `pull`: weight in the loss of the mean magnitude of SH, in steps of their Gaussians.
         """
         self._quantizer, self._layer_fraction = quantizer, settings.layer_fraction
         self.coded = quantizer.to_coding_basis(raw)
         self.penalties = coded_sparsity(self.coded, quantizer, pull, operations)
-        self._adam = AdamSteps(self.coded, operations)
         self.seen = quantizer.decoded(self.coded)
-
-    def pull_back(self, gradients: RawParameters) -> RawParameters:
-        """See Trainable."""
-        self._quantizer.without_exact(gradients)
-        gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
-        return gradients._replace(features_rest=self._quantizer.pull_back(gradients.features_rest))
-
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        """See Trainable."""
-        self._adam(gradients, rates)
-        self.seen = self._quantizer.decoded(self.coded)
 
     def trained(self) -> RawParameters:
         """The full-precision parameters, in the decoded basis."""
@@ -81,11 +69,41 @@ class PlainGridStraightThrough:
         """See StraightThrough."""
         return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
 
+    def _without_fixed(self, gradients: RawParameters) -> None:
+        """Sets the gradients of numbers that do not change to 0."""
+        self._quantizer.without_exact(gradients)
+        gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
 
-class KernelGridStraightThrough:
-    """By a fused kernel: the plain one's values, up to rounding of steps.
 
-    What is seen of the same parameters is the same bit by bit.
+class PlainGridStraightThrough(_OnGrids):
+    """In PyTorch operations, on any device."""
+
+    def __init__(
+        self,
+        raw: RawParameters,
+        quantizer: GridQuantizer,
+        settings: GridSettings,
+        pull: float,
+        operations: ArrayOperations,
+    ) -> None:
+        super().__init__(raw, quantizer, settings, pull, operations)
+        self._adam = AdamSteps(self.coded, operations)
+
+    def pull_back(self, gradients: RawParameters) -> RawParameters:
+        """See Trainable."""
+        self._without_fixed(gradients)
+        return gradients._replace(features_rest=self._quantizer.pull_back(gradients.features_rest))
+
+    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+        """See Trainable."""
+        self._adam(gradients, rates)
+        self.seen = self._quantizer.decoded(self.coded)
+
+
+class KernelGridStraightThrough(_OnGrids):
+    """In a fused kernel: the values of PlainGridStraightThrough, up to rounding in Adam.
+
+    The same parameters decode to the same values, bit by bit.
     """
 
     def __init__(
@@ -96,22 +114,19 @@ class KernelGridStraightThrough:
         pull: float,
         operations: ArrayOperations,
     ) -> None:
-        """See PlainGridStraightThrough; the operations have `grid_kernels`."""
-        self._quantizer, self._layer_fraction = quantizer, settings.layer_fraction
-        self.coded = quantizer.to_coding_basis(raw)
+        """The operations must have `grid_kernels`."""
+        super().__init__(raw, quantizer, settings, pull, operations)
+        self.seen = self.seen.map(torch.Tensor.contiguous)
         self._kernels = cast(Any, operations.grid_kernels)
         self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
         self._steps = 0
-        self.penalties = coded_sparsity(self.coded, quantizer, pull, operations)
         classes = quantizer.classes.to(torch.uint8)
         grids = kernel_grids(quantizer, self._kernels)
         self._step = self._kernels.GridStep(grids, classes, quantizer.far)
-        self.seen = quantizer.decoded(self.coded).map(torch.Tensor.contiguous)
 
     def pull_back(self, gradients: RawParameters) -> RawParameters:
         """See Trainable. Overwrites `gradients`."""
-        self._quantizer.without_exact(gradients)
-        gradients.scaling.masked_fill_(self._quantizer.hidden_scales, 0)
+        self._without_fixed(gradients)
         self._step.pull_back(gradients.features_rest)
         return gradients
 
@@ -127,14 +142,6 @@ class KernelGridStraightThrough:
         model = kernels.SeenModel(*map(kernels.SeenState, states, self.seen))
         self._step(model, self._steps, eps=ADAM_EPSILON)
         self._quantizer.put_exact(self.seen)
-
-    def trained(self) -> RawParameters:
-        """The full-precision parameters, in the decoded basis."""
-        return self._quantizer.from_coding_basis(self.coded)
-
-    def stored(self) -> GridSplats:
-        """See StraightThrough."""
-        return _in_file_order(self._quantizer.to_grid_splats(self.coded), self._layer_fraction)
 
 
 GridStraightThrough = PlainGridStraightThrough | KernelGridStraightThrough
@@ -157,7 +164,7 @@ def grid_straight_through(
     settings: GridSettings,
     operations: ArrayOperations,
 ) -> GridStraightThrough:
-    """The optimiser of `raw`, which stays as it is and has ordered axes, on these grids."""
+    """The optimiser of `raw`, which has ordered axes and is not changed, on these grids."""
     fused = operations.grid_kernels is not None
     kind = KernelGridStraightThrough if fused else PlainGridStraightThrough
     pull = settings.sparsity * sensitivity.absolute_error
@@ -170,7 +177,7 @@ def on_fitted_grids(
     settings: GridSettings,
     operations: ArrayOperations,
 ) -> GridStraightThrough:
-    """The optimiser of `raw` (which stays as it is) on grids that fit its measured sensitivities.
+    """The optimiser of `raw`, which is not changed, on grids that fit its measured sensitivities.
 
     `sensitivity` is that of `raw`, whose ellipsoids have ordered axes.
     """
@@ -181,7 +188,7 @@ def on_fitted_grids(
 def fitted_quantizer(
     raw: RawParameters, sensitivity: RenderSensitivity, settings: GridSettings
 ) -> GridQuantizer:
-    """Grids and precision classes for `raw`, as `on_fitted_grids` has them."""
+    """Grids and precision classes that fit the measured sensitivities of `raw`."""
     splats, exact = set_aside(with_clamped_opacity(raw.to_splats())[0])
     measured = _sensitivity_of_grids(sensitivity.per_parameter.to_splats(), exact)
     start = replace(
@@ -199,20 +206,25 @@ def fitted_quantizer(
     far = np.zeros(splats.count, bool)
     far[rows_beyond_cells(splats.xyz, grids.position)] = True
     settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))
-    # Colours that the integers do not reach come on top.
+    # This adds colours that the integers do not reach.
     exact = snap_to_grids(splats, grids, settings.deadzone, classes, exact).exact
     _log_exact(exact)
     stand_ins = exact.taken_from(splats.columns())
     return GridQuantizer(
-        grids, settings.deadzone, classes, far, raw.xyz.device, settled_scales, exact, stand_ins
+        grids,
+        settings.deadzone,
+        classes,
+        far,
+        raw.xyz.device,
+        FixedValues(settled_scales, exact, stand_ins),
     )
 
 
 def _sensitivity_of_grids(measured: Splats, exact: ExactValues) -> Splats:
-    """The sensitivity to what is on grids: none to numbers that are stored exactly.
+    """The sensitivity to numbers on grids: 0 for numbers that are stored exactly or not finite.
 
-    Nor to what is not finite; and the other numbers of such Gaussians count no more than those of
-    any other: one of colour 10^4 would else decide how finely all are placed and turned.
+    The other numbers of Gaussians with exactly stored ones count at most as much as the greatest of
+    all others: else one of colour 10^4 would decide how fine all positions and rotations are.
     """
     columns = {name: np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
                for name, values in measured.columns().items()}  # fmt: skip
@@ -231,7 +243,7 @@ def _log_exact(exact: ExactValues) -> None:
 
 
 def with_ordered_raw_axes(raw: RawParameters) -> RawParameters:
-    """The same ellipsoids, named as a version-2 file names them."""
+    """The same ellipsoids with descending scales, as in a version-2 file (splat_formats.axes)."""
     return RawParameters.from_splats(with_ordered_axes(raw.to_splats()), raw.xyz.device)
 
 
@@ -240,7 +252,7 @@ def _in_file_order(splats: GridSplats, layer_fraction: float) -> GridSplats:
 
 
 def kernel_grids(quantizer: GridQuantizer, kernels: Any) -> "kernel.Grids":
-    """The quantiser's grids as a module of fused steps takes them (ArrayOperations)."""
+    """The quantiser's grids in the types of the fused kernels (`ArrayOperations.grid_kernels`)."""
     grids, tables = quantizer.grids, quantizer.tables
     position, opacity, scale = grids.position, grids.opacity, grids.scale
     return kernels.Grids(

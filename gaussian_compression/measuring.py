@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that a compression measures on views: quality, sensitivities, what rounding adds."""
+"""All measurements of a compression on views: quality, sensitivities, errors by rounding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from scene.raw_parameters import RawParameters
 
 @dataclass(frozen=True)
 class Measuring:
-    """Measures models before one background, with a bar for each measurement."""
+    """Measures models in front of one background, with a progress bar for each measurement."""
 
     backend: Backend
     background: Tensor
@@ -29,7 +29,7 @@ class Measuring:
     progress: Progress
 
     def quality(self, views: Sequence[Camera], raw: RawParameters, name: str) -> Quality:
-        """Mean PSNR and SSIM against the photographs of `views`; `name` is the bar's."""
+        """Mean PSNR and SSIM against the photographs of `views`; `name`: of the bar."""
         if not views:
             return Quality(None, None)
         model = GaussianModel.from_raw(raw)

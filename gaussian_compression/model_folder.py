@@ -2,13 +2,13 @@
 """Where a compression starts from and where it puts its results, in Inria's model folder.
 
 MODEL/compressed/model.f3dgs                       the file
-MODEL/compressed/report.json                       how it came about
-MODEL/compressed/rounds/                           checkpoints while the work goes on
+MODEL/compressed/report.json                       all figures and settings of the compression
+MODEL/compressed/rounds/                           checkpoints of the rounds, during a run
 MODEL/point_cloud/iteration_K/point_cloud.ply      the decoded model, for every other tool
-MODEL/point_cloud/iteration_K/decoded_from.json    marks it as no start for another compression
+MODEL/point_cloud/iteration_K/decoded_from.json    excludes it as a start of other compressions
 
-Nothing is replaced or removed that no compression wrote. K is the highest number in the folder,
-because other tools take the highest. No torch.
+Only files that a compression wrote are replaced or removed. K is the highest number in the folder,
+because other tools use the highest. No PyTorch.
 """
 
 from contextlib import ExitStack
@@ -36,11 +36,11 @@ FILE_NAME = "compressed/model.f3dgs"
 
 @dataclass(frozen=True)
 class StartModel:
-    """The trained model that a compression begins with."""
+    """The trained model that a compression starts from."""
 
     path: Path
     iteration: int
-    """0 for a bare PLY."""
+    """0 for a PLY without a model folder."""
     scene: SplatScene
     ply_bytes: int
 
@@ -51,7 +51,7 @@ class StartModel:
 
     @property
     def metadata(self) -> SplatMetadata:
-        """What the file holds beside them."""
+        """What the file holds besides the Gaussians."""
         return self.scene.metadata
 
 
@@ -69,15 +69,15 @@ def start_from_ply(path: Path, iteration: int = 0) -> StartModel:
     """The model in one PLY file."""
     if path.is_dir():
         raise InputError(
-            f"{path} is a folder: expected a PLY; --pretrained_dir takes model folders"
+            f"{path} is a folder: expected a PLY; for a model folder, give --pretrained_dir"
         )
     if not path.is_file():
-        raise InputError(f"no PLY at {path}")
+        raise InputError(f"no PLY at {path}: expected a file")
     return StartModel(path, iteration, read_with_notices(path), path.stat().st_size)
 
 
 def start_from_folder(model_path: Path) -> StartModel:
-    """The highest iteration of a model folder that is not itself a decoded, compressed model."""
+    """The highest iteration of a model folder that was not decoded from a compressed file."""
     trained = [
         number
         for number, folder in iterations(model_path).items()
@@ -103,7 +103,7 @@ def rounds_folder(model_path: Path) -> Path:
 
 
 def iteration_folder(model_path: Path, iteration: int) -> Path:
-    """Where a model folder holds the PLY of `iteration`."""
+    """The folder of the PLY of `iteration` in a model folder."""
     return model_path / "point_cloud" / f"iteration_{iteration}"
 
 
@@ -126,19 +126,22 @@ def free_iteration(model_path: Path, wanted: int) -> int:
 
 
 def prepare_outputs(model_path: Path, start_path: Path) -> None:
-    """Removes what a killed run left of its temporary files.
+    """Removes the temporary files of a killed run.
 
-    Raises InputError where the outputs would replace what no compression wrote.
+    InputError where the outputs would replace a file that no compression wrote.
     """
     for folder in ("compressed", "compressed/rounds", "point_cloud"):
         remove_leftovers(model_path / folder)
     file, report = file_path(model_path), report_path(model_path)
     for path in (file, report):
         if path.exists() and not path.is_file():
-            raise InputError(f"{path} is no ordinary file: move it away to compress in this folder")
+            raise InputError(f"{path}: expected an ordinary file or none, move it away")
     for path in (file, report):
         if path.exists() and path.samefile(start_path):
-            raise InputError(f"{path} would be replaced, and is the model to start from")
+            raise InputError(
+                f"{path} would be replaced, but is the model to start from: move it away, or give "
+                "another folder with -m"
+            )
     known = read_report(report).compressed.bytes if report.exists() else None
     if not file.exists() or file.stat().st_size == known:
         return
@@ -151,9 +154,9 @@ def prepare_outputs(model_path: Path, start_path: Path) -> None:
 
 
 def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None:
-    """Writes decoded PLY, mark, file and report, and removes what earlier runs decoded.
+    """Writes decoded PLY, mark, file and report, and removes the decoded PLYs of earlier runs.
 
-    All are complete on disk before the first appears under its name. Killed in between, the same
+    All are complete on disk before the first gets its name. After a kill in between, the same
     command starts from the same model and writes them again.
     """
     number = outputs.report.compressed.iteration
@@ -175,7 +178,7 @@ def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None
 
 
 def _remove_renders(model_path: Path, iteration: int) -> None:
-    """Removes what render.py drew of a decoded model: metrics.py would score it as the new one."""
+    """Removes render.py's images of an old decoded model, which metrics.py would still score."""
     for split in ("train", "test"):
         folder = model_path / split / f"ours_{iteration}"
         for images in (folder / "renders", folder / "gt"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Penalties: what fine-tuning's loss has besides the photographs."""
+"""Penalties: the terms of fine-tuning's loss besides the photometric loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class ShMagnitude:
     """The weighted sum of the magnitudes of the SH coefficients above degree 0."""
 
     weights: Tensor
-    """One number for all, shape (1,), or one for each Gaussian (N,)."""
+    """One number for all Gaussians, shape (1,), or one for each, (N,)."""
     operations: ArrayOperations
 
     def add(self, coded: RawParameters, gradients: RawParameters) -> None:
@@ -37,7 +37,7 @@ class ShMagnitude:
 def sh_sparsity(
     loss: FinetuneSettings, raw: RawParameters, operations: ArrayOperations
 ) -> Sequence[Penalty]:
-    """The published penalty, on the mean magnitude; none where it has no weight or no SH."""
+    """The published penalty, on the mean magnitude; none if its weight is 0 or there are no SH."""
     values = raw.features_rest
     if not loss.sh_sparsity or not values.numel():
         return []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of the stages from a trained model to a file's bytes. No arithmetic here.
 
-measure -> fine-tune unpruned (sets the guard's zero) -> rounds of {gradients, prune, fine-tune,
-measure the guard} -> the model the stopping rule picks -> final fine-tuning on grids that hold the
-rule (shipping.py) -> integers -> bytes.
+measure -> fine-tune unpruned (round 0, which losses are measured against) -> rounds of {gradients,
+prune, fine-tune, measure the guard views} -> the model that the stopping rule chooses -> final
+fine-tuning on grids that satisfy the rule (shipping.py) -> integers -> bytes.
 """
 
 import logging
@@ -25,12 +25,12 @@ from gaussian_compression.measuring import Measuring
 from gaussian_compression.progress import Progress
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.quantize import box_warnings
+from gaussian_compression.report import PromiseFigures
 from gaussian_compression.rounds import Measurement, Quality, Round, StageTime, psnr_of
 from gaussian_compression.scores import accumulate_scores, score_named
 from gaussian_compression.settings import CompressionSettings, check_settings
 from gaussian_compression.shipping import (
     FinalTools,
-    Promise,
     end_warnings,
     model_on_grids,
     on_grids,
@@ -61,27 +61,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CompressionJob:
-    """A model, its photographs and what to do."""
+    """The inputs of a compression: model, photographs and settings."""
 
     start: Splats
     training_views: Sequence[Camera]
     test_views: Sequence[Camera]
     extent: float
     background: torch.Tensor
-    """(3,) RGB in 0..1, on the device to work on."""
+    """(3,) RGB in 0..1, on the device of the compression."""
     render_options: RenderOptions
     settings: CompressionSettings
     rounds_folder: Path
     identity: dict[str, Any]
-    """What else decides the outcome (resolution, ...): checkpoints are bound to it, and to the
-    photographs themselves instead of their folder."""
+    """What else the result depends on (resolution, ...): a run continues only from checkpoints with
+    the same values. Instead of `source_path`, the photographs themselves are compared."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Stored in the file."""
+    """The metadata to store in the file."""
 
 
 @dataclass(frozen=True)
 class CompressionResult:
-    """The file's bytes, the model they decode to, and how it came about."""
+    """The file's bytes, the model that they decode to, and the figures of the compression."""
 
     data: bytes
     stored: Stored
@@ -91,7 +91,7 @@ class CompressionResult:
     shipped_round: int
     stop_reason: str
     iterations: int
-    """Of fine-tuning behind the shipped model."""
+    """Of fine-tuning, from the start model to the stored one."""
     guard_views: list[str]
     start_guard: Quality
     start_test: Quality
@@ -100,20 +100,20 @@ class CompressionResult:
     dropped_non_finite: int
     stage_times: list[StageTime]
     environments: list[dict[str, Any]]
-    """Machine and software, each from its `from_round` on."""
-    promise: Promise
+    """Machine and software, each from its round `from_round` on."""
+    promise: PromiseFigures
     warnings: tuple[str, ...]
-    """What the user must know, in sentences that have also been logged."""
+    """Sentences for the report, which have also been logged."""
 
 
 def compress(job: CompressionJob, progress: Progress) -> CompressionResult:
-    """Run all stages, going on from the rounds that an earlier, killed run left."""
+    """Run all stages; continues from the rounds of an earlier run that was killed."""
     check_settings(job.settings)
     return _Run(job, progress).result()
 
 
 class _Run:
-    """One run's context; each method is one step of the module's first lines."""
+    """One run. Its methods are the stages that the module's docstring lists."""
 
     def __init__(self, job: CompressionJob, progress: Progress) -> None:
         self._job, self._progress, self._settings = job, progress, job.settings
@@ -123,7 +123,10 @@ class _Run:
             logger.warning("start model: %s", notice)
         self._start, self._dropped = shown.splats, shown.dropped
         if not self._start.count:
-            raise InputError("the model holds no Gaussians that could be shown")
+            raise InputError(
+                "start model: expected Gaussians that an image can show, found none among "
+                f"{job.start.count:,}"
+            )
         self._warnings = list(shown.notices)
         if self._settings.grids is None:  # version 1 has no place for exact values
             self._start, limited = with_limited_colours(self._start)
@@ -143,7 +146,7 @@ class _Run:
         self._measure = Measuring(self._backend, background, sh_degree, progress)
         self._score = score_named(self._trajectory.score, self._backend)
         self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
-        # The round that ships may lie as far back as the rule's patience reaches.
+        # The stored round may be `patience` rounds before the last one.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
         self._folder = RoundFolder(
             job.rounds_folder, self._fingerprint(), keep, environment(self._device)
@@ -190,7 +193,7 @@ class _Run:
             warnings=tuple(self._warnings),
         )
 
-    def _promise(self, zero: Quality, shipped: Quality) -> Promise:
+    def _promise(self, zero: Quality, shipped: Quality) -> PromiseFigures:
         trained_on = self._trajectory.guard == "train" and self._settings.final_iterations > 0
         rule = self._settings.stopping
         return promise_of(zero, shipped, rule, guard_was_trained_on=trained_on)
@@ -204,7 +207,10 @@ class _Run:
         if self._trajectory.guard == "train":
             return split_off_guard(self._job.training_views)
         if not self._job.test_views:
-            raise InputError("--guard test needs test views: the model was trained without --eval")
+            raise InputError(
+                "--guard test: expected test views, found none: the model was trained without "
+                "--eval"
+            )
         return ViewSplit(list(self._job.training_views), list(self._job.test_views))
 
     def _all_rounds(self, start: RawParameters) -> tuple[list[Round], int, str]:
@@ -213,17 +219,17 @@ class _Run:
             self._next_round(checkpoint)
         if not self._folder.has(verdict.ship):
             raise InputError(
-                f"this stopping rule ships round {verdict.ship}, whose checkpoint is gone: run "
-                "again with --restart, and with --keep_rounds to try several rules"
+                f"this stopping rule chooses round {verdict.ship}: expected its checkpoint, found "
+                "none; run again with --restart (and --keep_rounds, to try several rules)"
             )
-        self._progress.note(f"ships round {verdict.ship}: {verdict.reason}")
+        self._progress.note(f"chosen: round {verdict.ship}, as {verdict.reason}")
         return checkpoint.rounds, verdict.ship, verdict.reason
 
     def _resumed(self) -> Checkpoint | None:
         number = self._folder.latest()
         if number is None:
             return None
-        self._progress.note(f"going on after round {number} in {self._job.rounds_folder}")
+        self._progress.note(f"continues after round {number} in {self._job.rounds_folder}")
         self._warn(self._folder.warnings)
         return self._folder.load(number, self._device)
 
@@ -257,8 +263,8 @@ class _Run:
     def _finetune(
         self, model: TrainableModel, iterations: int, name: str, course: RateCourse
     ) -> None:
-        """Fine-tuning of a round, which changes `model`."""
-        # Moments start at zero every time: the published method throws them away at each pruning.
+        """Fine-tuning of a round; changes `model`."""
+        # Adam's moments start at 0 each time: the published method discards them at each pruning.
         if model.ranges is None:
             trained = FullPrecision(model.raw, self._trajectory.finetune, self._backend)
             self._run(trained, self._views.training, iterations, name, course)
@@ -288,7 +294,7 @@ class _Run:
         )
 
     def _finetune_finally(self, optimizer: StraightThrough) -> None:
-        # The guard has done its work: its views are photographs like the others.
+        # No rounds follow: the guard views become training views.
         views = [*self._views.training, *self._views.guard]
         if self._trajectory.guard == "test":
             views = self._views.training
@@ -349,7 +355,7 @@ class _Run:
     def _measurement(
         self, number: int, model: TrainableModel, guard: Quality
     ) -> Measurement | None:
-        """As the file would be if this round shipped as it is."""
+        """Test quality and file size, if this round were stored without final fine-tuning."""
         every = self._settings.measure_test_every
         if not every or number % every:
             return None
@@ -378,7 +384,7 @@ class _Run:
 
 
 class _Clock:
-    """Wall and CPU time since it was made."""
+    """Wall and CPU time since its creation."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.monotonic(), time.process_time()

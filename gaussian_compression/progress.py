@@ -9,12 +9,12 @@ Advance = Callable[[SupportsFloat | None], None]
 
 
 class Progress(Protocol):
-    """Bars and lines; see utils.console_progress."""
+    """Progress bars and lines of text; see utils.console_progress."""
 
     def stage(self, name: str, steps: int) -> AbstractContextManager[Advance]:
-        """A bar of `steps`; what it yields is called after each, with a loss if there is one."""
+        """A bar of `steps`; yields a function to call after each, with the loss or None."""
         ...
 
     def note(self, text: str) -> None:
-        """One line that stays."""
+        """Prints one line."""
         ...

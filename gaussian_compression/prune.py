@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def rows_to_keep(scores: Tensor, fraction: float) -> Tensor:
-    """Mask (N,): false for the int(fraction x N) lowest scores; of equal scores the first go.
+    """Mask (N,): false for the int(fraction x N) lowest scores; among equal ones, for the first.
 
-    A score that is no number ranks lowest: such a Gaussian trains nothing.
+    A score of NaN counts as the lowest: such a Gaussian cannot be trained.
     """
     removed = int(fraction * len(scores))
     order = torch.argsort(scores.nan_to_num(nan=-1.0), stable=True)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fake quantisation: fine-tuning sees exactly the values that the file will hold.
+"""Fake quantisation: fine-tuning renders exactly the values that the file will hold.
 
-The published code trains one rounding and stores another. Here the quantisers are the codec's own
-frozen values; a tensor goes through the same float32 operations in torch as in the decoder, and a
-test holds the two bit-identical.
+The published code trains with one rounding and stores with another. Here the quantisers are those
+of the codec; PyTorch computes the same float32 operations as the decoder, and a test checks that
+the results are bit-identical.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class Range:
     high: float
 
     def moved_towards(self, observed: "Range", momentum: float) -> "Range":
-        """The moving average after one more observation."""
+        """The moving averages of both ends after one more observation."""
         return Range(
             self.low + momentum * (observed.low - self.low),
             self.high + momentum * (observed.high - self.high),
@@ -54,7 +54,7 @@ class ShRanges:
 
 
 def observed_range(values: Tensor) -> Range:
-    """Least and greatest of `values`; [0, 0] of none."""
+    """Least and greatest of `values`; [0, 0] if there are none."""
     if not values.numel():
         return Range(0.0, 0.0)
     low, high = torch.aminmax(values)
@@ -62,12 +62,12 @@ def observed_range(values: Tensor) -> Range:
 
 
 def initial_ranges(raw: RawParameters) -> ShRanges:
-    """The ranges of the model as it is."""
+    """The ranges of the model's present values."""
     return ShRanges(observed_range(raw.features_dc), observed_range(raw.features_rest))
 
 
 def moved_ranges(ranges: ShRanges, observed: ShRanges, momentum: float) -> ShRanges:
-    """The moving averages after one more observation."""
+    """The moving averages of both ranges after one more observation."""
     return ShRanges(
         ranges.dc.moved_towards(observed.dc, momentum),
         ranges.rest.moved_towards(observed.rest, momentum),
@@ -90,7 +90,7 @@ def quantizers_for(
 
 
 def position_quantizer(xyz: Tensor, bits: int) -> Quantizer:
-    """float32 for 32 bits, else a grid over the bounding box of the positions as they are."""
+    """float32 for 32 bits, else a grid over the bounding box of the positions."""
     if bits == 32:
         return Float32()
     low, high = (bound.cpu().numpy() for bound in torch.aminmax(xyz, dim=0))
@@ -98,7 +98,7 @@ def position_quantizer(xyz: Tensor, bits: int) -> Quantizer:
 
 
 def box_warnings(xyz: FloatArray, bits: int) -> list[str]:
-    """What a user must know of a grid of `bits` over positions (N, 3), in sentences."""
+    """Warnings about a grid of `bits` over positions (N, 3), in sentences."""
     if bits == 32 or not len(xyz):
         return []
     low, high = robust_box(xyz)
@@ -115,7 +115,7 @@ def box_warnings(xyz: FloatArray, bits: int) -> list[str]:
 def quantize_into(
     raw: RawParameters, quantizers: Mapping[str, Quantizer], out: RawParameters
 ) -> RawParameters:
-    """The decoded values of `raw`, written into `out`; float32 attributes are handed on."""
+    """The decoded values of `raw`, in `out`; attributes stored as float32 are those of `raw`."""
     return RawParameters(
         *(
             quantized(tensor, quantizers[name], target)
@@ -125,7 +125,7 @@ def quantize_into(
 
 
 def quantized(values: Tensor, quantizer: Quantizer, out: Tensor) -> Tensor:
-    """The decoded values of one tensor, in `out`; `values` itself where nothing is lost."""
+    """The decoded values of one tensor, in `out`; `values` itself if it is stored as float32."""
     if isinstance(quantizer, Float32):
         return values
     if isinstance(quantizer, Float16):
@@ -134,7 +134,7 @@ def quantized(values: Tensor, quantizer: Quantizer, out: Tensor) -> Tensor:
 
 
 def _on_grid(values: Tensor, grid: EvenGrids, out: Tensor) -> Tensor:
-    """Same operations, in the same order and precision, as EvenGrids.quantize and .dequantize."""
+    """The operations of EvenGrids.quantize and .dequantize, in the same order and precision."""
     minimum, step = values.new_tensor(grid.minimum), values.new_tensor(grid.step)
     torch.sub(values, minimum, out=out)
     return out.div_(step).round_().clamp_(0, grid.levels - 1).mul_(step).add_(minimum)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a compression, compressed/report.json: what it holds, written and read here only.
+"""The report of a compression, compressed/report.json. No other module writes or reads it.
 
 JSON with finite numbers: NaN and Infinity become null, and `not_finite` lists their places (the
-PSNR of equal images is infinite). `schema` is the version of what the fields mean; reports of
-earlier versions are read too, with what they lack left at the defaults. No torch.
+PSNR of equal images is infinite). `schema` is the version of the fields and their meanings;
+reports of earlier versions are read too, with defaults for the fields that they lack. No PyTorch.
 """
 
 import json
@@ -17,22 +17,22 @@ from utils.errors import InputError
 from utils.files import write_json
 
 SCHEMA = 2
-"""1: reports without a number, of compress.py and, in another form, of --training_free."""
+"""1: reports without a schema number, of compress.py and, in another form, of --training_free."""
 
 UNMEASURED = Quality(None, None)
 
 
 @dataclass(frozen=True)
 class StartFigures:
-    """The model that the compression began with."""
+    """The model that the compression started from."""
 
     ply: str
     iteration: int
-    """0: of a bare PLY."""
+    """0 for a PLY without a model folder."""
     gaussians: int
-    """Before any is dropped."""
+    """Of the PLY, before any is dropped."""
     dropped: int
-    """Which no image can show, among them those with values that are not finite."""
+    """Gaussians that no image can show, among them those with values that are not finite."""
     bytes: int | None
     """Of the PLY. None in --training_free's reports of schema 1."""
     guard: Quality = UNMEASURED
@@ -53,8 +53,8 @@ class FileFigures:
     bytes_per_attribute: dict[str, int]
     """Empty in the reports of --training_free."""
     bytes_per_section: dict[str, int] = field(default_factory=dict)
-    """Of the file's parts, by their names in docs/format.md; compress.py's reports of schema 1 lack
-    it."""
+    """Of the file's sections, by their names in docs/format.md; empty in compress.py's reports of
+    schema 1."""
     guard: Quality = UNMEASURED
     test: Quality = UNMEASURED
 
@@ -69,18 +69,22 @@ class StoppingFigures:
 
 @dataclass(frozen=True)
 class PromiseFigures:
-    """What the stopping rule allows and what the file has; dB on the guard views."""
+    """What the stopping rule allows and what the decoded file reaches; dB on the guard views.
+
+    Where the guard views are training views, the final fine-tuning trains on them too: too large a
+    drop is then certain, but a small one is no proof for other views.
+    """
 
     allowed_drop: float
     drop: float | None
-    """Against round 0."""
+    """Of the decoded file, against round 0."""
     kept: bool | None
     guard_was_trained_on: bool
 
 
 @dataclass(frozen=True)
 class GuardFigures:
-    """The views that stopped the rounds."""
+    """The views that decided when the rounds end."""
 
     views_from: str
     image_names: tuple[str, ...]
@@ -94,10 +98,10 @@ class ErrorFigures:
     unit: str
     rms: float
     percentile_99: float | None
-    """None in reports of schema 1, whose units are the attribute's own."""
+    """None in reports of schema 1, which give errors in the attribute's own unit."""
     max: float
     good: float | None
-    """An rms up to here cannot be seen in the images of an ordinary scene."""
+    """An rms up to this value is not visible in the images of an ordinary scene."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,8 @@ class CompressionReport:
     compressed: FileFigures
     settings: dict[str, Any]
     environments: tuple[dict[str, Any], ...]
-    """Machine and software, each from the round `from_round` on: more than one if a run that was
-    killed went on in another environment."""
+    """Machine and software, each from the round `from_round` on: more than one if a killed run
+    continued in another environment."""
     stopping: StoppingFigures | None = None
     guard: GuardFigures | None = None
     promise: PromiseFigures | None = None
@@ -118,15 +122,15 @@ class CompressionReport:
     seed: int | None = None
     identity: dict[str, Any] = field(default_factory=dict)
     errors: dict[str, ErrorFigures] = field(default_factory=dict)
-    """By attribute; of --training_free only."""
+    """By attribute; only of --training_free."""
     layer_ends: tuple[int, ...] = ()
     notices: tuple[str, ...] = ()
-    """What was repaired, dropped, or not kept, a sentence each."""
+    """What was repaired, dropped or not kept, and warnings, a sentence each."""
     schema: int = SCHEMA
 
 
 def report_path(model_path: Path) -> Path:
-    """Where a model folder's report lies."""
+    """The path of a model folder's report."""
     return model_path / "compressed" / "report.json"
 
 
@@ -138,21 +142,25 @@ def write_report(path: Path, report: CompressionReport) -> None:
 
 
 def read_report(path: Path) -> CompressionReport:
-    """The report in a file of any schema. InputError if it is none."""
+    """The report in a file of any schema. InputError if the file is no report."""
     try:
         found = _finite(json.loads(path.read_text(encoding="utf-8")), "", [])
         schema = found.get("schema", 1)
         if schema > SCHEMA:
             raise InputError(
-                f"{path} is a report of schema {schema}, this version reads up to {SCHEMA}"
+                f"{path} has schema {schema}, expected at most {SCHEMA}: a later version of this "
+                "program wrote it"
             )
         return _of_schema_1(found) if schema == 1 else _report(found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no report of a compression: {error!r}") from error
+        raise InputError(
+            f"{path}: expected the report of a compression, but cannot read it ({error!r}); "
+            "move it away"
+        ) from error
 
 
 def _finite(value: Any, place: str, places: list[str]) -> Any:
-    """`value` with None for numbers that are not finite, whose places are added to `places`."""
+    """`value` with None for numbers that are not finite; their places are added to `places`."""
     if isinstance(value, dict):
         return {k: _finite(v, f"{place}.{k}" if place else k, places) for k, v in value.items()}
     if isinstance(value, list | tuple):

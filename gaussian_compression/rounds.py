@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a round: how many Gaussians, how good, how long."""
+"""The figures of a round: number of Gaussians, quality, time."""
 
 import math
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class Quality:
 
 
 MOST_PSNR = 10 * math.log10(12 * 255**2)
-"""dB: the error of rounding a photograph to 8 bits. No view can be told to be better."""
+"""dB: the error of rounding a photograph to 8 bits, the highest PSNR that can be measured."""
 
 
 def psnr_of(quality: Quality) -> float:
-    """Its PSNR, at most MOST_PSNR (equal images have none); ValueError for one over no views."""
+    """Its PSNR, at most MOST_PSNR (that of equal images is infinite); ValueError for no views."""
     if quality.psnr is None:
         raise ValueError("quality was measured on no views")
     return min(quality.psnr, MOST_PSNR)
@@ -27,7 +27,7 @@ def psnr_of(quality: Quality) -> float:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A round's model on test views and as a file: measured, never used to decide."""
+    """A round's model on test views and as a file: reported, never used to decide."""
 
     test: Quality
     file_bytes: int
@@ -40,7 +40,7 @@ class Round:
     number: int
     gaussians: int
     iterations: int
-    """Of fine-tuning, from the start model to here."""
+    """Of fine-tuning, from the start model to the end of this round."""
     guard: Quality
     wall_seconds: float
     cpu_seconds: float
@@ -49,7 +49,7 @@ class Round:
 
 @dataclass(frozen=True)
 class StageTime:
-    """What one stage took."""
+    """The time of one stage."""
 
     stage: str
     wall_seconds: float

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a run of the pipeline."""
-
-from dataclasses import asdict
+"""Builds the report of a run of the pipeline."""
 
 from gaussian_compression.model_folder import StartModel
 from gaussian_compression.pipeline import CompressionJob, CompressionResult
@@ -9,7 +7,6 @@ from gaussian_compression.report import (
     CompressionReport,
     FileFigures,
     GuardFigures,
-    PromiseFigures,
     StartFigures,
     StoppingFigures,
 )
@@ -18,15 +15,15 @@ from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import SECTION_NAMES, bytes_per_section
 
 TEST_GUARD_WARNING = (
-    "the stopping rule looked at the test views, as the published method does: their figures are "
-    "no measure of quality on unseen views"
+    "the stopping rule uses the test views, as in the published method: their figures do not "
+    "measure the quality on unseen views"
 )
 
 
 def build_report(
     start: StartModel, iteration: int, job: CompressionJob, result: CompressionResult
 ) -> CompressionReport:
-    """Everything worth knowing about a compression that decodes to `iteration`."""
+    """The report of a compression; its decoded model is `iteration` in the model folder."""
     guard = job.settings.trajectory.guard
     return CompressionReport(
         start=StartFigures(
@@ -45,7 +42,7 @@ def build_report(
             image_names=tuple(result.guard_views),
             warning=TEST_GUARD_WARNING if guard == "test" else None,
         ),
-        promise=PromiseFigures(**asdict(result.promise)),
+        promise=result.promise,
         rounds=tuple(result.rounds),
         stages=tuple(result.stage_times),
         settings=job.settings.to_json(),
@@ -72,7 +69,7 @@ def _file_figures(start: StartModel, iteration: int, result: CompressionResult) 
 
 
 def _attribute_bytes(result: CompressionResult) -> dict[str, int]:
-    """The file's bytes by attribute, and `other`: they add up to it."""
+    """The file's bytes by attribute, and `other` for the rest: the sum is the size of the file."""
     if isinstance(result.stored, GridSplats):
         sizes = {name: round(size) for name, size in bytes_by_attribute(result.stored).items()}
     else:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of Gaussians: what a round prunes by. Low scores go first (prune.py).
+"""Scores of Gaussians: a round removes those with the lowest scores (prune.py).
 
-An accumulator sees every training view once. A further score is one more class here, and its name
-in SCORES, by which the settings choose it.
+An accumulator gets every training view once. To add a score, add a class here and its name in
+SCORES, by which the settings choose it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,18 +19,18 @@ from utils.errors import InputError
 
 
 class ScoreAccumulator(Protocol):
-    """Collects from view to view what a score needs."""
+    """Accumulates over the views what a score needs."""
 
     def start(self, raw: RawParameters) -> None:
-        """Begin anew, for this model."""
+        """Reset, for this model."""
         ...
 
     def add(self, view: Camera, gradients: RawParameters, frame: ViewLoss) -> None:
-        """One view. The tensors are overwritten by the next one."""
+        """Add one view. The caller overwrites the tensors for the next one."""
         ...
 
     def scores(self) -> Tensor:
-        """(N,) of the views so far."""
+        """(N,): the scores over the views so far."""
         ...
 
 
@@ -58,7 +58,7 @@ SCORES: dict[str, Callable[[ArrayOperations], ScoreAccumulator]] = {"gradient_no
 
 
 def score_named(name: str, operations: ArrayOperations) -> ScoreAccumulator:
-    """The accumulator of that name; InputError where there is none."""
+    """The accumulator of that name; InputError if there is none."""
     if name not in SCORES:
         raise InputError(f"score {name!r}: expected one of {', '.join(sorted(SCORES))}")
     return SCORES[name](operations)
@@ -71,7 +71,7 @@ def accumulate_scores(
     differentiate: Differentiate,
     on_view: Callable[[], None],
 ) -> None:
-    """Show `views` to all accumulators, in one pass."""
+    """Add `views` to all accumulators, in one pass."""
     gradients = raw.map(torch.empty_like)
     for accumulator in accumulators:
         accumulator.start(raw)

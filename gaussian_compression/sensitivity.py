@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sensitivities: what small errors of each parameter do to the images of the training views."""
+"""Sensitivities: how small errors of each parameter change the images of the training views."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,32 +25,33 @@ LEAST_ERROR = 10 ** (-MOST_PSNR / 10)
 """Mean squared error of images at MOST_PSNR."""
 
 DIMMING = 1 / 16
-"""Pixels up to 16 times as bright as white are then below the limit of 1."""
+"""Factor of the colours: pixels up to 16 times as bright as white stay below the limit of 1."""
 _NEAREST = 0.2
-"""World units: the rasteriser leaves out what is nearer."""
+"""Depth in world units: the rasteriser leaves out nearer Gaussians."""
 _MARGIN = 1.3
-"""Half widths of the image: what lies farther beside it reaches into it at its edge at most."""
+"""In half widths of the image: Gaussians farther from its centre reach only its edge."""
 _SHAPE = ("xyz", "opacity", "scaling", "rotation")
 _COLOUR = ("features_dc", "features_rest")
 
 
 @dataclass(frozen=True)
 class RenderSensitivity:
-    """What small errors of the parameters do to images."""
+    """How small errors of the parameters change the images."""
 
     per_parameter: RawParameters
-    """For an error of 1 in each parameter: the squared error that it adds to an image, as a part of
-    the one that is there, on average over the views. So it counts as it does in their mean PSNR."""
+    """For an error of 1 in each parameter: the squared error that it adds to an image, as a
+    fraction of the image's squared error without it, mean over the views. This fraction is what
+    changes their mean PSNR."""
     psnr: float
-    """dB against the photographs, of the model as it is, on average over the views."""
+    """dB against the photographs, of the present model, mean over the views."""
     absolute_error: float
     """Mean |image - photograph|, images in 0..1."""
     pixel_sizes: Tensor
-    """(N,) the smallest width of a pixel at the Gaussian's centre in any view, world units; 0 where
-    no view has it in its frustum."""
+    """(N,): the smallest width of a pixel at the Gaussian's centre in any view, world units; 0 for
+    Gaussians in no view's frustum."""
 
     def raised(self, factors: Mapping[str, float]) -> "RenderSensitivity":
-        """The same with the sensitivities of the attributes named multiplied by their factors."""
+        """These sensitivities, with those of the named attributes multiplied by the factors."""
         per_parameter = self.per_parameter
         raised = {name: getattr(per_parameter, name) * by for name, by in factors.items()}
         return replace(self, per_parameter=per_parameter._replace(**raised))
@@ -66,13 +67,13 @@ def render_sensitivity(
 ) -> RenderSensitivity:
     """The diagonal of the images' Gauss-Newton matrix, summed over all pixels of `views`.
 
-    Estimated by one random sign for each pixel: the square of a sum of derivatives with random
-    signs is the sum of their squares, on average (Hutchinson 1989). At least one view.
+    Estimated with one random sign for each pixel: the square of a sum of derivatives with random
+    signs is on average the sum of their squares (Hutchinson 1989). Needs at least one view.
 
-    Images and colours are limited (to 0..1, from 0), and a derivative at a limit is 0 although the
-    next step may leave it. A limit never enlarges a difference: the derivatives without limits are
-    an upper bound of what a step does, and these are taken. `dimmed` takes the images' limit away,
-    `grey` that of the colours.
+    Images are limited to 0..1 and colours to at least 0. A derivative at a limit is 0, although a
+    step of the parameter may leave the limit. As a limit never increases a difference, derivatives
+    without limits give an upper bound of the change by a step, and these are used: `dimmed` avoids
+    the limit of the images, `grey` that of the colours.
     """
     total, gradients = raw.map(torch.zeros_like), raw.map(torch.empty_like)
     dark, even = dimmed(raw), grey(raw)
@@ -102,7 +103,7 @@ def render_sensitivity(
 
 
 def dimmed(raw: RawParameters) -> RawParameters:
-    """The model whose colours are DIMMING times those of `raw`, negative ones included."""
+    """The model with DIMMING times the colours of `raw`, also the negative ones."""
     return raw._replace(
         features_dc=raw.features_dc * DIMMING - (1 - DIMMING) * 0.5 / C0,
         features_rest=raw.features_rest * DIMMING,
@@ -110,7 +111,7 @@ def dimmed(raw: RawParameters) -> RawParameters:
 
 
 def grey(raw: RawParameters) -> RawParameters:
-    """The model of the same shapes and opacities in a medium grey, at no limit of its colours."""
+    """The model with the same shapes and opacities in medium grey, far from the colours' limits."""
     return raw._replace(
         features_dc=torch.zeros_like(raw.features_dc),
         features_rest=torch.zeros_like(raw.features_rest),
@@ -126,7 +127,7 @@ def _add_squares(
 
 
 def _alike_in_colour(total: RawParameters) -> RawParameters:
-    """The mean of red, green and blue for each: without limits all three have the same weights."""
+    """The mean of red, green and blue for each: without limits, all three have the same weights."""
 
     def alike(colours: Tensor) -> Tensor:
         return colours.mean(dim=2, keepdim=True).expand_as(colours).contiguous()
@@ -158,13 +159,14 @@ def added_error(
     draw: Draw,
     on_view: Callable[[], None],
 ) -> float:
-    """Squared difference of their images, as a part of the squared error of `before`: views' mean.
+    """Squared difference of their images, as a fraction of the squared error of `before`.
 
-    What RenderSensitivity foretells for small changes, measured. At least one view.
+    The mean over the views, of which there is at least one. RenderSensitivity predicts it for small
+    changes.
     """
     added = []
     for view in views:
-        image = draw(view, before).clone()  # drawing the next may write over it
+        image = draw(view, before).clone()  # the next drawing may overwrite it
         photograph = view.image_u8.to(image.device).float() / 255
         error = (image - photograph).square().mean(dtype=torch.float64)
         change = (draw(view, after) - image).square().mean(dtype=torch.float64)

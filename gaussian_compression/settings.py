@@ -16,9 +16,9 @@ class FinetuneSettings:
 
     lambda_dssim: float = 0.2
     sh_sparsity: float = 0.05
-    """Weight of mean |f_rest| in the loss: pulls view dependence to zero, which LZMA packs well."""
+    """Weight of mean |f_rest| in the loss: moves these to 0, which LZMA compresses well."""
     position_lr: float = 1.6e-6
-    """Times the scene's extent; constant."""
+    """Constant; multiplied by the scene's extent."""
     feature_lr: float = 2.5e-3
     feature_rest_lr: float = 1.25e-4
     opacity_lr: float = 0.025
@@ -34,12 +34,12 @@ class QuantizationSettings:
     range_momentum: float = 0.01
     """Weight of the newest minimum and maximum in their moving averages."""
     position_bits: int = 32
-    """32: float32, as the published code stores them; below: a grid over the bounding box."""
+    """32: float32, as in the published code; fewer: a grid over the bounding box."""
 
 
 @dataclass(frozen=True)
 class WarmRestart:
-    """Learning rates that start at a multiple and fall log-linearly to their constant values."""
+    """Learning rates that start at a multiple of their constant values and fall log-linearly."""
 
     rate_factor: float = 10.0
     position_rate_factor: float = 100.0
@@ -52,50 +52,50 @@ NO_RESTART = WarmRestart(rate_factor=1.0, position_rate_factor=1.0)
 
 @dataclass(frozen=True)
 class TrajectorySettings:
-    """All that decides which models a run passes through. A checkpoint is only good for its own."""
+    """The settings of the rounds. A checkpoint is valid only for the settings it was made with."""
 
     prune_fraction: float = 0.05
     warmup_iterations: int = 4000
     warmup_restart: WarmRestart = WarmRestart()
-    """The first fine-tuning has to make the model forget the guard views: see docs/results.md."""
+    """So that the model no longer fits the guard views better than others: see docs/results.md."""
     finetune_iterations: int = 1000
     guard: str = "train"
     seed: int = 0
     score: str = "gradient_norm"
-    """What a round prunes by: a name in scores.SCORES."""
+    """The score by which a round prunes: a name in scores.SCORES."""
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     quantization: QuantizationSettings | None = field(default_factory=QuantizationSettings)
-    """That the rounds train under; None: they train in full precision."""
+    """The quantisation during the rounds; None: they train in full precision."""
 
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """When the rounds end: which of the models passed through is the one to ship."""
+    """When the rounds end, and which round's model is stored."""
 
     max_psnr_drop: float = 0.1
     """dB below the unpruned model's guard PSNR."""
     max_rounds: int = 100
     patience: int = 3
-    """So many rounds in a row have to lose too much: one reading of a few views is noisy."""
+    """Number of rounds in a row that have to lose too much: the mean over few views is noisy."""
 
 
 @dataclass(frozen=True)
 class GridSettings:
-    """A version-2 file: grids from sensitivities measured on the training views (docs/codec.md)."""
+    """A version-2 file: its grids, from sensitivities on the training views (docs/codec.md)."""
 
     noise: float = 0.035
-    """What rounding may add to the squared error of views that were not trained on, as a part of
-    it: the limit of all numbers together, were the errors even over each step. The guard views
-    tell how large that error is."""
+    """How much rounding may increase the squared error of views that were not trained on, as a
+    fraction: the limit for all numbers together, if errors are even over each step. That squared
+    error is measured on the guard views."""
     sparsity: float = 1.0
     """Weight, in the final fine-tuning, of the mean magnitude of the coded SH in steps of their
-    grids, against the images' mean absolute error at its beginning."""
+    grids, relative to the images' mean absolute error at its start."""
     final_restart: WarmRestart = WarmRestart(rate_factor=3.0, position_rate_factor=10.0)
-    """The final fine-tuning begins so: grids and guard views are new to it, and learned fast."""
+    """For the start of the final fine-tuning, which has to fit the grids and the guard views."""
     final_rate_end: float = 0.1
-    """And its rates end at this multiple, so that values settle on their grids."""
+    """The multiple at which its rates end, so that values settle on their grids."""
     position_bits: int | None = None
-    """Of the finest position grid, an axis; None: as many as the finest Gaussians need."""
+    """On each axis of the finest position grid; None: as many as the finest Gaussians need."""
     weight_exponent: float = 0.38
     deadzone: float = 0.55
     layer_fraction: float = 0.12
@@ -109,11 +109,11 @@ class CompressionSettings:
     stopping: StoppingRule = field(default_factory=StoppingRule)
     final_iterations: int = 5000
     grids: GridSettings | None = None
-    """None: the file of version 1, as the method was published, whose rounds are quantised."""
+    """None: a file of version 1, as in the published method, with quantised rounds."""
     keep_rounds: bool = False
-    """Keep every round's checkpoint, so that another stopping rule costs only the last stage."""
+    """Keep all checkpoints: a run with another stopping rule then repeats only the last stage."""
     measure_test_every: int = 0
-    """Report test-view quality and file size every so many rounds (0: never). Decides nothing."""
+    """Report quality on test views and file size every N rounds (0: never); has no other effect."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dictionaries."""
@@ -121,7 +121,7 @@ class CompressionSettings:
 
 
 def check_settings(settings: CompressionSettings) -> None:
-    """Raise InputError for a value that makes no sense, by the name of its flag."""
+    """Raise InputError for a value that is not allowed, with the name of its flag."""
     trajectory, stopping = settings.trajectory, settings.stopping
     checks: list[tuple[str, Any, Allowed]] = [
         ("prune_fraction", trajectory.prune_fraction, Range(above=0, below=1)),
@@ -141,7 +141,9 @@ def check_settings(settings: CompressionSettings) -> None:
         if grids.position_bits is not None:
             checks.append(("position_bits", grids.position_bits, Range(12, 20, whole=True)))
     elif trajectory.quantization is None:
-        raise InputError("a file of version 1 needs the settings of its quantisation")
+        raise InputError(
+            "expected grids (version 2) or trajectory.quantization (version 1), got None for both"
+        )
     else:
         bits = trajectory.quantization.position_bits
         checks.append(("position_bits", bits, Range(8, 24, others=(32,), whole=True)))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The last stage of the preset compact: grids, fine-tuning on them, and a check against the rule.
 
-The stopping rule limits what rounds may lose on the guard views. The file is held to the same
-limit: grids are made finer where they lose too much, and it is reported where that does not help.
+The stopping rule limits the loss of rounds on the guard views. The same limit applies to the file:
+if it loses too much, its grids are made finer; if that does not help, a warning reports it.
 """
 
 import logging
@@ -15,6 +15,7 @@ from gaussian_compression.grid_straight_through import (
     grid_straight_through,
     with_ordered_raw_axes,
 )
+from gaussian_compression.report import PromiseFigures
 from gaussian_compression.rounds import Quality, psnr_of
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings, StoppingRule
@@ -26,22 +27,22 @@ from splat_formats.decoded import to_splats
 from splat_formats.outliers import without_invisible
 
 LEAST_START = 10.0
-"""dB: a model of the photographed scene reaches more."""
+"""dB: a model of the photographed scene has more."""
 FAR_BELOW_START = 1.0
-"""dB beyond what the rule allows: more than the guard views' own noise."""
+"""dB more than the rule allows: greater than the noise of the guard views' PSNR."""
 _TRIES = 3
 _FINER = (1 / 8, 1 / 2)
-"""What a try may multiply the noise by."""
+"""The least and the greatest factor of the noise in one try."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FinalTools:
-    """What the last stage measures with, and how it trains."""
+    """The functions by which the last stage measures and trains."""
 
     sensitivity: Callable[[RawParameters], RenderSensitivity]
-    """On the training views without the guard views: the error of those is not the model's own."""
+    """On the training views without the guard views, which the rounds were not trained on."""
     added_error: AddedError
     """On the same views."""
     guard_psnr: Callable[[RawParameters], float]
@@ -49,50 +50,35 @@ class FinalTools:
     operations: ArrayOperations
 
 
-@dataclass(frozen=True)
-class Promise:
-    """What the stopping rule allows and what the file, decoded, has; dB on the guard views.
-
-    Where the guard views are training views, the final fine-tuning trains on them too: a drop that
-    is too large is then certain, one that is small enough is no proof for other views.
-    """
-
-    allowed_drop: float
-    drop: float | None
-    """Against round 0."""
-    kept: bool | None
-    guard_was_trained_on: bool
-
-
 def promise_of(
     zero: Quality, shipped: Quality, rule: StoppingRule, *, guard_was_trained_on: bool
-) -> Promise:
-    """The check of the shipped file."""
+) -> PromiseFigures:
+    """Whether the stored file, of quality `shipped`, keeps to the rule."""
     drop = None
     if zero.psnr is not None and shipped.psnr is not None:
         drop = psnr_of(zero) - psnr_of(shipped)
     kept = None if drop is None else drop <= rule.max_psnr_drop
-    return Promise(rule.max_psnr_drop, drop, kept, guard_was_trained_on)
+    return PromiseFigures(rule.max_psnr_drop, drop, kept, guard_was_trained_on)
 
 
 def start_warnings(start: Quality) -> list[str]:
-    """What is noticed before any work, in sentences."""
+    """Warnings before any work, in sentences."""
     if start.psnr is None or start.psnr >= LEAST_START:
         return []
     return [
-        f"the start model reaches only {start.psnr:.1f} dB on the guard views: the photographs may "
-        "be those of another scene, or the cameras those of another reconstruction"
+        f"the start model has only {start.psnr:.1f} dB on the guard views, expected at least "
+        f"{LEAST_START:g}: check that photographs and cameras are those it was trained on"
     ]
 
 
-def end_warnings(start: Quality, shipped: Quality, promise: Promise) -> list[str]:
-    """What the user must know of the file, in sentences."""
+def end_warnings(start: Quality, shipped: Quality, promise: PromiseFigures) -> list[str]:
+    """Warnings about the finished file, in sentences."""
     warnings = []
     if promise.kept is False:
         warnings.append(
             f"the file loses {promise.drop:.2f} dB on the guard views against round 0, more than "
             f"the {promise.allowed_drop:g} dB of --max_psnr_drop: longer fine-tuning "
-            "(--warmup_iterations, --final_iterations) or a smaller --noise loses less"
+            "(--warmup_iterations, --final_iterations) or a smaller --noise reduces the loss"
         )
     if start.psnr is None or shipped.psnr is None:
         return warnings
@@ -103,7 +89,7 @@ def end_warnings(start: Quality, shipped: Quality, promise: Promise) -> list[str
 
 
 def visible_rows(raw: RawParameters) -> RawParameters:
-    """`raw` without Gaussians that no image can show; as it is, if none can be shown."""
+    """`raw` without Gaussians that no image can show; unchanged if no image can show any."""
     kept, adjustments = without_invisible(raw.to_splats())
     if not kept.count:
         return raw
@@ -113,7 +99,7 @@ def visible_rows(raw: RawParameters) -> RawParameters:
 
 @dataclass(frozen=True)
 class OnGrids:
-    """A float model on the grids that were fitted to it, before any training on them."""
+    """A model and the grids that were fitted to it, before any training on them."""
 
     raw: RawParameters
     optimizer: GridStraightThrough
@@ -122,10 +108,10 @@ class OnGrids:
 def on_grids(
     raw: RawParameters, guard_psnr: float, tools: FinalTools, grids: GridSettings
 ) -> OnGrids:
-    """`raw`, whose quality on guard views is given, as the file stores it."""
+    """`raw`, which has `guard_psnr` on the guard views, as the file stores it."""
     raw = with_ordered_raw_axes(visible_rows(raw))
     sensitivity = tools.sensitivity(raw)
-    # Training views look better than others: noise is meant against the error of those.
+    # Training views have less error than unseen views, to which `noise` refers.
     unseen = min(guard_psnr, sensitivity.psnr)
     settings = replace(grids, noise=grids.noise * 10 ** ((sensitivity.psnr - unseen) / 10))
     quantizer = checked_quantizer(raw, sensitivity, settings, tools.added_error)
@@ -136,10 +122,10 @@ def on_grids(
 def model_on_grids(
     raw: RawParameters, guard_psnr: float, least: float, tools: FinalTools, grids: GridSettings
 ) -> GridSplats:
-    """The integers to store: fine-tuned on grids that keep the guard views at `least` dB.
+    """The integers to store: fine-tuned on grids, with `least` dB or more on the guard views.
 
-    Where the fine-tuned model is below that, the better of it and of the model before fine-tuning
-    is put on finer grids, up to three times; the best of all is stored if none reaches `least`.
+    If the fine-tuned model has less, the better of it and of the model before fine-tuning is put on
+    finer grids, up to three times. The best of all is stored if none has `least` dB.
     """
     first = on_grids(raw, guard_psnr, tools, grids)
     tools.finetune(first.optimizer)
@@ -170,7 +156,7 @@ class _Measured:
 
 
 def _measured(optimizer: GridStraightThrough, tools: FinalTools) -> _Measured:
-    # In file order: it decides between Gaussians that rounding has put at the same depth.
+    # In file order, which decides on Gaussians that rounding puts at the same depth.
     stored = optimizer.stored()
     decoded = RawParameters.from_splats(to_splats(stored), optimizer.seen.xyz.device)
     return _Measured(tools.guard_psnr(decoded), stored)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stopping rule: when pruning ends, and which round's model ships."""
+"""The stopping rule: when pruning ends, and which round's model is stored."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ from gaussian_compression.settings import StoppingRule
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which round's model to ship, and why."""
+    """Which round's model to store, and why."""
 
     ship: int
     reason: str
 
 
 def judge(rounds: list[Round], rule: StoppingRule) -> Verdict | None:
-    """The stopping rule applied to the rounds so far, of which round 0 sets the zero.
+    """The stopping rule applied to the rounds so far; losses are against round 0.
 
-    The model that ships is the last one that satisfied the rule. None: go on.
+    The model to store is the last one that satisfied the rule. None: continue.
     """
     satisfied, broken = 0, 0
     for done in rounds[1 : rule.max_rounds + 1]:
@@ -34,7 +34,7 @@ def judge(rounds: list[Round], rule: StoppingRule) -> Verdict | None:
                 f"{rule.max_psnr_drop:g} dB on the guard views, the last one {drop:.3f} dB",
             )
     if len(rounds) > rule.max_rounds:
-        return Verdict(satisfied, f"the {rule.max_rounds} rounds asked for are done")
+        return Verdict(satisfied, f"all {rule.max_rounds} rounds of --max_rounds are done")
     return None
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning as a version-1 file stores the model: quantisers follow the values' ranges.
+"""Fine-tuning with the quantisation of a version-1 file: quantisers follow the values' ranges.
 
-Those of a step come from the ranges before it, so that step, ranges and quantisation are one pass
-over the memory where the operations have a kernel for it. Version 2: grid_straight_through.py.
+A step uses the quantisers of the ranges before it, so that a fused kernel computes step, ranges and
+quantisation in one pass over the memory. Version 2: grid_straight_through.py.
 """
 
 from collections.abc import Mapping
@@ -33,11 +33,11 @@ from splat_codec.symbols import QuantizedSplats
 
 
 class RangedStraightThrough(StraightThrough, Protocol):
-    """One whose quantisers follow the values' ranges."""
+    """A StraightThrough whose quantisers follow the values' ranges."""
 
     @property
     def ranges(self) -> ShRanges:
-        """Of the next step."""
+        """The ranges for the next step."""
         ...
 
 
@@ -48,7 +48,7 @@ def straight_through(
     quantization: QuantizationSettings,
     operations: ArrayOperations,
 ) -> RangedStraightThrough:
-    """The optimiser of `raw`, which it changes in place."""
+    """The optimiser of `raw`, which is changed in place."""
     fused = operations.range_kernels is not None
     kind = KernelStraightThrough if fused else PlainStraightThrough
     return kind(raw, ranges, loss, quantization, operations)
@@ -61,8 +61,8 @@ def stored_symbols(
     return in_file_order(to_symbols(raw, quantizers_for(raw, ranges, quantization)))
 
 
-class PlainStraightThrough:
-    """In PyTorch operations, on any device."""
+class _Quantized:
+    """What both optimisers below have in common: all but the step."""
 
     def __init__(
         self,
@@ -74,25 +74,18 @@ class PlainStraightThrough:
     ) -> None:
         self._raw, self._quantization = raw, quantization
         self.penalties = sh_sparsity(loss, raw, operations)
-        self._adam = AdamSteps(raw, operations)
         self._buffers = raw.map(torch.empty_like)
         self.ranges = ranges
         self.seen = self._quantize()
 
     @property
     def coded(self) -> RawParameters:
-        """See Trainable. The published penalty is one on the quantised values."""
+        """See Trainable. The published penalty acts on the quantised values."""
         return self.seen
 
     def pull_back(self, gradients: RawParameters) -> RawParameters:
         """See Trainable."""
         return gradients
-
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        """See Trainable."""
-        self._adam(gradients, rates)
-        self.seen, observed = self._quantize(), initial_ranges(self._raw)
-        self.ranges = moved_ranges(self.ranges, observed, self._quantization.range_momentum)
 
     def stored(self) -> QuantizedSplats:
         """See StraightThrough."""
@@ -103,8 +96,8 @@ class PlainStraightThrough:
         return quantize_into(self._raw, quantizers, self._buffers)
 
 
-class KernelStraightThrough:
-    """By a fused kernel: the plain one's values, up to rounding."""
+class PlainStraightThrough(_Quantized):
+    """In PyTorch operations, on any device."""
 
     def __init__(
         self,
@@ -114,24 +107,31 @@ class KernelStraightThrough:
         quantization: QuantizationSettings,
         operations: ArrayOperations,
     ) -> None:
-        self._raw, self._quantization = raw, quantization
-        self._kernels = cast(Any, operations.range_kernels)
-        self.penalties = sh_sparsity(loss, raw, operations)
-        self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
-        self._buffers = raw.map(torch.empty_like)
-        self._steps = 0
-        self.ranges = ranges
-        quantizers = quantizers_for(raw, ranges, quantization)
-        self.seen = quantize_into(raw, quantizers, self._buffers)
+        super().__init__(raw, ranges, loss, quantization, operations)
+        self._adam = AdamSteps(raw, operations)
 
-    @property
-    def coded(self) -> RawParameters:
-        """See Trainable. The published penalty is one on the quantised values."""
-        return self.seen
-
-    def pull_back(self, gradients: RawParameters) -> RawParameters:
+    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
         """See Trainable."""
-        return gradients
+        self._adam(gradients, rates)
+        self.seen, observed = self._quantize(), initial_ranges(self._raw)
+        self.ranges = moved_ranges(self.ranges, observed, self._quantization.range_momentum)
+
+
+class KernelStraightThrough(_Quantized):
+    """In a fused kernel: the values of PlainStraightThrough, up to rounding."""
+
+    def __init__(
+        self,
+        raw: RawParameters,
+        ranges: ShRanges,
+        loss: FinetuneSettings,
+        quantization: QuantizationSettings,
+        operations: ArrayOperations,
+    ) -> None:
+        super().__init__(raw, ranges, loss, quantization, operations)
+        self._kernels = cast(Any, operations.range_kernels)
+        self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
+        self._steps = 0
 
     def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
         """See Trainable."""
@@ -148,10 +148,6 @@ class KernelStraightThrough:
         observed = ShRanges(Range(*by_name["features_dc"]), Range(*by_name["features_rest"]))
         self.ranges = moved_ranges(self.ranges, observed, self._quantization.range_momentum)
 
-    def stored(self) -> QuantizedSplats:
-        """See StraightThrough."""
-        return stored_symbols(self._raw, self.ranges, self._quantization)
-
     def _state(self, name: str, gradient: Tensor, quantizer: Quantizer, rate: float) -> tuple:
         kernels = self._kernels
         moments = (getattr(moment, name) for moment in self._moments)
@@ -162,5 +158,5 @@ class KernelStraightThrough:
             case EvenGrids(minimum=(minimum,), step=(step,), levels=levels):
                 grid = kernels.EvenGrid(minimum, step, levels)
                 return kernels.QuantizedState(state, getattr(self._buffers, name), grid)
-        # Exact, or a grid with one box an axis: positions, which `apply` quantises itself.
+        # float32, or a grid with bounds for each axis: positions, which `apply` quantises itself.
         return kernels.QuantizedState(state, None, None)

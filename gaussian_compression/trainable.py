@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fine-tuning trains: parameters, what the images show of them, and the step between both.
+"""What fine-tuning trains: parameters, the values rendered from them, and the optimiser step.
 
-A step has three parts: the gradients by what is seen become gradients by what is coded; penalties
-add theirs; Adam moves the parameters.
+A step has three parts: the gradients of the rendered values become gradients of the coded ones;
+penalties add theirs; Adam updates the parameters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class Trainable(Protocol):
 
     @property
     def seen(self) -> RawParameters:
-        """What to render, and where the next gradient belongs."""
+        """The values to render, at which the next gradient is taken."""
         ...
 
     @property
@@ -35,15 +35,15 @@ class Trainable(Protocol):
 
     @property
     def penalties(self) -> Sequence[Penalty]:
-        """What is added to the photometric loss."""
+        """The terms that are added to the photometric loss."""
         ...
 
     def pull_back(self, gradients: RawParameters) -> RawParameters:
-        """Gradients by `seen` as gradients by `coded`; `gradients` may be overwritten."""
+        """Gradients of `seen` as gradients of `coded`; `gradients` may be overwritten."""
         ...
 
     def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        """Update parameters, moments and `seen`, with gradients by `coded`.
+        """Update parameters, moments and `seen`, with gradients of `coded`.
 
         `rates`: learning rates by tensor name.
         """
@@ -51,7 +51,7 @@ class Trainable(Protocol):
 
 
 class StraightThrough(Trainable, Protocol):
-    """One whose model is seen quantised, as its file will hold it.
+    """A Trainable that renders quantised values, those that its file will hold.
 
     Gradients are taken at the quantised values and applied to the full-precision ones
     (straight-through estimator, Bengio et al. 2013).
@@ -63,7 +63,7 @@ class StraightThrough(Trainable, Protocol):
 
 
 def take_step(model: Trainable, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-    """One step from the photometric loss's `gradients` by what is seen, which it overwrites."""
+    """One step from the photometric loss's gradients of `seen`, which it overwrites."""
     by_coded = model.pull_back(gradients)
     for penalty in model.penalties:
         penalty.add(model.coded, by_coded)
@@ -71,10 +71,10 @@ def take_step(model: Trainable, gradients: RawParameters, rates: Mapping[str, fl
 
 
 class AdamSteps:
-    """Adam on six tensors, in place, with a learning rate each."""
+    """Adam on six tensors, in place, each with its own learning rate."""
 
     def __init__(self, parameters: RawParameters, operations: ArrayOperations) -> None:
-        # Leaves of their own over the same memory: the caller's tensors keep no gradients.
+        # New leaves in the same memory, so that the caller's tensors keep no gradients.
         self._leaves = parameters.map(torch.Tensor.detach)
         leaves = [(name, leaf) for name, leaf in self._leaves.named() if leaf.numel()]
         groups = [{"params": [leaf], "name": name} for name, leaf in leaves]
@@ -90,7 +90,7 @@ class AdamSteps:
 
 
 class FullPrecision:
-    """A model that is seen as it is, in float32."""
+    """A Trainable that renders its parameters as they are, in float32."""
 
     def __init__(
         self, raw: RawParameters, loss: FinetuneSettings, operations: ArrayOperations

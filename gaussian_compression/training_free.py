@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compress a model in seconds, without photographs: quantise and encode, nothing else. No torch.
+"""Compress a model in seconds, without photographs: only quantise and encode.
 
-`python compress.py --training_free -m MODEL [--start_ply scene.ply] [--quality high]`
+`python compress.py --training_free -m MODEL [--start_ply scene.ply] [--quality high]`; imports no
+PyTorch.
 """
 
 import os
@@ -53,11 +54,11 @@ class FreeSettings:
     sh_degree: int | None = None
     """None: the model's own."""
     position_bits: int | None = None
-    """Of the finest position grid, an axis; None: what the finest Gaussians need."""
+    """On each axis of the finest position grid; None: what the finest Gaussians need."""
 
 
 def main() -> None:
-    """Reads the command line and the model, writes file, decoded PLY and report."""
+    """Reads the command line and the model; writes file, decoded PLY and report."""
     show_messages()
     args = build_parser().parse_args()
     model_path = args.model_path
@@ -84,18 +85,19 @@ def build_parser() -> ArgumentParser:
     add("--start_ply", type=Path, help="the model to compress (default: the highest trained "
         "iteration in the folder to write to)")  # fmt: skip
     add("-s", "--source_path", default="", help="the data set, only to record it for render.py")
-    add("--quality", choices=sorted(QUALITIES), default="high")
-    add("--position_bits", type=int, choices=range(12, 21), help="of the finest position grid, an "
-        "axis (default: what the finest Gaussians need)")  # fmt: skip
+    add("--quality", choices=sorted(QUALITIES), default="high", help="default: high; the others "
+        "give a smaller file")  # fmt: skip
+    add("--position_bits", type=int, choices=range(12, 21), help="bits of a position on each axis "
+        "of the finest grid (default: what the finest Gaussians need)")  # fmt: skip
     add("--sh_degree", type=int, choices=range(MAX_SH_DEGREE + 1),
-        help="drop the higher spherical harmonics")  # fmt: skip
+        help="highest degree of spherical harmonics to keep")  # fmt: skip
     add("--antialiasing", action="store_true", help="the model was trained with --antialiasing: "
         "record it (where its PLY or cfg_args does not)")  # fmt: skip
     return parser
 
 
 def compress_without_training(start: StartModel, iteration: int, settings: FreeSettings) -> Outputs:
-    """The compressed model, which decodes to `iteration`. InputError if no Gaussian is left."""
+    """The outputs, whose decoded model is `iteration`. InputError if no Gaussian is left."""
     wall, cpu = time.monotonic(), time.process_time()
     kept, notices = _visible(start)
     precision = replace(QUALITIES[settings.quality], position_bits=settings.position_bits)
@@ -126,7 +128,7 @@ def compress_without_training(start: StartModel, iteration: int, settings: FreeS
         settings={**given, "training_free": True},
         environments=({"from_round": 0, "numpy": np.__version__},),
         stages=(took,),
-        # Against the model as given: with all bands of the spherical harmonics.
+        # Against the start model with all its spherical harmonics.
         errors=visible_errors(kept, decoded, quantized.order),
         layer_ends=tuple(quantized.splats.layer_ends),
         notices=(*start.metadata.notices, *notices),
@@ -135,7 +137,7 @@ def compress_without_training(start: StartModel, iteration: int, settings: FreeS
 
 
 def _visible(start: StartModel) -> tuple[Splats, tuple[str, ...]]:
-    """The Gaussians that an image can show; a sentence for everything that was done to the others.
+    """The Gaussians that an image can show; sentences on what was dropped or changed.
 
     InputError if there are none.
     """
@@ -143,7 +145,8 @@ def _visible(start: StartModel) -> tuple[Splats, tuple[str, ...]]:
     kept, adjustments = without_invisible(finite.splats)
     if not kept.count:
         raise InputError(
-            f"{start.path} holds no Gaussians that an image could show, of {start.splats.count:,}"
+            f"{start.path}: expected Gaussians that an image can show, found none among "
+            f"{start.splats.count:,}"
         )
     return kept, (*finite.notices, *filter(None, [str(adjustments)]))
 
@@ -162,13 +165,13 @@ def _file_figures(data: bytes, decoded: Splats, start: StartModel, iteration: in
 
 
 def with_render_mode(start: StartModel, antialiasing: bool) -> StartModel:
-    """The start model, of which it is recorded how it is meant to be rendered."""
+    """The start model with the render mode in its metadata."""
     metadata = replace(start.metadata, antialiasing=antialiasing)
     return replace(start, scene=replace(start.scene, metadata=metadata))
 
 
 def _options(args: Namespace, start: StartModel) -> ModelOptions:
-    """What cfg_args records: of the model folder, or else of the folder that holds the PLY."""
+    """The options for cfg_args: those of the model folder, or else of the PLY's model folder."""
     folder, clouds = args.model_path, start.path.absolute().parent.parent
     if not (folder / CFG_ARGS_NAME).exists() and clouds.name == "point_cloud":
         folder = clouds.parent
@@ -184,7 +187,7 @@ def _options(args: Namespace, start: StartModel) -> ModelOptions:
 
 
 def print_result(model_path: Path, report: CompressionReport) -> None:
-    """What came out, in a few lines."""
+    """Prints sizes, errors and paths in a few lines."""
     compressed, seconds = report.compressed, report.stages[0].wall_seconds
     print(f"{file_path(model_path)}: {compressed.bytes / MEGABYTE:.3g} MB, "
           f"{compressed.ratio:.1f} times smaller, {seconds:.1f} s")  # fmt: skip
@@ -197,6 +200,8 @@ def _cut_to_degree(splats: Splats, sh_degree: int | None) -> Splats:
     if sh_degree is None or sh_degree == splats.sh_degree:
         return splats
     if sh_degree > splats.sh_degree:
-        raise InputError(f"--sh_degree {sh_degree}: the model has only degree {splats.sh_degree}")
+        raise InputError(
+            f"--sh_degree {sh_degree}: expected at most {splats.sh_degree}, the model's degree"
+        )
     kept = REST_COEFFICIENTS[sh_degree]
     return replace(splats, features_rest=np.ascontiguousarray(splats.features_rest[:, :kept]))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guard views: training views that no round trains on, to tell when pruning begins to hurt.
+"""Guard views: training views that no round trains on, to measure the loss by pruning.
 
-The published method stops by the PSNR of the *test* views, which then measure nothing any more.
+The published method stops by the PSNR of the *test* views, which are then no independent measure.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from utils.errors import InputError
 
 GUARD_EVERY = 8
-"""One training view in eight, as many as Inria's `--eval` gives to testing."""
+"""One training view in eight, the proportion of test views with Inria's `--eval`."""
 
 
 class _Named(Protocol):
@@ -32,13 +32,13 @@ class ViewSplit(Generic[View]):
 def split_off_guard(training_views: Sequence[View]) -> ViewSplit[View]:
     """Every eighth training view in the order of their names, from the fifth (or last) on.
 
-    The choice depends on names only. At least two views are needed: InputError.
+    The choice depends on names only. InputError if there are fewer than two views.
     """
     ordered = sorted(training_views, key=lambda view: view.image_name)
     if len(ordered) < 2:
         raise InputError(
-            f"compression needs at least 2 training views, one of them to measure the quality of "
-            f"rounds; this scene has {len(ordered)}"
+            "expected at least 2 training views, one of them to measure the quality of rounds, "
+            f"found {len(ordered)}"
         )
     first = min(GUARD_EVERY // 2, len(ordered) - 1)
     guard = ordered[first::GUARD_EVERY]

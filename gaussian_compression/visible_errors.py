@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a decoded model is from its start, in units that can be judged by eye. NumPy only."""
+"""Differences of a decoded model from its start, in units that can be seen. NumPy only."""
 
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ _DEGREES = 180 / np.pi
 
 @dataclass(frozen=True)
 class _Scale:
-    """The unit of an attribute's error, and up to which rms it is good."""
+    """The unit of an attribute's error, and the greatest rms that is good."""
 
     unit: str
     good: float
@@ -31,19 +31,20 @@ SCALES = {
     "scaling": _Scale("% of the axis' length", 3),
     "rotation": _Scale("degrees", 12),
     "opacity": _Scale("% of full opacity", 0.6),
-    "features_dc": _Scale("8-bit levels, where it covers alone", 0.75),
-    "features_rest": _Scale("8-bit levels, where it covers alone, mean over directions", 1.25),
+    "features_dc": _Scale("8-bit levels of colour, times opacity", 0.75),
+    "features_rest": _Scale("8-bit levels of colour, times opacity, mean over directions", 1.25),
 }
-"""Size: the geometric mean of the standard deviations along the two longer axes. Colours count as
-much as the Gaussian's opacity shows of them.
+"""Size: the geometric mean of the standard deviations along the two longer axes. Errors of
+colours are multiplied by the opacity.
 
-Errors up to these together left renders of fox_model and snowmiku_model within 45 dB of those of
-the start (PSNR, 6 test views each, -r 4), 0.07 dB or less on photographs of 27 to 28 dB."""
+With errors of this size, renders of fox_model and snowmiku_model have 45 dB or more against those
+of the start, and lose at most 0.07 dB of 27 to 28 dB against photographs (PSNR, 6 test views each,
+-r 4)."""
 
 
 @dataclass
 class _Collected:
-    """The errors of one attribute."""
+    """The errors of one attribute, in blocks."""
 
     blocks: list[Floats] = field(default_factory=list)
 
@@ -91,19 +92,19 @@ def lines(errors: dict[str, ErrorFigures]) -> list[str]:
 
 
 def _least_size(splats: Splats) -> float:
-    """The size that only one Gaussian in a hundred is below: pixels show no smaller ones."""
+    """The 1 % quantile of sizes: distances of smaller Gaussians are measured in this size."""
     descending = -np.sort(-splats.scaling, axis=1)
     return float(np.quantile(_sizes(descending), 0.01)) if splats.count else 1.0
 
 
 def _sizes(scaling: FloatArray) -> Floats:
-    """(N,) of Gaussians with these descending log scales (N, 3)."""
+    """(N,): the sizes of Gaussians with these descending log scales (N, 3)."""
     with np.errstate(over="ignore"):
         return np.exp(scaling[:, :2].astype(np.float64).mean(axis=1))
 
 
 def _differences(a: Splats, b: Splats, least_size: float) -> dict[str, Floats]:
-    """Of each Gaussian (and channel, and axis), in the units of SCALES."""
+    """The errors of each Gaussian (and axis, and channel), in the units of SCALES."""
     alpha, size = _alpha(a), np.maximum(_sizes(a.scaling), least_size)
     distance = np.linalg.norm(a.xyz.astype(np.float64) - b.xyz, axis=1)
     cosine = np.abs((a.rotation.astype(np.float64) * b.rotation).sum(axis=1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""compress.py and its model folder: what it records, refuses, warns of, and leaves alone."""
+"""compress.py and its model folder: what it records, refuses, warns of and leaves unchanged."""
 
 import json
 import logging
@@ -84,7 +84,7 @@ def stopped_after(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.RoundFolder, "save", save_and_stop)
 
 
-def test_a_second_shorter_run_leaves_its_own_result_only(model: Path, run: Compress) -> None:
+def test_a_second_shorter_run_leaves_only_its_own_result(model: Path, run: Compress) -> None:
     trained = (model / PLY.format(9)).read_bytes()
     assert run(model, "--final_iterations", 5).compressed.iteration == 9 + 7
     report = run(model)
@@ -109,7 +109,7 @@ def test_a_start_ply_does_not_touch_the_trained_model(
     assert (model / PLY.format(3)).read_bytes() == trained
 
 
-def test_a_corrected_source_is_remembered_and_nothing_else_changes(
+def test_a_corrected_source_is_recorded_and_nothing_else_changes(
     model: Path, run: Compress, small_scene: Path
 ) -> None:
     (model / "cfg_args").write_text(
@@ -140,14 +140,14 @@ def test_a_second_run_at_the_same_time_is_refused_at_the_start(model: Path, run:
     assert not (model / "compressed").exists()
 
 
-def test_changed_photographs_are_not_gone_on_with(
+def test_a_run_does_not_continue_with_changed_photographs(
     model: Path, run: Compress, small_scene: Path, tmp_path: Path, monkeypatch
 ) -> None:
     scene = shutil.copytree(small_scene, tmp_path / "scene")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         stopped_after(0, patched)
         run(model, scene=scene)
-    moved = scene.rename(tmp_path / "elsewhere")  # the same photographs in another folder will do
+    moved = scene.rename(tmp_path / "elsewhere")  # the same photographs, another folder
     photograph = sorted((moved / "images").iterdir())[3]
     original = photograph.read_bytes()
     pixels = np.array(Image.open(photograph))
@@ -159,7 +159,7 @@ def test_changed_photographs_are_not_gone_on_with(
     assert run(model, scene=moved).stopping
 
 
-def test_another_environment_goes_on_with_a_warning(
+def test_a_run_continues_in_another_environment_with_a_warning(
     model: Path, run: Compress, monkeypatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
@@ -178,7 +178,7 @@ def test_another_environment_goes_on_with_a_warning(
     assert any("may differ" in notice for notice in report.notices)
 
 
-def test_rounds_of_an_earlier_version_go_on_with_a_warning(
+def test_a_run_continues_rounds_of_an_earlier_version_with_a_warning(
     model: Path, run: Compress, monkeypatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fingerprint = pipeline._Run._fingerprint
@@ -197,7 +197,7 @@ def test_rounds_of_an_earlier_version_go_on_with_a_warning(
 
 @pytest.mark.parametrize("flag", ["sh_sparsity", "max_psnr_drop", "noise", "sparsity"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-1"])
-def test_numbers_that_are_none_are_refused(
+def test_numbers_out_of_range_are_refused(
     model: Path, run: Compress, capsys: pytest.CaptureFixture[str], flag: str, value: str
 ) -> None:
     with pytest.raises(InputError, match=f"--{flag} {float(value)}: "):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""compress.py from the outside: killed and run again, started from bare PLYs, given nonsense."""
+"""compress.py as a command: killed and run again, started from PLYs, with invalid input."""
 
 import os
 import shutil
@@ -79,22 +79,22 @@ def newest_iteration(model: Path) -> Path:
 def test_killed_and_run_again_gives_the_same_bytes(
     scene: Path, trained: Path, tmp_path: Path
 ) -> None:
-    undisturbed, disturbed = copied(trained, tmp_path / "a"), copied(trained, tmp_path / "b")
-    run_script("compress.py", "-s", scene, "-m", undisturbed, *SHORT)
-    arguments = command("compress.py", "-s", scene, "-m", disturbed, *SHORT)
+    uninterrupted, interrupted = copied(trained, tmp_path / "a"), copied(trained, tmp_path / "b")
+    run_script("compress.py", "-s", scene, "-m", uninterrupted, *SHORT)
+    arguments = command("compress.py", "-s", scene, "-m", interrupted, *SHORT)
     process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (disturbed / "compressed/rounds/round_001.npz").exists():
+    while not (interrupted / "compressed/rounds/round_001.npz").exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (disturbed / "compressed/model.f3dgs").exists()
-    again = run_script("compress.py", "-s", scene, "-m", disturbed, *SHORT)
-    assert "going on after round" in again.stdout
-    assert file_of(disturbed) == file_of(undisturbed)
-    assert not (disturbed / "compressed/rounds").exists()
+    assert not (interrupted / "compressed/model.f3dgs").exists()
+    again = run_script("compress.py", "-s", scene, "-m", interrupted, *SHORT)
+    assert "continues after round" in again.stdout
+    assert file_of(interrupted) == file_of(uninterrupted)
+    assert not (interrupted / "compressed/rounds").exists()
 
 
 def test_outputs_and_report(scene: Path, trained: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_guard_on_test_views_is_marked(scene: Path, trained: Path, tmp_path: Pat
     assert report_of(model).guard.warning
 
 
-def test_a_tight_rule_ships_the_unpruned_model(scene: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_tight_rule_stores_the_unpruned_model(scene: Path, trained: Path, tmp_path: Path) -> None:
     model = copied(trained, tmp_path / "model")
     run_script(
         "compress.py", "-s", scene, "-m", model, "--warmup_iterations", 20,

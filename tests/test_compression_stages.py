@@ -66,17 +66,17 @@ def test_what_is_trained_is_what_is_stored(position_bits: int, sh_degree: int) -
     raw = random_raw(sh_degree=sh_degree)
     settings = QuantizationSettings(position_bits=position_bits)
     quantizers = quantizers_for(raw, initial_ranges(raw), settings)
-    seen = quantize_into(raw, quantizers, raw.map(torch.empty_like))
+    rendered = quantize_into(raw, quantizers, raw.map(torch.empty_like))
     decoded = to_splats(to_symbols(raw, quantizers))
-    for name, tensor in seen.named():
+    for name, tensor in rendered.named():
         np.testing.assert_array_equal(tensor.numpy(), getattr(decoded, name), err_msg=name)
 
 
 def test_storing_decoded_values_again_gives_the_same_symbols() -> None:
     raw = random_raw()
     quantizers = quantizers_for(raw, initial_ranges(raw), QuantizationSettings())
-    seen = quantize_into(raw, quantizers, raw.map(torch.empty_like))
-    assert same_symbols(to_symbols(raw, quantizers), to_symbols(seen, quantizers))
+    decoded = quantize_into(raw, quantizers, raw.map(torch.empty_like))
+    assert same_symbols(to_symbols(raw, quantizers), to_symbols(decoded, quantizers))
 
 
 def test_values_out_of_range_go_to_the_edge() -> None:
@@ -99,7 +99,7 @@ def test_quantisation_error_is_small() -> None:
     np.testing.assert_allclose(decoded.scaling, raw.scaling, rtol=5e-4, atol=1e-4)
 
 
-def test_ranges_move_a_little_towards_what_is_seen() -> None:
+def test_ranges_move_a_little_towards_new_values() -> None:
     raw = random_raw()
     before = ShRanges(Range(0.0, 0.0), Range(-1.0, 1.0))
     after = moved_ranges(before, initial_ranges(raw), momentum=0.01)
@@ -127,7 +127,7 @@ def test_guard_is_every_eighth_by_name_whatever_the_order() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 8])
-def test_few_views_still_have_one_guard_and_one_teacher(count: int) -> None:
+def test_few_views_still_have_one_guard_and_one_training_view(count: int) -> None:
     split = split_off_guard([NamedView(str(number)) for number in range(count)])
     assert len(split.guard) == 1
     assert len(split.training) == count - 1
@@ -141,7 +141,7 @@ def test_one_view_is_not_enough() -> None:
 # Pruning
 
 
-def test_the_lowest_go() -> None:
+def test_the_lowest_scores_are_removed() -> None:
     scores = torch.tensor([5.0, 1.0, 4.0, 0.5, 3.0])
     assert rows_to_keep(scores, 0.4).tolist() == [True, False, True, False, True]
 
@@ -153,7 +153,7 @@ def test_counts_are_rounded_down_and_ties_go_in_order() -> None:
     assert rows_to_keep(torch.zeros(0), 0.05).shape == (0,)
 
 
-def test_a_score_that_is_no_number_goes_first() -> None:
+def test_a_score_of_nan_counts_as_the_lowest() -> None:
     assert rows_to_keep(torch.tensor([1.0, float("nan"), 0.0]), 0.34).tolist() == [1, 0, 1]
 
 
@@ -186,10 +186,10 @@ class Visits:
 
 def test_any_set_of_scores_takes_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCORES, "visits", Visits)
-    raw, seen = random_raw(5, 1), []
+    raw, visited = random_raw(5, 1), []
 
     def differentiate(view: Any, raw: RawParameters, out: RawParameters) -> ViewLoss:
-        seen.append(view)
+        visited.append(view)
         for target in out:
             target.fill_(view)
         radii = torch.tensor([0, 1, 1, 0, view - 1])
@@ -198,7 +198,7 @@ def test_any_set_of_scores_takes_one_pass(monkeypatch: pytest.MonkeyPatch) -> No
     chosen = [score_named(name, TorchOperations()) for name in ("visits", "gradient_norm")]
     for _ in range(2):  # the second pass begins anew
         accumulate_scores(chosen, raw, [1, 2, 3], differentiate, lambda: None)  # type: ignore
-    assert seen == [1, 2, 3] * 2
+    assert visited == [1, 2, 3] * 2
     assert chosen[0].scores().tolist() == [0, 3, 3, 0, 2]
     widths = [tensor[0].numel() for tensor in raw]
     expected = sum(6 * width**0.5 for width in widths)
@@ -225,7 +225,7 @@ def shipped(psnrs: list[float], rule: StoppingRule) -> int | None:
     return None if verdict is None else verdict.ship
 
 
-def test_ships_the_last_round_before_the_rule_broke() -> None:
+def test_the_last_round_that_satisfied_the_rule_is_stored() -> None:
     rule = StoppingRule(max_psnr_drop=0.1, max_rounds=50, patience=1)
     assert shipped([30.0], rule) is None
     assert shipped([30.0, 30.2, 29.95], rule) is None
@@ -233,7 +233,7 @@ def test_ships_the_last_round_before_the_rule_broke() -> None:
     assert shipped([30.0, 29.5], rule) == 0
 
 
-def test_patience_waits_for_several_readings_in_a_row() -> None:
+def test_patience_is_a_number_of_rounds_in_a_row() -> None:
     rule = StoppingRule(max_psnr_drop=0.1, max_rounds=50, patience=3)
     assert shipped([30.0, 29.8, 29.8], rule) is None
     assert shipped([30.0, 29.8, 29.8, 29.95, 29.8, 29.8], rule) is None
@@ -242,14 +242,14 @@ def test_patience_waits_for_several_readings_in_a_row() -> None:
     assert shipped([30.0, 29.95, 29.8], StoppingRule(max_rounds=2)) == 1
 
 
-def test_exactly_the_rounds_asked_for() -> None:
+def test_max_rounds_is_the_exact_number_of_rounds() -> None:
     rule = StoppingRule(max_psnr_drop=100, max_rounds=3)
     assert shipped([30.0, 20.0, 10.0], rule) is None
     assert shipped([30.0, 20.0, 10.0, 5.0], rule) == 3
     assert shipped([30.0], StoppingRule(max_rounds=0)) == 0
 
 
-def test_a_longer_history_is_judged_as_if_it_had_stopped() -> None:
+def test_rounds_after_the_stop_do_not_change_the_verdict() -> None:
     history = [30.0, 29.95, 29.85, 29.95, 29.5]
     assert shipped(history, StoppingRule(max_psnr_drop=0.1, patience=1)) == 1
     assert shipped(history, StoppingRule(max_psnr_drop=0.3, patience=1)) == 3
@@ -268,7 +268,7 @@ def checkpoint(number: int, quantization: QuantizationSettings | None = QUANTIZE
 
 
 @pytest.mark.parametrize("quantization", [None, QUANTIZED])
-def test_a_round_comes_back_as_it_was(
+def test_a_saved_round_is_loaded_unchanged(
     tmp_path: Path, quantization: QuantizationSettings | None
 ) -> None:
     folder = RoundFolder(tmp_path, {"seed": 0})
@@ -285,7 +285,7 @@ def test_a_round_comes_back_as_it_was(
 
 
 @pytest.mark.parametrize(("keep_last", "left"), [(2, [2, 3]), (3, [1, 2, 3]), (None, [0, 1, 2, 3])])
-def test_only_what_may_be_shipped_stays(
+def test_only_the_last_rounds_are_kept(
     tmp_path: Path, keep_last: int | None, left: list[int]
 ) -> None:
     folder = RoundFolder(tmp_path, {"seed": 0}, keep_last)
@@ -294,7 +294,7 @@ def test_only_what_may_be_shipped_stays(
     assert [number for number in range(4) if folder.has(number)] == left
 
 
-def test_older_rounds_go_when_the_new_one_is_on_disk(tmp_path: Path, monkeypatch) -> None:
+def test_older_rounds_are_removed_when_the_new_one_is_on_disk(tmp_path: Path, monkeypatch) -> None:
     folder = RoundFolder(tmp_path, {"seed": 0}, 1)
     folder.save(checkpoint(0))
     steps: list[str] = []
@@ -306,7 +306,7 @@ def test_older_rounds_go_when_the_new_one_is_on_disk(tmp_path: Path, monkeypatch
     assert steps == ["sync", "name", "sync", "remove"]
 
 
-def test_rounds_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_run_does_not_continue_rounds_of_other_settings(tmp_path: Path) -> None:
     RoundFolder(tmp_path, {"seed": 0, "prune": 0.05}).save(checkpoint(1))
     with pytest.raises(InputError, match=r"'seed': 0.*'seed': 1"):
         RoundFolder(tmp_path, {"seed": 1, "prune": 0.05}).latest()
@@ -352,7 +352,7 @@ def test_only_the_published_preset_trains_rounds_under_its_quantisation() -> Non
     quantized = TrainableModel.start_from(raw, published)
     assert quantized.ranges == initial_ranges(raw)
     assert not torch.equal(quantized.seen(published).features_dc, raw.features_dc)
-    with pytest.raises(InputError, match="version 1 needs"):
+    with pytest.raises(InputError, match="got None for both"):
         check_settings(CompressionSettings(TrajectorySettings(quantization=None)))
 
 
@@ -408,7 +408,7 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_senseless_settings_are_named(settings: CompressionSettings, flag: str) -> None:
+def test_settings_out_of_range_are_named(settings: CompressionSettings, flag: str) -> None:
     with pytest.raises(InputError, match=flag):
         check_settings(settings)
 

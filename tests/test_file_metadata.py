@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file says of itself."""
+"""The metadata of a file, and decompress.py --info."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def info(file: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "version", "degree"), [("good_v1_sh3", 1, 3), ("good_v2_sh2", 2, 2)]
 )
-def test_info_tells_what_is_inside(name: str, version: int, degree: int) -> None:
+def test_info_describes_the_content(name: str, version: int, degree: int) -> None:
     file = GOLDEN / f"{name}.f3dgs"
     done = info(file, "--info")
     assert done.returncode == 0, done.stderr
@@ -56,13 +56,13 @@ def test_info_of_the_first_layer_of_a_file_cut_behind_it(tmp_path: Path) -> None
 def test_neither_ply_nor_info_is_refused() -> None:
     done = info(GOLDEN / "good_v2_sh0.f3dgs")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: a PLY to write is expected")
+    assert done.stderr.startswith("error: expected a PLY to write")
     damaged = info(GOLDEN / "bad_cut_short.f3dgs", "--info")
     assert damaged.returncode == 1
     assert damaged.stdout == ""
 
 
-def test_settings_are_told_where_they_differ() -> None:
+def test_settings_are_listed_where_they_differ() -> None:
     preset = CompressionSettings(grids=GridSettings())
     assert changed_settings(preset.to_json(), preset.to_json()) == {}
     settings = replace(

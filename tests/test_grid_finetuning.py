@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning on the grids of a version-2 file: what is trained is what is stored."""
+"""Fine-tuning on the grids of a version-2 file: the trained values are the stored ones."""
 
 from dataclasses import replace
 
@@ -87,7 +87,7 @@ def rows_as_text(splats: Splats) -> list[bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sh_degree", [0, 1, 3])
 @pytest.mark.parametrize("outliers", [0, 3])
-def test_what_is_seen_is_what_the_file_gives_back(
+def test_rendered_values_are_those_of_the_file(
     sh_degree: int, outliers: int, kind: type[Kind]
 ) -> None:
     raw = ordered(sh_degree=sh_degree)
@@ -103,7 +103,7 @@ def test_what_is_seen_is_what_the_file_gives_back(
     assert rows_as_text(in_file_of(optimizer)) == rows_as_text(optimizer.seen.to_splats())
 
 
-ABSURD = {
+EXTREME = {
     "opacity": (1e5, -1e3),
     "features_dc": (1e4, -1e30),
     "features_rest": (1e3, 1e30),
@@ -112,13 +112,15 @@ ABSURD = {
 }
 
 
-@pytest.mark.parametrize("name", ABSURD)
+@pytest.mark.parametrize("name", EXTREME)
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_absurd_gaussian_leaves_the_grids_of_the_others(name: str, kind: type[Kind]) -> None:
+def test_an_extreme_gaussian_does_not_change_the_grids_of_the_others(
+    name: str, kind: type[Kind]
+) -> None:
     sound, settings = random_raw(600, 1), GridSettings(noise=fine(random_raw(600, 0)))
     sensitivity = measured(random_sensitivity(sound))
     grids = fitted_quantizer(with_ordered_raw_axes(sound), sensitivity, settings).grids
-    for value in ABSURD[name]:
+    for value in EXTREME[name]:
         raw = sound.map(torch.clone)
         getattr(raw, name)[7].view(-1)[0] = value
         raw = with_ordered_raw_axes(raw)
@@ -140,16 +142,16 @@ def test_an_absurd_gaussian_leaves_the_grids_of_the_others(name: str, kind: type
         assert rows_as_text(quantizer.decoded(optimizer.coded).to_splats()) == rows_as_text(seen)
 
 
-def test_what_an_absurd_gaussian_shows_leaves_the_grids_of_the_others() -> None:
-    """Images show the slightest turn of a Gaussian of colour 10^4, and no such turn of others."""
+def test_the_sensitivity_to_an_extreme_gaussian_does_not_change_the_grids() -> None:
+    """The slightest rotation of a Gaussian of colour 10^4 changes images, of others it does not."""
     sound = ordered(600, 1)
     settings, sensitivity = GridSettings(noise=fine(sound)), measured(random_sensitivity(sound))
     grids = fitted_quantizer(sound, sensitivity, settings).grids
-    absurd = sound.map(torch.clone)
-    absurd.features_dc[7, 0, 0] = 1e4
+    extreme = sound.map(torch.clone)
+    extreme.features_dc[7, 0, 0] = 1e4
     for tensor in sensitivity.per_parameter:
         tensor[7] *= 1e8
-    found = fitted_quantizer(absurd, sensitivity, settings).grids
+    found = fitted_quantizer(extreme, sensitivity, settings).grids
     assert found.rotation_step == pytest.approx(grids.rotation_step, rel=0.1)
     assert found.position.cell == pytest.approx(grids.position.cell, rel=0.1)
     assert found.opacity.step == pytest.approx(grids.opacity.step, rel=0.1)
@@ -180,7 +182,7 @@ def test_numbers_stored_exactly_have_no_gradient() -> None:
 @pytest.mark.parametrize("factor", [1.0, 0.0, -0.0, 3.0, 1e4])
 @pytest.mark.parametrize("sh_degree", [0, 2])
 def test_symbols_are_those_of_the_definition(sh_degree: int, factor: float) -> None:
-    """Bit by bit, for what the grids were made for and for what is beyond them."""
+    """Bit by bit, for values within the grids and for values beyond them."""
     made_for, precision = ordered(700, sh_degree), GridSteps(sh_step=1 / 12)
     quantizer = quantizer_of(made_for, precision)
     coded = quantizer.to_coding_basis(random_raw(700, sh_degree, seed=4)).map(lambda t: t * factor)
@@ -268,8 +270,8 @@ def test_every_number_adds_what_is_tolerated() -> None:
             assert error == pytest.approx(tolerance, rel=0.5), name
 
 
-def test_rules_follow_what_decides_the_sensitivity() -> None:
-    """Where sensitivity is a function of scale, so are the steps, and nothing is wasted."""
+def test_rules_follow_the_sensitivity() -> None:
+    """Where sensitivity is a function of scale, so are the steps."""
     splats = ordered().to_splats()
     shown = np.exp(-2 * splats.scaling[:, :1])  # an error counts by the Gaussian's size
     constant = random_sensitivity(RawParameters.from_splats(splats, "cpu")).to_splats()
@@ -281,7 +283,7 @@ def test_rules_follow_what_decides_the_sensitivity() -> None:
     assert np.polyfit(octaves, dropped, 1)[0] == pytest.approx(1, abs=0.15)
 
 
-def test_hidden_scales_go_where_others_are() -> None:
+def test_hidden_scales_take_few_values() -> None:
     splats = ordered().to_splats()
     scaling = splats.scaling.copy()
     scaling[:, 2] -= np.random.default_rng(0).exponential(4, splats.count).astype(np.float32)
@@ -304,7 +306,7 @@ def test_hidden_scales_go_where_others_are() -> None:
     assert after < before / 4
 
 
-def test_a_bound_keeps_hidden_scales_from_showing() -> None:
+def test_a_bound_keeps_hidden_scales_invisible() -> None:
     splats = ordered(1000).to_splats()
     sensitivity = random_sensitivity(RawParameters.from_splats(splats, "cpu")).to_splats()
     tolerance = 1e-4
@@ -320,7 +322,7 @@ def test_a_bound_keeps_hidden_scales_from_showing() -> None:
 
 
 @pytest.mark.parametrize("bits", [12, 20])
-def test_position_bits_are_those_asked_for(bits: int) -> None:
+def test_position_bits_are_those_of_the_settings(bits: int) -> None:
     raw = ordered()
     sensitivity = measured(random_sensitivity(raw))
     settings = GridSettings(noise=fine(raw), position_bits=bits)
@@ -329,7 +331,7 @@ def test_position_bits_are_those_asked_for(bits: int) -> None:
     assert rows_as_text(in_file_of(optimizer)) == rows_as_text(optimizer.seen.to_splats())
 
 
-def test_rounding_adds_less_than_the_noise_asked_for() -> None:
+def test_rounding_adds_about_the_noise_of_the_settings() -> None:
     raw = ordered()
     sensitivity = measured(random_sensitivity(raw), absolute_error=0.01)
     for noise in (0.1, 0.4):

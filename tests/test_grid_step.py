@@ -97,7 +97,7 @@ def at_zero(raw: RawParameters) -> RawParameters:
 @pytest.mark.parametrize("change", [copied, elsewhere, at_zero])
 @pytest.mark.parametrize("far", [0, 1])
 @pytest.mark.parametrize(("count", "sh_degree"), SIZES)
-def test_seen_values_are_the_twins_bit_by_bit(
+def test_rendered_values_are_the_twins_bit_by_bit(
     count: int, sh_degree: int, far: int, change: Callable[[RawParameters], RawParameters]
 ) -> None:
     raw = model(count, sh_degree, far)
@@ -107,7 +107,7 @@ def test_seen_values_are_the_twins_bit_by_bit(
 
 
 @pytest.mark.parametrize("factor", [1.0, 30.0, 1e6])
-def test_seen_values_are_the_decoders_bit_by_bit_however_large(factor: float) -> None:
+def test_rendered_values_are_the_decoders_bit_by_bit_however_large(factor: float) -> None:
     raw = model(3001, 3)
     quantizer = quantizer_of(raw)
     assert quantizer.sh_matrix.count_nonzero() > 45  # sums of more than one product

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs in a model folder: nothing foreign is touched, nothing stale stays, at any kill."""
+"""Outputs in a model folder: foreign files stay, outdated ones do not, also after a kill."""
 
 import json
 import os
@@ -74,14 +74,14 @@ def test_a_trained_model_is_never_replaced(
     assert read_ply(model / PLY.format(expected)).xyz.tobytes() == decoded.xyz.tobytes()
 
 
-def test_without_a_start_ply_the_folder_s_model_is_meant(tmp_path: Path, encode) -> None:
+def test_without_a_start_ply_the_folder_s_model_is_used(tmp_path: Path, encode) -> None:
     model = encode(trained(tmp_path, 5, 9))
     report = read_report(report_path(model))
     assert (report.start.iteration, report.start.ply) == (9, str(model / PLY.format(9)))
     assert numbers(encode(model)) == [5, 9, 10]
 
 
-def test_earlier_results_go_and_their_renders(tmp_path: Path, encode) -> None:
+def test_earlier_results_and_their_renders_are_removed(tmp_path: Path, encode) -> None:
     model = encode(trained(tmp_path, 9))
     (model / PLY.format(10)).parent.rename(model / "point_cloud/iteration_50")
     for name in ("test/ours_50/renders/00000.png", "test/ours_50/gt/00000.png", "test/ours_9/a"):
@@ -193,7 +193,7 @@ for step in range(100):
 """
 
 
-def test_a_kill_at_any_step_leaves_a_folder_to_go_on_with(tmp_path: Path, encode) -> None:
+def test_after_a_kill_at_any_step_the_command_can_run_again(tmp_path: Path, encode) -> None:
     template = encode(trained(tmp_path / "template", 9))
     start = (template / PLY.format(9)).read_bytes()
     command = [sys.executable, "-c", KILL, str(template), str(tmp_path / "work")]
@@ -234,7 +234,7 @@ def test_the_folder_can_be_rendered_from(tmp_path: Path, encode) -> None:
     assert decode(file.read_bytes()).metadata["antialiasing"] is True
 
 
-def test_the_report_can_be_read_by_anyone(tmp_path: Path, encode) -> None:
+def test_the_report_can_be_read_by_any_json_reader(tmp_path: Path, encode) -> None:
     model = encode(trained(tmp_path, 9))
     found = json.loads((model / "compressed/report.json").read_text())
     assert found["schema"] == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One absurd Gaussian does not change the others, and its numbers are stored exactly."""
+"""One extreme Gaussian does not change the others, and is itself decoded exactly."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from tests.test_training_free import compressed
 from utils.errors import InputError
 
 COUNT = 300
-ABSURD = {
+EXTREME = {
     "opacity": (1000.0, 1e4, 1e5, 3e38, -1e3, -1e30),
     "features_dc": (1e4, -1e4, 1e30, -3e38),
     "features_rest": (1e3, 1e30, -1e30),
@@ -26,7 +26,7 @@ ABSURD = {
 }
 
 
-def with_absurd(splats: Splats, name: str, value: float, whole_row: bool = False) -> Splats:
+def with_extreme(splats: Splats, name: str, value: float, whole_row: bool = False) -> Splats:
     """The splats with a number of row 7, or all of them, replaced."""
     array = getattr(splats, name).copy()
     array[7].flat[slice(None) if whole_row else 0] = value
@@ -42,19 +42,19 @@ def visible_splats() -> Splats:
 
 @pytest.fixture(scope="module")
 def errors_without() -> dict[str, float]:
-    """Root mean square errors of the model without an absurd Gaussian."""
+    """Root mean square errors of the model without an extreme Gaussian."""
     report = compressed(visible_splats()).report
     return {name: error.rms for name, error in report.errors.items()}
 
 
-@pytest.mark.parametrize("name", ABSURD)
-def test_an_absurd_gaussian_does_not_change_the_others(
+@pytest.mark.parametrize("name", EXTREME)
+def test_an_extreme_gaussian_does_not_change_the_others(
     name: str, errors_without: dict[str, float]
 ) -> None:
-    sound = visible_splats()
-    for number, value in enumerate(ABSURD[name]):
-        absurd = with_absurd(sound, name, value, whole_row=number % 2 == 1)
-        result = compressed(absurd)
+    ordinary = visible_splats()
+    for number, value in enumerate(EXTREME[name]):
+        changed = with_extreme(ordinary, name, value, whole_row=number % 2 == 1)
+        result = compressed(changed)
         report, decoded = result.report, result.decoded.splats
         dropped = int(name == "opacity" and value < 0)
         assert report.start.dropped == dropped
@@ -68,15 +68,15 @@ def test_an_absurd_gaussian_does_not_change_the_others(
 
 
 @pytest.mark.parametrize("count", [5, 12, 300])
-def test_numbers_far_from_all_others_are_restored_exactly(count: int) -> None:
-    sound = random_splats(count, 1, seed=3)
-    sound = replace(sound, opacity=np.maximum(sound.opacity, np.float32(-5)))
+def test_numbers_far_from_all_others_are_decoded_exactly(count: int) -> None:
+    ordinary = random_splats(count, 1, seed=3)
+    ordinary = replace(ordinary, opacity=np.maximum(ordinary.opacity, np.float32(-5)))
     dc, rest, scaling = (
-        getattr(sound, name).copy() for name in ("features_dc", "features_rest", "scaling")
+        getattr(ordinary, name).copy() for name in ("features_dc", "features_rest", "scaling")
     )
     dc[2, 0, 1], rest[2, 1, 0], rest[3, 2, 2] = 1e4, -1e6, 1e3
     scaling[4] = 80, -90, -3
-    result = compressed(replace(sound, features_dc=dc, features_rest=rest, scaling=scaling))
+    result = compressed(replace(ordinary, features_dc=dc, features_rest=rest, scaling=scaling))
     found = result.decoded.splats
     assert np.count_nonzero(found.features_dc == np.float32(1e4)) == 1
     assert np.count_nonzero(found.features_rest == np.float32(-1e6)) == 1
@@ -90,36 +90,36 @@ def test_opacities_are_clamped_to_where_the_sigmoid_changes() -> None:
         return np.float32(1) / (np.float32(1) + np.exp(np.float32(-logit)))
 
     assert sigmoid(MOST_OPACITY) == 1
-    result = compressed(with_absurd(visible_splats(), "opacity", 1000.0))
+    result = compressed(with_extreme(visible_splats(), "opacity", 1000.0))
     assert any("sigmoid is 0 or 1: 1" in notice for notice in result.report.notices)
     assert sigmoid(result.decoded.splats.opacity.max()) == 1
 
 
 def test_a_model_that_no_image_shows_is_refused() -> None:
     splats = visible_splats()
-    with pytest.raises(InputError, match="no Gaussians that an image could show, of 300"):
+    with pytest.raises(InputError, match="Gaussians that an image can show, found none among 300"):
         compressed(replace(splats, opacity=np.full((COUNT, 1), -9, np.float32)))
 
 
-def test_colours_far_from_all_others_are_clamped_if_none_is_stored_exactly() -> None:
-    sound = visible_splats()
-    same, none = with_limited_colours(sound)
+def test_colours_far_from_all_others_are_clamped_without_exact_values() -> None:
+    ordinary = visible_splats()
+    same, none = with_limited_colours(ordinary)
     assert none == 0
-    np.testing.assert_array_equal(same.features_rest, sound.features_rest)
-    absurd = with_absurd(with_absurd(sound, "features_dc", -1e30), "features_rest", 1e4)
-    limited, moved = with_limited_colours(absurd)
+    np.testing.assert_array_equal(same.features_rest, ordinary.features_rest)
+    changed = with_extreme(with_extreme(ordinary, "features_dc", -1e30), "features_rest", 1e4)
+    limited, moved = with_limited_colours(changed)
     assert moved == 1
     assert np.abs(limited.features_dc).max() < 100
     assert np.abs(limited.features_rest).max() < 100
     same_rows = np.arange(COUNT) != 7
-    np.testing.assert_array_equal(limited.features_dc[same_rows], sound.features_dc[same_rows])
+    np.testing.assert_array_equal(limited.features_dc[same_rows], ordinary.features_dc[same_rows])
 
 
 def test_quaternions_of_any_length_become_unit_quaternions() -> None:
-    sound = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    expected = unit_quaternions(sound)
+    ordinary = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    expected = unit_quaternions(ordinary)
     for exponent in (-100, -60, -1, 60, 100):
-        np.testing.assert_array_equal(unit_quaternions(np.ldexp(sound, exponent)), expected)
+        np.testing.assert_array_equal(unit_quaternions(np.ldexp(ordinary, exponent)), expected)
     np.testing.assert_array_equal(unit_quaternions(np.zeros((1, 4), np.float32)), [[1, 0, 0, 0]])
 
 

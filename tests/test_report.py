@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a compression: finite numbers, read back as written, and in its earlier forms."""
+"""The report of a compression: finite numbers, read as written, and reports of schema 1."""
 
 import json
 import math
@@ -109,11 +109,11 @@ def test_old_reports_are_read(tmp_path: Path) -> None:
 )
 def test_what_is_no_report_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "report.json").write_text(text)
-    with pytest.raises(InputError, match=r"report\.json is no report of a compression"):
+    with pytest.raises(InputError, match=r"report\.json: expected the report of a compression"):
         read_report(tmp_path / "report.json")
 
 
 def test_a_later_schema_is_named(tmp_path: Path) -> None:
     write_report(tmp_path / "report.json", replace(REPORT, schema=SCHEMA + 1))
-    with pytest.raises(InputError, match=f"schema {SCHEMA + 1}, this version reads up to"):
+    with pytest.raises(InputError, match=f"schema {SCHEMA + 1}, expected at most {SCHEMA}"):
         read_report(tmp_path / "report.json")

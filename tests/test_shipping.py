@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last stage: rounding is checked on images, and the file against the stopping rule."""
+"""The last stage: rounding is checked in images, and the file against the stopping rule."""
 
 import logging
 import math
@@ -94,7 +94,7 @@ def in_file(raw: RawParameters, tools: FinalTools, least: float = 0.0) -> RawPar
     ids=["ordinary", "just black", "deep black", "overexposed", "saturated", "flat"],
 )
 def test_rounding_adds_no_more_than_a_few_times_the_noise(change: dict[str, float]) -> None:
-    """Black, overexposed, opaque or thin: where derivatives vanish, too."""
+    """Also where derivatives are 0: black, overexposed, opaque or thin."""
     raw = scene()
     for name, by in change.items():
         value = getattr(raw, name).clone()
@@ -106,12 +106,12 @@ def test_rounding_adds_no_more_than_a_few_times_the_noise(change: dict[str, floa
     raw = raw._replace(features_rest=0.2 * raw.features_rest)
     tools = tools_of(photographed(raw))
     decoded = in_file(raw, tools)
-    # Training views and guard are one here: noise is against its error.
+    # Training and guard views are the same here: noise refers to their error.
     assert tools.added_error(raw, decoded) <= LEEWAY * GridSettings().noise
 
 
 def test_a_scene_of_black_gaussians_stays_black() -> None:
-    """They have no derivative, and came back bright."""
+    """Their derivatives are 0; they must not get the coarsest grids."""
     raw = scene(300)
     dark = (-0.5 - 0.05 * torch.rand(raw.features_dc.shape)) / C0
     raw = raw._replace(features_dc=dark, features_rest=torch.zeros_like(raw.features_rest))
@@ -119,8 +119,8 @@ def test_a_scene_of_black_gaussians_stays_black() -> None:
     assert float(DRAW(camera(), decoded).max()) < 2 / 255
 
 
-def test_what_lies_behind_all_others_keeps_its_shade() -> None:
-    """Nothing tells how coarse it may be: the next view may show it."""
+def test_a_hidden_gaussian_keeps_its_colour() -> None:
+    """A Gaussian that no training view shows: other views may show it."""
     raw = scene(300)
     raw.xyz[0], raw.scaling[0], raw.opacity[0] = torch.tensor([0, 0, 60.0]), 0.5, 3.0
     raw.xyz[1:100, 2], raw.scaling[1:100], raw.opacity[1:100] = -2, 2.0, 8.0
@@ -159,7 +159,7 @@ def test_an_attribute_that_adds_too_much_gets_finer_steps(name: str) -> None:
     assert images(raw, seen) <= LEEWAY * settings.noise
 
 
-def test_what_no_grid_mends_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_rounding_that_adds_too_much_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     raw = with_ordered_raw_axes(random_raw(300, 1))
     sensitivity = measured(random_sensitivity(raw))
     with caplog.at_level(logging.WARNING):
@@ -167,7 +167,7 @@ def test_what_no_grid_mends_is_reported(caplog: pytest.LogCaptureFixture) -> Non
     assert "rounding adds 10 times the error" in caplog.text
 
 
-def test_grids_become_finer_until_the_rule_holds() -> None:
+def test_grids_become_finer_until_the_rule_is_satisfied() -> None:
     raw = scene()
     tools = tools_of(photographed(raw))
     before = tools.guard_psnr(raw)
@@ -177,7 +177,7 @@ def test_grids_become_finer_until_the_rule_holds() -> None:
     assert fine >= before - 0.05
 
 
-def test_a_fine_tuning_that_harms_is_not_shipped() -> None:
+def test_the_result_of_a_harmful_fine_tuning_is_not_stored() -> None:
     raw = scene()
     tools = tools_of(photographed(raw))
 
@@ -191,7 +191,7 @@ def test_a_fine_tuning_that_harms_is_not_shipped() -> None:
     assert tools.guard_psnr(in_file(raw, harmful, least=before - 0.1)) >= before - 0.1
 
 
-def test_the_best_of_all_tries_ships_where_none_holds() -> None:
+def test_the_best_of_all_tries_is_stored_if_none_satisfies_the_rule() -> None:
     raw = scene(100)
     tools = tools_of(photographed(raw))
     before = tools.guard_psnr(raw)
@@ -208,7 +208,7 @@ def test_gaussians_that_no_image_shows_are_left_out() -> None:
     torch.testing.assert_close(DRAW(view, visible_rows(raw)), DRAW(view, raw), rtol=0, atol=1e-6)
 
 
-def test_a_broken_promise_is_reported() -> None:
+def test_a_file_that_loses_too_much_is_reported() -> None:
     rule, start, zero = StoppingRule(max_psnr_drop=0.1), Quality(30.0, 0.9), Quality(29.0, 0.9)
     good, bad = Quality(28.95, 0.9), Quality(27.4, 0.9)
     kept = promise_of(zero, good, rule, guard_was_trained_on=True)
@@ -223,14 +223,14 @@ def test_a_broken_promise_is_reported() -> None:
     assert unknown.kept is None
 
 
-def test_photographs_of_another_scene_are_suspected_before_any_work() -> None:
+def test_a_warning_about_photographs_of_another_scene_precedes_the_work() -> None:
     assert "8.3 dB" in start_warnings(Quality(8.3, 0.2))[0]
     assert not start_warnings(Quality(10.1, 0.2))
     assert not start_warnings(Quality(None, None))
 
 
-def test_images_without_any_error_are_held_to_the_rule_too() -> None:
-    """A black scene of black photographs: infinite PSNR, and differences that are no numbers."""
+def test_the_rule_also_applies_to_images_without_any_error() -> None:
+    """A black scene of black photographs: infinite PSNR, whose differences are NaN."""
     equal, rule = Quality(math.inf, 1.0), StoppingRule(max_psnr_drop=0.1)
     promise = promise_of(equal, equal, rule, guard_was_trained_on=False)
     assert promise.drop == 0

@@ -65,7 +65,7 @@ def test_fused_step_equals_the_plain_one(count: int, sh_degree: int, position_bi
 
 @pytest.mark.parametrize("kind", [PlainStraightThrough, KernelStraightThrough])
 @pytest.mark.parametrize("position_bits", [32, 16])
-def test_seen_values_are_the_decoders_bit_by_bit(kind: type, position_bits: int) -> None:
+def test_rendered_values_are_the_decoders_bit_by_bit(kind: type, position_bits: int) -> None:
     raw = random_raw(3000, 3)
     quantization = QuantizationSettings(position_bits=position_bits)
     optimizer = kind(raw, RANGES, FinetuneSettings(), quantization, KERNELS)

@@ -32,7 +32,7 @@ def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]
 
 
 def visible_splats(count: int, sh_degree: int) -> Splats:
-    """Gaussians of which images show all."""
+    """Gaussians that images can show, all of them."""
     splats = random_splats(count, sh_degree)
     return replace(splats, opacity=np.clip(splats.opacity, -5, None))
 
@@ -63,7 +63,7 @@ def test_from_ply_to_file_and_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_ply(tmp_path / "2.ply").xyz, decoded.xyz)
 
 
-def test_position_bits_are_those_asked_for() -> None:
+def test_position_bits_are_those_of_the_settings() -> None:
     splats, errors = random_splats(2000, 0), []
     for bits in (12, 16, 20):
         result = compressed(splats, position_bits=bits)
@@ -79,9 +79,9 @@ def test_what_cannot_be_compressed_is_refused(tmp_path: Path) -> None:
     done = run("compress.py", "--training_free", "--start_ply", tmp_path / "no.ply", "-m", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no PLY at")
-    with pytest.raises(InputError, match="only degree 1"):
+    with pytest.raises(InputError, match="expected at most 1, the model"):
         compressed(random_splats(5, 1), sh_degree=3)
-    with pytest.raises(InputError, match="no Gaussians"):
+    with pytest.raises(InputError, match="found none among 0"):
         compressed(random_splats(0, 0))
 
 
@@ -127,7 +127,7 @@ def test_errors_are_in_units_that_can_be_seen() -> None:
     assert same.keys() == SCALES.keys()
 
 
-def test_errors_count_what_was_cut_away() -> None:
+def test_errors_include_dropped_harmonics() -> None:
     splats = visible_splats(300, 3)
     whole, cut = compressed(splats), compressed(splats, sh_degree=0)
     assert cut.decoded.splats.sh_degree == 0
@@ -138,7 +138,7 @@ def test_errors_count_what_was_cut_away() -> None:
     assert whole.report.errors["features_rest"].rms < lost / 2
 
 
-def test_render_mode_and_origin_come_back(tmp_path: Path) -> None:
+def test_render_mode_and_origin_are_kept(tmp_path: Path) -> None:
     metadata = SplatMetadata(antialiasing=True, origin=(5e5, 4e6, 100.0))
     write_splats(tmp_path / "a.ply", SplatScene(random_splats(100, 0), metadata))
     command = ("--training_free", "--start_ply", tmp_path / "a.ply", "-m", tmp_path / "out")
