@@ -31,6 +31,7 @@ from gaussian_compression.scores import accumulate_scores, score_named
 from gaussian_compression.settings import CompressionSettings, check_settings
 from gaussian_compression.shipping import (
     FinalTools,
+    adjustments_of,
     end_warnings,
     model_on_grids,
     on_grids,
@@ -164,6 +165,8 @@ class _Run:
         model = self._folder.load(shipped, self._device).model
         with self._timed("final fine-tuning"):
             stored = self._finally_finetuned(model, rounds[shipped].guard, rounds[0].guard)
+        if isinstance(stored, GridSplats):
+            self._warnings += filter(None, [str(adjustments_of(model.raw, stored))])
         with self._timed("encode, decode and compare"):
             data = encode(ModelFile(stored, self._job.metadata))
         decoded = to_splats(decode(data).splats)

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from gaussian_compression.checked_grids import AddedError, checked_quantizer
 from gaussian_compression.grid_straight_through import (
     GridStraightThrough,
@@ -24,7 +26,7 @@ from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
 from splat_codec.grid_splats import GridSplats
 from splat_formats.decoded import to_splats
-from splat_formats.outliers import without_invisible
+from splat_formats.outliers import Adjustments, without_invisible
 
 LEAST_START = 10.0
 """dB: a model of the photographed scene has more."""
@@ -95,6 +97,12 @@ def visible_rows(raw: RawParameters) -> RawParameters:
         return raw
     adjustments.log()
     return RawParameters.from_splats(kept, raw.xyz.device)
+
+
+def adjustments_of(raw: RawParameters, stored: GridSplats) -> Adjustments:
+    """How the model `stored` in the file differs from `raw`, apart from rounding."""
+    stored_exactly = len(np.unique(stored.exact.rows))
+    return replace(without_invisible(raw.to_splats())[1], stored_exactly=stored_exactly)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def visible_errors(
 
 def lines(errors: dict[str, ErrorFigures]) -> list[str]:
     """A table for the terminal, one line an attribute."""
-    table = [f"  {'error':<14}{'rms':>9}{'99 %':>9}{'greatest':>10}   good is an rms up to"]
+    table = [f"  {'error':<14}{'rms':>9}{'99 %':>9}{'greatest':>10}   good up to an rms of"]
     for name, error in errors.items():
         figures = f"{error.rms:>9.3g}{error.percentile_99:>9.3g}{error.max:>10.3g}"
         exceeded = error.good is not None and error.rms > error.good

@@ -22,7 +22,7 @@ Take = Callable[[int], bytes]
 
 
 def pack_grids(grids: Grids) -> bytes:
-    """The record (docs/format.md, "Grids")."""
+    """The record (docs/format.md, "`model`")."""
     position, precision = grids.position, grids.precision
     return b"".join(
         [

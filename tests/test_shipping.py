@@ -23,6 +23,7 @@ from gaussian_compression.sensitivity import (
 from gaussian_compression.settings import GridSettings, StoppingRule
 from gaussian_compression.shipping import (
     FinalTools,
+    adjustments_of,
     end_warnings,
     model_on_grids,
     promise_of,
@@ -206,6 +207,16 @@ def test_gaussians_that_no_image_shows_are_left_out() -> None:
     assert visible_rows(raw.rows(torch.arange(30))).gaussian_count == 30
     view = camera()
     torch.testing.assert_close(DRAW(view, visible_rows(raw)), DRAW(view, raw), rtol=0, atol=1e-6)
+
+
+def test_what_was_done_to_a_model_is_counted() -> None:
+    raw = scene(100)
+    raw.opacity[:30], raw.opacity[30:32] = -6, 40
+    raw.features_dc[50, 0, 1] = 1e4
+    tools = tools_of(photographed(raw))
+    stored = model_on_grids(raw, 20.0, 0.0, tools, GridSettings())
+    found = adjustments_of(raw, stored)
+    assert (found.invisible_dropped, found.opacities_clamped, found.stored_exactly) == (30, 2, 1)
 
 
 def test_a_file_that_loses_too_much_is_reported() -> None:
