@@ -211,7 +211,7 @@ def test_gaussians_that_no_image_shows_are_left_out() -> None:
 
 def test_what_was_done_to_a_model_is_counted() -> None:
     raw = scene(100)
-    raw.opacity[:30], raw.opacity[30:32] = -6, 40
+    raw.opacity[:30], raw.opacity[30:32], raw.opacity[32:] = -6, 40, 1
     raw.features_dc[50, 0, 1] = 1e4
     tools = tools_of(photographed(raw))
     stored = model_on_grids(raw, 20.0, 0.0, tools, GridSettings())
