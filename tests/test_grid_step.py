@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fused step of fine-tuning on grids against its plain twin, and against the decoder."""
 
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -196,21 +192,6 @@ def test_threads_change_nothing() -> None:
     for coded, seen in results[1:]:
         assert_same_bits(coded, results[0][0])
         assert_same_bits(seen, results[0][1])
-
-
-@pytest.mark.parametrize("instruction_set", ["v2", "v3", "v4"])
-def test_every_instruction_set_decodes_alike(instruction_set: str) -> None:
-    if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("one instruction set only on this machine")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__, "-k", "bit_by_bit or plain_one"],
-        env={**os.environ, "FAST3DGS_ISA": instruction_set},
-        capture_output=True,
-        text=True,
-    )
-    if "supports only" in done.stdout:
-        pytest.skip(f"this processor has no {instruction_set}")
-    assert done.returncode == 0, done.stdout
 
 
 def test_wrong_tensors_are_named() -> None:

@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fused optimiser step of fine-tuning against its plain twin, and against the decoder."""
 
-import os
-import platform
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -104,21 +99,6 @@ def test_threads_change_nothing() -> None:
         assert ranges == results[0][2]
         for a, b in zip([*raw, *seen], [*results[0][0], *results[0][1]], strict=True):
             assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize("instruction_set", ["v2", "v3", "v4"])
-def test_every_instruction_set_decodes_alike(instruction_set: str) -> None:
-    if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("one instruction set only on this machine")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__, "-k", "bit_by_bit or half_precision"],
-        env={**os.environ, "FAST3DGS_ISA": instruction_set},
-        capture_output=True,
-        text=True,
-    )
-    if "supports only" in done.stdout:
-        pytest.skip(f"this processor has no {instruction_set}")
-    assert done.returncode == 0, done.stdout
 
 
 def test_half_precision_edges() -> None:
