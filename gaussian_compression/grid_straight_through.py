@@ -26,7 +26,7 @@ from splat_codec.grids import MATRIX_UNIT, LinearRule
 from splat_codec.rounding import rows_beyond_cells
 from splat_formats.axes import with_ordered_axes
 from splat_formats.design_grids import GridSteps, order_in_layers
-from splat_formats.outliers import Adjustments, set_aside, with_clamped_opacity
+from splat_formats.outliers import set_aside, with_clamped_opacity
 from splat_formats.snap_to_grids import snap_to_grids
 from splat_formats.splats import Splats
 
@@ -208,7 +208,6 @@ def fitted_quantizer(
     settled_scales = np.where(hidden, settled.scaling, np.float32(np.nan))
     # This adds colours that the integers do not reach.
     exact = snap_to_grids(splats, grids, settings.deadzone, classes, exact).exact
-    _log_exact(exact)
     stand_ins = exact.taken_from(splats.columns())
     return GridQuantizer(
         grids,
@@ -236,10 +235,6 @@ def _sensitivity_of_grids(measured: Splats, exact: ExactValues) -> Splats:
     ExactValues(exact.rows, exact.channels, np.zeros(len(exact), np.float32)).put_into(columns)
     shapes = {name: getattr(measured, name).shape for name in columns}
     return Splats(**{name: values.reshape(shapes[name]) for name, values in columns.items()})
-
-
-def _log_exact(exact: ExactValues) -> None:
-    Adjustments(stored_exactly=len(np.unique(exact.rows))).log()
 
 
 def with_ordered_raw_axes(raw: RawParameters) -> RawParameters:

@@ -166,7 +166,9 @@ class _Run:
         with self._timed("final fine-tuning"):
             stored = self._finally_finetuned(model, rounds[shipped].guard, rounds[0].guard)
         if isinstance(stored, GridSplats):
-            self._warnings += filter(None, [str(adjustments_of(model.raw, stored))])
+            adjustments = adjustments_of(model.raw, stored)
+            adjustments.log()
+            self._warnings += filter(None, [str(adjustments)])
         with self._timed("encode, decode and compare"):
             data = encode(ModelFile(stored, self._job.metadata))
         decoded = to_splats(decode(data).splats)

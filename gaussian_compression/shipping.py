@@ -92,17 +92,19 @@ def end_warnings(start: Quality, shipped: Quality, promise: PromiseFigures) -> l
 
 def visible_rows(raw: RawParameters) -> RawParameters:
     """`raw` without Gaussians that no image can show; unchanged if no image can show any."""
-    kept, adjustments = without_invisible(raw.to_splats())
+    kept, _ = without_invisible(raw.to_splats())
     if not kept.count:
         return raw
-    adjustments.log()
     return RawParameters.from_splats(kept, raw.xyz.device)
 
 
 def adjustments_of(raw: RawParameters, stored: GridSplats) -> Adjustments:
     """How the model `stored` in the file differs from `raw`, apart from rounding."""
-    stored_exactly = len(np.unique(stored.exact.rows))
-    return replace(without_invisible(raw.to_splats())[1], stored_exactly=stored_exactly)
+    return replace(
+        without_invisible(raw.to_splats())[1],
+        invisible_dropped=raw.gaussian_count - stored.count,
+        stored_exactly=len(np.unique(stored.exact.rows)),
+    )
 
 
 @dataclass(frozen=True)

@@ -99,12 +99,13 @@ def build_parser() -> ArgumentParser:
 def compress_without_training(start: StartModel, iteration: int, settings: FreeSettings) -> Outputs:
     """The outputs, whose decoded model is `iteration`. InputError if no Gaussian is left."""
     wall, cpu = time.monotonic(), time.process_time()
-    kept, notices = _visible(start)
+    kept, repairs, adjustments = _visible(start)
     precision = replace(QUALITIES[settings.quality], position_bits=settings.position_bits)
     quantized = quantize_splats(_cut_to_degree(kept, settings.sh_degree), precision)
-    exact = Adjustments(stored_exactly=len(np.unique(quantized.splats.exact.rows)))
-    notices = (*notices, *filter(None, [str(exact)]))
-    log_notices(start.path, notices)
+    exact = len(np.unique(quantized.splats.exact.rows))
+    adjustments = replace(adjustments, stored_exactly=exact)
+    log_notices(start.path, repairs)
+    adjustments.log()
     given = {name: value for name, value in vars(settings).items() if value is not None}
     description = describe(
         start.splats, {**given, "training_free": True}, **to_entries(start.metadata)
@@ -131,13 +132,13 @@ def compress_without_training(start: StartModel, iteration: int, settings: FreeS
         # Against the start model with all its spherical harmonics.
         errors=visible_errors(kept, decoded, quantized.order),
         layer_ends=tuple(quantized.splats.layer_ends),
-        notices=(*start.metadata.notices, *notices),
+        notices=(*start.metadata.notices, *repairs, *filter(None, [str(adjustments)])),
     )
     return Outputs(data, SplatScene(decoded, from_entries(description)), report)
 
 
-def _visible(start: StartModel) -> tuple[Splats, tuple[str, ...]]:
-    """The Gaussians that an image can show; sentences on what was dropped or changed.
+def _visible(start: StartModel) -> tuple[Splats, tuple[str, ...], Adjustments]:
+    """The Gaussians that an image can show; sentences on repairs; what else was done.
 
     InputError if there are none.
     """
@@ -148,7 +149,7 @@ def _visible(start: StartModel) -> tuple[Splats, tuple[str, ...]]:
             f"{start.path}: expected Gaussians that an image can show, found none among "
             f"{start.splats.count:,}"
         )
-    return kept, (*finite.notices, *filter(None, [str(adjustments)]))
+    return kept, finite.notices, adjustments
 
 
 def _file_figures(data: bytes, decoded: Splats, start: StartModel, iteration: int) -> FileFigures:

@@ -55,9 +55,9 @@ class Adjustments:
         return "; ".join(f"Gaussians {what}: {count:,}" for what, count in parts.items() if count)
 
     def log(self) -> None:
-        """Logs what was done, if anything was."""
+        """Logs what was done, if anything was; a warning where images may show it."""
         if str(self):
-            logger.warning("%s.", self)
+            logger.log(logging.WARNING if self.colours_limited else logging.INFO, "%s", self)
 
 
 def without_invisible(splats: Splats) -> tuple[Splats, Adjustments]:
