@@ -4,6 +4,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import plane_coder
@@ -77,7 +78,9 @@ def test_the_same_integers_give_the_same_bytes_on_every_processor() -> None:
         (" ".join(features[1:]), levels[middle] if levels else None),
         (" ".join(features), levels[0] if levels else None),
     }
-    found = {setting: reencoded(*setting) for setting in settings}
+    with ThreadPoolExecutor(2) as beside:
+        lines = list(beside.map(lambda setting: reencoded(*setting), settings))
+    found = dict(zip(settings, lines, strict=True))
     assert len({tuple(lines) for lines in found.values()}) == 1, found
     by_name = dict(line.rsplit(" ", 1) for line in next(iter(found.values())))
     for name in by_name:

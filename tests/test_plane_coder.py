@@ -265,6 +265,8 @@ def test_every_instruction_set_decodes_the_same(level: str, decoded_here: list[s
     own = plane_coder.instruction_set.removeprefix("x86-64-")
     if not own.startswith("v") or level > own:
         pytest.skip(f"this processor has no {level}")
+    if level == own:
+        pytest.skip(f"{level} is what decoded_here runs on")
     found = decode_files(FAST3DGS_ISA=level)
     assert found[0] == f"x86-64-{level}"
     assert found[1:] == decoded_here

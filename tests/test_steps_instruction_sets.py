@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from diff_gaussian_rasterization import native
 
 HERE = Path(__file__).parent
 TESTS = {
@@ -20,6 +21,8 @@ TESTS = {
 def test_every_instruction_set_decodes_alike(instruction_set: str) -> None:
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("one instruction set only on this machine")
+    if native.instruction_set == f"x86-64-{instruction_set}":
+        pytest.skip(f"{instruction_set} is what these files run on in the suite itself")
     files = [str(HERE / name) for name in TESTS]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *files, "-k", " or ".join(TESTS.values())],
