@@ -257,7 +257,9 @@ def decode_files(**variables: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def decoded_here() -> list[str]:
-    return decode_files()[1:]
+    instruction_set, *lines = decode_files()
+    assert instruction_set == plane_coder.instruction_set
+    return lines
 
 
 @pytest.mark.parametrize("level", ["v2", "v3", "v4"])
