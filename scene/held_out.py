@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from scene.photo_files import name_key
+from utils.photo_files import name_key
 from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
