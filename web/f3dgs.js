@@ -1414,24 +1414,32 @@ function readRotation(reader, shifts) {
  * with the most groups first; `planes`, an array for each coefficient, of the first of these rows.
  */
 function readSh(reader, { channels }, precision, lanes) {
-  if (!channels) return { groups: new Uint8Array(0), places: new Int32Array(0), planes: [] };
+  if (!channels) return { places: [], planes: [] };
   const zeros = new Uint8Array(precision.length);
   const groups = reader.nearPlane("groups", CLASSES, precision, zeros);
   within(groups, channels / 3 + 1, "sh");
   const users = usersOf(groups, channels / 3);
   const places = placesByUse(groups, users);
   const keys = firstKeys(groups, places, lanes);
-  const planes = [];
+  const firsts = Int32Array.from({ length: channels }, (_, channel) => firstOf(users, channel));
+  const planes = allocated(Int16Array, firstOf(users, channels));
   for (let channel = 0; channel < channels; channel++) {
     const group = Math.floor(channel / 3);
     const [count, longer] = [users[group + 1], users[group + 2]];
     if (channel % 3 === 0) {
       for (let i = longer; i < count; i++) keys[i] += LAST_GROUP_KEY;
     }
-    planes.push(new Int16Array(count));
-    reader.signedPlane(`sh${channel}`, keys, planes[channel]);
+    const first = firsts[channel];
+    reader.signedPlane(`sh${channel}`, keys, planes.subarray(first, first + count));
   }
-  return { groups: Uint8Array.from(places, (place) => groups[place]), places, planes };
+  return { groups: Uint8Array.from(places, (place) => groups[place]), places, firsts, planes };
+}
+
+/** How many magnitudes come before those of a coefficient. */
+function firstOf(users, channel) {
+  let first = 0;
+  for (let earlier = 0; earlier < channel; earlier++) first += users[Math.floor(earlier / 3) + 1];
+  return first;
 }
 
 /** users[g]: the number of rows with at least g groups; for g up to `most` + 1. */
@@ -1530,42 +1538,80 @@ function putColours({ dc: [x, y, z], dcShifts }, rows, grids, featuresDc) {
 }
 
 const FACTORS_AT_ONCE = 4;
+// Where all sums of a row are below 2^25, two of them are computed as one double: sum of the left
+// half's column + 2^26 x sum of the right half's. It is exact, because it is below 2^53.
+const RIGHT_HALF = 2 ** 26;
 
 /**
- * Fills the higher SH: the integers of each row times the matrix. The sums are below 2^53, so that
- * they are exact in any order; integers that are 0, most of them, are left out.
+ * Fills the higher SH: the integers of each row times the matrix. The sums are exact in any order,
+ * because they are below 2^53; integers that are 0 are left out.
  */
-function putSh({ groups, places, planes }, rows, precision, grids, featuresRest) {
+function putSh({ groups, places, firsts, planes }, rows, precision, grids, featuresRest) {
   const { channels, shMatrix, shSteps } = grids;
-  const sums = new Float64Array(channels);
+  const isPaired = greatestSum(shMatrix, channels) * greatestMagnitude(planes) < RIGHT_HALF / 2;
+  const matrix = isPaired ? pairedColumns(shMatrix, channels) : shMatrix;
+  const width = matrix.length / channels;
+  const sums = new Float64Array(width);
   const factors = new Float64Array(channels + FACTORS_AT_ONCE);
   const lines = new Int32Array(channels + FACTORS_AT_ONCE); // where the factors' matrix rows begin
   for (let i = 0; i < places.length; i++) {
     let count = 0;
     for (let channel = 0; channel < 3 * groups[i]; channel++) {
-      const factor = planes[channel][i];
-      if (factor === 0) continue;
+      const factor = planes[firsts[channel] + i];
       factors[count] = factor;
-      lines[count++] = channel * channels;
+      lines[count] = channel * width;
+      count += factor === 0 ? 0 : 1;
     }
-    factors.fill(0, count, count + FACTORS_AT_ONCE - 1);
-    addLines(sums.fill(0), factors, lines, count, shMatrix);
+    for (let k = count; k < count + FACTORS_AT_ONCE; k++) factors[k] = 0;
+    sums.fill(0);
+    for (let k = 0; k < count; k += FACTORS_AT_ONCE) addLines(sums, factors, lines, k, matrix);
     const start = channels * rows[places[i]];
     const step = shSteps[precision[places[i]]];
-    for (let c = 0; c < channels; c++) featuresRest[start + c] = Math.fround(sums[c]) * step;
+    if (isPaired) putPaired(sums, step, featuresRest, start, channels);
+    else for (let c = 0; c < width; c++) featuresRest[start + c] = Math.fround(sums[c]) * step;
   }
 }
 
-/** Adds to the sums each of `count` factors times its line of the matrix. */
-function addLines(sums, factors, lines, count, matrix) {
-  for (let k = 0; k < count; k += FACTORS_AT_ONCE) {
-    const [f0, f1, f2, f3] = [factors[k], factors[k + 1], factors[k + 2], factors[k + 3]];
-    const [l0, l1, l2, l3] = [lines[k], lines[k + 1], lines[k + 2], lines[k + 3]];
-    for (let c = 0; c < sums.length; c++) {
-      sums[c] +=
-        f0 * matrix[l0 + c] + f1 * matrix[l1 + c] + (f2 * matrix[l2 + c] + f3 * matrix[l3 + c]);
-    }
+/** Adds to the sums four factors, from factor k on, each times its line of the matrix. */
+function addLines(sums, factors, lines, k, matrix) {
+  const f0 = factors[k];
+  const f1 = factors[k + 1];
+  const f2 = factors[k + 2];
+  const f3 = factors[k + 3];
+  const l0 = lines[k];
+  const l1 = lines[k + 1];
+  const l2 = lines[k + 2];
+  const l3 = lines[k + 3];
+  for (let c = 0; c < sums.length; c++) {
+    sums[c] +=
+      f0 * matrix[l0 + c] + f1 * matrix[l1 + c] + (f2 * matrix[l2 + c] + f3 * matrix[l3 + c]);
   }
+}
+
+/** The matrix with two columns in one: column c + 2^26 x column c + half the size. */
+function pairedColumns(matrix, size) {
+  const half = Math.ceil(size / 2);
+  return Float64Array.from({ length: size * half }, (_, i) => {
+    const [line, column] = [Math.floor(i / half), i % half];
+    const right = column + half < size ? matrix[line * size + column + half] : 0;
+    return matrix[line * size + column] + RIGHT_HALF * right;
+  });
+}
+
+/** values[start + c] = sum c x step, for the sums of all columns of a matrix of paired columns. */
+function putPaired(sums, step, values, start, channels) {
+  const half = sums.length;
+  for (let c = 0; c < half; c++) {
+    const right = Math.floor(sums[c] / RIGHT_HALF + 0.5);
+    values[start + c] = Math.fround(sums[c] - RIGHT_HALF * right) * step;
+    if (half + c < channels) values[start + half + c] = Math.fround(right) * step;
+  }
+}
+
+function greatestMagnitude(numbers) {
+  let greatest = 0;
+  for (let i = 0; i < numbers.length; i++) greatest = Math.max(greatest, Math.abs(numbers[i]));
+  return greatest;
 }
 
 // ------------------------------------------------------------------------------ decoded columns
