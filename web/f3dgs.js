@@ -1616,14 +1616,18 @@ function greatestMagnitude(numbers) {
 
 // ------------------------------------------------------------------------------ decoded columns
 
+/** Numbers of a Gaussian in each array; `channels` is that of the higher SH. */
+function columnWidths(channels) {
+  return { xyz: 3, opacity: 1, scaling: 3, rotation: 4, featuresDc: 3, featuresRest: channels };
+}
+
 /** The decoded arrays, to which layers are appended. */
 class Columns {
   #widths;
 
   /** @param {number} channels higher SH coefficients of all three colours */
   constructor(channels) {
-    this.#widths = { xyz: 3, opacity: 1, scaling: 3, rotation: 4, featuresDc: 3,
-      featuresRest: channels }; // prettier-ignore
+    this.#widths = columnWidths(channels);
     this.count = 0;
     this.arrays = this.#allocated(0);
   }
@@ -1660,7 +1664,534 @@ function allocated(ArrayType, length) {
   }
 }
 
-class EvenDecoder { constructor() { throw new F3dgsError("header", "v1 todo"); } }
+// ------------------------------------------------------------------------ version 1: attributes
+
+const ATTRIBUTES = [
+  { name: "xyz", section: "xyz" },
+  { name: "opacity", section: "opacity" },
+  { name: "scaling", section: "scaling" },
+  { name: "rotation", section: "rotation" },
+  { name: "featuresDc", section: "shdc" },
+  { name: "featuresRest", section: "shrest" },
+];
+const KINDS = { float32: 0, float16: 1, evenGrids: 2 };
+
+/** Decodes a file of version 1, as one layer. */
+class EvenDecoder {
+  #container;
+  #count;
+  #quantizers;
+
+  constructor(container, fileBytes) {
+    this.#container = container;
+    const reader = new SectionReader("model", container.take("model"));
+    this.#count = reader.u32();
+    this.shDegree = reader.u8();
+    if (this.shDegree > 3) {
+      throw new F3dgsError("model", `SH degree ${this.shDegree}, at most 3 allowed`);
+    }
+    this.channels = restChannels(this.shDegree);
+    const widths = columnWidths(this.channels);
+    this.#quantizers = ATTRIBUTES.map(({ name }) => readQuantizer(reader, widths[name]));
+    reader.finish();
+    checkCount(this.#count, fileBytes);
+    this.layers = 1;
+    this.layerEnds = [];
+  }
+
+  readLayer(_, columns) {
+    const widths = columnWidths(this.channels);
+    const symbols = ATTRIBUTES.map(({ name, section }, i) => {
+      const bytes = this.#container.take(section);
+      return readSymbols(bytes, this.#count, widths[name], this.#quantizers[i], section);
+    });
+    const arrays = columns.extended(this.#count);
+    ATTRIBUTES.forEach(({ name, section }, i) => {
+      putSymbols(symbols[i], widths[name], this.#quantizers[i], arrays[name]);
+      if (!arrays[name].every(Number.isFinite)) {
+        throw new F3dgsError(section, "a number that is not finite");
+      }
+    });
+  }
+
+  finish() {
+    this.#container.requireEmpty();
+  }
+}
+
+/** A quantiser record: its kind, the array type of its symbols, and its grids. */
+function readQuantizer(reader, channels) {
+  const kind = reader.u8();
+  if (kind === KINDS.float32) return { kind, SymbolArray: Uint32Array };
+  if (kind === KINDS.float16) return { kind, SymbolArray: Uint16Array };
+  if (kind !== KINDS.evenGrids) throw new F3dgsError("model", `unknown quantiser kind ${kind}`);
+  const levels = reader.u32();
+  const entries = reader.u8();
+  if (entries !== 1 && (entries !== channels || entries === 0)) {
+    const text = `${entries} quantiser entries for ${channels} channels`;
+    throw new F3dgsError("model", text);
+  }
+  const grids = listOf(entries, () => ({ minimum: reader.f32(), step: reader.f32() }));
+  const isValid = ({ minimum, step }) =>
+    step > 0 && Math.abs(minimum) + step * levels <= MAX_VALUE; // false for a NaN
+  if (levels < 2 || levels > 2 ** 24 || !grids.every(isValid)) {
+    throw new F3dgsError("model", "EvenGrids: levels, a minimum or a step out of range");
+  }
+  const SymbolArray = levels <= 2 ** 8 ? Uint8Array : levels <= 2 ** 16 ? Uint16Array : Uint32Array;
+  return { kind, SymbolArray, levels, grids };
+}
+
+/** The symbols of one attribute: row by row where they are bytes, else channel by channel. */
+function readSymbols(stream, count, channels, { SymbolArray, levels }, section) {
+  const size = count * channels * SymbolArray.BYTES_PER_ELEMENT;
+  const symbols = numbersOf(SymbolArray, decompressXz(stream, size, section));
+  if (levels !== undefined && symbols.some((symbol) => symbol >= levels)) {
+    throw new F3dgsError(section, `a symbol beyond the ${levels} levels of its grid`);
+  }
+  return symbols;
+}
+
+/** Fills `values`, row by row, with what the symbols stand for. */
+function putSymbols(symbols, channels, { kind, SymbolArray, grids }, values) {
+  const count = values.length / channels;
+  const isByRow = SymbolArray === Uint8Array;
+  const valueOf = kind === KINDS.float32 ? float32Of : float16Of;
+  for (let channel = 0; channel < channels; channel++) {
+    const grid = grids?.[grids.length === 1 ? 0 : channel];
+    for (let row = 0; row < count; row++) {
+      const at = row * channels + channel;
+      const symbol = symbols[isByRow ? at : channel * count + row];
+      values[at] = grid ? Math.fround(symbol * grid.step) + grid.minimum : valueOf(symbol);
+    }
+  }
+}
+
+const SCRATCH = new DataView(new ArrayBuffer(4));
+
+function float32Of(bits) {
+  SCRATCH.setUint32(0, bits);
+  return SCRATCH.getFloat32(0);
+}
+
+/** The value of an IEEE half-precision number's bits. */
+function float16Of(bits) {
+  const sign = bits >> 15 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (1024 + fraction) * 2 ** (exponent - 25);
+}
+
+// ----------------------------------------------------------------------- version 1: .xz and LZMA
+
+const XZ_MAGIC = [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00];
+const XZ_END = [0x59, 0x5a];
+const LZMA2_ID = 0x21;
+const MAX_DICTIONARY = 2 ** 26;
+
+/**
+ * The content of an .xz stream (The .xz File Format, version 1.2.1) of exactly `size` bytes, with
+ * LZMA2 as its only filter, no check, and at most one block; F3dgsError for any other.
+ */
+function decompressXz(bytes, size, section) {
+  const fail = (reason) => new F3dgsError(section, `.xz stream: ${reason}`);
+  const reader = new XzReader(bytes, fail);
+  const flags = reader.streamHeader();
+  const content = new LzmaOutput(size, fail);
+  const block = reader.nextIsIndex() ? null : readBlock(reader, content, fail);
+  reader.index(block === null ? [] : [block]);
+  reader.streamFooter(flags);
+  return content.finished();
+}
+
+/** Reads the only block; its sizes, as the index repeats them. */
+function readBlock(reader, content, fail) {
+  const start = reader.position;
+  const header = reader.blockHeader();
+  const dataStart = reader.position;
+  content.dictionary = header.dictionary;
+  readLzma2(reader, content, fail);
+  const compressed = reader.position - dataStart;
+  const { length } = content;
+  const isAsStated = (stated, found) => stated === undefined || stated === found;
+  if (!isAsStated(header.compressed, compressed) || !isAsStated(header.uncompressed, length)) {
+    throw fail("a block's size is not the stated one");
+  }
+  const unpadded = reader.position - start;
+  reader.padding(start);
+  return { unpadded, length };
+}
+
+/** Takes the parts of an .xz stream that surround the data. */
+class XzReader {
+  constructor(bytes, fail) {
+    this.bytes = bytes;
+    this.position = 0;
+    this.fail = fail;
+  }
+
+  u8() {
+    if (this.position >= this.bytes.length) throw this.fail("ends early");
+    return this.bytes[this.position++];
+  }
+
+  /** The next bytes. */
+  take(length) {
+    if (length > this.bytes.length - this.position) throw this.fail("ends early");
+    this.position += length;
+    return this.bytes.subarray(this.position - length, this.position);
+  }
+
+  /** A number of up to 63 bits, seven in a byte; exact below 2^53, which greater ones are not. */
+  number() {
+    let value = 0;
+    for (let i = 0; i < 9; i++) {
+      const byte = this.u8();
+      if (byte === 0 && i > 0) throw this.fail("a number is longer than necessary");
+      value += (byte & 127) * 2 ** (7 * i);
+      if (byte < 128) return value;
+    }
+    throw this.fail("a number has more than nine bytes");
+  }
+
+  /** The two flag bytes. */
+  streamHeader() {
+    if (!XZ_MAGIC.every((byte) => byte === this.u8())) throw this.fail("its magic is missing");
+    const flags = this.take(2);
+    this.crc(flags);
+    if (flags[0] !== 0 || flags[1] !== 0) throw this.fail("it has an integrity check of its own");
+    return flags;
+  }
+
+  nextIsIndex() {
+    return this.bytes[this.position] === 0;
+  }
+
+  /** The dictionary's size, and the data's sizes where they are stated. */
+  blockHeader() {
+    const start = this.position;
+    const end = start + 4 * (this.u8() + 1);
+    const flags = this.u8();
+    if (flags & 0x3f) throw this.fail("it has filters besides LZMA2, or unknown flags");
+    const compressed = flags & 0x40 ? this.number() : undefined;
+    const uncompressed = flags & 0x80 ? this.number() : undefined;
+    if (this.number() !== LZMA2_ID || this.number() !== 1) throw this.fail("it is not LZMA2");
+    const dictionary = this.dictionarySize(this.u8());
+    if (compressed === 0 || this.position > end - 4) throw this.fail("a block's header is damaged");
+    this.zeros(end - 4 - this.position);
+    this.crc(this.bytes.subarray(start, end - 4));
+    return { dictionary, compressed, uncompressed };
+  }
+
+  dictionarySize(code) {
+    const size = (2 | (code & 1)) * 2 ** ((code >> 1) + 11);
+    if (code > 39 || size > MAX_DICTIONARY) {
+      throw this.fail(`its dictionary has more than ${MAX_DICTIONARY} bytes`);
+    }
+    return size;
+  }
+
+  /** The index, which repeats the sizes of the blocks. */
+  index(blocks) {
+    const start = this.position;
+    if (this.u8() !== 0 || this.number() !== blocks.length) throw this.fail("more than one block");
+    for (const { unpadded, length } of blocks) {
+      if (this.number() !== unpadded || this.number() !== length) {
+        throw this.fail("its index does not fit its blocks");
+      }
+    }
+    this.padding(start);
+    this.crc(this.bytes.subarray(start, this.position));
+    this.indexBytes = this.position - start;
+  }
+
+  streamFooter(flags) {
+    const crc = viewOf(this.take(4)).getUint32(0, true);
+    const content = this.take(6);
+    if (crc !== crc32(content)) throw this.fail("a checksum does not match");
+    const backward = 4 * (viewOf(content).getUint32(0, true) + 1);
+    const isSame = content[4] === flags[0] && content[5] === flags[1];
+    if (backward !== this.indexBytes || !isSame || !XZ_END.every((byte) => byte === this.u8())) {
+      throw this.fail("its end is damaged");
+    }
+    if (this.position !== this.bytes.length) throw this.fail("bytes are left over");
+  }
+
+  /** Zeros up to a multiple of four bytes after `start`. */
+  padding(start) {
+    this.zeros((4 - ((this.position - start) % 4)) % 4);
+  }
+
+  zeros(count) {
+    if (this.take(count).some((byte) => byte !== 0)) throw this.fail("its padding is damaged");
+  }
+
+  /** Takes the CRC-32 of `bytes`. */
+  crc(bytes) {
+    if (viewOf(this.take(4)).getUint32(0, true) !== crc32(bytes)) {
+      throw this.fail("a checksum does not match");
+    }
+  }
+}
+
+/** The decompressed bytes, which are the dictionary too. */
+class LzmaOutput {
+  constructor(size, fail) {
+    this.bytes = allocated(Uint8Array, size);
+    this.length = 0;
+    this.dictionary = 0;
+    this.start = 0; // where the dictionary was last reset
+    this.fail = fail;
+  }
+
+  /** F3dgsError unless `count` more bytes are allowed. */
+  reserve(count) {
+    if (count > this.bytes.length - this.length) {
+      throw this.fail(`more than ${this.bytes.length} bytes, which were expected`);
+    }
+  }
+
+  /** Bytes to which a distance may go back. */
+  reach() {
+    return Math.min(this.length - this.start, this.dictionary);
+  }
+
+  finished() {
+    if (this.length !== this.bytes.length) {
+      throw this.fail(`holds ${this.length} bytes, ${this.bytes.length} expected`);
+    }
+    return this.bytes;
+  }
+}
+
+/** The chunks of an LZMA2 stream (described in the XZ Embedded and LZMA specifications). */
+function readLzma2(reader, output, fail) {
+  let decoder = null; // null until a chunk states the properties
+  let mustReset = true;
+  for (;;) {
+    const control = reader.u8();
+    if (control === 0) return;
+    if (control >= 0xe0 || control === 1) {
+      mustReset = false;
+      output.start = output.length;
+      if (control === 1) decoder = null;
+    }
+    if (mustReset || (control > 2 && control < 0x80)) throw fail("a chunk's kind is damaged");
+    const low = viewOf(reader.take(2)).getUint16(0);
+    if (control < 0x80) {
+      output.reserve(low + 1);
+      output.bytes.set(reader.take(low + 1), output.length);
+      output.length += low + 1;
+      continue;
+    }
+    const size = ((control & 31) << 16) + low + 1;
+    const compressed = viewOf(reader.take(2)).getUint16(0) + 1;
+    if (control >= 0xc0) decoder = new LzmaDecoder(reader.u8(), output, fail);
+    else if (decoder === null) throw fail("the properties of LZMA are missing");
+    else if (control >= 0xa0) decoder.reset();
+    output.reserve(size);
+    decoder.chunk(reader.take(compressed), size);
+  }
+}
+
+// LZMA (LZMA specification by Igor Pavlov, in the public domain): the parts of the array of
+// probabilities, and what a kind of symbol makes of the state.
+const LZMA = { isMatch: 0, isRep: 192, isRepG0: 204, isRepG1: 216, isRepG2: 228, isRep0Long: 240,
+  slot: 432, special: 688, align: 816, lengths: 832, repLengths: 1346,
+  literals: 1860 }; // prettier-ignore
+const HALF = 1024; // a probability of 11 bits
+const AFTER_LITERAL = [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 4, 5];
+
+/** Decodes LZMA chunks, whose state continues from one to the next. */
+class LzmaDecoder {
+  #output;
+  #fail;
+  #lc;
+  #lp;
+  #pb;
+  #probabilities;
+  #state = 0;
+  #reps = [0, 0, 0, 0]; // the last four distances, each less 1
+  #bytes;
+  #next;
+  #range;
+  #code;
+
+  constructor(properties, output, fail) {
+    this.#lc = properties % 9;
+    this.#lp = Math.floor(properties / 9) % 5;
+    this.#pb = Math.floor(properties / 45);
+    if (this.#pb > 4 || this.#lc + this.#lp > 4) throw fail("the properties of LZMA are damaged");
+    this.#output = output;
+    this.#fail = fail;
+    this.#probabilities = new Uint16Array(LZMA.literals + (0x300 << (this.#lc + this.#lp)));
+    this.reset();
+  }
+
+  reset() {
+    this.#probabilities.fill(HALF);
+    this.#state = 0;
+    this.#reps = [0, 0, 0, 0];
+  }
+
+  /** Decodes a chunk into `size` bytes. */
+  chunk(bytes, size) {
+    if (bytes.length < 5 || bytes[0] !== 0) throw this.#fail("a chunk is damaged");
+    this.#bytes = bytes;
+    this.#code = viewOf(bytes).getUint32(1);
+    this.#next = 5;
+    this.#range = 0xffffffff;
+    const end = this.#output.length + size;
+    while (this.#output.length < end) this.#symbol(end);
+    this.#normalize();
+    if (this.#next !== bytes.length || this.#code !== 0) {
+      throw this.#fail("a chunk does not end at its last symbol");
+    }
+  }
+
+  #symbol(end) {
+    const position = (this.#output.length - this.#output.start) & ((1 << this.#pb) - 1);
+    const state = this.#state;
+    if (this.#bit(LZMA.isMatch + (state << 4) + position) === 0) {
+      this.#literal();
+      this.#state = AFTER_LITERAL[state];
+      return;
+    }
+    if (this.#bit(LZMA.isRep + state) === 0) {
+      this.#match(position, end);
+    } else if (this.#output.reach() === 0) {
+      throw this.#fail("a repetition before the first byte");
+    } else {
+      this.#repetition(position, end);
+    }
+  }
+
+  #literal() {
+    const { bytes, length, start } = this.#output;
+    const before = length > start ? bytes[length - 1] : 0;
+    const low = (length - start) & ((1 << this.#lp) - 1);
+    const base = LZMA.literals + 0x300 * ((low << this.#lc) + (before >> (8 - this.#lc)));
+    let symbol = 1;
+    if (this.#state >= 7) {
+      if (this.#reps[0] >= this.#output.reach()) throw this.#fail("a distance is too great");
+      const matched = bytes[length - this.#reps[0] - 1];
+      for (let i = 7; i >= 0; i--) {
+        const bit = (matched >> i) & 1;
+        const found = this.#bit(base + ((1 + bit) << 8) + symbol);
+        symbol = (symbol << 1) | found;
+        if (found !== bit) break;
+      }
+    }
+    while (symbol < 256) symbol = (symbol << 1) | this.#bit(base + symbol);
+    bytes[this.#output.length++] = symbol;
+  }
+
+  #match(position, end) {
+    const length = this.#length(LZMA.lengths, position);
+    this.#reps = [this.#distance(length), ...this.#reps.slice(0, 3)];
+    this.#state = this.#state < 7 ? 7 : 10;
+    this.#copy(length, end);
+  }
+
+  #repetition(position, end) {
+    const state = this.#state;
+    const reps = this.#reps;
+    if (this.#bit(LZMA.isRepG0 + state) === 0) {
+      if (this.#bit(LZMA.isRep0Long + (state << 4) + position) === 0) {
+        this.#state = state < 7 ? 9 : 11;
+        this.#copy(1, end);
+        return;
+      }
+    } else {
+      const is1 = this.#bit(LZMA.isRepG1 + state) === 0;
+      const index = is1 ? 1 : 2 + this.#bit(LZMA.isRepG2 + state);
+      reps.unshift(...reps.splice(index, 1));
+    }
+    const length = this.#length(LZMA.repLengths, position);
+    this.#state = state < 7 ? 8 : 11;
+    this.#copy(length, end);
+  }
+
+  #copy(length, end) {
+    const output = this.#output;
+    const distance = this.#reps[0] + 1;
+    if (distance > output.reach()) throw this.#fail("a distance is too great");
+    if (length > end - output.length) throw this.#fail("a match goes beyond its chunk");
+    for (let i = 0; i < length; i++) {
+      output.bytes[output.length] = output.bytes[output.length - distance];
+      output.length++;
+    }
+  }
+
+  /** Lengths have 2 flags, then 16 x 8 low, 16 x 8 middle and 256 high probabilities. */
+  #length(base, position) {
+    if (this.#bit(base) === 0) return 2 + this.#tree(base + 2 + (position << 3), 3);
+    if (this.#bit(base + 1) === 0) return 10 + this.#tree(base + 130 + (position << 3), 3);
+    return 18 + this.#tree(base + 258, 8);
+  }
+
+  /** A distance less 1. */
+  #distance(length) {
+    const slot = this.#tree(LZMA.slot + (Math.min(length - 2, 3) << 6), 6);
+    if (slot < 4) return slot;
+    const bits = (slot >> 1) - 1;
+    const base = (2 | (slot & 1)) * 2 ** bits;
+    if (slot < 14) return base + this.#reverseTree(LZMA.special + base - slot, bits);
+    const high = this.#direct(bits - 4);
+    return base + 16 * high + this.#reverseTree(LZMA.align, 4);
+  }
+
+  #tree(base, bits) {
+    let symbol = 1;
+    for (let i = 0; i < bits; i++) symbol = (symbol << 1) | this.#bit(base + symbol);
+    return symbol - (1 << bits);
+  }
+
+  #reverseTree(base, bits) {
+    let [symbol, value] = [1, 0];
+    for (let i = 0; i < bits; i++) {
+      const bit = this.#bit(base + symbol);
+      symbol = (symbol << 1) | bit;
+      value |= bit << i;
+    }
+    return value;
+  }
+
+  #direct(count) {
+    let value = 0;
+    for (let i = 0; i < count; i++) {
+      this.#normalize();
+      this.#range >>>= 1;
+      const bit = this.#code >= this.#range ? 1 : 0;
+      if (bit) this.#code -= this.#range;
+      value = 2 * value + bit;
+    }
+    return value;
+  }
+
+  #bit(index) {
+    this.#normalize();
+    const probability = this.#probabilities[index];
+    const bound = (this.#range >>> 11) * probability;
+    if (this.#code < bound) {
+      this.#range = bound;
+      this.#probabilities[index] = probability + ((2048 - probability) >> 5);
+      return 0;
+    }
+    this.#range -= bound;
+    this.#code -= bound;
+    this.#probabilities[index] = probability - (probability >> 5);
+    return 1;
+  }
+
+  #normalize() {
+    if (this.#range >= 2 ** 24) return;
+    if (this.#next >= this.#bytes.length) throw this.#fail("a chunk ends early");
+    this.#range = (this.#range << 8) >>> 0;
+    this.#code = ((this.#code << 8) | this.#bytes[this.#next++]) >>> 0;
+  }
+}
 
 // ------------------------------------------------------------------------------------ metadata
 
