@@ -86,7 +86,7 @@ def folder_scene(folder: Path, dataset: DatasetChoice) -> ServedScene:
     models = []
     found = trained_ply(folder)
     if found is not None:
-        models.append(ServedModel(f"original (iteration {found[0]})", found[1], antialiasing))
+        models.append(ServedModel("original", found[1], antialiasing))
     if file_path(folder).is_file():
         models.append(ServedModel("compressed", file_path(folder), antialiasing))
     if not models:

@@ -114,7 +114,7 @@ export async function* decodeStream(stream, { layers = Infinity, signal } = {}) 
         models = Math.min(layers, decoder.layers);
       }
       // The last layer of the file waits for the end: only then is the file known to be valid.
-      while (next < models && next < decoder.layers - 1 && container.hasLayer(next)) {
+      while (decoder !== null && next < models && next < decoder.layers - 1 && container.hasLayer(next)) {
         yield layerModel(container, decoder, models, next++);
       }
       if (next === models) return;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which models are compared and how: the choice of both, the modes, the slider, the gain of the difference.
 
-import { element, fillSelect, makeChoice } from "./panel.js";
+import { describe, element, fillSelect, makeChoice } from "./panel.js";
 
 const NO_SECOND = "none";
 const SLIDER_STEP = 0.02;
@@ -11,7 +11,6 @@ export class Comparison {
   constructor(stage, choose) {
     this.stage = stage;
     this.choose = choose;
-    this.names = [];
     this.press = makeChoice(element("modes"), "mode", (mode) => this.setMode(mode));
     for (const side of ["left", "right"]) element(side).addEventListener("change", () => this.changed());
     element("gain").addEventListener("input", () => this.setGain());
@@ -21,7 +20,6 @@ export class Comparison {
 
   // Fills both choices and selects entries.
   setEntries(names, left, right) {
-    this.names = names;
     fillSelect(element("left"), names, left);
     fillSelect(element("right"), [NO_SECOND, ...names], right + 1);
     element("left").disabled = names.length === 0;
@@ -57,15 +55,16 @@ export class Comparison {
     this.press(allowed);
     element("slider").hidden = allowed !== "slider";
     element("gain-choice").hidden = allowed !== "difference";
-    this.placeLabels(allowed);
     this.setSplit(this.stage.look.split);
   }
 
-  placeLabels(mode) {
-    const [left, right] = this.chosen;
-    element("left-label").hidden = element("right-label").hidden = mode !== "slider";
-    element("left-label").textContent = this.names[left] ?? "";
-    element("right-label").textContent = this.names[right] ?? "";
+  // Names, Gaussians and bytes of the ShownModels (or null), left and right.
+  label(shown) {
+    ["left", "right"].forEach((side, i) => {
+      const label = element(`${side}-label`);
+      label.hidden = !shown[i] || (i === 1 && this.stage.look.mode === "single");
+      label.textContent = shown[i] ? describe(shown[i]) : "";
+    });
   }
 
   setSplit(split) {

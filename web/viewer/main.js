@@ -4,11 +4,11 @@
 import { Comparison } from "./comparison.js";
 import { isVector } from "./maths.js";
 import { ShownModel } from "./model.js";
-import { describe, element, fillSelect, formatCount, showMessage } from "./panel.js";
+import { element, fillSelect, showMessage } from "./panel.js";
 import { Photographs } from "./photographs.js";
 import { readSession } from "./session.js";
 import { extentInWorld, Stage } from "./stage.js";
-import { focusOf, lookingAt, plainLens, upOf, viewOfCamera } from "./views.js";
+import { focusOf, lookingAt, upOf, viewOfCamera } from "./views.js";
 
 class Page {
   constructor(session) {
@@ -113,10 +113,11 @@ class Page {
 
   showFigures(figures) {
     this.figures = figures;
-    const models = [...new Set(this.shown.filter(Boolean))].map(describe);
-    const size = figures.width ? [`${figures.width} × ${figures.height} pixels`] : [];
-    const rate = figures.framesPerSecond ? [`${figures.framesPerSecond.toFixed(figures.framesPerSecond < 10 ? 1 : 0)} frames/s`] : [];
-    element("status").textContent = [...models, ...size, ...rate].join(" · ");
+    this.comparison.label(this.shown);
+    const { width, height, framesPerSecond: rate } = figures;
+    const parts = width ? [`${width} × ${height} pixels`] : [];
+    if (rate) parts.push(`${rate.toFixed(rate < 10 ? 1 : 0)} frames/s`);
+    element("status").textContent = parts.join(" · ");
   }
 
   // Files from the user: shown in place of the model on that side, once they are known to be correct.
@@ -225,5 +226,7 @@ class Page {
 }
 
 readSession()
-  .then((session) => new Page(session))
+  .then((session) => {
+    globalThis.viewer = new Page(session); // for the browser's console and for tests
+  })
   .catch((error) => showMessage(error.message));

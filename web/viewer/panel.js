@@ -28,10 +28,10 @@ export function formatBytes(bytes) {
 
 export const formatCount = (count) => count.toLocaleString("en");
 
-// "name: 12,345 Gaussians, 1.23 MB", or how much of it has arrived.
+// "name · 12,345 Gaussians · 1.23 MB", or how much of it has arrived.
 export function describe({ entry, cloud, arrived, isComplete }) {
-  const gaussians = cloud ? formatCount(cloud.filled) : "0";
+  const gaussians = formatCount(cloud?.filled ?? 0);
   const of = cloud && cloud.filled < cloud.total ? ` of ${formatCount(cloud.total)}` : "";
-  const bytes = isComplete ? formatBytes(entry.bytes ?? arrived) : `${formatBytes(arrived)} so far`;
-  return `${entry.name}: ${gaussians}${of} Gaussians, ${bytes}`;
+  const bytes = isComplete ? formatBytes(entry.bytes ?? arrived) : `${formatBytes(arrived)} received`;
+  return `${entry.name} · ${gaussians}${of} Gaussians · ${bytes}`;
 }

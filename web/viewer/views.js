@@ -63,7 +63,7 @@ export function upOf(cameras) {
 export const targetOf = (view) => add(view.position, scale(view.axes[2], view.distance));
 
 // Turned around the target: about the world's upward axis, then about the view's own horizontal axis.
-export function orbited(view, about, up, aside) {
+export function orbited(view, up, about, aside) {
   const target = targetOf(view);
   const axes = rotated(view.axes, up, about, aside);
   return { ...view, axes, position: subtract(target, scale(axes[2], view.distance)) };
