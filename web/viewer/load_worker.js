@@ -2,13 +2,15 @@
 // Reads and decodes one model beside the page's own thread, part by part while it arrives.
 //
 // Message in:   {url} or {file: Blob} or {bytes: ArrayBuffer}
-// Messages out: {kind: "part", total, shDegree, metadata, parts, extent}  packed arrays (pack.js)
+// Messages out: {kind: "part", total, shDegree, metadata, parts, samples}  packed arrays (pack.js), at first samples
+//                                                                          (framing.js)
 //               {kind: "progress", bytes}                                bytes that have arrived
 //               {kind: "end"}
 //               {kind: "error", message, isUnknown}                      isUnknown: view.py may be able to convert the file
 
 import { decodeStream, F3dgsError, isF3dgs } from "../f3dgs.js";
-import { extentOf, pack } from "./pack.js";
+import { samplesOf } from "./framing.js";
+import { pack } from "./pack.js";
 import { isPly, PlyError, readPly, UnreadablePly } from "./ply.js";
 
 const HEAD_BYTES = 16;
@@ -66,10 +68,10 @@ async function load(source) {
   for await (const model of decoded(await begin(await openStream(source)))) {
     const total = model.total ?? model.layerEnds?.at(-1) ?? model.count;
     const parts = pack(model);
-    const extent = filled === 0 ? extentOf(model) : null;
+    const samples = filled === 0 ? samplesOf(parts) : null;
     filled += model.count;
     const buffers = [parts.positions, parts.centres, parts.scales, parts.rotations, ...parts.harmonics];
-    const message = { kind: "part", total, shDegree: model.shDegree, metadata: model.metadata ?? {}, parts, extent };
+    const message = { kind: "part", total, shDegree: model.shDegree, metadata: model.metadata ?? {}, parts, samples };
     self.postMessage(message, [...new Set(buffers.map(({ buffer }) => buffer))]);
   }
   self.postMessage({ kind: "end" });

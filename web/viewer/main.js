@@ -2,19 +2,23 @@
 // The viewer's page: loads the session, and connects models, cameras and controls.
 
 import { Comparison } from "./comparison.js";
-import { isVector } from "./maths.js";
+import { firstView } from "./framing.js";
+import { add, isVector, unit } from "./maths.js";
 import { ShownModel } from "./model.js";
 import { element, fillSelect, showMessage } from "./panel.js";
 import { Photographs } from "./photographs.js";
 import { readSession } from "./session.js";
-import { extentInWorld, Stage } from "./stage.js";
-import { focusOf, lookingAt, upOf, viewOfCamera } from "./views.js";
+import { Stage } from "./stage.js";
+import { focusOf, upOf, viewOfCamera } from "./views.js";
 
 class Page {
   constructor(session) {
     this.session = session;
     this.stage = new Stage(element("canvas"), (figures) => this.showFigures(figures));
-    this.stage.onMove = () => this.photographs.leave();
+    this.stage.onMove = () => {
+      this.hasMoved = true;
+      this.photographs.leave();
+    };
     this.stage.onLost = () => showMessage("The graphics card was reset: reload the page.");
     this.photographs = new Photographs((camera) => this.stage.setView(viewOfCamera(camera, this.middle)));
     this.comparison = new Comparison(this.stage, (left, right) => this.choose(left, right));
@@ -29,10 +33,10 @@ class Page {
   openScene(scene) {
     this.scene = scene;
     this.entries = [...scene.models];
-    this.isFramed = false;
+    this.framed = null;
     const focus = focusOf(scene.cameras);
     this.middle = focus?.middle ?? [0, 0, 0];
-    this.stage.up = this.scene.up ?? upOf(scene.cameras) ?? this.stage.up;
+    this.stage.up = upOf(scene.cameras) ?? this.stage.up;
     this.stage.setLook({ background: scene.background ?? [0, 0, 0] });
     this.photographs.setCameras(scene.cameras);
     if (scene.cameras.length) this.frame();
@@ -52,13 +56,13 @@ class Page {
   // The first view: that of the first camera, or one of the whole model.
   frame() {
     const [camera] = this.scene.cameras;
-    const model = this.shown.find((one) => one?.extent);
+    const model = this.shown.find((one) => one?.samples);
     if (camera) this.photographs.jump(0);
     else if (model) {
-      const { middle, radius } = extentInWorld(model);
-      this.stage.setView(lookingAt(middle, radius, this.stage.up));
+      const view = firstView(model.samples, this.stage.up);
+      if (view) this.stage.setView({ ...view, position: add(view.position, model.cloud.origin) });
     }
-    this.isFramed = Boolean(camera || model);
+    this.hasMoved = false;
   }
 
   // Shows these entries; those that are shown already stay.
@@ -97,18 +101,23 @@ class Page {
   }
 
   update() {
-    if (!this.isFramed && this.shown.some((model) => model?.extent)) {
-      this.useMetadata(this.shown.find((model) => model?.extent));
-      this.frame();
-    }
+    const model = this.shown.find((one) => one?.samples);
+    if (model && this.framed !== model) {
+      this.framed = model;
+      this.useMetadata(model.metadata);
+      if (!this.scene.cameras.length) this.frame();
+    } else if (model && this.useMetadata(model.metadata) && !this.hasMoved) this.frame();
     this.stage.show(this.shown.filter(Boolean));
     this.showFigures(this.figures ?? {});
   }
 
-  // Up axis and background from the file, where the session holds none.
-  useMetadata({ metadata }) {
-    if (!this.scene.up && !this.scene.cameras.length && isVector(metadata.up)) this.stage.up = metadata.up;
-    if (!this.scene.background && metadata.white_background === true) this.stage.setLook({ background: [1, 1, 1] });
+  // Up axis and background from the file, where the session holds none: they may come last. Whether the axis is new.
+  useMetadata({ up, white_background: isWhite }) {
+    if (!this.scene.background && isWhite === true) this.stage.setLook({ background: [1, 1, 1] });
+    if (this.scene.cameras.length || !isVector(up)) return false;
+    const isNew = unit(up).some((x, c) => Math.abs(x - this.stage.up[c]) > 1e-6);
+    this.stage.up = unit(up);
+    return isNew;
   }
 
   showFigures(figures) {
@@ -162,7 +171,6 @@ class Page {
     this.shown[side] = model;
     if (before && !this.shown.includes(before)) this.drop(before);
     element("empty").hidden = true;
-    if (side === 1 || !this.shown[1]) this.isFramed = this.isFramed && this.scene.models.length > 0;
     const indices = this.shown.map((one) => (one ? this.entries.indexOf(one.entry) : -1));
     this.comparison.setEntries(this.names, indices[0], indices[1]);
     this.update();

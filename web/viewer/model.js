@@ -7,7 +7,7 @@ import { startWorker } from "./workers.js";
 export class ShownModel {
   // `entry`: {name, bytes, source, antialiasing} (session.js). `onChange` is called when there is more to draw.
   constructor(gl, entry, onChange) {
-    Object.assign(this, { gl, entry, onChange, cloud: null, arrived: 0, metadata: {}, extent: null });
+    Object.assign(this, { gl, entry, onChange, cloud: null, arrived: 0, metadata: {}, samples: null });
     this.isComplete = false;
   }
 
@@ -38,13 +38,13 @@ export class ShownModel {
     this.onChange();
   }
 
-  append({ total, shDegree, metadata, parts, extent }) {
+  append({ total, shDegree, metadata, parts, samples }) {
     this.cloud ??= new SplatCloud(this.gl, total, shDegree, this.onChange);
     this.metadata = { ...this.metadata, ...metadata };
     this.cloud.origin = this.metadata.origin ?? [0, 0, 0];
     this.cloud.antialiasing = this.metadata.antialiasing === true || this.entry.antialiasing === true;
     this.cloud.append(parts);
-    this.extent ??= extent;
+    this.samples ??= samples;
   }
 
   get hasPicture() {

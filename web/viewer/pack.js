@@ -3,7 +3,6 @@
 
 const LARGEST_HALF = 65504;
 const HALVES_PER_TEXEL = 8;
-const FRAME_SAMPLES = 20000;
 const single = new Float32Array(1);
 const singleBits = new Uint32Array(single.buffer);
 
@@ -64,20 +63,4 @@ function packHarmonics({ count, shDegree, featuresDc, featuresRest }, { harmonic
       harmonics[k >>> 3][4 * i + ((k & 7) >>> 1)] |= halfBits(value) << (16 * (k & 1));
     }
   }
-}
-
-// The middle and the radius of a box around most of the centres: between the 5th and the 95th percentile of each axis.
-export function extentOf({ count, xyz }) {
-  if (count === 0) return null;
-  const step = Math.max(1, Math.floor(count / FRAME_SAMPLES));
-  const [low, high] = [[], []];
-  for (let c = 0; c < 3; c += 1) {
-    const values = [];
-    for (let i = 0; i < count; i += step) if (Number.isFinite(xyz[3 * i + c])) values.push(xyz[3 * i + c]);
-    values.sort((a, b) => a - b);
-    low.push(values[Math.floor(0.05 * (values.length - 1))] ?? 0);
-    high.push(values[Math.ceil(0.95 * (values.length - 1))] ?? 0);
-  }
-  const radius = Math.hypot(high[0] - low[0], high[1] - low[1], high[2] - low[2]) / 2;
-  return { middle: low.map((value, c) => (value + high[c]) / 2), radius: Math.max(radius, 1e-3) };
 }

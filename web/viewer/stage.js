@@ -2,9 +2,9 @@
 // The canvas: which models are drawn, from where, how, and when.
 
 import { Controls } from "./controls.js";
-import { add } from "./maths.js";
+import { clamp } from "./maths.js";
 import { MODES, Renderer } from "./renderer.js";
-import { lookingAt } from "./views.js";
+import { startView } from "./views.js";
 
 const DEFAULT_UP = [0, -1, 0]; // of COLMAP's cameras, whose y points down
 const MOST_PIXELS_PER_POINT = 2;
@@ -22,7 +22,7 @@ export class Stage {
     this.renderer = new Renderer(canvas);
     this.models = []; // one or two ShownModels, left and right
     this.up = DEFAULT_UP;
-    this.view = lookingAt([0, 0, 0], 1, this.up);
+    this.view = startView();
     this.look = { mode: "single", split: 0.5, gain: 8, background: [0, 0, 0] };
     this.movingResolution = 1;
     this.lastMove = -Infinity;
@@ -106,9 +106,9 @@ export class Stage {
     const milliseconds = time - this.lastFrame;
     this.controls.advance(Math.min(milliseconds / 1000, LONGEST_STEP));
     this.frameMilliseconds = 0.8 * (this.frameMilliseconds ?? milliseconds) + 0.2 * milliseconds;
-    if (this.frameMilliseconds > SLOW_MILLISECONDS) this.movingResolution *= 0.9;
-    else if (this.frameMilliseconds < FAST_MILLISECONDS) this.movingResolution *= 1.1;
-    this.movingResolution = Math.min(1, Math.max(LEAST_RESOLUTION, this.movingResolution));
+    if (milliseconds > SLOW_MILLISECONDS) this.movingResolution *= Math.max(0.5, Math.sqrt(SLOW_MILLISECONDS / milliseconds));
+    else if (milliseconds < FAST_MILLISECONDS) this.movingResolution *= 1.1;
+    this.movingResolution = clamp(this.movingResolution, LEAST_RESOLUTION, 1);
   }
 
   settle(visible) {
@@ -125,6 +125,3 @@ export class Stage {
     this.isDirty = true;
   }
 }
-
-// The middle and the radius of a model, in the world.
-export const extentInWorld = ({ extent, cloud }) => ({ ...extent, middle: add(extent.middle, cloud.origin) });

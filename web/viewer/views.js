@@ -16,19 +16,17 @@ export function plainLens() {
   return { fx: focal, fy: focal, width: height, height };
 }
 
-export function lookingAt(middle, radius, up) {
-  const aside = unit(Math.abs(up[0]) < 0.9 ? cross(up, [1, 0, 0]) : cross(up, [0, 1, 0]));
-  const back = unit(add(scale(aside, 1), scale(up, 0.35)));
-  const distance = 2 * radius;
-  const forward = scale(back, -1);
-  const right = unit(cross(forward, up));
-  return {
-    position: add(middle, scale(back, distance)),
-    axes: [right, cross(forward, right), forward],
-    distance,
-    lens: plainLens(),
-  };
-}
+// Before anything is known.
+export const startView = () => ({
+  position: [0, 0, -5],
+  axes: [
+    [1, 0, 0],
+    [0, 1, 0],
+    [0, 0, 1],
+  ],
+  distance: 5,
+  lens: plainLens(),
+});
 
 // The view of an entry of cameras.json; `middle` is the scene's, around which the view turns later.
 export function viewOfCamera({ position, rotation, fx, fy, width, height }, middle) {
