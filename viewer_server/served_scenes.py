@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the viewer shows: models, cameras and photographs, found from the command line. No PyTorch."""
+"""What the viewer shows, found from the command line: models, cameras, photographs. No PyTorch."""
 
 import json
 import math
@@ -64,7 +64,8 @@ def scenes_to_serve(paths: Sequence[Path], dataset: DatasetChoice) -> tuple[Serv
     files = [path for path in paths if path not in folders]
     scenes = [folder_scene(folder, dataset) for folder in folders]
     if files:
-        models = tuple(ServedModel(name, path) for name, path in zip(_short(files), files))
+        named = zip(_short(files), files, strict=True)
+        models = tuple(ServedModel(name, path) for name, path in named)
         scenes.append(ServedScene(", ".join(model.name for model in models), models))
     return tuple(scenes)
 
@@ -106,9 +107,7 @@ def folder_scene(folder: Path, dataset: DatasetChoice) -> ServedScene:
 def _short(files: Sequence[Path]) -> list[str]:
     """The files' names, with their folders where two are equal."""
     names = [path.name for path in files]
-    return [
-        str(path) if names.count(path.name) > 1 else path.name for path in files
-    ]  # fmt: skip
+    return [str(path) if names.count(path.name) > 1 else path.name for path in files]
 
 
 def read_cameras(path: Path) -> tuple[dict[str, Any], ...]:
@@ -128,7 +127,7 @@ def read_cameras(path: Path) -> tuple[dict[str, Any], ...]:
 
 def _camera(path: Path, index: int, entry: Any) -> dict[str, Any]:
     try:
-        camera = {name: _number(entry[name]) for name in _LENS}
+        camera: dict[str, Any] = {name: _number(entry[name]) for name in _LENS}
         camera["position"] = [_number(x) for x in entry["position"]]
         camera["rotation"] = [[_number(x) for x in row] for row in entry["rotation"]]
         camera["name"] = str(entry["img_name"])
@@ -194,5 +193,6 @@ def _by_name(folder: Path, names: Mapping[int, str]) -> dict[int, Path]:
 
 
 def _is_inside(folder: Path, name: str) -> bool:
-    base = os.path.abspath(folder)
-    return os.path.commonpath([base, os.path.abspath(folder / name)]) == base
+    """Whether the name leads to no other folder; links inside the folder count as its content."""
+    base = os.path.normpath(folder.absolute())
+    return Path(os.path.normpath(folder.absolute() / name)).is_relative_to(base)

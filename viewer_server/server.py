@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -66,7 +67,7 @@ class Resource:
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serves the page and these scenes. `port` 0: any free one. Raises InputError if it is taken."""
+    """Serves the page and these scenes; `port` 0: any free one. InputError if it is taken."""
 
     daemon_threads = True
 
@@ -121,7 +122,7 @@ class Converted:
                 self._files[path] = target
             return self._files[path]
 
-    def upload(self, source: BinaryIO, length: int, name: str) -> Path:
+    def upload(self, source: BufferedIOBase, length: int, name: str) -> Path:
         """A file of `length` bytes that a user gave the page, as PLY. The caller removes it."""
         with self._lock, tempfile.TemporaryDirectory(dir=self._folder) as folder:
             given = Path(folder) / f"model{''.join(Path(name).suffixes[-2:])}"
@@ -137,7 +138,7 @@ class Converted:
             return target
 
 
-def copy_bytes(source: BinaryIO, target: BinaryIO, length: int) -> None:
+def copy_bytes(source: BufferedIOBase, target: BinaryIO, length: int) -> None:
     """Copies exactly `length` bytes. Raises ConnectionError if fewer come."""
     left = length
     while left:
@@ -198,7 +199,7 @@ def _session(scenes: Sequence[ServedScene]) -> dict[str, Any]:
 
 
 def _model_entry(model: ServedModel, url: str) -> Mapping[str, Any]:
-    files = [model.path] if model.path.is_file() else [p for p in model.path.iterdir()]
+    files = [model.path] if model.path.is_file() else list(model.path.iterdir())
     size = sum(path.stat().st_size for path in files if path.is_file())
     return {"name": model.name, "url": url, "bytes": size, "antialiasing": model.antialiasing}
 

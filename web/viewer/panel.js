@@ -33,5 +33,6 @@ export function describe({ entry, cloud, arrived, isComplete }) {
   const gaussians = formatCount(cloud?.filled ?? 0);
   const of = cloud && cloud.filled < cloud.total ? ` of ${formatCount(cloud.total)}` : "";
   const bytes = isComplete ? formatBytes(entry.bytes ?? arrived) : `${formatBytes(arrived)} received`;
-  return `${entry.name} · ${gaussians}${of} Gaussians · ${bytes}`;
+  const noun = cloud?.total === 1 ? "Gaussian" : "Gaussians";
+  return `${entry.name} · ${gaussians}${of} ${noun} · ${bytes}`;
 }

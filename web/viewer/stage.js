@@ -84,9 +84,11 @@ export class Stage {
     for (const { cloud } of visible) cloud.sort(this.view);
     const isMoving = performance.now() - this.lastMove < REST_MILLISECONDS;
     const resolution = isMoving ? this.movingResolution : 1;
-    if (this.isDirty || resolution !== this.drawnResolution) this.draw(visible, resolution);
-    this.lastFrame = isMoving ? time : null;
-    if (isMoving || this.controls.isActive) this.requestFrame();
+    const isDrawn = this.isDirty || resolution !== this.drawnResolution;
+    if (isDrawn) this.draw(visible, resolution);
+    const goesOn = isMoving || this.controls.isActive;
+    this.lastFrame = goesOn ? { time, isDrawn } : null;
+    if (goesOn) this.requestFrame();
     else this.settle(visible);
   }
 
@@ -103,8 +105,9 @@ export class Stage {
   // Between two frames in motion: their distance in time decides on the resolution of the next ones.
   measure(time) {
     if (this.lastFrame === null) return;
-    const milliseconds = time - this.lastFrame;
+    const milliseconds = time - this.lastFrame.time;
     this.controls.advance(Math.min(milliseconds / 1000, LONGEST_STEP));
+    if (!this.lastFrame.isDrawn) return;
     this.frameMilliseconds = 0.8 * (this.frameMilliseconds ?? milliseconds) + 0.2 * milliseconds;
     if (milliseconds > SLOW_MILLISECONDS) this.movingResolution *= Math.max(0.5, Math.sqrt(SLOW_MILLISECONDS / milliseconds));
     else if (milliseconds < FAST_MILLISECONDS) this.movingResolution *= 1.1;
