@@ -105,8 +105,8 @@ export async function* decodeStream(stream, { layers = Infinity, signal } = {}) 
   try {
     const container = await readTable(source);
     let decoder = null;
+    let models = 0;
     let next = 0; // the layer to decode next
-    let models = Infinity;
     for (const entry of container.entries) {
       container.add(entry, await source.take(entry.length));
       if (decoder === null && container.hasGrids()) {
@@ -114,10 +114,11 @@ export async function* decodeStream(stream, { layers = Infinity, signal } = {}) 
         models = Math.min(layers, decoder.layers);
       }
       // The last layer of the file waits for the end: only then is the file known to be valid.
-      while (decoder !== null && next < models && next < decoder.layers - 1 && container.hasLayer(next)) {
+      const early = Math.min(models, (decoder?.layers ?? 0) - 1);
+      while (next < early && container.hasLayer(next)) {
         yield layerModel(container, decoder, models, next++);
       }
-      if (next === models) return;
+      if (decoder !== null && next === models) return;
     }
     await source.requireEnd();
     decoder ??= decoderOf(container, container.fileBytes);
@@ -252,7 +253,7 @@ class Container {
   #names;
   #sections = new Map();
   #added = 0;
-  #metadata = {};
+  #metadata = null;
 
   /** Adds the next section; F3dgsError if it is cut short or damaged. */
   add({ name, length, crc }, bytes) {
@@ -261,8 +262,7 @@ class Container {
     }
     if (crc32(bytes) !== crc) throw new F3dgsError(name, "checksum does not match");
     this.#added++;
-    if (name === "meta") this.#metadata = readMetadata(bytes);
-    else this.#sections.set(name, bytes);
+    this.#sections.set(name, bytes);
   }
 
   /** Whether the file lists the section but `add` has not been called with it. */
@@ -300,12 +300,15 @@ class Container {
     return this.#added === this.entries.length;
   }
 
+  /** The section `meta`; an empty object where it is missing, or has not come yet. */
   metadata() {
-    return this.#metadata;
+    if (this.has("meta")) this.#metadata = readMetadata(this.take("meta"));
+    return this.#metadata ?? {};
   }
 
-  /** F3dgsError if a section is left that nothing has taken. */
-  requireEmpty() {
+  /** F3dgsError if the metadata is damaged, or a section is left that nothing has taken. */
+  finish() {
+    this.metadata();
     for (const name of this.#sections.keys()) throw new F3dgsError(name, "unknown section");
   }
 }
@@ -851,9 +854,7 @@ function unequalSum() {
 /** For each value below 2^16 (greater ones have the last one's), the number of edges up to it. */
 function binTable(edges) {
   const table = new Uint8Array(2 ** 16);
-  for (const edge of edges) {
-    for (let value = edge; value < table.length; value++) table[value]++;
-  }
+  edges.forEach((edge, i) => table.fill(i + 1, edge)); // the edges are ascending
   return table;
 }
 
@@ -1180,7 +1181,7 @@ class GridDecoder {
     for (let layer = models; layer < this.layers; layer++) {
       for (const kind of ["rans", "bits", "far", "exact"]) this.#container.discard(kind + layer);
     }
-    this.#container.requireEmpty();
+    this.#container.finish();
   }
 
   /** Centres outside the cells. */
@@ -1715,7 +1716,7 @@ class EvenDecoder {
   }
 
   finish() {
-    this.#container.requireEmpty();
+    this.#container.finish();
   }
 }
 
@@ -2210,8 +2211,20 @@ function readMetadata(bytes) {
   if (typeof metadata !== "object" || metadata === null || Array.isArray(metadata)) {
     throw new F3dgsError("meta", "a JSON object expected, got another value");
   }
+  if (isNestedBeyond(metadata, MAX_METADATA_DEPTH)) {
+    throw new F3dgsError("meta", `nested more than ${MAX_METADATA_DEPTH} levels deep`);
+  }
   checkOrigin(metadata);
   return metadata;
+}
+
+/** Whether a JSON value has objects or arrays more than `levels` levels deep. */
+function isNestedBeyond(value, levels) {
+  let inner = [value];
+  for (let level = 0; level < levels && inner.length; level++) {
+    inner = inner.flatMap((outer) => Object.values(outer).filter((x) => Object(x) === x));
+  }
+  return inner.length > 0;
 }
 
 function checkOrigin({ origin = [0, 0, 0] }) {
