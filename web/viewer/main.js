@@ -81,13 +81,15 @@ class Page {
   }
 
   makeModel(entry) {
-    const nothing = () => {};
-    return new ShownModel(this.stage.gl, entry, nothing, () => this.comparison.label(this.shown));
+    return new ShownModel(this.stage.gl, entry, {
+      onProgress: () => this.comparison.label(this.shown),
+      onChange: () => this.update(),
+      onSorted: () => this.stage.redraw(),
+    });
   }
 
   start(entry) {
     const model = this.makeModel(entry);
-    model.onChange = () => this.update();
     model
       .load()
       .catch((error) => this.shown.includes(model) && showMessage(`${entry.name}: ${error.message}`))
@@ -161,7 +163,6 @@ class Page {
   adopt(model, side) {
     const before = this.shown[side];
     this.entries.push(model.entry);
-    model.onChange = () => this.update();
     this.shown[side] = model;
     if (before && !this.shown.includes(before)) before.remove();
     element("empty").hidden = true;

@@ -5,10 +5,10 @@ import { SplatCloud } from "./cloud.js";
 import { startWorker } from "./workers.js";
 
 export class ShownModel {
-  // `entry`: {name, bytes, source, antialiasing} (session.js). `onChange` is called when there is more to draw,
-  // `onProgress` when bytes have arrived.
-  constructor(gl, entry, onChange, onProgress) {
-    Object.assign(this, { gl, entry, onChange, onProgress, cloud: null, arrived: 0, metadata: {}, samples: null });
+  // `entry`: {name, bytes, source, antialiasing} (session.js). `calls`: onProgress when bytes have arrived,
+  // onChange when there are more Gaussians, onSorted when a new order can be drawn.
+  constructor(gl, entry, calls) {
+    Object.assign(this, { gl, entry, calls, cloud: null, arrived: 0, metadata: {}, samples: null });
     this.isComplete = false;
   }
 
@@ -34,16 +34,16 @@ export class ShownModel {
   receive(data, resolve, reject) {
     if (data.kind === "progress") {
       this.arrived = data.bytes;
-      this.onProgress();
+      this.calls.onProgress();
     } else if (data.kind === "part") {
       this.append(data);
-      this.onChange();
+      this.calls.onChange();
     } else if (data.kind === "end") resolve();
     else reject(Object.assign(new Error(data.message), { isUnknown: data.isUnknown }));
   }
 
   append({ total, shDegree, metadata, parts, samples }) {
-    this.cloud ??= new SplatCloud(this.gl, total, shDegree, () => this.onChange());
+    this.cloud ??= new SplatCloud(this.gl, total, shDegree, this.calls.onSorted);
     this.metadata = { ...this.metadata, ...metadata };
     this.cloud.origin = this.metadata.origin ?? [0, 0, 0];
     this.cloud.antialiasing = this.metadata.antialiasing === true || this.entry.antialiasing === true;

@@ -59,9 +59,12 @@ export class Stage {
     this.redraw();
   }
 
+  // Draws these models; if they are the same as before, nothing is drawn until a new order of them is there.
   show(models) {
+    const isSame = models.length === this.models.length && models.every((model, i) => model === this.models[i]);
     this.models = models;
-    this.redraw();
+    if (!isSame) this.redraw();
+    this.requestFrame();
   }
 
   redraw() {
