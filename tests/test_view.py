@@ -226,6 +226,19 @@ def test_missing_and_empty_models_are_errors(tmp_path: Path) -> None:
         scenes_to_serve([tmp_path], DatasetChoice())
 
 
+def test_a_model_that_was_replaced_is_converted_again(tmp_path: Path) -> None:
+    converted = server_module.Converted(tmp_path / "converted")
+    (tmp_path / "converted").mkdir()
+    for count in (3, 4):
+        write_splats(tmp_path / "a.ply", random_scene(count, 1))
+        assert read_splats(converted.of(tmp_path / "a.ply")).splats.count == count
+
+
+def test_a_missing_data_set_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder of photographs"):
+        scenes_to_serve([tmp_path], DatasetChoice(tmp_path / "none"))
+
+
 def test_files_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     files = [tmp_path / name / "a.ply" for name in "xy"]
     for file in files:

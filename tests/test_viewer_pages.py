@@ -6,6 +6,7 @@ import io
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from gaussian_renderer import render
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from splat_formats.files import write_splats
+from splat_formats.ply import rows
+from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.web_page import page_of, write_page
 from tests.reference.viewer_models import (
     FOCAL,
@@ -250,7 +253,7 @@ def test_cameras_and_photographs(page: Any) -> None:
     page.set_viewport_size({"width": 600, "height": 400})
     assert page.locator("#camera option").all_inner_texts() == ["free view", *VIEWS]
     page.keyboard.press("f")
-    assert page.locator("#photo-beside img").is_visible()
+    page.locator("#photo-beside img").wait_for(timeout=PATIENCE)
     page.keyboard.press(".")
     assert page.input_value("#camera") == "2"
     page.keyboard.press("f")
@@ -367,3 +370,38 @@ def test_a_narrow_window_has_room_for_the_picture(page: Any) -> None:
     boxes = [page.locator(name).bounding_box() for name in ("#top", "#lower")]
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= 360 for box in boxes)
     assert sum(box["height"] for box in boxes) < 0.45 * 740
+
+
+def test_positions_far_from_zero_and_unusual_properties(
+    open_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    scene = random_scene(60, 2)
+    far = replace(scene, metadata=SplatMetadata(origin=(3e6, -2e6, 1e5)))
+    write_splats(tmp_path / "near.ply", scene)
+    write_splats(tmp_path / "far.ply", far)
+    unusual_ply(tmp_path / "unusual.ply", scene)
+    with served(tmp_path / "near.ply", tmp_path / "far.ply") as url:
+        page = open_page(url)
+        near = press(page, "1")
+        assert near.max() > 40
+        distant = press(page, "x1")
+        assert psnr(near.astype(np.uint8), distant.astype(np.uint8)) > 30
+        drop(page, "unusual.ply", (tmp_path / "unusual.ply").read_bytes())
+        page.locator("#left-label", has_text="unusual.ply").wait_for(timeout=PATIENCE)
+        assert np.array_equal(press(page, ""), near)
+
+
+def unusual_ply(path: Path, scene: SplatScene) -> None:
+    """The same Gaussians in doubles, the properties in reverse order, with other ones between."""
+    write_splats(path, scene)
+    names = re.findall(rb"property float (\w+)", path.read_bytes().partition(b"end_header")[0])
+    values = rows(scene.splats, 0, scene.splats.count)
+    fields = [("mark", "u1")] + [(name.decode(), "<f8") for name in reversed(names)]
+    table = np.zeros(len(values), fields)
+    for index, name in enumerate(names):
+        table[name.decode()] = values[:, index]
+    lines = ["ply", "format binary_little_endian 1.0", "comment by hand",
+             f"element vertex {len(values)}", "property uchar mark"]  # fmt: skip
+    lines += [f"property double {name.decode()}" for name in reversed(names)]
+    lines += ["element other 1", "property uchar n", "end_header", ""]
+    path.write_bytes("\r\n".join(lines).encode() + table.tobytes() + b"x")

@@ -60,6 +60,8 @@ def scenes_to_serve(paths: Sequence[Path], dataset: DatasetChoice) -> tuple[Serv
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: there is no such file or folder")
+    if dataset.source_path is not None and not dataset.source_path.is_dir():
+        raise InputError(f"{dataset.source_path}: there is no such folder of photographs")
     folders = [path for path in paths if is_model_folder(path)]
     files = [path for path in paths if path not in folders]
     scenes = [folder_scene(folder, dataset) for folder in folders]

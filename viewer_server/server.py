@@ -75,7 +75,7 @@ class PageServer(ThreadingHTTPServer):
         self._folder = tempfile.TemporaryDirectory(prefix="fast3dgs_view_")
         self.converted = Converted(Path(self._folder.name))
         self.resources = _resources(scenes, self.converted)
-        self.session = json.dumps(_session(scenes), allow_nan=False).encode("utf-8")
+        self._scenes = scenes
         try:
             super().__init__((ADDRESS, port), Handler)
         except (OSError, OverflowError) as error:
@@ -90,6 +90,10 @@ class PageServer(ThreadingHTTPServer):
         """The address of the page."""
         return f"http://{ADDRESS}:{self.server_address[1]}/"
 
+    def session(self) -> bytes:
+        """The list of scenes as JSON. OSError for a model that was removed."""
+        return json.dumps(_session(self._scenes), allow_nan=False).encode("utf-8")
+
     def server_close(self) -> None:
         """Closes the socket and removes the converted files."""
         super().server_close()
@@ -102,12 +106,12 @@ class PageServer(ThreadingHTTPServer):
 
 
 class Converted:
-    """Models as plain PLYs in a temporary folder, each converted once, when it is first needed."""
+    """Models as plain PLYs in a temporary folder, each converted when it is first needed or new."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._files: dict[Path, Path] = {}
+        self._files: dict[tuple[Path, int, int], Path] = {}
 
     def of(self, path: Path) -> Path:
         """The file itself if it is a .f3dgs file, else its model as PLY. Raises InputError."""
@@ -115,12 +119,14 @@ class Converted:
             with path.open("rb") as file:
                 if is_f3dgs(file.read(_HEAD_BYTES)):
                     return path
+        state = path.stat()
+        version = (path, state.st_mtime_ns, state.st_size)
         with self._lock:
-            if path not in self._files:
+            if version not in self._files:
                 target = self._folder / f"{len(self._files)}.ply"
                 write_ply_scene(target, read_splats(path))
-                self._files[path] = target
-            return self._files[path]
+                self._files[version] = target
+            return self._files[version]
 
     def upload(self, source: BufferedIOBase, length: int, name: str) -> Path:
         """A file of `length` bytes that a user gave the page, as PLY. The caller removes it."""
@@ -221,8 +227,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/":
             self._redirect(_PAGE)
         elif path == "/session.json":
-            self._send_head(HTTPStatus.OK, "application/json", len(self.server.session))
-            self._send(self.server.session)
+            self._send_session()
         elif path in self.server.resources:
             self._send_resource(self.server.resources[path])
         else:
@@ -270,6 +275,15 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.FORBIDDEN, "only requests to localhost are answered")
             return False
         return True
+
+    def _send_session(self) -> None:
+        try:
+            content = self.server.session()
+        except OSError as error:
+            self._refuse(HTTPStatus.NOT_FOUND, f"{error.filename}: {error.strerror}")
+            return
+        self._send_head(HTTPStatus.OK, "application/json", len(content))
+        self._send(content)
 
     def _send_resource(self, resource: Resource) -> None:
         try:

@@ -19,15 +19,15 @@ const LAYERS = 255;
 class UnknownFile extends Error {}
 
 async function openStream({ url, file, bytes }) {
-  if (bytes) return new Blob([bytes]).stream();
-  if (file) return file.stream();
+  const blob = bytes ? new Blob([bytes]) : file;
+  if (blob) return { stream: blob.stream(), length: blob.size };
   const answer = await fetch(url);
   if (!answer.ok) throw new Error((await answer.text()) || `the server answered ${answer.status}`);
-  return answer.body;
+  return { stream: answer.body, length: Number(answer.headers.get("Content-Length") ?? Infinity) };
 }
 
-// The stream with its first bytes read, its progress posted.
-async function begin(stream) {
+// The stream with its first bytes read, its progress posted, and its length.
+async function begin({ stream, length }) {
   const reader = stream.getReader();
   let head = new Uint8Array(0);
   let arrived = 0;
@@ -54,12 +54,12 @@ async function begin(stream) {
     },
     cancel: (reason) => reader.cancel(reason),
   });
-  return { head, whole };
+  return { head, whole, length };
 }
 
-async function* decoded({ head, whole }) {
+async function* decoded({ head, whole, length }) {
   if (isF3dgs(head)) yield* decodeStream(whole, { layers: LAYERS });
-  else if (isPly(head)) yield* readPly(whole);
+  else if (isPly(head)) yield* readPly(whole, length);
   else throw new UnknownFile(head.length ? "neither a .f3dgs file nor a PLY" : "an empty file");
 }
 

@@ -32,18 +32,21 @@ export class UnreadablePly extends PlyError {}
 export const isPly = (bytes) => bytes.length > 3 && bytes[0] === 0x70 && bytes[1] === 0x6c && bytes[2] === 0x79 &&
   (bytes[3] === 10 || bytes[3] === 13); // prettier-ignore
 
-// Yields Models as those of f3dgs.js, with `total`, the number of Gaussians in the file.
-export async function* readPly(stream) {
+// Yields Models as those of f3dgs.js, with `total`, the number of Gaussians in the file. `bytes`: the stream's length.
+export async function* readPly(stream, bytes = Infinity) {
   const source = new Source(stream.getReader());
   const header = await readHeader(source);
   const layout = layoutOf(header);
+  if (header.count * layout.stride > bytes) {
+    throw new PlyError(`the file has ${bytes} bytes, but its ${header.count} Gaussians need ${header.count * layout.stride}`);
+  }
   let origin = null;
   for (let first = 0; first === 0 || first < header.count; first += ROWS_PER_PART) {
     const rows = Math.min(ROWS_PER_PART, header.count - first);
-    const bytes = await source.take(rows * layout.stride);
-    if (bytes === null) throw new PlyError(`the file ends before its ${header.count} Gaussians do`);
-    origin ??= originOf(bytes, layout, rows);
-    yield modelOf(bytes, layout, rows, header, origin);
+    const part = await source.take(rows * layout.stride);
+    if (part === null) throw new PlyError(`the file ends before its ${header.count} Gaussians do`);
+    origin ??= originOf(part, layout, rows);
+    yield modelOf(part, layout, rows, header, origin);
   }
   await source.skip();
 }
