@@ -15,6 +15,9 @@ from splat_formats.scene import SplatScene, Written
 from splat_formats.visible import visible_gaussians
 from utils.files import write_bytes
 
+F3DGS = ".f3dgs"
+"""The ending of the names of these files."""
+
 
 def is_f3dgs(head: bytes) -> bool:
     """Whether a file that begins with `head` is of this format, in any version."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from splat_codec.errors import CorruptFile
-from splat_formats.f3dgs_file import is_f3dgs, read_f3dgs, write_f3dgs
+from splat_formats.f3dgs_file import F3DGS, is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
 from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
@@ -48,9 +48,7 @@ class SplatFormat:
 
 FORMATS = (
     SplatFormat("a PLY", (".ply",), is_ply, read_ply_scene, write_ply_scene, is_exact=True),
-    SplatFormat(
-        "a .f3dgs file", (".f3dgs",), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)
-    ),
+    SplatFormat("a .f3dgs file", (F3DGS,), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)),
     SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
 )
 
