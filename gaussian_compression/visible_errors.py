@@ -13,7 +13,7 @@ from splat_formats.splats import FloatArray, Splats
 
 Floats = npt.NDArray[np.float64]
 
-_SH_DC = 0.28209479177387814  # the constant spherical harmonic
+SH_DC = 0.28209479177387814  # the constant spherical harmonic
 _LEVELS = 255.0  # of an 8-bit colour
 _DEGREES = 180 / np.pi
 
@@ -105,7 +105,7 @@ def _sizes(scaling: FloatArray) -> Floats:
 
 def _differences(a: Splats, b: Splats, least_size: float) -> dict[str, Floats]:
     """The errors of each Gaussian (and axis, and channel), in the units of SCALES."""
-    alpha, size = _alpha(a), np.maximum(_sizes(a.scaling), least_size)
+    alpha, size = alpha_of(a), np.maximum(_sizes(a.scaling), least_size)
     distance = np.linalg.norm(a.xyz.astype(np.float64) - b.xyz, axis=1)
     cosine = np.abs((a.rotation.astype(np.float64) * b.rotation).sum(axis=1))
     dc = np.abs(a.features_dc.astype(np.float64) - b.features_dc)
@@ -116,11 +116,12 @@ def _differences(a: Splats, b: Splats, least_size: float) -> dict[str, Floats]:
         "xyz": 100 * distance / size,
         "scaling": 100 * np.abs(np.expm1(b.scaling.astype(np.float64) - a.scaling)),
         "rotation": 2 * _DEGREES * np.arccos(np.minimum(cosine, 1)),
-        "opacity": 100 * np.abs(alpha - _alpha(b)),
-        "features_dc": _LEVELS * _SH_DC * dc * alpha[:, :, None],
+        "opacity": 100 * np.abs(alpha - alpha_of(b)),
+        "features_dc": _LEVELS * SH_DC * dc * alpha[:, :, None],
         "features_rest": _LEVELS * over_directions * alpha,
     }
 
 
-def _alpha(splats: Splats) -> Floats:
+def alpha_of(splats: Splats) -> Floats:
+    """(N, 1): opacities in 0..1."""
     return 1 / (1 + np.exp(-np.clip(splats.opacity.astype(np.float64), -700, 700)))
