@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from arguments import CFG_ARGS_NAME, ModelOptions
+from gaussian_compression.attribute_histograms import attribute_histograms
 from gaussian_compression.cfg_record import options_of, record_options
 from gaussian_compression.model_folder import (
     MEGABYTE,
@@ -39,7 +40,7 @@ from splat_formats.files import log_notices
 from splat_formats.scene import SplatScene
 from splat_formats.splats import MAX_SH_DEGREE, Splats
 from splat_formats.visible import visible_gaussians
-from utils.cli import show_messages
+from utils.cli import command_line, show_messages
 from utils.folder_lock import locked
 
 WANTED_ITERATION = 1  # of the decoded model, in a folder without others
@@ -69,7 +70,7 @@ def main() -> None:
         options = _options(args, start)
         start = with_render_mode(start, options.antialiasing)
         iteration = free_iteration(model_path, start.iteration + WANTED_ITERATION)
-        outputs = compress_without_training(start, iteration, settings)
+        outputs = compress_without_training(start, iteration, settings, command_line())
         write_outputs(model_path, start, outputs)
         record_options(model_path, options)
     print_result(model_path, outputs.report)
@@ -95,8 +96,13 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def compress_without_training(start: StartModel, iteration: int, settings: FreeSettings) -> Outputs:
-    """The outputs, whose decoded model is `iteration`. InputError if no Gaussian is left."""
+def compress_without_training(
+    start: StartModel, iteration: int, settings: FreeSettings, command: tuple[str, ...] = ()
+) -> Outputs:
+    """The outputs, whose decoded model is `iteration`; `command`, if there is one, for the report.
+
+    InputError if no Gaussian is left.
+    """
     wall, cpu = time.monotonic(), time.process_time()
     visible = visible_gaussians(start.splats, start.path)
     kept, repairs = visible.splats, visible.repairs
@@ -134,6 +140,8 @@ def compress_without_training(start: StartModel, iteration: int, settings: FreeS
         errors=visible_errors(kept, decoded, quantized.order),
         layer_ends=tuple(quantized.splats.layer_ends),
         notices=(*start.metadata.notices, *repairs, *filter(None, [str(adjustments)])),
+        command=command,
+        histograms=attribute_histograms(kept, decoded),
     )
     return Outputs(data, SplatScene(decoded, from_entries(description)), report)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from gaussian_compression.report import ErrorFigures
 from splat_codec.blocks import for_blocks
 from splat_formats.axes import with_ordered_axes
-from splat_formats.differences import Floats, alphas, differences
+from splat_formats.differences import Floats, alpha_of, differences
 from splat_formats.splats import FloatArray, Splats
 
 
@@ -100,7 +100,7 @@ def _sizes(scaling: FloatArray) -> Floats:
 
 def _differences(a: Splats, b: Splats, least_size: float) -> dict[str, Floats]:
     """The errors of each Gaussian (and axis, and channel), in the units of SCALES."""
-    found, alpha = differences(a, b), alphas(a)[:, None]
+    found, alpha = differences(a, b), alpha_of(a)
     return {
         "xyz": 100 * found.distance / np.maximum(_sizes(a.scaling), least_size),
         "scaling": 100 * found.scale,

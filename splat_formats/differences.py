@@ -12,7 +12,7 @@ from splat_formats.splats import FloatArray, Splats
 
 Floats = npt.NDArray[np.float64]
 
-_SH_DC = 0.28209479177387814  # the constant spherical harmonic
+SH_DC = 0.28209479177387814  # the constant spherical harmonic
 _LEVELS = 255.0  # of an 8-bit colour
 _DEGREES = 180 / np.pi
 
@@ -45,15 +45,15 @@ def differences(a: Splats, b: Splats, shift: Origin = NO_ORIGIN) -> Differences:
             distance=np.linalg.norm(offset, axis=1),
             scale=np.abs(np.expm1(b.scaling.astype(np.float64) - a.scaling)),
             angle=_angles(a.rotation, b.rotation),
-            opacity=np.abs(alphas(a) - alphas(b)),
-            colour=_LEVELS * _SH_DC * np.abs(dc),
+            opacity=np.abs(alpha_of(a) - alpha_of(b))[:, 0],
+            colour=_LEVELS * SH_DC * np.abs(dc),
             sh=_LEVELS * _over_directions(a.features_rest, b.features_rest),
         )
 
 
-def alphas(splats: Splats) -> Floats:
-    """(N,) opacities from 0 to 1."""
-    return 1 / (1 + np.exp(-np.clip(splats.opacity[:, 0].astype(np.float64), -700, 700)))
+def alpha_of(splats: Splats) -> Floats:
+    """(N, 1) opacities from 0 to 1."""
+    return 1 / (1 + np.exp(-np.clip(splats.opacity.astype(np.float64), -700, 700)))
 
 
 def _angles(a: FloatArray, b: FloatArray) -> Floats:

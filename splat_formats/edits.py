@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from splat_formats.differences import alphas
+from splat_formats.differences import alpha_of
 from splat_formats.scene import Origin, SplatScene
 from splat_formats.splats import REST_COEFFICIENTS, Splats
 from utils.errors import InputError
@@ -56,7 +56,7 @@ def edited(scene: SplatScene, edits: Edits) -> SplatScene:
     if edits.box is not None:
         kept &= _inside(scene, edits.box)
     if edits.min_opacity is not None:
-        kept &= alphas(splats) >= edits.min_opacity
+        kept &= alpha_of(splats)[:, 0] >= edits.min_opacity
     if splats.count and not kept.any():
         raise InputError(
             f"none of the {splats.count:,} Gaussians is left: expected a box and an opacity that "
