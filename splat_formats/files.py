@@ -69,7 +69,7 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
         kind = foreign_kind(path, head)
         chosen = _format_of_name(path)
         if kind or chosen is None:
-            raise InputError(f"{path}: this is {kind or 'no model'}; expected {_names()}")
+            raise InputError(f"{path}: this is {kind or 'no model'}; expected {readable_names()}")
     try:
         return with_limits_clamped(chosen.read(path))
     except CorruptFile as error:
@@ -165,5 +165,6 @@ def _format_of_name(path: Path) -> SplatFormat | None:
     return next((known for known in FORMATS if ending in known.endings), None)
 
 
-def _names() -> str:
+def readable_names() -> str:
+    """The formats that can be read, for messages."""
     return ", ".join(known.name for known in FORMATS)
