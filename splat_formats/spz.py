@@ -80,15 +80,15 @@ def read_spz(path: Path) -> SplatScene:
     return SplatScene(turned(splats, HALF_TURN_X), metadata)
 
 
-def write_spz(path: Path, scene: SplatScene, version: int = 4) -> Written:
+def write_spz(path: Path, scene: SplatScene, spz_version: int = 4) -> Written:
     """Writes the scene as version 4 or 3 in Morton order, whole or not at all."""
-    if version not in VERSIONS:
-        raise ValueError(f"version {version}: SPZ can be written in versions {VERSIONS}")
+    if spz_version not in VERSIONS:
+        raise ValueError(f"version {spz_version}: SPZ can be written in versions {VERSIONS}")
     ready = prepared(scene)
     splats = turned(ready.splats, HALF_TURN_X)
     bits = _fractional_bits(splats.xyz)
     flags = ANTIALIASED if scene.metadata.antialiasing else 0
-    header = SpzHeader(version, splats.count, splats.sh_degree, bits, flags)
+    header = SpzHeader(spz_version, splats.count, splats.sh_degree, bits, flags)
     streams = (
         _fixed_bytes(splats.xyz, bits),
         alpha_bytes(splats.opacity)[:, None],
