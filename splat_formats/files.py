@@ -9,18 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from splat_codec.errors import CorruptFile
+from splat_formats.compressed_ply import (
+    is_compressed_ply,
+    read_compressed_ply,
+    write_compressed_ply,
+)
 from splat_formats.f3dgs_file import F3DGS, is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
 from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
 from splat_formats.repairs import clamp_limits
 from splat_formats.scene import SplatScene, Written
+from splat_formats.spz import is_spz, read_spz, write_spz
 from utils.errors import InputError
 from utils.files import is_special
 
 logger = logging.getLogger(__name__)
 
-_HEAD_BYTES = 1 << 12
+_HEAD_BYTES = 1 << 16  # contains the headers of PLY files
 
 Notices = tuple[str, ...]
 
@@ -47,8 +53,16 @@ class SplatFormat:
 
 
 FORMATS = (
+    SplatFormat(
+        "a compressed PLY",
+        (".compressed.ply",),
+        is_compressed_ply,
+        read_compressed_ply,
+        write_compressed_ply,
+    ),
     SplatFormat("a PLY", (".ply",), is_ply, read_ply_scene, write_ply_scene, is_exact=True),
     SplatFormat("a .f3dgs file", (F3DGS,), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)),
+    SplatFormat("an SPZ file", (".spz",), is_spz, read_spz, write_spz, options=("spz_version",)),
     SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
 )
 
@@ -128,7 +142,7 @@ def format_to_write(path: Path) -> SplatFormat:
     """The format of the name's ending. Raises InputError for an ending that cannot be written."""
     writers = {ending: known for known in FORMATS for ending in known.endings if known.write}
     check_ending(path, *writers)
-    return writers.get(path.suffix.lower(), writers[".ply"])
+    return writers.get(ending_of(path, *writers), writers[".ply"])
 
 
 def check_options(known: SplatFormat, names: Iterable[str]) -> None:
@@ -144,11 +158,18 @@ def check_options(known: SplatFormat, names: Iterable[str]) -> None:
 
 def check_ending(path: Path, *endings: str) -> None:
     """Raises InputError for the name of an ordinary file that has none of these endings."""
-    if path.suffix.lower() not in endings and not is_special(path):
+    if not ending_of(path, *endings) and not is_special(path):
         raise InputError(
             f"{path}: cannot write this kind of file: a name that ends in {' or '.join(endings)} "
             "is expected"
         )
+
+
+def ending_of(path: Path, *endings: str) -> str:
+    """The longest of these endings that the file's name has; empty if it has none."""
+    name = path.name.lower()
+    found = [ending for ending in endings if name.endswith(ending) and name != ending]
+    return max(found, key=len, default="")
 
 
 def _head(path: Path) -> bytes:
@@ -161,7 +182,7 @@ def _format_of_content(head: bytes) -> SplatFormat | None:
 
 
 def _format_of_name(path: Path) -> SplatFormat | None:
-    ending = path.suffix.lower()
+    ending = ending_of(path, *(ending for known in FORMATS for ending in known.endings))
     return next((known for known in FORMATS if ending in known.endings), None)
 
 
