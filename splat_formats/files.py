@@ -14,6 +14,9 @@ from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
 from splat_formats.repairs import clamp_limits
 from splat_formats.scene import SplatScene
+from splat_formats.sog import is_sog_meta, read_sog
+from splat_formats.sog_parts import is_sog_path
+from splat_formats.sog_writer import write_sog
 from utils.errors import InputError
 from utils.files import is_special
 
@@ -38,12 +41,15 @@ class SplatFormat:
     """Raises InputError or CorruptFile."""
     write: Callable[[Path, SplatScene], Notices] | None = None
     """Returns one sentence for everything that the format cannot hold; None: read only."""
+    is_of_path: Callable[[Path], bool] | None = None
+    """Whether a folder, or a file whose beginning does not show it, is of this format."""
 
 
 FORMATS = (
     SplatFormat("a PLY", (".ply",), is_ply, read_ply_scene, write_ply_scene),
     SplatFormat("a .f3dgs file", (".f3dgs",), is_f3dgs, read_f3dgs, write_f3dgs),
     SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
+    SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_sog_path),
 )
 
 
@@ -53,13 +59,13 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
     Raises InputError for any other file, and for a damaged one.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: this is {kind_of_folder(path)}")
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not path.is_dir():
         raise InputError(f"{path}: a pipe or a device cannot be read: an ordinary file is expected")
-    head = _head(path)
-    chosen = _format_of_content(head)
+    chosen = _format_of_path(path)
+    if chosen is None and path.is_dir():
+        raise InputError(f"{path}: this is {kind_of_folder(path)}")
     if chosen is None:
+        head = _head(path)
         kind = foreign_kind(path, head)
         chosen = _format_of_name(path)
         if kind or chosen is None:
@@ -94,9 +100,8 @@ def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:
 
 def kind_of_file(path: Path) -> str | None:
     """A short description of a file, for messages; None if its kind is unknown."""
-    head = _head(path)
-    known = _format_of_content(head)
-    return known.name if known else foreign_kind(path, head)
+    known = _format_of_path(path)
+    return known.name if known else foreign_kind(path, _head(path))
 
 
 def write_splats(path: str | os.PathLike[str], scene: SplatScene) -> Notices:
@@ -125,8 +130,15 @@ def _head(path: Path) -> bytes:
         return file.read(_HEAD_BYTES)
 
 
-def _format_of_content(head: bytes) -> SplatFormat | None:
-    return next((known for known in FORMATS if known.is_beginning(head)), None)
+def _format_of_path(path: Path) -> SplatFormat | None:
+    """The format of the content of a file, or of a folder."""
+    if not path.is_dir():
+        head = _head(path)
+        known = next((known for known in FORMATS if known.is_beginning(head)), None)
+        if known:
+            return known
+    tests = ((known, known.is_of_path) for known in FORMATS)
+    return next((known for known, test in tests if test and test(path)), None)
 
 
 def _format_of_name(path: Path) -> SplatFormat | None:
