@@ -63,7 +63,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="this is a folder: a file is expected"):
         read_splats(tmp_path)
     (tmp_path / "meta.json").touch()
-    with pytest.raises(InputError, match="SOG"):
+    with pytest.raises(InputError, match=r"meta\.json: JSON is expected"):
         read_splats(tmp_path)
 
 
@@ -81,12 +81,9 @@ FOREIGN = {
     "spz.ply": (gzip.compress(b"NGSP\2\0\0\0" + bytes(90)), "an SPZ file"),
     "other.gz": (gzip.compress(b"hello"), "a gzip archive that holds no PLY"),
     "broken.gz": (b"\x1f\x8b\x00\x00\x00", "a gzip archive"),
-    "a.sog": (zip_of("meta.json", "means_l.webp"), "a SOG file"),
-    "folder.zip": (zip_of("x/meta.json"), "a SOG file"),
     "a.pth": (zip_of("archive/data.pkl"), "a PyTorch checkpoint"),
     "b.zip": (zip_of("x.ply"), "a ZIP archive"),
     "c.zip": (b"PK\x03\x04", "a damaged ZIP"),
-    "meta.json": (b'{"version": 2, "means": {}}', "the meta.json of a SOG model"),
     "cameras.json": (b"{}", "a JSON file"),
     "means_l.webp": (b"RIFF\0\0\0\0WEBPVP8L", "a WebP image"),
     "a.splat": (bytes(range(64)), "a .splat file"),
