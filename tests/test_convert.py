@@ -203,6 +203,16 @@ def test_exports_of_a_compression_without_photographs(ply: Path, encode) -> None
     assert (model / "compressed/model.ply").read_bytes() == (model / PLY.format(1)).read_bytes()
 
 
+@pytest.mark.parametrize("ending", [".f3dgs", *LOSSY])
+def test_a_compression_starts_from_any_format(ply: Path, encode, ending: str) -> None:
+    start = ply.with_name(f"start{ending}")
+    write_splats(start, SplatScene(visible(100, 1)))
+    encode(ply.parent / "model", "--start_ply", start)
+    report = read_report(report_path(ply.parent / "model"))
+    assert (report.start.ply, report.start.bytes) == (str(start), start.stat().st_size)
+    assert report.compressed.gaussians == 100
+
+
 def test_exports_are_replaced_and_removed_like_the_file(ply: Path, encode) -> None:
     model = ply.parent / "model"
     encode(model, "--start_ply", ply, "--export", "ply,spz")
