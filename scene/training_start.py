@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint, or file of Gaussians, that a training starts from, checked before photographs are loaded."""
+"""The checkpoint or model that a training starts from, checked before photographs are loaded."""
 
 from __future__ import annotations
 
