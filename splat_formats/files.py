@@ -16,10 +16,14 @@ from splat_formats.compressed_ply import (
 )
 from splat_formats.f3dgs_file import F3DGS, is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
+from splat_formats.ksplat import ENDING as KSPLAT
+from splat_formats.ksplat import is_ksplat_path, read_ksplat
 from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
 from splat_formats.repairs import clamp_limits
 from splat_formats.scene import SplatScene, Written
+from splat_formats.splat_file import ENDING as SPLAT
+from splat_formats.splat_file import is_splat_path, read_splat, write_splat
 from splat_formats.spz import is_spz, read_spz, write_spz
 from utils.errors import InputError
 from utils.files import is_special
@@ -50,6 +54,13 @@ class SplatFormat:
     """Names of keyword arguments of `write`."""
     is_exact: bool = False
     """Whether every number is written as it is."""
+    is_of_path: Callable[[Path], bool] | None = None
+    """Whether a folder, or a file whose beginning does not show it, is of this format."""
+
+
+def _never(head: bytes) -> bool:
+    """For formats that no first bytes show."""
+    return False
 
 
 FORMATS = (
@@ -63,6 +74,10 @@ FORMATS = (
     SplatFormat("a PLY", (".ply",), is_ply, read_ply_scene, write_ply_scene, is_exact=True),
     SplatFormat("a .f3dgs file", (F3DGS,), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)),
     SplatFormat("an SPZ file", (".spz",), is_spz, read_spz, write_spz, options=("spz_version",)),
+    SplatFormat(
+        "a .splat file", (SPLAT,), _never, read_splat, write_splat, is_of_path=is_splat_path
+    ),
+    SplatFormat("a .ksplat file", (KSPLAT,), _never, read_ksplat, is_of_path=is_ksplat_path),
     SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
 )
 
@@ -73,13 +88,13 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
     Raises InputError for any other file, and for a damaged one.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: this is {kind_of_folder(path)}")
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not path.is_dir():
         raise InputError(f"{path}: a pipe or a device cannot be read: an ordinary file is expected")
-    head = _head(path)
-    chosen = _format_of_content(head)
+    chosen = _format_of_path(path)
+    if chosen is None and path.is_dir():
+        raise InputError(f"{path}: this is {kind_of_folder(path)}")
     if chosen is None:
+        head = _head(path)
         kind = foreign_kind(path, head)
         chosen = _format_of_name(path)
         if kind or chosen is None:
@@ -114,9 +129,8 @@ def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:
 
 def kind_of_file(path: Path) -> str | None:
     """A short description of a file, for messages; None if its kind is unknown."""
-    head = _head(path)
-    known = _format_of_content(head)
-    return known.name if known else foreign_kind(path, head)
+    known = _format_of_path(path)
+    return known.name if known else foreign_kind(path, _head(path))
 
 
 def write_splats(path: str | os.PathLike[str], scene: SplatScene, **options: Any) -> Notices:
@@ -177,8 +191,15 @@ def _head(path: Path) -> bytes:
         return file.read(_HEAD_BYTES)
 
 
-def _format_of_content(head: bytes) -> SplatFormat | None:
-    return next((known for known in FORMATS if known.is_beginning(head)), None)
+def _format_of_path(path: Path) -> SplatFormat | None:
+    """The format of the content of a file, or of a folder."""
+    if not path.is_dir():
+        head = _head(path)
+        known = next((known for known in FORMATS if known.is_beginning(head)), None)
+        if known:
+            return known
+    tests = ((known, known.is_of_path) for known in FORMATS)
+    return next((known for known, test in tests if test and test(path)), None)
 
 
 def _format_of_name(path: Path) -> SplatFormat | None:

@@ -18,7 +18,6 @@ _MAGICS = {
     b"\x80": "a Python pickle (an old PyTorch checkpoint?): export the model as PLY",
 }
 _ZIP = b"PK\x03\x04"
-_SPLAT_BYTES = 32  # of a Gaussian in a .splat file, which has no header
 _TEXT_BYTES = bytes(range(32, 127)) + b"\t\r\n\f"
 
 
@@ -63,12 +62,7 @@ def _kind_of_zip(path: Path) -> str:
 
 
 def _kind_by_name(path: Path) -> str | None:
-    ending = path.suffix.lower()
-    if ending == ".splat" and path.stat().st_size % _SPLAT_BYTES == 0:
-        return f"a .splat file: {_CONVERT}"
-    if ending in (".ksplat", ".sog"):
-        return f"a {ending} file: {_CONVERT}"
-    return None
+    return f"a .sog file: {_CONVERT}" if path.suffix.lower() == ".sog" else None
 
 
 def _kind_of_text(path: Path, head: bytes) -> str | None:
