@@ -16,6 +16,8 @@ from splat_formats.compressed_ply import (
 )
 from splat_formats.f3dgs_file import F3DGS, is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
+from splat_formats.ksplat import ENDING as KSPLAT
+from splat_formats.ksplat import is_ksplat_path, read_ksplat
 from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
 from splat_formats.repairs import clamp_limits
@@ -23,6 +25,8 @@ from splat_formats.scene import SplatScene, Written
 from splat_formats.sog import is_sog_meta, read_sog
 from splat_formats.sog_parts import is_sog_path
 from splat_formats.sog_writer import write_sog
+from splat_formats.splat_file import ENDING as SPLAT
+from splat_formats.splat_file import is_splat_path, read_splat, write_splat
 from splat_formats.spz import is_spz, read_spz, write_spz
 from utils.errors import InputError
 from utils.files import is_special
@@ -57,6 +61,11 @@ class SplatFormat:
     """Whether a folder, or a file whose beginning does not show it, is of this format."""
 
 
+def _never(head: bytes) -> bool:
+    """For formats that no first bytes show."""
+    return False
+
+
 FORMATS = (
     SplatFormat(
         "a compressed PLY",
@@ -68,6 +77,10 @@ FORMATS = (
     SplatFormat("a PLY", (".ply",), is_ply, read_ply_scene, write_ply_scene, is_exact=True),
     SplatFormat("a .f3dgs file", (F3DGS,), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)),
     SplatFormat("an SPZ file", (".spz",), is_spz, read_spz, write_spz, options=("spz_version",)),
+    SplatFormat(
+        "a .splat file", (SPLAT,), _never, read_splat, write_splat, is_of_path=is_splat_path
+    ),
+    SplatFormat("a .ksplat file", (KSPLAT,), _never, read_ksplat, is_of_path=is_ksplat_path),
     SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
     SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
 )

@@ -31,9 +31,9 @@ _TABLE_ENTRY = struct.Struct("<QQ")  # compressed bytes, plain bytes
 # may be synthetic models of equal Gaussians.
 _MOST_RATIO = 1032
 _ALWAYS_ALLOWED = 1 << 26
-# 12 is what splat-transform uses. Higher levels need much more time for 1 % (docs/formats.md).
+# Higher levels save 1 or 2 % and need several times as long (docs/formats.md).
 _ZSTD_LEVEL = 12
-_GZIP_LEVEL = 9
+_GZIP_LEVEL = 6
 
 
 @dataclass(frozen=True)
