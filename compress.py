@@ -50,7 +50,7 @@ from gaussian_compression.model_folder import (
 )
 from gaussian_compression.pipeline import CompressionJob, compress
 from gaussian_compression.report import CompressionReport
-from gaussian_compression.run_report import TEST_GUARD_WARNING, build_report
+from gaussian_compression.run_report import TEST_GUARD_WARNING, Invocation, build_report
 from gaussian_compression.settings import (
     NO_RESTART,
     PUBLISHED_PATIENCE,
@@ -70,7 +70,7 @@ from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import Origin, SplatMetadata, SplatScene
-from utils.cli import check_ranges, run, show_messages
+from utils.cli import check_ranges, command_line, run, show_messages
 from utils.console_progress import ConsoleProgress
 from utils.errors import InputError
 from utils.folder_lock import locked
@@ -115,9 +115,12 @@ def compress_folder(
     result = compress(job, ConsoleProgress())
     record_options(model_path, options)
     iteration = free_iteration(model_path, start.iteration + max(1, result.iterations))
-    report = build_report(start, iteration, job, result)
+    changed = changed_settings(settings.to_json(), PRESETS[args.preset].to_json())
+    invocation = Invocation(command_line(), args.preset, changed)
+    report = build_report(start, iteration, job, result, invocation)
     decoded = SplatScene(result.decoded, from_entries(job.metadata))
-    write_outputs(model_path, start, Outputs(result.data, decoded, report))
+    outputs = Outputs(result.data, decoded, report, result.pictures.files)
+    write_outputs(model_path, start, outputs)
     write_viewer_files(model_path, options)
     if not settings.keep_rounds:
         clear_rounds(job.rounds_folder)

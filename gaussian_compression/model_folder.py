@@ -12,7 +12,7 @@ because other tools use the highest. No PyTorch.
 """
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gaussian_compression.decoded_mark import (
@@ -63,6 +63,8 @@ class Outputs:
     """The compressed file."""
     decoded: SplatScene
     report: CompressionReport
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    """The report's, by file name."""
 
 
 def start_from_ply(path: Path, iteration: int = 0) -> StartModel:

@@ -8,7 +8,6 @@ from splat_formats.unpacked import is_gzip, unpacked_head
 
 _CONVERT = "convert it to PLY first, for example with splat-transform"
 _MAGICS = {
-    b"NGSP": f"an SPZ file: {_CONVERT}",
     b"glTF": f"a binary glTF file (.glb): {_CONVERT}",
     b"LASF": "a LAS point cloud: its points are no Gaussians",
     b"# .PCD": "a PCD point cloud: its points are no Gaussians",
@@ -63,7 +62,7 @@ def _kind_by_name(path: Path) -> str | None:
     ending = path.suffix.lower()
     if ending == ".splat" and path.stat().st_size % _SPLAT_BYTES == 0:
         return f"a .splat file: {_CONVERT}"
-    if ending in (".ksplat", ".spz"):
+    if ending == ".ksplat":
         return f"a {ending} file: {_CONVERT}"
     return None
 

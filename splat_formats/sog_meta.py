@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splat_codec.errors import CorruptFile
-from splat_formats.byte_values import logits_of_bytes
+from splat_formats.byte_codes import logits
 from splat_formats.sog_parts import META
 from splat_formats.splats import MAX_SH_DEGREE, FloatArray
 
@@ -95,13 +95,13 @@ def parse_meta(data: bytes) -> SogMeta:
 def _version_2(meta: Mapping[str, Any]) -> SogMeta:
     scales, colours = _part(meta, "scales"), _part(meta, "sh0")
     dc = _codebook(colours, "sh0")
-    colour_table = np.stack([dc, dc, dc, logits_of_bytes(np.arange(LEVELS, dtype=np.uint8))])
+    alpha = logits(np.arange(LEVELS, dtype=np.uint8))[:, 0]
     return SogMeta(
         count=_whole(meta, "count", MAX_COUNT),
         means=_means(_part(meta, "means")),
         scales=Table(np.tile(_codebook(scales, "scales"), (3, 1)), *_files(scales, "scales", 1)),
         quaternions_file=_files(_part(meta, "quats"), "quats", 1)[0],
-        colours=Table(colour_table, *_files(colours, "sh0", 1)),
+        colours=Table(np.stack([dc, dc, dc, alpha]), *_files(colours, "sh0", 1)),
         palette=_palette_2(meta),
         model="antialiased" if meta.get("antialias") is True else _text(meta, "model"),
     )

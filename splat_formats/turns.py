@@ -98,7 +98,8 @@ def _turned_harmonics(rest: FloatArray, degree: int, rotation: Matrix) -> FloatA
     """(N, K, 3) higher coefficients after the turn."""
     if not degree:
         return rest
-    matrix = np.kron(harmonics_matrix(degree, rotation), np.eye(3))  # RGB is the inner axis
+    # RGB is the inner axis.
+    matrix = np.kron(harmonics_matrix(degree, rotation), np.eye(3)).astype(np.float64)
     return _times(rest.reshape(-1, len(matrix)), matrix).reshape(rest.shape)
 
 

@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 from utils.errors import InputError
 
 _GZIP = b"\x1f\x8b"
-_UNPACKED_HEAD = 1 << 12
+_UNPACKED_HEAD = 1 << 16  # contains the headers of PLY files
 
 
 @contextmanager

@@ -237,7 +237,7 @@ def test_the_folder_can_be_rendered_from(tmp_path: Path, encode) -> None:
 def test_the_report_can_be_read_by_any_json_reader(tmp_path: Path, encode) -> None:
     model = encode(trained(tmp_path, 9))
     found = json.loads((model / "compressed/report.json").read_text())
-    assert found["schema"] == 2
+    assert found["schema"] == 3
     assert os.stat(model / "compressed/report.json").st_size < 10_000  # noqa: PTH116
 
 

@@ -50,9 +50,9 @@ def test_content_determines_the_format_before_the_name(tmp_path: Path, name: str
     assert read_splats(tmp_path / "a.ply").splats.count > 0
 
 
-@pytest.mark.parametrize("name", ["out.spz", "out", "out.ply.gz", "out.f3dgs.txt"])
+@pytest.mark.parametrize("name", ["out.xyz", "out", "out.ply.gz", "out.f3dgs.txt"])
 def test_an_unknown_ending_is_an_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"ends in \.ply or .* is expected"):
+    with pytest.raises(InputError, match=r"ends in .*\.ply or .*is expected"):
         write_splats(tmp_path / name, SplatScene(random_splats(2, 0)))
     assert list(tmp_path.iterdir()) == []
 
@@ -136,9 +136,11 @@ def test_decompress_names_foreign_inputs_and_refuses_other_endings(
     tmp_path: Path, command_line
 ) -> None:
     good, ply = GOLDEN / "good_v2_sh2.f3dgs", tmp_path / "a.ply"
-    for out in ("out.spz", "out", "out.f3dgs"):
-        with pytest.raises(InputError, match=r"ends in \.ply is expected"):
+    for out in ("out.xyz", "out", "out.ply.gz"):
+        with pytest.raises(InputError, match=r"ends in .*\.ply or .*is expected"):
             decompress(command_line, good, tmp_path / out)
+    with pytest.raises(InputError, match=r"convert_splats\.py makes one of another quality"):
+        decompress(command_line, good, tmp_path / "out.f3dgs")
     decompress(command_line, good, ply)
     with pytest.raises(InputError, match="but this is a PLY"):
         decompress(command_line, ply, tmp_path / "b.ply")

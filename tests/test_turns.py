@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from splat_formats.splats import Splats
 from splat_formats.turns import (
     HALF_TURN_X,
     HALF_TURN_Z,
@@ -37,7 +38,7 @@ def matrices_of(quaternions: np.ndarray) -> np.ndarray:
     ).transpose(2, 0, 1)
 
 
-def covariances(splats) -> np.ndarray:
+def covariances(splats: Splats) -> np.ndarray:
     axes = matrices_of(splats.rotation.astype(np.float64))
     sizes = np.exp(2 * splats.scaling.astype(np.float64))
     return axes * sizes[:, None] @ axes.transpose(0, 2, 1)
@@ -73,7 +74,7 @@ def test_colours_and_shapes_turn_with_the_model(name: str, degree: int) -> None:
     np.testing.assert_allclose(covariances(after), expected, rtol=1e-5, atol=1e-4)
 
 
-def with_dc(splats) -> np.ndarray:
+def with_dc(splats: Splats) -> np.ndarray:
     """(N, 3, (degree + 1)^2) coefficients in float64."""
     both = np.concatenate([splats.features_dc, splats.features_rest], axis=1)
     return both.transpose(0, 2, 1).astype(np.float64)
@@ -88,7 +89,9 @@ def test_a_half_turn_changes_signs_only(axis: int) -> None:
         np.testing.assert_array_equal(
             np.abs(getattr(after, name)), np.abs(getattr(before, name)), name
         )
-    np.testing.assert_array_equal(after.rotation, before.rotation * np.float32([1, *signs]))
+    np.testing.assert_array_equal(
+        after.rotation, before.rotation * np.array([1, *signs], np.float32)
+    )
     again = turned(after, np.diag(signs))
     for name in ("xyz", "rotation", "features_rest"):
         np.testing.assert_array_equal(getattr(again, name), getattr(before, name), name)
