@@ -16,6 +16,8 @@ from splat_formats.compressed_ply import (
 )
 from splat_formats.f3dgs_file import F3DGS, is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
+from splat_formats.gltf import is_gltf, read_gltf
+from splat_formats.gltf_writer import write_glb
 from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
 from splat_formats.repairs import clamp_limits
@@ -69,6 +71,7 @@ FORMATS = (
     SplatFormat("a .f3dgs file", (F3DGS,), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)),
     SplatFormat("an SPZ file", (".spz",), is_spz, read_spz, write_spz, options=("spz_version",)),
     SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
+    SplatFormat("a glTF file", (".glb",), is_gltf, read_gltf, write_glb),
     SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
 )
 

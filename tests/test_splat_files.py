@@ -88,7 +88,6 @@ FOREIGN = {
     "means_l.webp": (b"RIFF\0\0\0\0WEBPVP8L", "a WebP image"),
     "a.splat": (bytes(range(64)), "a .splat file"),
     "a.ksplat": (b"\0\1" + bytes(4096), "a .ksplat file"),
-    "a.glb": (b"glTF\2\0\0\0", "a binary glTF"),
     "a.csv": (b"x,y,z\n1,2,3\n", "a CSV table"),
     "a.txt": (b"hello", "a text file"),
     "failed.f3dgs": (b"<!DOCTYPE html><html>", "a web page"),
