@@ -18,7 +18,7 @@ from splat_formats.splats import FloatArray
 Labels = npt.NDArray[np.intp]
 
 _LEVEL_STEPS = 60
-_DENSITY_BINS = 1 << 12
+_QUANTILES = 1 << 12
 _ENTRIES_PER_CELL = 64
 _CELL_STEPS = 8
 _SAMPLE_PER_CELL = 128
@@ -71,18 +71,32 @@ def nearest_levels(values: FloatArray, levels: FloatArray) -> npt.NDArray[np.uin
 
 
 def palette_of(rows: FloatArray, size: int) -> RowPalette:
-    """A palette of up to `size` entries for rows (N, C); exact if no more are distinct."""
+    """A palette of up to `size` entries for rows (N, C); exact if no more are distinct.
+
+    Entries are in the order of their first use: of neighbouring rows the labels are then similar,
+    and their images small.
+    """
     distinct = _distinct_rows(rows, size)
-    if distinct is not None:
-        return distinct
-    return _Clustering(rows, size).palette()
+    return _in_order_of_use(distinct or _Clustering(rows, size).palette())
+
+
+def _in_order_of_use(palette: RowPalette) -> RowPalette:
+    """The palette without unused entries."""
+    used, first, labels = np.unique(palette.labels, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    places = np.empty(len(order), np.intp)
+    places[order] = np.arange(len(order))
+    return RowPalette(palette.entries[used[order]], places[labels.reshape(-1)])
 
 
 def _first_levels(ordered: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-    """As dense as the cube root of the density of the values (Panter and Dite, 1951)."""
-    density, edges = np.histogram(ordered, _DENSITY_BINS)
-    share = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
-    return np.interp((np.arange(count) + 0.5) / count, share / share[-1], edges)
+    """As dense as the cube root of the density of the values (Panter and Dite, 1951).
+
+    Between quantiles at equal shares, the density is the inverse of their distance.
+    """
+    quantiles = ordered[np.linspace(0, len(ordered) - 1, _QUANTILES).astype(np.intp)]
+    share = np.concatenate([[0.0], np.cumsum(np.diff(quantiles) ** (2 / 3))])
+    return np.interp((np.arange(count) + 0.5) / count, share / share[-1], quantiles)
 
 
 def _distinct_rows(rows: FloatArray, size: int) -> RowPalette | None:
