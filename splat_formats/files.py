@@ -22,6 +22,9 @@ from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
 from splat_formats.repairs import clamp_limits
 from splat_formats.scene import SplatScene, Written
+from splat_formats.sog import is_sog_meta, read_sog
+from splat_formats.sog_parts import is_sog_path
+from splat_formats.sog_writer import write_sog
 from splat_formats.splat_file import ENDING as SPLAT
 from splat_formats.splat_file import is_splat_path, read_splat, write_splat
 from splat_formats.spz import is_spz, read_spz, write_spz
@@ -79,6 +82,7 @@ FORMATS = (
     ),
     SplatFormat("a .ksplat file", (KSPLAT,), _never, read_ksplat, is_of_path=is_ksplat_path),
     SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
+    SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
 )
 
 
@@ -98,7 +102,7 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
         kind = foreign_kind(path, head)
         chosen = _format_of_name(path)
         if kind or chosen is None:
-            raise InputError(f"{path}: this is {kind or 'no model'}; expected {_names()}")
+            raise InputError(f"{path}: this is {kind or 'no model'}; expected {readable_names()}")
     try:
         return with_limits_clamped(chosen.read(path))
     except CorruptFile as error:
@@ -207,5 +211,6 @@ def _format_of_name(path: Path) -> SplatFormat | None:
     return next((known for known in FORMATS if ending in known.endings), None)
 
 
-def _names() -> str:
+def readable_names() -> str:
+    """The formats that can be read, for messages."""
     return ", ".join(known.name for known in FORMATS)

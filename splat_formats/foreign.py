@@ -35,14 +35,12 @@ def foreign_kind(path: Path, head: bytes) -> str | None:
     if head.startswith(_ZIP):
         return _kind_of_zip(path)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return f"a WebP image, perhaps a part of a SOG model: {_CONVERT}"
-    return _kind_by_name(path) or _kind_of_text(path, head)
+        return "a WebP image, perhaps a part of a SOG model: give its folder or its meta.json"
+    return _kind_of_text(path, head)
 
 
 def kind_of_folder(path: Path) -> str:
     """A short description of a folder where a file is expected."""
-    if (path / "meta.json").is_file():
-        return f"a folder, perhaps a SOG model: {_CONVERT}"
     if (path / "point_cloud").is_dir():
         return "a model folder: a file is expected, such as its point_cloud.ply"
     return "a folder: a file is expected"
@@ -54,15 +52,9 @@ def _kind_of_zip(path: Path) -> str:
             names = [name.rpartition("/")[2] for name in archive.namelist()]
     except (zipfile.BadZipFile, OSError, ValueError):
         return "a damaged ZIP archive"
-    if "meta.json" in names:
-        return f"a SOG file: {_CONVERT}"
     if "data.pkl" in names:
         return "a PyTorch checkpoint: export the model as PLY"
     return "a ZIP archive: unpack it first"
-
-
-def _kind_by_name(path: Path) -> str | None:
-    return f"a .sog file: {_CONVERT}" if path.suffix.lower() == ".sog" else None
 
 
 def _kind_of_text(path: Path, head: bytes) -> str | None:
@@ -70,8 +62,7 @@ def _kind_of_text(path: Path, head: bytes) -> str | None:
         return None
     start = head.lstrip().lower()
     if start.startswith(b"{"):
-        is_sog = b'"means"' in start
-        return f"the meta.json of a SOG model: {_CONVERT}" if is_sog else "a JSON file"
+        return "a JSON file"
     if start.startswith((b"<!doctype", b"<html")):
         return "a web page: did the download fail?"
     first = start.partition(b"\n")[0]
