@@ -270,18 +270,6 @@ class TestRealFiles:
             for name in set(columns) - {"nx", "ny", "nz"} - fused:
                 np.testing.assert_array_equal(columns[name], theirs[name], f"{path} {name}")
 
-    def test_foreign_files_are_named(self) -> None:
-        names = {
-            "biker.compressed.ply": "compressed PLY",
-            "biker.spz": "an SPZ file",
-            "wave_0001.sog": "a SOG file",
-            "sog_v2_playbot_3_0": "a SOG model",
-            "luma-seal.splat": "a .splat file",
-        }
-        for name, message in names.items():
-            with pytest.raises(InputError, match=message):
-                read_splats(SHARED / "vectors" / name)
-
     def test_point_clouds_can_be_read_as_tables(self) -> None:
         table = read_ply_table(SHARED / "fox_model" / "input.ply")
         assert table.count == 11_245
