@@ -3,6 +3,8 @@
 
 MODEL/compressed/model.f3dgs                       the file
 MODEL/compressed/report.json                       all figures and settings of the compression
+MODEL/compressed/report.html                       the page that is drawn of it
+MODEL/compressed/report_views/                     the pictures on this page
 MODEL/compressed/rounds/                           checkpoints of the rounds, during a run
 MODEL/point_cloud/iteration_K/point_cloud.ply      the decoded model, for every other tool
 MODEL/point_cloud/iteration_K/decoded_from.json    excludes it as a start of other compressions
@@ -11,6 +13,7 @@ Only files that a compression wrote are replaced or removed. K is the highest nu
 because other tools use the highest. No PyTorch.
 """
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +26,18 @@ from gaussian_compression.decoded_mark import (
     read_mark,
     write_mark,
 )
-from gaussian_compression.report import CompressionReport, read_report, report_path, write_report
+from gaussian_compression.html_report.frame import is_own_page
+from gaussian_compression.html_report.report_page import report_page
+from gaussian_compression.report import (
+    CompressionReport,
+    as_read,
+    page_path,
+    pictures_folder,
+    read_report,
+    report_path,
+    write_report,
+)
+from gaussian_compression.report_pictures import is_own_folder
 from splat_formats.files import log_notices, read_with_notices, write_splats
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
@@ -135,7 +149,7 @@ def prepare_outputs(model_path: Path, start_path: Path) -> None:
     for folder in ("compressed", "compressed/rounds", "point_cloud"):
         remove_leftovers(model_path / folder)
     file, report = file_path(model_path), report_path(model_path)
-    for path in (file, report):
+    for path in (file, report, page_path(report)):
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: expected an ordinary file or none, move it away")
     for path in (file, report):
@@ -144,6 +158,7 @@ def prepare_outputs(model_path: Path, start_path: Path) -> None:
                 f"{path} would be replaced, but is the model to start from: move it away, or give "
                 "another folder with -m"
             )
+    _check_page(report)
     known = read_report(report).compressed.bytes if report.exists() else None
     if not file.exists() or file.stat().st_size == known:
         return
@@ -155,8 +170,19 @@ def prepare_outputs(model_path: Path, start_path: Path) -> None:
         )
 
 
+def _check_page(report: Path) -> None:
+    """InputError where the report's page or pictures would replace what no compression wrote."""
+    page, pictures = page_path(report), pictures_folder(report)
+    if page.exists() and not is_own_page(page):
+        raise InputError(f"{page} would be replaced, but no compression wrote it: move it away")
+    if pictures.exists() and not is_own_folder(pictures):
+        raise InputError(
+            f"{pictures} would be replaced, but holds files that no compression wrote: move it away"
+        )
+
+
 def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None:
-    """Writes decoded PLY, mark, file and report, and removes the decoded PLYs of earlier runs.
+    """Writes decoded PLY, mark, file, report and page, and removes the PLYs of earlier runs.
 
     All are complete on disk before the first gets its name. After a kill in between, the same
     command starts from the same model and writes them again.
@@ -164,19 +190,35 @@ def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None
     number = outputs.report.compressed.iteration
     decoded, file = iteration_folder(model_path, number), file_path(model_path)
     earlier = [n for n, folder in iterations(model_path).items() if is_own(folder)]
-    with ExitStack() as complete:  # ends in the reverse order: first the PLY, last the report
-        report_at = complete.enter_context(atomic_path(report_path(model_path)))
+    report = report_path(model_path)
+    with ExitStack() as complete:  # ends in the reverse order: first the PLY, last the page
+        page_at = complete.enter_context(atomic_path(page_path(report)))
+        name = Path(os.path.abspath(model_path)).name  # noqa: PTH100, keeps symlinks
+        page = report_page(name, as_read(outputs.report), outputs.pictures)
+        page_at.write_text(page, encoding="utf-8", newline="\n")
+        report_at = complete.enter_context(atomic_path(report))
         write_report(report_at, outputs.report)
+        _write_pictures(pictures_folder(report), outputs.pictures, complete)
         file_at = complete.enter_context(atomic_path(file))
         file_at.write_bytes(outputs.data)
         decoded_at = complete.enter_context(atomic_folder(decoded))
         notices = write_splats(decoded_at / PLY_NAME, outputs.decoded)
         write_mark(decoded_at, FILE_NAME, start.iteration, outputs.data)
     log_notices(decoded / PLY_NAME, notices)
+    if not outputs.pictures and pictures_folder(report).exists():
+        remove_folder(pictures_folder(report))  # of an earlier run, as prepare_outputs has checked
     for old in earlier:
         _remove_renders(model_path, old)
         if old != number:
             remove_folder(iteration_folder(model_path, old))
+
+
+def _write_pictures(folder: Path, pictures: dict[str, bytes], complete: ExitStack) -> None:
+    """Writes the pictures, which get their names when `complete` ends."""
+    if pictures:
+        pictures_at = complete.enter_context(atomic_folder(folder))
+        for name, picture in pictures.items():
+            (pictures_at / name).write_bytes(picture)
 
 
 def _remove_renders(model_path: Path, iteration: int) -> None:
