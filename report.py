@@ -57,8 +57,8 @@ def report_file(model: Path) -> Path:
 
 def draw_one(model: Path, source: Path, out: Path | None) -> None:
     """Draws the page of one report."""
-    report = read_report(source)
     target = _target(out, page_path(source), [source])
+    report = read_report(source)
     missing, pictures = None, {}
     try:
         pictures = stored_pictures(pictures_folder(source), report)

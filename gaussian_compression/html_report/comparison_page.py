@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page that compares several reports: curves in one plot, figures and differences in tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gaussian_compression.html_report import figures
@@ -24,7 +24,7 @@ from gaussian_compression.html_report.quality_sections import (
     rated_views,
     round_files,
 )
-from gaussian_compression.html_report.run_sections import command_text, flat
+from gaussian_compression.html_report.run_sections import command, flat
 from gaussian_compression.report import CompressionReport
 
 
@@ -50,14 +50,19 @@ def comparison_page(runs: Sequence[Run]) -> str:
 
 
 def _differences_of_origin(runs: Sequence[Run]) -> Html | None:
-    """Warnings where the runs do not measure the same."""
-    compared: tuple[tuple[str, Callable[[CompressionReport], object]], ...] = (
-        ("start models", lambda report: (report.start.gaussians, report.start.bytes)),
-        ("guard views", lambda report: report.guard and report.guard.image_names),
-        ("test views", _test_views),
-        ("resolutions of the photographs", lambda report: str(report.identity.get("resolution"))),
-    )
-    different = [name for name, of in compared if len({of(run.report) for run in runs}) > 1]
+    """A warning where the runs do not measure the same. What a run lacks is not compared."""
+    reports = [run.report for run in runs]
+    compared: dict[str, list[object]] = {
+        "start models": [(report.start.gaussians, report.start.bytes) for report in reports],
+        "guard views": [report.guard.image_names for report in reports if report.guard],
+        "test views": [names for report in reports if (names := _test_views(report))],
+        "resolutions of the photographs": [
+            str(report.identity["resolution"])
+            for report in reports
+            if "resolution" in report.identity
+        ],
+    }
+    different = [name for name, values in compared.items() if len(set(values)) > 1]
     if not different:
         return None
     return paragraph(
@@ -189,4 +194,4 @@ def _settings(runs: Sequence[Run]) -> Html:
 
 
 def _command(run: Run) -> Html:
-    return joined([element("h3", run.name), element("pre", command_text(run.report))])
+    return joined([element("h3", run.name), command(run.report)])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures as text. What was not measured is named as such; it is never written as 0."""
 
+from gaussian_compression.html_report.scales import signed
 from gaussian_compression.rounds import Quality
 
 NOT_MEASURED = "not measured"
@@ -48,7 +49,7 @@ def change(before: float | None, after: float | None, digits: int, unit: str = "
     """The signed difference; an empty text if one of them was not measured."""
     if before is None or after is None:
         return ""
-    return f"{after - before:+,.{digits}f}{unit}"
+    return signed(f"{after - before:+,.{digits}f}{unit}")
 
 
 def seconds(value: float | None) -> str:

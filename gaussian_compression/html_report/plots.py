@@ -8,7 +8,7 @@ from gaussian_compression.html_report.markup import Html, element, joined
 from gaussian_compression.html_report.scales import Scale, scale_of, tick_text
 
 _WIDTH, _HEIGHT = 640.0, 360.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 68.0, 14.0, 12.0, 48.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76.0, 14.0, 12.0, 48.0
 _SHAPES = 4
 COLOURS = 8
 """Series with a colour of their own; later ones start again."""
@@ -73,7 +73,7 @@ def line_plot(
     drawn = [_series(frame, index, one) for index, one in enumerate(series)]
     line = _limit(frame, *limit) if limit else None
     plot = _svg(title, frame, _axes(frame, x.label, y.label), line, *drawn)
-    names = [(f"c{index % COLOURS}", index, one.name) for index, one in enumerate(series)]
+    names = [(index, one.name) for index, one in enumerate(series) if one.points]
     return element("figure", plot, _legend(names), element("figcaption", title))
 
 
@@ -212,13 +212,13 @@ def _limit(frame: Frame, value: float, text: str) -> Html:
     ])  # fmt: skip
 
 
-def _legend(names: Sequence[tuple[str, int, str]]) -> Html | None:
-    """The marker and the name of each series, if there are several."""
+def _legend(names: Sequence[tuple[int, str]]) -> Html | None:
+    """The marker and the name of each series, by its index, if there are several."""
     if len(names) < 2:
         return None
     entries = []
-    for colour, index, name in names:
-        sign = element("svg", _marker(index, 7.0, 7.0, class_=f"fill {colour}"),
-                       viewBox="0 0 14 14", aria_hidden="true")  # fmt: skip
+    for index, name in names:
+        marker = _marker(index, 7.0, 7.0, class_=f"fill c{index % COLOURS}")
+        sign = element("svg", marker, viewBox="0 0 14 14", aria_hidden="true")
         entries.append(element("li", sign, " ", name))
     return element("ul", *entries, class_="legend")

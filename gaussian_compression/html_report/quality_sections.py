@@ -198,7 +198,7 @@ def round_files(report: CompressionReport) -> list[Point]:
             f"{figures.psnr(done.measurement.test)}",
         )
         for done in report.rounds
-        if done.measurement and done.measurement.file_bytes > 0 and done.measurement.test.psnr
+        if done.measurement and done.measurement.file_bytes > 0
     ]
 
 

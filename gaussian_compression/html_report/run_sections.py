@@ -10,6 +10,7 @@ from gaussian_compression.html_report.markup import (
     Html,
     details,
     element,
+    joined,
     paragraph,
     section,
     table,
@@ -19,7 +20,7 @@ from gaussian_compression.report import CompressionReport
 
 def command_and_settings(report: CompressionReport) -> Html:
     """The command, the settings that differ from the preset, and all settings."""
-    content: list[Html] = [element("pre", command_text(report))]
+    content = [command(report)]
     if report.preset is None:
         content.append(paragraph("No preset is recorded in this report.", class_="weak"))
     elif report.changed_settings:
@@ -36,11 +37,12 @@ def command_and_settings(report: CompressionReport) -> Html:
 _VIEW_OPTIONS = ("images", "resolution", "eval")
 
 
-def command_text(report: CompressionReport) -> str:
-    """The command as it can be typed into a shell."""
+def command(report: CompressionReport) -> Html:
+    """The command as it can be typed into a shell; lines are broken between arguments only."""
     if not report.command:
-        return "(the command was not recorded)"
-    return shlex.join(["python", *report.command])
+        return paragraph("The command was not recorded.", class_="weak")
+    words = [element("span", shlex.quote(word)) for word in ("python", *report.command)]
+    return element("pre", joined(words, " "))
 
 
 def stages(report: CompressionReport) -> Html:
@@ -49,7 +51,7 @@ def stages(report: CompressionReport) -> Html:
     rows.append(("all", _sum(wall for _, wall, _ in rows), _sum(cpu for _, _, cpu in rows)))
     cells = [(name, figures.seconds(wall), figures.seconds(cpu)) for name, wall, cpu in rows]
     content = [table(("stage", "wall time", "CPU time of all threads"), cells)]
-    if note := _interruption(report):
+    if note := _continuation(report):
         content.append(paragraph(note))
     return section("Times", *content)
 
@@ -58,15 +60,15 @@ def _sum(times: Iterable[float]) -> float:
     return sum(time for time in times if time is not None)
 
 
-def _interruption(report: CompressionReport) -> str | None:
-    """How long the rounds took, if some of them were made before an interruption."""
+def _continuation(report: CompressionReport) -> str | None:
+    """How long the rounds took, if an earlier run made some of them."""
     by_round = [done.wall_seconds for done in report.rounds if done.wall_seconds is not None]
     stage = next((s.wall_seconds for s in report.stages if s.stage == "rounds"), None)
     if stage is None or sum(by_round) <= stage + 0.1 * len(by_round):
         return None
     return (
-        "The run was interrupted and continued: the stage “rounds” contains only the time since "
-        f"then. All rounds together took {figures.seconds(sum(by_round))}."
+        "The run continued from rounds that were made before: the stage “rounds” contains only the "
+        f"time since then. All rounds together took {figures.seconds(sum(by_round))}."
     )
 
 

@@ -29,8 +29,8 @@ class Scale:
 
     def ticks(self) -> list[float]:
         """Round numbers within the range."""
-        if self.log:
-            return _log_ticks(self.low, self.high)
+        if self.log and len(ticks := _log_ticks(self.low, self.high)) > 2:
+            return ticks
         step = _step((self.high - self.low) / _TICKS)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [index * step for index in range(first, last + 1)]
@@ -51,10 +51,18 @@ def scale_of(values: Iterable[float], start: float, end: float, *, log: bool = F
 
 
 def tick_text(value: float) -> str:
-    """A tick's number, without digits that rounding errors add."""
-    if value and not 1e-4 <= abs(value) < 1e7:
-        return f"{value:.3g}"
-    return f"{value:,.6g}" if abs(value) < 1e6 else f"{value:,.0f}"
+    """A tick's number, without digits that rounding errors add; from a million on with a unit."""
+    for factor, unit in ((1e9, "G"), (1e6, "M")):
+        if factor <= abs(value) < 1e12:
+            return signed(f"{value / factor:.6g} {unit}")
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return signed(f"{value:.3g}")
+    return signed(f"{value:,.6g}")
+
+
+def signed(number: str) -> str:
+    """The number with the typographic minus sign."""
+    return number.replace("-", "−", 1) if number.startswith("-") else number
 
 
 def _step(rough: float) -> float:
@@ -66,6 +74,6 @@ def _step(rough: float) -> float:
 def _log_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     every = max(1, len(decades) // (_TICKS + 1))
-    factors = (1, 2, 5) if len(decades) <= 3 else (1,)
+    factors = (1, 2, 5) if high / low <= 300 else (1,)
     ticks = [factor * 10.0**decade for decade in decades[::every] for factor in factors]
-    return [tick for tick in ticks if low <= tick <= high]
+    return [tick for tick in ticks if low <= tick <= high]  # few in a range less than a decade
