@@ -53,7 +53,7 @@ def write_sog(path: Path, scene: SplatScene) -> Written:
         "quats": _rotations(splats.rotation),
         "sh0": _table(splats.features_dc[:, 0], "sh0.webp", alpha_bytes(splats.opacity)),
     }
-    if splats.sh_degree:
+    if splats.features_rest.size:
         parts["shN"] = _harmonics(splats)
     meta = {"version": 2, "asset": {"generator": GENERATOR}, "count": splats.count}
     if scene.metadata.antialiasing:
