@@ -206,6 +206,20 @@ class CompressionReport:
     exports: tuple[ExportFigures, ...] = ()
     schema: int = SCHEMA
 
+    def all_files(self) -> tuple[ExportFigures, ...]:
+        """The compressed file and those of other formats, in one form."""
+        ours = self.compressed
+        figures = ExportFigures(
+            file="model.f3dgs",
+            bytes=ours.bytes,
+            gaussians=ours.gaussians,
+            sh_degree=ours.sh_degree,
+            losses=None,
+            guard=ours.guard,
+            test=ours.test,
+        )
+        return (figures, *self.exports)
+
 
 def report_path(model_path: Path) -> Path:
     """The path of a model folder's report."""

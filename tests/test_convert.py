@@ -200,6 +200,9 @@ def test_exports_of_a_compression_without_photographs(ply: Path, encode) -> None
         assert read_splats(path).splats.count == entry.gaussians == decoded.count
         assert f"{entry.file:<22}{entry.bytes:>14,}" in printed
         assert (entry.losses is None) == (entry.file == "model.ply")
+    page = (model / "compressed/report.html").read_text(encoding="utf-8")
+    assert "Other formats" in page
+    assert "What model.spz lost" in page and "What model.ply lost" not in page
     assert (model / "compressed/model.ply").read_bytes() == (model / PLY.format(1)).read_bytes()
 
 
