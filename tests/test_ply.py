@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from plyfile import PlyData, PlyElement
 
-from splat_formats.files import read_splats
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.ply_table import read_ply_table
 from splat_formats.splats import Splats
