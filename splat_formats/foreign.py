@@ -29,7 +29,7 @@ def foreign_kind(path: Path, head: bytes) -> str | None:
         if content.startswith(magic):
             return kind
     if is_gzip(head):
-        return "a gzip archive that holds no PLY"
+        return "a gzip archive that holds no PLY or SPZ file"
     if head.startswith(_ZIP):
         return _kind_of_zip(path)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
