@@ -16,6 +16,13 @@ import numpy as np
 from arguments import CFG_ARGS_NAME, ModelOptions
 from gaussian_compression.attribute_histograms import attribute_histograms
 from gaussian_compression.cfg_record import options_of, record_options
+from gaussian_compression.exports import (
+    EXPORT_HELP,
+    check_complete,
+    export_lines,
+    export_names,
+    with_exports,
+)
 from gaussian_compression.model_folder import (
     MEGABYTE,
     Outputs,
@@ -24,8 +31,8 @@ from gaussian_compression.model_folder import (
     free_iteration,
     iteration_folder,
     prepare_outputs,
+    start_from_file,
     start_from_folder,
-    start_from_ply,
     write_outputs,
 )
 from gaussian_compression.report import CompressionReport, FileFigures, StartFigures
@@ -62,18 +69,21 @@ def main() -> None:
     show_messages()
     args = build_parser().parse_args()
     model_path = args.model_path
+    exports = export_names(args.export)
     settings = FreeSettings(args.quality, args.sh_degree, args.position_bits)
     with locked(model_path):
         ply = args.start_ply
-        start = start_from_folder(model_path) if ply is None else start_from_ply(ply)
-        prepare_outputs(model_path, start.path)
+        start = start_from_folder(model_path) if ply is None else start_from_file(ply)
+        prepare_outputs(model_path, start.path, exports)
         options = _options(args, start)
         start = with_render_mode(start, options.antialiasing)
         iteration = free_iteration(model_path, start.iteration + WANTED_ITERATION)
         outputs = compress_without_training(start, iteration, settings, command_line())
+        outputs, exported = with_exports(outputs, exports)
         write_outputs(model_path, start, outputs)
         record_options(model_path, options)
     print_result(model_path, outputs.report)
+    check_complete(exported)
 
 
 def build_parser() -> ArgumentParser:
@@ -82,8 +92,9 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument
     add("--training_free", action="store_true", help="this mode")
     add("-m", "--model_path", type=Path, required=True, help="folder to write to")
-    add("--start_ply", type=Path, help="the model to compress (default: the highest trained "
-        "iteration in the folder to write to)")  # fmt: skip
+    add("--start_ply", type=Path, help="the model to compress, of any format (default: the "
+        "highest trained iteration in the folder to write to)")  # fmt: skip
+    add("--export", metavar="FORMATS", help=EXPORT_HELP)
     add("-s", "--source_path", default="", help="the data set, only to record it for render.py")
     add("--quality", choices=sorted(QUALITIES), default="high", help="default: high; the others "
         "give a smaller file")  # fmt: skip
@@ -188,4 +199,5 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
           f"{compressed.ratio:.1f} times smaller, {seconds:.1f} s")  # fmt: skip
     print(f"Gaussians: {report.start.gaussians:,} -> {compressed.gaussians:,}")
     print("\n".join(lines(report.errors)))
+    print("".join(f"{line}\n" for line in export_lines(report)), end="")
     print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")

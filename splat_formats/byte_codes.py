@@ -58,15 +58,18 @@ def dc_of_colours(rgb: Floats) -> FloatArray:
     return ((rgb - 0.5) / C0).astype(np.float32)[:, None]
 
 
+def unit_quaternions(rotation: Floats) -> npt.NDArray[np.float64]:
+    """(N, 4) quaternions of length 1; those of zeros become 1, 0, 0, 0."""
+    exact = rotation.astype(np.float64)
+    length = np.linalg.norm(exact, axis=1, keepdims=True)
+    return np.where(length > 0, exact / np.where(length > 0, length, 1), [1.0, 0, 0, 0])
+
+
 def three_smallest(rotation: Floats) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
     """Of quaternions (N, 4) of any length, in any order of components: the index (N,) of the
     largest component, and the others (N, 3) of the unit quaternion whose largest is positive.
-
-    Quaternions of zeros become 1, 0, 0, 0.
     """
-    exact = rotation.astype(np.float64)
-    length = np.linalg.norm(exact, axis=1, keepdims=True)
-    unit = np.where(length > 0, exact / np.where(length > 0, length, 1), [1.0, 0, 0, 0])
+    unit = unit_quaternions(rotation)
     index = np.abs(unit).argmax(axis=1)
     largest = np.take_along_axis(unit, index[:, None], axis=1)
     others = np.take_along_axis(unit, _OTHERS[index], axis=1)

@@ -18,6 +18,8 @@ from splat_formats.f3dgs_file import F3DGS, is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
 from splat_formats.gltf import is_gltf, read_gltf
 from splat_formats.gltf_writer import write_glb
+from splat_formats.ksplat import ENDING as KSPLAT
+from splat_formats.ksplat import is_ksplat_path, read_ksplat
 from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
 from splat_formats.published_file import is_published_file, read_published_scene
 from splat_formats.repairs import clamp_limits
@@ -25,6 +27,8 @@ from splat_formats.scene import SplatScene, Written
 from splat_formats.sog import is_sog_meta, read_sog
 from splat_formats.sog_parts import is_sog_path
 from splat_formats.sog_writer import write_sog
+from splat_formats.splat_file import ENDING as SPLAT
+from splat_formats.splat_file import is_splat_path, read_splat, write_splat
 from splat_formats.spz import is_spz, read_spz, write_spz
 from utils.errors import InputError
 from utils.files import is_special
@@ -59,6 +63,11 @@ class SplatFormat:
     """Whether a folder, or a file whose beginning does not show it, is of this format."""
 
 
+def _never(head: bytes) -> bool:
+    """For formats that no first bytes show."""
+    return False
+
+
 FORMATS = (
     SplatFormat(
         "a compressed PLY",
@@ -72,6 +81,10 @@ FORMATS = (
     SplatFormat("an SPZ file", (".spz",), is_spz, read_spz, write_spz, options=("spz_version",)),
     SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
     SplatFormat("a glTF file", (".glb",), is_gltf, read_gltf, write_glb),
+    SplatFormat(
+        "a .splat file", (SPLAT,), _never, read_splat, write_splat, is_of_path=is_splat_path
+    ),
+    SplatFormat("a .ksplat file", (KSPLAT,), _never, read_ksplat, is_of_path=is_ksplat_path),
     SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
 )
 
@@ -92,7 +105,7 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
         kind = foreign_kind(path, head)
         chosen = _format_of_name(path)
         if kind or chosen is None:
-            raise InputError(f"{path}: this is {kind or 'no model'}; expected {_names()}")
+            raise InputError(f"{path}: this is {kind or 'no model'}; expected {readable_names()}")
     try:
         return with_limits_clamped(chosen.read(path))
     except CorruptFile as error:
@@ -201,5 +214,6 @@ def _format_of_name(path: Path) -> SplatFormat | None:
     return next((known for known in FORMATS if ending in known.endings), None)
 
 
-def _names() -> str:
+def readable_names() -> str:
+    """The formats that can be read, for messages."""
     return ", ".join(known.name for known in FORMATS)

@@ -17,7 +17,6 @@ _MAGICS = {
     b"\x80": "a Python pickle (an old PyTorch checkpoint?): export the model as PLY",
 }
 _ZIP = b"PK\x03\x04"
-_SPLAT_BYTES = 32  # of a Gaussian in a .splat file, which has no header
 _TEXT_BYTES = bytes(range(32, 127)) + b"\t\r\n\f"
 
 
@@ -31,12 +30,12 @@ def foreign_kind(path: Path, head: bytes) -> str | None:
         if content.startswith(magic):
             return kind
     if is_gzip(head):
-        return "a gzip archive that holds no PLY"
+        return "a gzip archive that holds no PLY or SPZ file"
     if head.startswith(_ZIP):
         return _kind_of_zip(path)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "a WebP image, perhaps a part of a SOG model: give its folder or its meta.json"
-    return _kind_by_name(path) or _kind_of_text(path, head)
+    return _kind_of_text(path, head)
 
 
 def kind_of_folder(path: Path) -> str:
@@ -55,15 +54,6 @@ def _kind_of_zip(path: Path) -> str:
     if "data.pkl" in names:
         return "a PyTorch checkpoint: export the model as PLY"
     return "a ZIP archive: unpack it first"
-
-
-def _kind_by_name(path: Path) -> str | None:
-    ending = path.suffix.lower()
-    if ending == ".splat" and path.stat().st_size % _SPLAT_BYTES == 0:
-        return f"a .splat file: {_CONVERT}"
-    if ending == ".ksplat":
-        return f"a {ending} file: {_CONVERT}"
-    return None
 
 
 def _kind_of_text(path: Path, head: bytes) -> str | None:

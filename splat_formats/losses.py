@@ -6,7 +6,7 @@ many put them in another order and drop some. Rounding makes neighbours alike, s
 the nearest Gaussian could find these pairs with certainty.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,7 +17,7 @@ from splat_formats.axes import with_ordered_axes
 from splat_formats.differences import Differences, Floats, differences
 from splat_formats.outliers import sample
 from splat_formats.repairs import gaussians
-from splat_formats.scene import Origin, SplatScene, Written
+from splat_formats.scene import NO_ORIGIN, Origin, SplatScene, Written
 from splat_formats.splats import Splats
 
 _WIDTH = 16  # of the first column of the table
@@ -44,7 +44,7 @@ class Losses:
     """Whether the file has them in another order."""
     not_compared: int
     """Gaussians in the file that had values that are not finite."""
-    errors: Mapping[str, Loss]
+    errors: dict[str, Loss]
     """By attribute."""
 
 
@@ -143,5 +143,9 @@ def _finite_rows(splats: Splats) -> npt.NDArray[np.bool_]:
 
 
 def _shift(before: SplatScene, after: SplatScene) -> Origin:
+    """Between the origins. A format without origins drops the scene's, and has a notice of it:
+    its positions are compared relative to that origin."""
+    if after.metadata.origin == NO_ORIGIN:
+        return NO_ORIGIN
     x, y, z = np.subtract(after.metadata.origin, before.metadata.origin)
     return float(x), float(y), float(z)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from splat_formats.files import Notices, SplatFormat, format_to_write, read_splats, written_by
+from splat_formats.files import Notices, format_to_write, read_splats, written_by
 from splat_formats.losses import Losses, lines, losses
 from splat_formats.scene import SplatScene
 from utils.files import is_special
@@ -35,13 +35,7 @@ def write_measured(path: Path, scene: SplatScene, **options: Any) -> MeasuredFil
 
     Raises InputError for an unknown ending.
     """
-    return write_measured_as(format_to_write(path), path, scene, **options)
-
-
-def write_measured_as(
-    known: SplatFormat, path: Path, scene: SplatScene, **options: Any
-) -> MeasuredFile:
-    """As write_measured, in this format."""
+    known = format_to_write(path)
     written = written_by(known, path, scene, **options)
     size = None if is_special(path) else path.stat().st_size
     if known.is_exact or size is None:

@@ -87,8 +87,8 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
 def _check_properties(table: PlyTable) -> None:
     if any(name.startswith("packed_") for name in table.columns):
         raise InputError(
-            f"{table.path}: this is a compressed PLY (PlayCanvas), which is not supported: "
-            "convert it to a plain PLY first, for example with splat-transform"
+            f"{table.path}: this is a compressed PLY (PlayCanvas), a plain one is expected: "
+            "convert it with convert_splats.py"
         )
     wanted = [*_XYZ, *_DC, *_OPACITY, *_SCALE[:2], *_ROTATION]
     missing = [name for name in wanted if name not in table.columns]

@@ -19,6 +19,7 @@ from splat_formats.byte_codes import (
     rounded,
     rounded_bytes,
     three_smallest,
+    unit_quaternions,
 )
 from splat_formats.prepared import clipped_notices, prepared
 from splat_formats.scene import SplatMetadata, SplatScene, Written
@@ -165,7 +166,7 @@ def _rotations_3(stream: Bytes) -> FloatArray:
 
 def _rotation_bytes(rotation: FloatArray) -> Bytes:
     """(N, 4), the inverse of `_rotations_3`, of quaternions w, x, y, z."""
-    index, three = three_smallest(rotation[:, _XYZW])
+    index, three = three_smallest(unit_quaternions(rotation)[:, _XYZW])
     magnitudes = rounded(np.abs(three) * (_MAGNITUDE / ROOT_HALF), _MAGNITUDE)
     fields = magnitudes | (three < 0).astype(np.uint32) << 9
     words = index << 30 | fields[:, 0] << 20 | fields[:, 1] << 10 | fields[:, 2]

@@ -31,9 +31,9 @@ _TABLE_ENTRY = struct.Struct("<QQ")  # compressed bytes, plain bytes
 # may be synthetic models of equal Gaussians.
 _MOST_RATIO = 1032
 _ALWAYS_ALLOWED = 1 << 26
-# 12 is what splat-transform uses. Higher levels need much more time for 1 % (docs/formats.md).
+# Higher levels save 1 or 2 % and need several times as long (docs/formats.md).
 _ZSTD_LEVEL = 12
-_GZIP_LEVEL = 9
+_GZIP_LEVEL = 6
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,6 @@ def _unpack_4(data: bytes) -> SpzContent:
     if len(data) < _HEADER.size + _TABLE_PLACE.size:
         raise CorruptFile("header", f"32 bytes are expected, got {len(data)}")
     (table,) = _TABLE_PLACE.unpack_from(data, _HEADER.size)
-    wanted = [(name, header.count * width)
-              for name, width in zip(STREAMS, header.widths, strict=True)]  # fmt: skip
     required = 5 if not header.degree else 6
     if count < required:
         raise CorruptFile("header", f"{count} streams, at least {required} are expected")
@@ -173,7 +171,8 @@ def _unpack_4(data: bytes) -> SpzContent:
     if table < _HEADER.size + _TABLE_PLACE.size or position > len(data):
         raise CorruptFile("table", f"{count} entries at byte {table} of {len(data)}")
     streams = []
-    for index, (name, length) in enumerate(wanted):
+    for index, (name, width) in enumerate(zip(STREAMS, header.widths, strict=True)):
+        length = header.count * width
         if index >= count:
             streams.append(np.empty((header.count, 0), np.uint8))
             continue
@@ -182,7 +181,7 @@ def _unpack_4(data: bytes) -> SpzContent:
         if position + packed > len(data):
             raise CorruptFile(name, f"truncated: {packed} bytes at byte {position} of {len(data)}")
         found = _zstd_decompressed(memoryview(data)[position : position + packed], length, name)
-        streams.append(np.frombuffer(found, np.uint8).reshape(header.count, -1 if length else 0))
+        streams.append(np.frombuffer(found, np.uint8).reshape(header.count, width))
         position += packed
     has_more = bool(header.flags & HAS_EXTENSIONS) or count > len(STREAMS)
     return SpzContent(header, tuple(streams), has_more)

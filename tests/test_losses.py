@@ -78,8 +78,13 @@ def test_a_writer_that_reports_other_rows_is_a_bug() -> None:
 def test_positions_are_compared_in_world_coordinates() -> None:
     start = random_splats(5, 0)
     moved = replace(start, xyz=start.xyz + np.float32(64))
-    found = losses(scene_of(start, origin=(64.0,) * 3), scene_of(moved), Written())
-    assert found.errors["position"].largest < 1e-4
+    far, farther = (scene_of(start, origin=(x, x, x)) for x in (1e6, 1e6 + 64))
+    assert losses(farther, scene_of(moved, origin=(1e6,) * 3), Written()).errors[
+        "position"
+    ].largest < 1e-4  # fmt: skip
+    assert losses(farther, far, Written()).errors["position"].mean > 64
+    dropped = losses(far, scene_of(start), Written())
+    assert dropped.errors["position"].largest == 0
 
 
 def test_values_that_are_not_finite_are_counted_and_not_compared() -> None:

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small files in every foreign format, and what reading a damaged one may do."""
+
+import gzip
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zstandard
+
+from splat_codec.errors import CorruptFile
+from splat_formats.compressed_ply import read_compressed_ply, write_compressed_ply
+from splat_formats.ksplat import read_ksplat
+from splat_formats.scene import SplatScene
+from splat_formats.splat_file import read_splat, write_splat
+from splat_formats.spz import read_spz, write_spz
+from splat_formats.spz_container import SpzHeader
+from tests.format_models import model
+from tests.test_splat_and_ksplat import Ksplat
+from utils.errors import InputError
+
+FEW, DEGREE = 3, 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader, and a name that its files may have."""
+
+    read: Callable[[Path], SplatScene]
+    ending: str
+
+
+TARGETS = {
+    "compressed_ply": Target(read_compressed_ply, ".compressed.ply"),
+    "spz": Target(read_spz, ".spz"),
+    "splat": Target(read_splat, ".splat"),
+    "ksplat": Target(read_ksplat, ".ksplat"),
+}
+
+
+def small_files(target: str, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of files of all variants of a format."""
+    path, scene = folder / "small", SplatScene(model(FEW, DEGREE))
+    if target == "compressed_ply":
+        write_compressed_ply(path, scene)
+        yield "sh1", path.read_bytes()
+        write_compressed_ply(path, SplatScene(model(300, 0)))
+        yield "two_chunks", path.read_bytes()
+    elif target == "spz":
+        for version in (3, 4):
+            write_spz(path, scene, version)
+            yield f"v{version}", path.read_bytes()
+            write_spz(path, SplatScene(model(FEW, 0)), version)
+            yield f"v{version}_sh0", path.read_bytes()
+            if version == 3:
+                plain = gzip.decompress(path.read_bytes())
+                yield from _other_spz(plain)
+    elif target == "splat":
+        write_splat(path, scene)
+        yield "splat", path.read_bytes()
+    elif target == "ksplat":
+        for level in range(3):
+            yield f"level{level}", Ksplat(level=level).data()
+
+
+def _other_spz(plain: bytes) -> Iterator[tuple[str, bytes]]:
+    """The file without gzip, and as versions 1 and 2, which have fewer bytes in some streams."""
+    yield "plain", plain
+    for version, length in ((1, 16 + 16 * FEW), (2, 16 + 19 * FEW)):
+        yield f"v{version}", gzip.compress(plain[:4] + bytes([version]) + plain[5:length])
+
+
+def prepared_input(target: str, data: bytes) -> bytes:
+    """An input of the fuzzer as a file: compression, in which few changes are valid, is added.
+
+    Of an SPZ file of version 4 the streams follow the header, one after the other.
+    """
+    if target != "spz" or not data.startswith(b"NGSP\4") or len(data) < 16:
+        return data
+    header = SpzHeader(4, int.from_bytes(data[8:12], "little"), data[12] % 5, data[13], data[14])
+    frames, position, table = [], 16, b""
+    for width in header.widths[: data[15]]:
+        stream = data[position : position + width * header.count]
+        position += len(stream)
+        frames.append(zstandard.compress(stream))
+        table += struct.pack("<QQ", len(frames[-1]), len(stream))
+    return data[:16] + struct.pack("<I12x", 32) + table + b"".join(frames)
+
+
+def read_or_refuse(target: str, path: Path) -> SplatScene | None:
+    """The scene, or None if the reader refuses the file by one of the two errors for it."""
+    try:
+        scene = TARGETS[target].read(path)
+    except (CorruptFile, InputError) as error:
+        assert str(error), "an error without a message"
+        return None
+    splats = scene.splats
+    assert len({len(values) for values in splats.columns().values()}) == 1
+    return scene
+
+
+def flipped(data: bytes, place: int, bit: int) -> bytes:
+    """The content with one bit changed."""
+    changed = bytearray(data)
+    changed[place] ^= 1 << bit
+    return bytes(changed)
+
+
+def flips(data: bytes, count: int) -> Iterator[bytes]:
+    """The content with one bit changed, at `count` places: mostly where bytes are not zero."""
+    rng = np.random.default_rng(0)
+    used = np.flatnonzero(np.frombuffer(data, np.uint8))
+    places = np.concatenate(
+        [rng.choice(used, count * 3 // 4), rng.integers(0, len(data), count // 4)]
+    )
+    for place in np.unique(places):
+        yield flipped(data, int(place), int(rng.integers(8)))
