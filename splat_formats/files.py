@@ -78,13 +78,13 @@ FORMATS = (
     SplatFormat("a PLY", (".ply",), is_ply, read_ply_scene, write_ply_scene, is_exact=True),
     SplatFormat("a .f3dgs file", (F3DGS,), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)),
     SplatFormat("an SPZ file", (".spz",), is_spz, read_spz, write_spz, options=("spz_version",)),
+    SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
+    SplatFormat("a glTF file", (".glb",), is_gltf, read_gltf, write_glb),
     SplatFormat(
         "a .splat file", (SPLAT,), _never, read_splat, write_splat, is_of_path=is_splat_path
     ),
     SplatFormat("a .ksplat file", (KSPLAT,), _never, read_ksplat, is_of_path=is_ksplat_path),
     SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
-    SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
-    SplatFormat("a glTF file", (".glb",), is_gltf, read_gltf, write_glb),
 )
 
 

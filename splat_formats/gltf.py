@@ -6,7 +6,6 @@ glTF 2.0. +Y is up in glTF: a half turn about Z leads to the axes of a PLY and b
 splat-transform 2.7.1 does it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -35,6 +34,7 @@ _MOST_INDEX = (1 << 32) - 1
 _KNOWN_REQUIRED = (EXTENSION, "KHR_mesh_quantization")
 # Meshes can be shown several times. More Gaussians than this, and than bytes, cannot be meant.
 _PLAUSIBLE_COUNT = 1 << 20
+_MOST_PRIMITIVES = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def read_gltf(path: Path) -> SplatScene:
     document = read_document(path)
     _check_required(document.json)
     notices: dict[str, None] = {}
-    found = list(_primitives(Accessors(document), notices))
+    found = _primitives(Accessors(document), notices)
     if not found:
         if CHECKED.objects(document.json, "meshes") or not _is_declared(document.json):
             raise InputError(f"{path}: this glTF file holds no Gaussians ({EXTENSION})")
@@ -90,12 +90,12 @@ def _is_declared(document: Object) -> bool:
     return EXTENSION in CHECKED.names(document, "extensionsUsed")
 
 
-def _primitives(accessors: Accessors, notices: dict[str, None]) -> Iterator[_Primitive]:
+def _primitives(accessors: Accessors, notices: dict[str, None]) -> list[_Primitive]:
     """The Gaussians of every mesh in the scene."""
     document = accessors.document
     meshes = CHECKED.objects(document.json, "meshes")
     limit = max(_PLAUSIBLE_COUNT, document.binary_bytes)
-    total = 0
+    total, chosen = 0, []
     for index, placement in placed_meshes(document.json):
         if index >= len(meshes):
             raise CHECKED.error(f"mesh {index} is named, there are {len(meshes)}")
@@ -105,11 +105,14 @@ def _primitives(accessors: Accessors, notices: dict[str, None]) -> Iterator[_Pri
                 notices["points or triangles without Gaussians are left out"] = None
                 continue
             _check_kind(primitive, extension, notices)
-            found = _primitive(primitive, accessors, placement)
-            total += len(found.xyz)
-            if total > limit:
-                raise CHECKED.error(f"more than {limit:,} Gaussians, which its buffers cannot hold")
-            yield found
+            attributes = CHECKED.member(primitive, "attributes")
+            chosen.append((attributes, placement))
+            total += accessors.count(_index(attributes, "POSITION"))
+            if total > limit or len(chosen) > _MOST_PRIMITIVES:
+                raise CHECKED.error(
+                    f"more than {limit:,} Gaussians or {_MOST_PRIMITIVES:,} primitives are shown"
+                )
+    return [_primitive(attributes, accessors, placement) for attributes, placement in chosen]
 
 
 def _extension(primitive: Object) -> Object | None:
@@ -134,8 +137,7 @@ def _check_kind(primitive: Object, extension: Object, notices: dict[str, None]) 
         notices[f"the colour space {colours!r:.60} is read as {COLOUR_SPACE}"] = None
 
 
-def _primitive(primitive: Object, accessors: Accessors, placement: Placement) -> _Primitive:
-    attributes = CHECKED.member(primitive, "attributes")
+def _primitive(attributes: Object, accessors: Accessors, placement: Placement) -> _Primitive:
     count = accessors.count(_index(attributes, "POSITION"))
 
     def values(name: str, components: int) -> FloatArray:

@@ -2,7 +2,6 @@
 """Accessors of a glTF 2.0 file as arrays (specification, section 3.6.2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -28,11 +27,13 @@ _INDEX_TYPES = (UNSIGNED_BYTE, 5123, 5125)
 _Entry = TypeVar("_Entry")
 
 
-@dataclass(frozen=True, eq=False)
 class Accessors:
     """The accessors of a document."""
 
-    document: Document
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self._accessors = CHECKED.objects(document.json, "accessors")
+        self._views = CHECKED.objects(document.json, "bufferViews")
 
     def count(self, index: int) -> int:
         """Elements of an accessor. Each takes a byte of the buffers at least."""
@@ -62,7 +63,7 @@ class Accessors:
         return values
 
     def _accessor(self, index: int) -> Object:
-        return _entry(CHECKED.objects(self.document.json, "accessors"), index, "accessor")
+        return _entry(self._accessors, index, "accessor")
 
     def _dtype(self, part: Object, allowed: tuple[int, ...]) -> np.dtype:
         code = CHECKED.whole(part, "componentType", max(_TYPES))
@@ -73,7 +74,7 @@ class Accessors:
     def _elements(self, part: Object, dtype: np.dtype, count: int, components: int) -> npt.NDArray:
         """(count, components) elements in a buffer view, at any alignment and distance."""
         index = CHECKED.whole(part, "bufferView", _MOST_BYTES)
-        view = _entry(CHECKED.objects(self.document.json, "bufferViews"), index, "bufferView")
+        view = _entry(self._views, index, "bufferView")
         place = CHECKED.whole(view, "buffer", _MOST_BYTES)
         buffer = _entry(self.document.buffers, place, "buffer")
         start = CHECKED.whole(view, "byteOffset", _MOST_BYTES, 0)
