@@ -8,12 +8,19 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gaussian_compression.report import CompressionReport, read_report, report_path
+from gaussian_compression.report import (
+    CompressionReport,
+    pictures_folder,
+    read_report,
+    report_path,
+)
+from gaussian_compression.report_pictures import stored_pictures
 from sample_scene import SceneSettings, make_scene
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import Splats
@@ -80,6 +87,17 @@ def report_of(model: Path) -> CompressionReport:
     return read_report(report_path(model))
 
 
+def without_times(report: CompressionReport) -> CompressionReport:
+    """The report without times and paths, in which repeated runs differ."""
+    return replace(
+        report,
+        start=replace(report.start, ply=""),
+        command=(),
+        rounds=tuple(replace(done, wall_seconds=0, cpu_seconds=0) for done in report.rounds),
+        stages=tuple(replace(stage, wall_seconds=0, cpu_seconds=0) for stage in report.stages),
+    )
+
+
 def newest_iteration(model: Path) -> Path:
     numbers = [int(p.name.removeprefix("iteration_")) for p in (model / "point_cloud").iterdir()]
     return model / "point_cloud" / f"iteration_{max(numbers)}"
@@ -102,6 +120,10 @@ def test_killed_and_run_again_gives_the_same_bytes(
     again = run_script("compress.py", "-s", scene, "-m", interrupted, *SHORT)
     assert "continues after round" in again.stdout
     assert file_of(interrupted) == file_of(compressed)
+    assert without_times(report_of(interrupted)) == without_times(report_of(compressed))
+    pictures = [pictures_folder(report_path(model)) for model in (interrupted, compressed)]
+    first, second = (stored_pictures(folder, report_of(compressed)) for folder in pictures)
+    assert first == second and len(first) == 10
     assert not (interrupted / "compressed/rounds").exists()
 
 
@@ -126,6 +148,20 @@ def test_outputs_and_report(scene: Path, trained: Path, compressed: Path, tmp_pa
     assert report.stopping.shipped_round == 3
     assert report.guard.image_names
     assert file_of(model) == file_of(compressed)
+    page, command_given = model / "compressed/report.html", report.command
+    assert command_given[:5] == ("compress.py", "-s", str(scene), "-m", str(model))
+    assert report.preset == "compact"
+    assert report.changed_settings["stopping"] == {"max_psnr_drop": 100.0, "max_rounds": 3}
+    for views in ("guard", "test"):
+        psnr = [view.compressed.psnr for view in report.views if view.views == views]
+        assert np.mean(psnr) == pytest.approx(getattr(report.compressed, views).psnr)
+    counted = report.histograms["opacity"]
+    assert sum(counted.compressed) + counted.compressed_outside == expected
+    assert sum(counted.start) + counted.start_outside == start
+    drawn = page.read_bytes()
+    page.unlink()
+    assert f"Report: {page}" in run_script("report.py", model).stdout
+    assert page.read_bytes() == drawn
 
 
 def test_decompressed_file_is_the_decoded_model_bit_by_bit(
