@@ -40,6 +40,15 @@ def test_every_value_is_counted_once(degree: int, counts: tuple[int, int]) -> No
         )
 
 
+def test_large_models_are_counted_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaussian_compression.attribute_histograms.MOST_GAUSSIANS", 100)
+    start, compressed = random_splats(350, 1), random_splats(200, 1)
+    for histogram in attribute_histograms(start, compressed).values():
+        assert histogram.every == 3
+        first, second = values_of(histogram)
+        assert first / 117 == second / 67 in (1, 3, 9)
+
+
 def test_extreme_values_have_histograms() -> None:
     def changed(**values: float) -> Splats:
         splats = random_splats(5, 1)
