@@ -41,7 +41,7 @@ MEASURED = {
         lambda splats: splats.scaling * np.float32(_LOG10_E),
     ),
     "rotation": _Measured(
-        "degrees, of the longest axis from x and the next from y, by the shortest rotation",
+        "angles in degrees, axes in the order of their lengths",
         lambda splats: _angles(splats),
     ),
     "opacity": _Measured("0 transparent, 1 opaque", alpha_of),

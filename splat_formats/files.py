@@ -16,6 +16,8 @@ from splat_formats.compressed_ply import (
 )
 from splat_formats.f3dgs_file import F3DGS, is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
+from splat_formats.gltf import is_gltf, read_gltf
+from splat_formats.gltf_writer import write_glb
 from splat_formats.ksplat import ENDING as KSPLAT
 from splat_formats.ksplat import is_ksplat_path, read_ksplat
 from splat_formats.ply import is_ply, read_ply_scene, write_ply_scene
@@ -50,9 +52,8 @@ class SplatFormat:
     """Whether a file that begins with these bytes is of this format."""
     read: Callable[[Path], SplatScene]
     """Raises InputError or CorruptFile."""
-    write: Callable[..., Notices | Written] | None = None
-    """Takes path, scene and the options below. Returns one sentence for everything that the format
-    cannot hold, and as `Written` where the file's order is not the scene's; None: read only."""
+    write: Callable[..., Written] | None = None
+    """Takes path, scene and the options below; None: read only."""
     options: tuple[str, ...] = ()
     """Names of keyword arguments of `write`."""
     is_exact: bool = False
@@ -77,12 +78,13 @@ FORMATS = (
     SplatFormat("a PLY", (".ply",), is_ply, read_ply_scene, write_ply_scene, is_exact=True),
     SplatFormat("a .f3dgs file", (F3DGS,), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)),
     SplatFormat("an SPZ file", (".spz",), is_spz, read_spz, write_spz, options=("spz_version",)),
+    SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
+    SplatFormat("a glTF file", (".glb",), is_gltf, read_gltf, write_glb),
     SplatFormat(
         "a .splat file", (SPLAT,), _never, read_splat, write_splat, is_of_path=is_splat_path
     ),
     SplatFormat("a .ksplat file", (KSPLAT,), _never, read_ksplat, is_of_path=is_ksplat_path),
     SplatFormat("a published Fast-3DGS file", (), is_published_file, read_published_scene),
-    SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
 )
 
 
@@ -152,8 +154,7 @@ def written_by(known: SplatFormat, path: Path, scene: SplatScene, **options: Any
     """Writes the scene in this format, whole or not at all."""
     if known.write is None:
         raise ValueError(f"{known.name} cannot be written")
-    found = known.write(path, scene, **options)
-    return found if isinstance(found, Written) else Written(found)
+    return known.write(path, scene, **options)
 
 
 def format_to_write(path: Path) -> SplatFormat:

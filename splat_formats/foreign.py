@@ -6,9 +6,7 @@ from pathlib import Path
 
 from splat_formats.unpacked import is_gzip, unpacked_head
 
-_CONVERT = "convert it to PLY first, for example with splat-transform"
 _MAGICS = {
-    b"glTF": f"a binary glTF file (.glb): {_CONVERT}",
     b"LASF": "a LAS point cloud: its points are no Gaussians",
     b"# .PCD": "a PCD point cloud: its points are no Gaussians",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run 'git lfs pull'",

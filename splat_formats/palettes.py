@@ -16,9 +16,10 @@ from splat_codec.blocks import for_blocks
 from splat_formats.splats import FloatArray
 
 Labels = npt.NDArray[np.intp]
+Doubles = npt.NDArray[np.float64]
 
 _LEVEL_STEPS = 60
-_DENSITY_BINS = 1 << 12
+_QUANTILES = 1 << 12
 _ENTRIES_PER_CELL = 64
 _CELL_STEPS = 8
 _SAMPLE_PER_CELL = 128
@@ -54,14 +55,8 @@ def levels_of(values: FloatArray, count: int) -> FloatArray:
     if len(distinct) <= count:
         return np.pad(distinct, (0, count - len(distinct)), "edge").astype(np.float32)
     levels = _first_levels(ordered, count)
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
     for _ in range(_LEVEL_STEPS):
-        ends = np.searchsorted(ordered, (levels[1:] + levels[:-1]) / 2)
-        ends = np.concatenate([[0], ends, [len(ordered)]])
-        counts = np.diff(ends)
-        means = (sums[ends[1:]] - sums[ends[:-1]]) / np.maximum(counts, 1)
-        levels = np.where(counts > 0, means, levels)
-        levels[0], levels[-1] = ordered[0], ordered[-1]
+        levels = _moved_levels(ordered, levels)
     return levels.astype(np.float32)
 
 
@@ -71,18 +66,53 @@ def nearest_levels(values: FloatArray, levels: FloatArray) -> npt.NDArray[np.uin
 
 
 def palette_of(rows: FloatArray, size: int) -> RowPalette:
-    """A palette of up to `size` entries for rows (N, C); exact if no more are distinct."""
+    """A palette of up to `size` entries for rows (N, C); exact if no more are distinct.
+
+    Entries are in the order of their first use: of neighbouring rows the labels are then similar,
+    and their images small.
+    """
     distinct = _distinct_rows(rows, size)
-    if distinct is not None:
-        return distinct
-    return _Clustering(rows, size).palette()
+    return _in_order_of_use(distinct or _Clustering(rows, size).palette())
 
 
-def _first_levels(ordered: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-    """As dense as the cube root of the density of the values (Panter and Dite, 1951)."""
-    density, edges = np.histogram(ordered, _DENSITY_BINS)
-    share = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
-    return np.interp((np.arange(count) + 0.5) / count, share / share[-1], edges)
+def _in_order_of_use(palette: RowPalette) -> RowPalette:
+    """The palette without unused entries."""
+    used, first, labels = np.unique(palette.labels, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    places = np.empty(len(order), np.intp)
+    places[order] = np.arange(len(order))
+    return RowPalette(palette.entries[used[order]], places[labels.reshape(-1)])
+
+
+def _first_levels(ordered: Doubles, count: int) -> Doubles:
+    """As dense as the cube root of the density of the values (Panter and Dite, 1951).
+
+    Between quantiles at equal shares, the density is the inverse of their distance.
+    """
+    quantiles = ordered[np.linspace(0, len(ordered) - 1, _QUANTILES).astype(np.intp)]
+    share = np.concatenate([[0.0], np.cumsum(np.diff(quantiles) ** (2 / 3))])
+    return np.interp((np.arange(count) + 0.5) / count, share / share[-1], quantiles)
+
+
+def _moved_levels(ordered: Doubles, levels: Doubles) -> Doubles:
+    """Levels at the means of the values that are nearest to each; the first and last ones stay.
+
+    Levels without values move to where they reduce the error most.
+    """
+    inner = np.searchsorted(ordered, (levels[1:] + levels[:-1]) / 2)
+    ends = np.concatenate([[0], inner, [len(ordered)]])
+    counts = np.diff(ends)
+    used = np.flatnonzero(counts)
+    starts, counts = ends[used], counts[used]
+    means = np.add.reduceat(ordered, starts) / counts
+    if len(used) < len(levels):
+        errors = np.add.reduceat((ordered - np.repeat(means, counts)) ** 2, starts)
+        worst = np.argsort(errors)[len(used) - len(levels) :]
+        upper = ordered[starts[worst] + 3 * counts[worst] // 4]
+        means = np.sort(np.concatenate([means, upper]))
+    moved = np.pad(means, (0, len(levels) - len(means)), "edge")
+    moved[0], moved[-1] = ordered[0], ordered[-1]
+    return moved
 
 
 def _distinct_rows(rows: FloatArray, size: int) -> RowPalette | None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splat_codec.errors import CorruptFile
-from splat_formats.byte_values import ROOT_HALF, with_largest
+from splat_formats.byte_codes import ROOT_HALF, quaternions
 from splat_formats.lossless_images import ByteArray, ImageSize, decoded, image_size
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.sog_meta import MAX_PALETTE, Palette, SogMeta, parse_meta
@@ -127,7 +127,7 @@ def _rotations(meta: SogMeta, images: _Images) -> FloatArray:
             name, f"alpha {FIRST_TAG} to 255 is expected, Gaussian {wrong[0]} has {tags[wrong[0]]}"
         )
     three = (texels[:, :3] / np.float32(255) - np.float32(0.5)) / np.float32(ROOT_HALF)
-    return with_largest((tags - FIRST_TAG).astype(np.intp), three)
+    return quaternions((tags - FIRST_TAG).astype(np.intp), three)
 
 
 def _harmonics(meta: SogMeta, images: _Images) -> FloatArray:

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from splat_codec.order import morton_order
-from splat_formats.byte_values import ROOT_HALF, bytes_of_logits, smallest_three
+from splat_formats.byte_codes import ROOT_HALF, alpha_bytes, three_smallest
 from splat_formats.file_description import GENERATOR
 from splat_formats.lossless_images import ByteArray, encoded
 from splat_formats.palettes import levels_of, nearest_levels, palette_of
-from splat_formats.repairs import showable
-from splat_formats.scene import NO_ORIGIN, SplatScene, Written
+from splat_formats.prepared import prepared
+from splat_formats.scene import SplatScene, Written
 from splat_formats.sog import ENTRIES_PER_ROW, FIRST_TAG
 from splat_formats.sog_meta import LEVELS, MAX_COUNT, MAX_PALETTE
 from splat_formats.sog_parts import META
@@ -44,19 +42,18 @@ class _Part:
 
 
 def write_sog(path: Path, scene: SplatScene) -> Written:
-    """Writes the scene as a bundle, whole or not at all, in Morton order."""
-    shown = showable(scene.splats)
-    order = sog_order(shown.splats)
-    splats = shown.splats.rows(order)
+    """Writes the scene as a bundle, whole or not at all."""
+    ready = prepared(scene)
+    splats = ready.splats
     if splats.count > MAX_COUNT:
         raise InputError(f"{path}: {splats.count:,} Gaussians, SOG holds at most {MAX_COUNT:,}")
     parts = {
         "means": _means(splats.xyz),
         "scales": _table(splats.scaling, "scales.webp"),
         "quats": _rotations(splats.rotation),
-        "sh0": _table(splats.features_dc[:, 0], "sh0.webp", bytes_of_logits(splats.opacity)),
+        "sh0": _table(splats.features_dc[:, 0], "sh0.webp", alpha_bytes(splats.opacity)),
     }
-    if splats.sh_degree:
+    if splats.features_rest.size:
         parts["shN"] = _harmonics(splats)
     meta = {"version": 2, "asset": {"generator": GENERATOR}, "count": splats.count}
     if scene.metadata.antialiasing:
@@ -65,14 +62,7 @@ def write_sog(path: Path, scene: SplatScene) -> Written:
     images = {name: texels for part in parts.values() for name, texels in part.texels.items()}
     text = json.dumps(meta, separators=(",", ":"), allow_nan=False)
     _write_bundle(path, text, _encoded(images))
-    lost = "the origin of the coordinates is not stored: positions are relative to it"
-    notices = (*shown.notices, *([lost] if scene.metadata.origin != NO_ORIGIN else []))
-    return Written(notices, shown.rows[order])
-
-
-def sog_order(splats: Splats) -> npt.NDArray[np.intp]:
-    """(N,) the order in which finite Gaussians are written."""
-    return morton_order(splats.xyz)
+    return Written(ready.notices, ready.rows)
 
 
 def _means(xyz: FloatArray) -> _Part:
@@ -88,7 +78,7 @@ def _means(xyz: FloatArray) -> _Part:
 
 
 def _rotations(rotation: FloatArray) -> _Part:
-    largest, three = smallest_three(rotation)
+    largest, three = three_smallest(rotation)
     texels = np.empty((len(rotation), 4), np.uint8)
     texels[:, :3] = np.rint((three * ROOT_HALF + 0.5) * 255)
     texels[:, 3] = FIRST_TAG + largest
@@ -100,7 +90,7 @@ def _table(values: FloatArray, name: str, alpha: ByteArray | None = None) -> _Pa
     levels = _levels(values)
     texels = nearest_levels(values, levels)
     if alpha is not None:
-        texels = np.concatenate([texels, alpha], axis=1)
+        texels = np.concatenate([texels, alpha[:, None]], axis=1)
     return _Part({"codebook": _numbers(levels)}, {name: texels})
 
 

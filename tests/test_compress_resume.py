@@ -99,7 +99,9 @@ def test_killed_and_run_again_gives_the_same_bytes(
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (interrupted / "compressed/model.f3dgs").exists()
-    again = run_script("compress.py", "-s", scene, "-m", interrupted, *SHORT)
+    arguments = ("-s", scene, "-m", interrupted, *SHORT, "--export", "compressed.ply")
+    again = run_script("compress.py", *arguments)
+    assert report_of(interrupted).exports[0].test.psnr is not None
     assert "continues after round" in again.stdout
     assert file_of(interrupted) == file_of(compressed)
     assert not (interrupted / "compressed/rounds").exists()
@@ -108,8 +110,27 @@ def test_killed_and_run_again_gives_the_same_bytes(
 def test_outputs_and_report(scene: Path, trained: Path, compressed: Path, tmp_path: Path) -> None:
     # A second run starts from the trained model again, not from the first one's result.
     model = copied(compressed, tmp_path / "model")
-    run_script("compress.py", "-s", scene, "-m", model, *SHORT, "--measure_test_every", "2")
+    done = run_script(
+        "compress.py",
+        "-s",
+        scene,
+        "-m",
+        model,
+        *SHORT,
+        "--measure_test_every",
+        "2",
+        "--export",
+        "ply,spz",
+    )
     report = report_of(model)
+    assert [entry.file for entry in report.exports] == ["model.ply", "model.spz"]
+    assert (report.exports[0].guard, report.exports[0].test) == (
+        report.compressed.guard,
+        report.compressed.test,
+    )  # fmt: skip
+    psnr = report.compressed.test.psnr
+    assert report.exports[1].test.psnr == pytest.approx(psnr, abs=0.5)
+    assert f"{report.exports[1].test.psnr:.3f}" in done.stdout
     start = read_ply(trained / "point_cloud/iteration_40/point_cloud.ply").count
     expected = start
     for _ in range(3):

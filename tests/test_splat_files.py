@@ -83,7 +83,6 @@ FOREIGN = {
     "c.zip": (b"PK\x03\x04", "a damaged ZIP"),
     "cameras.json": (b"{}", "a JSON file"),
     "means_l.webp": (b"RIFF\0\0\0\0WEBPVP8L", "a WebP image"),
-    "a.glb": (b"glTF\2\0\0\0", "a binary glTF"),
     "a.csv": (b"x,y,z\n1,2,3\n", "a CSV table"),
     "a.txt": (b"hello", "a text file"),
     "failed.f3dgs": (b"<!DOCTYPE html><html>", "a web page"),
