@@ -16,7 +16,7 @@ from splat_formats.compressed_ply import (
 )
 from splat_formats.f3dgs_file import F3DGS, is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
-from splat_formats.gltf import is_gltf, read_gltf
+from splat_formats.gltf import is_gltf, is_gltf_path, read_gltf
 from splat_formats.gltf_writer import write_glb
 from splat_formats.ksplat import ENDING as KSPLAT
 from splat_formats.ksplat import is_ksplat_path, read_ksplat
@@ -79,7 +79,7 @@ FORMATS = (
     SplatFormat("a .f3dgs file", (F3DGS,), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)),
     SplatFormat("an SPZ file", (".spz",), is_spz, read_spz, write_spz, options=("spz_version",)),
     SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
-    SplatFormat("a glTF file", (".glb",), is_gltf, read_gltf, write_glb),
+    SplatFormat("a glTF file", (".glb",), is_gltf, read_gltf, write_glb, is_of_path=is_gltf_path),
     SplatFormat(
         "a .splat file", (SPLAT,), _never, read_splat, write_splat, is_of_path=is_splat_path
     ),
