@@ -125,7 +125,7 @@ export async function* decodeStream(stream, { layers = Infinity, signal } = {}) 
     models = Math.min(layers, decoder.layers);
     while (next < models) yield layerModel(container, decoder, models, next++);
   } finally {
-    await source.close();
+    source.close();
   }
 }
 
@@ -171,23 +171,29 @@ function bytesOf(data) {
 
 /** Bytes from a stream, as many at a time as are needed. */
 class ByteSource {
-  #chunks = [];
+  #chunks = []; // at most one: the part of the last chunk that is not yet taken
   #read;
   #cancel;
   #signal;
+  #aborted; // rejected when the signal is given
+  #onAbort;
 
   constructor(stream, signal) {
     this.#signal = signal;
+    this.#aborted = new Promise((_, reject) => {
+      this.#onAbort = () => reject(signal.reason);
+    });
+    this.#aborted.catch(() => {}); // also where nothing waits for bytes at that moment
+    signal?.addEventListener("abort", this.#onAbort);
     if (typeof stream.getReader === "function") {
       const reader = stream.getReader();
       this.#read = () => reader.read();
-      this.#cancel = () => reader.cancel().catch(() => {}); // a stream that failed has no end
+      this.#cancel = () => reader.cancel();
     } else {
       const iterator = stream[Symbol.asyncIterator]();
       this.#read = () => iterator.next();
       this.#cancel = () => iterator.return?.();
     }
-    signal?.addEventListener("abort", this.#cancel);
   }
 
   /** The next `length` bytes; fewer where the stream ends before. */
@@ -206,20 +212,22 @@ class ByteSource {
 
   /** F3dgsError if bytes are left over. */
   async requireEnd() {
-    for (let chunk = this.#chunks.pop(); chunk !== null; chunk = await this.#next()) {
-      if (chunk?.length) throw leftOver(chunk.length);
+    for (;;) {
+      const chunk = this.#chunks.pop() ?? (await this.#next());
+      if (chunk === null) return;
+      if (chunk.length) throw leftOver(chunk.length);
     }
   }
 
-  async close() {
-    this.#signal?.removeEventListener("abort", this.#cancel);
-    await this.#cancel();
+  /** Cancels the stream, without waiting for it, because a read may still be pending. */
+  close() {
+    this.#signal?.removeEventListener("abort", this.#onAbort);
+    Promise.resolve(this.#cancel()).catch(() => {}); // a stream that failed cannot be cancelled
   }
 
   async #next() {
     this.#signal?.throwIfAborted();
-    const { done, value } = await this.#read();
-    this.#signal?.throwIfAborted();
+    const { done, value } = await Promise.race([this.#read(), this.#aborted]);
     return done ? null : bytesOf(value);
   }
 }
@@ -2239,9 +2247,10 @@ function readMetadata(bytes) {
     const text = `${bytes.length} bytes, at most ${MAX_METADATA_BYTES} allowed`;
     throw new F3dgsError("meta", text);
   }
+  const copy = bytes.slice(); // the decoder takes no memory that is shared with other threads
   let metadata;
   try {
-    metadata = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
+    metadata = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(copy));
   } catch (error) {
     throw new F3dgsError("meta", `not JSON: ${error.message}`);
   }
