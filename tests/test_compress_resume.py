@@ -42,6 +42,14 @@ def trained(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model
 
 
+@pytest.fixture(scope="module")
+def compressed(scene: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model's folder after an uninterrupted run. Tests must not write to it."""
+    model = copied(trained, tmp_path_factory.mktemp("compressed") / "model")
+    run_script("compress.py", "-s", scene, "-m", model, *SHORT)
+    return model
+
+
 def command(script: str, *arguments: object) -> list[str]:
     return [sys.executable, str(ROOT / script), *map(str, arguments)]
 
@@ -78,10 +86,9 @@ def newest_iteration(model: Path) -> Path:
 
 
 def test_killed_and_run_again_gives_the_same_bytes(
-    scene: Path, trained: Path, tmp_path: Path
+    scene: Path, trained: Path, compressed: Path, tmp_path: Path
 ) -> None:
-    uninterrupted, interrupted = copied(trained, tmp_path / "a"), copied(trained, tmp_path / "b")
-    run_script("compress.py", "-s", scene, "-m", uninterrupted, *SHORT)
+    interrupted = copied(trained, tmp_path / "model")
     arguments = command("compress.py", "-s", scene, "-m", interrupted, *SHORT)
     process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -94,12 +101,13 @@ def test_killed_and_run_again_gives_the_same_bytes(
     assert not (interrupted / "compressed/model.f3dgs").exists()
     again = run_script("compress.py", "-s", scene, "-m", interrupted, *SHORT)
     assert "continues after round" in again.stdout
-    assert file_of(interrupted) == file_of(uninterrupted)
+    assert file_of(interrupted) == file_of(compressed)
     assert not (interrupted / "compressed/rounds").exists()
 
 
-def test_outputs_and_report(scene: Path, trained: Path, tmp_path: Path) -> None:
-    model = copied(trained, tmp_path / "model")
+def test_outputs_and_report(scene: Path, trained: Path, compressed: Path, tmp_path: Path) -> None:
+    # A second run starts from the trained model again, not from the first one's result.
+    model = copied(compressed, tmp_path / "model")
     run_script("compress.py", "-s", scene, "-m", model, *SHORT, "--measure_test_every", "2")
     report = report_of(model)
     start = read_ply(trained / "point_cloud/iteration_40/point_cloud.ply").count
@@ -117,17 +125,13 @@ def test_outputs_and_report(scene: Path, trained: Path, tmp_path: Path) -> None:
     assert [done.measurement is not None for done in report.rounds] == [True, False] * 2
     assert report.stopping.shipped_round == 3
     assert report.guard.image_names
-    # A second run starts from the trained model again, not from its own result.
-    first = file_of(model)
-    run_script("compress.py", "-s", scene, "-m", model, *SHORT)
-    assert file_of(model) == first
+    assert file_of(model) == file_of(compressed)
 
 
 def test_decompressed_file_is_the_decoded_model_bit_by_bit(
-    scene: Path, trained: Path, tmp_path: Path
+    compressed: Path, tmp_path: Path
 ) -> None:
-    model = copied(trained, tmp_path / "model")
-    run_script("compress.py", "-s", scene, "-m", model, *SHORT)
+    model = compressed
     out = tmp_path / "out.ply"
     run_script("decompress.py", model / "compressed/model.f3dgs", out)
     assert out.read_bytes() == (newest_iteration(model) / "point_cloud.ply").read_bytes()

@@ -3,6 +3,7 @@
 #
 #   PYTHON     the Python to start from (default: python3, or another of 3.11 or newer on the PATH)
 #   WITH_DEV=1 installs what the tests need, too
+#   WITH_OTHERS=1 installs programs by others that some tests compare with, and Chromium
 #
 # Each part leaves a stamp with the hash of its inputs, so that a second run is quick.
 
@@ -113,6 +114,22 @@ install_kernels() {
     pip_install --no-build-isolation --no-deps --force-reinstall "${projects[@]}"
 }
 
+# Programs by others that the tests compare with, and a browser. A test that needs a missing one is
+# skipped, with the reason; so a failure here is only reported.
+install_others() {
+    if ! .venv/bin/python -c 'import gsply, playwright' 2>/dev/null; then
+        install_requirements others || echo "Not installed: gsply, playwright" >&2
+    fi
+    if [ ! -x .venv/others/node_modules/.bin/splat-transform ]; then
+        npm install --silent --no-audit --no-fund --prefix .venv/others \
+            @playcanvas/splat-transform@2.7.1 || echo "Not installed: splat-transform" >&2
+    fi
+    if ! command -v chromium >/dev/null; then
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } \
+            >/dev/null || echo "Not installed: chromium" >&2
+    fi
+}
+
 make_environment
 if [ ! -f .venv/stamp-kernels ]; then check_compiler; fi  # before the long downloads
 part libraries pyproject.toml tools/constraints.txt -- install_libraries
@@ -120,3 +137,4 @@ part kernels submodules tools/setup.sh -- install_kernels
 if [ "${WITH_DEV:-0}" = 1 ]; then
     part tools pyproject.toml tools/constraints.txt -- install_requirements dev
 fi
+if [ "${WITH_OTHERS:-0}" = 1 ]; then install_others; fi
