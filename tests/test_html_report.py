@@ -4,6 +4,7 @@
 import base64
 import hashlib
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -325,6 +326,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for file, content in FILES.items():
             (folder / file).write_bytes(content)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[:])
     return tmp_path
 
 
@@ -370,7 +372,7 @@ def test_pictures_that_are_not_the_report_s_are_left_out(
     for reason in ("is not the one that this report describes", "worst_original.webp is missing"):
         command_line("a")
         report_script.main()
-        assert reason in capsys.readouterr().out
+        assert reason in capsys.readouterr().err
         assert reason in page_of(models / "a/compressed/report.html").text
         (folder / "worst_original.webp").unlink(missing_ok=True)
     # A name that leads out of the folder is none of its files.
@@ -378,7 +380,7 @@ def test_pictures_that_are_not_the_report_s_are_left_out(
     away = ShownView("../../../secret", "test", "t", {"x": hashlib.sha256(b"s").hexdigest()})
     write_report(report_path(models / "a"), replace(REPORT, shown_views=(away,)))
     report_script.main()
-    assert "is missing" in capsys.readouterr().out
+    assert "is missing" in capsys.readouterr().err
 
 
 def test_faults_are_one_sentence(models: Path, command_line) -> None:
