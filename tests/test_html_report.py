@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -417,6 +418,36 @@ def test_faults_are_one_sentence(models: Path, command_line) -> None:
         command_line(*arguments)
         with pytest.raises(InputError, match=r"report\.py did not write it"):
             report_script.main()
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys that lead to each entry within JSON."""
+    if not isinstance(value, dict | list):
+        return
+    for key in value if isinstance(value, dict) else range(len(value)):
+        yield (*place, key)
+        yield from places(value[key], (*place, key))
+
+
+@pytest.mark.parametrize("value", [None, "x", -1e99, 10**90, []])
+def test_a_damaged_report_is_an_error_or_a_page(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "report.json"
+    write_report(path, REPORT)
+    text, drawn = path.read_text(), 0
+    for place in list(places(json.loads(text)))[::5]:
+        damaged = entry = json.loads(text)
+        for key in place[:-1]:
+            entry = entry[key]
+        entry[place[-1]] = value
+        path.write_text(json.dumps(damaged))
+        try:
+            found = read_report(path)
+        except InputError:
+            continue
+        Page(report_page("m", found, {}, "left out"))
+        Page(comparison_page([Run("a", found), Run("b", REPORT)]))
+        drawn += 1
+    assert drawn > 5
 
 
 def test_without_pytorch(models: Path) -> None:
