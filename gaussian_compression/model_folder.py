@@ -100,18 +100,27 @@ def start_from_file(path: Path, iteration: int = 0) -> StartModel:
 
 def start_from_folder(model_path: Path) -> StartModel:
     """The highest iteration of a model folder that was not decoded from a compressed file."""
+    found = trained_ply(model_path)
+    if found is None:
+        raise InputError(
+            f"no trained model in {model_path / 'point_cloud'}: expected "
+            "iteration_<N>/point_cloud.ply; train one with train.py, or give --pretrained_dir or "
+            "--start_ply"
+        )
+    iteration, ply = found
+    return start_from_file(ply, iteration)
+
+
+def trained_ply(model_path: Path) -> tuple[int, Path] | None:
+    """The highest iteration that was not decoded from a compressed file, and its PLY."""
     trained = [
         number
         for number, folder in iterations(model_path).items()
         if (folder / PLY_NAME).exists() and not is_decoded(folder)
     ]
     if not trained:
-        raise InputError(
-            f"no trained model in {model_path / 'point_cloud'}: expected "
-            "iteration_<N>/point_cloud.ply; train one with train.py, or give --pretrained_dir or "
-            "--start_ply"
-        )
-    return start_from_file(iteration_folder(model_path, max(trained)) / PLY_NAME, max(trained))
+        return None
+    return max(trained), iteration_folder(model_path, max(trained)) / PLY_NAME
 
 
 def file_path(model_path: Path) -> Path:

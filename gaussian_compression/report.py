@@ -145,6 +145,8 @@ class Histogram:
     start_outside: int
     """Values below `low` or above `high`."""
     compressed_outside: int
+    every: int = 1
+    """1: all Gaussians were counted, 2: every second one, and so on, of both models."""
 
     def __post_init__(self) -> None:
         if len(self.start) != len(self.compressed) or not self.start or self.low >= self.high:

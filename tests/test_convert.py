@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """convert_splats.py, decompress.py and --export, as users type them, in every format."""
 
+import base64
 import shutil
 import subprocess
 import sys
@@ -173,6 +174,23 @@ def test_decompress_to_every_format(
     assert f"{out}: 14 Gaussians, SH degree " in printed
     assert ("largest" in printed) == (ending != ".ply")
     assert read_splats(out).splats.count == 14
+
+
+def test_decompress_to_a_page(tmp_path: Path, command_line, capsys) -> None:
+    page = tmp_path / "model.HTML"
+    command_line(GOLDEN, page)
+    decompress.main()
+    assert f"{page}: {page.stat().st_size:,} bytes, 120 Gaussians" in capsys.readouterr().out
+    assert base64.b64encode(GOLDEN.read_bytes()) in page.read_bytes()
+    command_line(GOLDEN, tmp_path / "cut.html", "--layers", 1)
+    with pytest.raises(InputError, match="a page holds the whole file"):
+        decompress.main()
+    damaged = tmp_path / "damaged.f3dgs"
+    damaged.write_bytes(GOLDEN.read_bytes()[:-9])
+    command_line(damaged, tmp_path / "damaged.html")
+    with pytest.raises(InputError, match=r"damaged\.f3dgs"):
+        decompress.main()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.f3dgs", "model.HTML"]
 
 
 @pytest.fixture

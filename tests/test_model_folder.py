@@ -129,6 +129,30 @@ def test_a_file_that_no_compression_here_wrote_is_not_replaced(tmp_path: Path, e
     assert contents(model) == before
 
 
+@pytest.mark.parametrize("name", ["report.html", "report_views/mine.webp"])
+def test_a_page_or_picture_that_no_compression_wrote_is_not_replaced(
+    tmp_path: Path, encode, name: str
+) -> None:
+    model = encode(trained(tmp_path, 9))
+    foreign = model / "compressed" / name
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_text("<p>mine")
+    before = contents(model)
+    with pytest.raises(InputError, match="would be replaced, but"):
+        encode(model)
+    assert contents(model) == before
+
+
+def test_pictures_of_an_earlier_run_do_not_stay(tmp_path: Path, encode) -> None:
+    model = encode(trained(tmp_path, 9))
+    folder = model / "compressed/report_views"
+    folder.mkdir()
+    (folder / "worst_original.webp").write_bytes(b"RIFF")
+    encode(model)
+    assert not folder.exists()
+    assert "rendered no views" in (model / "compressed/report.html").read_text()
+
+
 def test_the_start_model_is_not_replaced(tmp_path: Path, encode) -> None:
     model = encode(trained(tmp_path, 9))
     file = model / "compressed/model.f3dgs"

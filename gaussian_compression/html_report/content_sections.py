@@ -54,11 +54,14 @@ def distributions(report: CompressionReport) -> Html:
     title = "Attributes before and after"
     if not report.histograms:
         return section(title, paragraph("The distributions were not measured.", class_="weak"))
-    explanation = paragraph(
+    text = (
         "Grey areas: the original model, as far as images can show its Gaussians. Lines: the "
-        "compressed model, decoded from its file. The axes contain at least 99.8 % of all values.",
-        class_="weak",
+        "compressed model, decoded from its file. The axes contain at least 99.8 % of all values."
     )
+    every = max(found.every for found in report.histograms.values())
+    if every > 1:
+        text += f" One in {every} Gaussians is counted."
+    explanation = paragraph(text, class_="weak")
     plots = [_distribution(name, found) for name, found in report.histograms.items()]
     return section(title, explanation, element("div", *plots, class_="small"))
 

@@ -190,15 +190,15 @@ def rated_views(report: CompressionReport) -> str:
 
 def round_files(report: CompressionReport) -> list[Point]:
     """File size and PSNR on the test views of the rounds of which they were measured."""
+    measured = ((done.number, done.measurement) for done in report.rounds if done.measurement)
     return [
         Point(
-            done.measurement.file_bytes,
-            done.measurement.test.psnr,
-            f"round {done.number}, {figures.size(done.measurement.file_bytes)}, "
-            f"{figures.psnr(done.measurement.test)}",
+            found.file_bytes,
+            found.test.psnr,
+            f"round {number}, {figures.size(found.file_bytes)}, {figures.psnr(found.test)}",
         )
-        for done in report.rounds
-        if done.measurement and done.measurement.file_bytes > 0
+        for number, found in measured
+        if found.file_bytes > 0 and found.test.psnr is not None
     ]
 
 
