@@ -168,6 +168,15 @@ def test_a_large_model_gets_coarser_steps_and_an_outlier_is_clipped(tmp_path: Pa
     )
 
 
+def test_a_tiny_model_gets_finer_steps(tmp_path: Path) -> None:
+    path, splats = tmp_path / "a.spz", model(300, 0)
+    tiny = replace(splats, xyz=splats.xyz / 1000, scaling=splats.scaling - np.float32(5.5))
+    written = write_spz(path, SplatScene(tiny))
+    assert unpack(path.read_bytes()).header.fractional_bits == 16
+    difference = read_splats(path).splats.xyz - tiny.xyz[rows_of(written)]
+    assert np.abs(difference).max() <= 2**-17 + 1e-9
+
+
 def test_extreme_numbers(tmp_path: Path) -> None:
     splats = model(3, 3)
     rotation = splats.rotation.copy()
