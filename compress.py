@@ -55,7 +55,7 @@ from gaussian_compression.model_folder import (
     write_outputs,
 )
 from gaussian_compression.pipeline import CompressionJob, compress
-from gaussian_compression.report import CompressionReport
+from gaussian_compression.report import CompressionReport, page_path, report_path
 from gaussian_compression.run_report import TEST_GUARD_WARNING, Invocation, build_report
 from gaussian_compression.settings import (
     NO_RESTART,
@@ -333,6 +333,7 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
             print(f"PSNR on {views} views: {before:.3f} -> {after:.3f} dB")
     print("".join(f"{line}\n" for line in export_lines(report)), end="")
     print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")
+    print(f"Report: {page_path(report_path(model_path))}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Fast-3DGS code too, without executing anything in them.
 
 import json
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from splat_formats.files import (
 from splat_formats.measured_file import write_measured
 from splat_formats.published_file import is_published_file, read_published_file
 from splat_formats.scene import SplatScene
+from splat_formats.web_page import write_page
 from utils.cli import run, show_messages
 from utils.errors import InputError
 from utils.files import check_target, is_special
@@ -45,13 +46,15 @@ def main() -> None:
     if not args.info and args.output is None:
         raise InputError("expected a file to write (second argument) or --info, got neither")
     if args.output is not None:
-        check_output(args.output, args.file)
+        check_output(args)
     data = args.file.read_bytes()
     try:
         model = read_file(args.file, data, args.layers)
         if args.info:
             print(json.dumps(describe_file(data, model), indent=1))
-        if args.output is not None:
+        if args.output is not None and is_page(args.output):
+            write_viewer(args.output, args.file, data, model)
+        elif args.output is not None:
             write(args.output, model if isinstance(model, SplatScene) else scene_of(model))
     except CorruptFile as error:
         raise InputError(f"{args.file}: {error}") from error
@@ -64,7 +67,7 @@ def build_parser() -> ArgumentParser:
         "file", type=Path, help="compressed model (.f3dgs, or LZMA of the published code)"
     )
     parser.add_argument("output", type=Path, metavar="OUT", nargs="?", help="file to write; its "
-        "ending determines the format")  # fmt: skip
+        "ending determines the format (.html: a page with a viewer)")  # fmt: skip
     parser.add_argument(
         "--layers",
         type=int,
@@ -75,14 +78,33 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def check_output(path: Path, file: Path) -> None:
+def check_output(args: Namespace) -> None:
     """Raises InputError for a file that cannot be written, or that would destroy the input."""
-    check_target(path, file)
-    if F3DGS in format_to_write(path).endings:
+    check_target(args.output, args.file)
+    if is_page(args.output):
+        if args.layers < MAX_LAYERS:
+            raise InputError(f"--layers {args.layers}: a page holds the whole file")
+    elif F3DGS in format_to_write(args.output).endings:
         raise InputError(
-            f"{path}: expected a format to decompress to, but this is a compressed file; "
+            f"{args.output}: expected a format to decompress to, but this is a compressed file; "
             "convert_splats.py makes one of another quality"
         )
+
+
+def is_page(path: Path) -> bool:
+    """Whether the name is that of a web page."""
+    return path.suffix.lower() == ".html" and not is_special(path)
+
+
+def write_viewer(path: Path, file: Path, data: bytes, model: ModelFile | SplatScene) -> None:
+    """Writes a page that shows the file in a browser, without a network, and prints its size."""
+    if isinstance(model, SplatScene):
+        raise InputError(
+            f"{file}: a page cannot hold a file of the published code: make a .f3dgs file of it "
+            "first, with convert_splats.py"
+        )
+    write_page(path, data, file.stem)
+    print(f"{path}: {path.stat().st_size:,} bytes, {model.splats.count:,} Gaussians and the viewer")
 
 
 def write(path: Path, scene: SplatScene) -> None:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, help="the data set, for photographs")
     parser.add_argument("--sh_degree", type=int, default=3, help="drop the degrees above this")
     parser.add_argument("--sample", type=int, help="take this many Gaussians, chosen at random")
+    parser.add_argument("--spz_version", type=int, choices=(3, 4), default=4)
     parser.add_argument("--only_ours", action="store_true", help="do not run splat-transform")
     args = parser.parse_args()
     splats = chosen(read_splats(args.model).splats, args.sh_degree, args.sample)
@@ -43,16 +45,14 @@ def main() -> None:
     print("file                        bytes   write    read    PSNR")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.ply"
-        measure("PLY", source, lambda: write_ours(source, splats), views)
+        measure("PLY", source, partial(write_ours, source, splats), views)
         for ending in args.endings:
             ours, theirs = (Path(folder) / f"{who}{ending}" for who in ("ours", "theirs"))
-            bytes_of_ours = measure(
-                f"ours{ending}", ours, lambda ours=ours: write_ours(ours, splats), views
-            )
+            write = partial(write_ours, ours, splats, args.spz_version)
+            bytes_of_ours = measure(f"ours{ending}", ours, write, views)
             if not args.only_ours:
-                bytes_of_theirs = measure(
-                    f"theirs{ending}", theirs, lambda to=theirs: convert(source, to), views
-                )
+                write = partial(convert, source, theirs, args.spz_version)
+                bytes_of_theirs = measure(f"theirs{ending}", theirs, write, views)
                 print(f"ratio{ending}: {bytes_of_ours / bytes_of_theirs:.4f}")
 
 
@@ -78,15 +78,17 @@ def measure(name: str, path: Path, write: Callable[[], object], views: Views) ->
     return size
 
 
-def write_ours(path: Path, splats: Splats) -> None:
-    written_by(format_to_write(path), path, SplatScene(splats))
+def write_ours(path: Path, splats: Splats, spz_version: int = 4) -> None:
+    options = {"spz_version": spz_version} if path.suffix == ".spz" else {}
+    written_by(format_to_write(path), path, SplatScene(splats), **options)
 
 
-def convert(source: Path, target: Path) -> None:
+def convert(source: Path, target: Path, spz_version: int) -> None:
     program = os.environ.get("FAST3DGS_SPLAT_TRANSFORM") or shutil.which("splat-transform")
     if program is None:
         raise InputError("splat-transform is not found: set FAST3DGS_SPLAT_TRANSFORM to its path")
-    subprocess.run([program, "-q", "-w", "-g", "cpu", str(source), str(target)], check=True)
+    options = ["-q", "-w", "-g", "cpu", "--spz-version", str(spz_version)]
+    subprocess.run([program, *options, str(source), str(target)], check=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from splat_formats.outliers import sample
 from splat_formats.splats import Splats
 
 BINS = 48
+MOST_GAUSSIANS = 100_000
+"""Of a model of twice as many or more, every n-th is counted: the shapes are the same."""
 _TAIL = 0.001
 """Part of the values on each side that may be outside: few, but far away, they would leave the
 others only a few bins."""
@@ -41,7 +43,7 @@ MEASURED = {
         lambda splats: splats.scaling * np.float32(_LOG10_E),
     ),
     "rotation": _Measured(
-        "degrees, of the longest axis from x and the next from y, by the shortest rotation",
+        "angles in degrees, axes in the order of their lengths",
         lambda splats: _angles(splats),
     ),
     "opacity": _Measured("0 transparent, 1 opaque", alpha_of),
@@ -57,14 +59,16 @@ MEASURED = {
 
 def attribute_histograms(start: Splats, compressed: Splats) -> dict[str, Histogram]:
     """The histograms by attribute; without those that neither model has."""
+    every = max(1, max(start.count, compressed.count) // MOST_GAUSSIANS)
+    models = [splats.rows(slice(None, None, every)) for splats in (start, compressed)]
     found = {}
     for name, measured in MEASURED.items():
-        values = np.concatenate([_values(measured, _sample(m)) for m in (start, compressed)])
+        values = np.concatenate([_values(measured, splats) for splats in map(_sample, models)])
         if not np.isfinite(values).any():
             continue
         low, high = _limits(values)
         (before, before_outside), (after, after_outside) = (
-            _counts(splats, measured, low, high) for splats in (start, compressed)
+            _counts(splats, measured, low, high) for splats in models
         )
         found[name] = Histogram(
             unit=measured.unit,
@@ -74,11 +78,13 @@ def attribute_histograms(start: Splats, compressed: Splats) -> dict[str, Histogr
             compressed=after,
             start_outside=before_outside,
             compressed_outside=after_outside,
+            every=every,
         )
     return found
 
 
 def _sample(splats: Splats) -> Splats:
+    """Some Gaussians, enough for the limits of the bins."""
     return splats.rows(sample(np.arange(splats.count)))
 
 
@@ -100,9 +106,7 @@ def _counts(
     """The values in each bin, and how many are in none."""
     counts, total = np.zeros(BINS, np.int64), 0
     for first in range(0, splats.count, ROWS_AT_ONCE):
-        values = (
-            measured.of(splats.rows(slice(first, first + ROWS_AT_ONCE))).ravel().astype(np.float64)
-        )
+        values = _values(measured, splats.rows(slice(first, first + ROWS_AT_ONCE)))
         counts += np.histogram(values, BINS, (low, high))[0]
         total += values.size
     return tuple(counts.tolist()), total - int(counts.sum())

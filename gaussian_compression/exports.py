@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gaussian_compression.model_folder import Outputs
-from gaussian_compression.report import CompressionReport, ExportFigures
+from gaussian_compression.report import UNMEASURED, CompressionReport, ExportFigures
 from gaussian_compression.rounds import Quality
 from splat_formats.f3dgs_file import F3DGS
 from splat_formats.files import FORMATS
@@ -101,21 +101,11 @@ def export_lines(report: CompressionReport) -> list[str]:
 
 
 def _table(report: CompressionReport) -> list[str]:
-    compressed = report.compressed
-    ours = ExportFigures(
-        file=f"{STEM}{F3DGS}",
-        bytes=compressed.bytes,
-        gaussians=compressed.gaussians,
-        sh_degree=compressed.sh_degree,
-        losses=None,
-        guard=compressed.guard,
-        test=compressed.test,
-    )
     head = f"  {'file':<22}{'bytes':>14}{'Gaussians':>12}{'SH':>4}"
-    measured = {"guard": compressed.guard.psnr, "test": compressed.test.psnr}
-    views = [name for name, psnr in measured.items() if psnr is not None]
+    ours = {"guard": report.compressed.guard, "test": report.compressed.test}
+    views = [name for name, quality in ours.items() if quality != UNMEASURED]
     rows = [head + "".join(f"{name + ' PSNR':>12}" for name in views)]
-    for entry in (ours, *report.exports):
+    for entry in report.all_files():
         row = f"  {entry.file:<22}{entry.bytes:>14,}{entry.gaussians:>12,}{entry.sh_degree:>4}"
         rows.append(row + "".join(f"{_decibels(getattr(entry, name).psnr):>12}" for name in views))
     return rows

@@ -187,7 +187,7 @@ class _Run:
         final_guard, final_test = final_scores.means()
         views = view_figures(start_scores, final_scores)
         with self._stages.timed("pictures for the report"):
-            pictures = self._pictures(views, start, final)
+            pictures = self._pictures(views, final)
         with self._stages.timed("export"):
             exports = self._exports(decoded)
         promise = self._promise(rounds[0].guard, final_guard)
@@ -221,13 +221,13 @@ class _Run:
             self._measure.scores(self._job.test_views, raw, f"{name}, test views"),
         )
 
-    def _pictures(
-        self, figures: tuple[ViewFigures, ...], start: RawParameters, final: RawParameters
-    ) -> Pictures:
+    def _pictures(self, figures: tuple[ViewFigures, ...], final: RawParameters) -> Pictures:
         if fault := fault_of_pillow():
             self._warn([fault])
             return Pictures()
         cameras = [*self._views.guard, *self._job.test_views]
+        # Fine-tuning has changed the tensors that the start model was measured with.
+        start = RawParameters.from_splats(self._start, self._device)
         return pictures_of(figures, cameras, start, final, self._measure)
 
     def _exports(self, decoded: Splats) -> Exports:

@@ -145,6 +145,17 @@ class Histogram:
     start_outside: int
     """Values below `low` or above `high`."""
     compressed_outside: int
+    every: int = 1
+    """1: all Gaussians were counted, 2: every second one, and so on, of both models."""
+
+    def __post_init__(self) -> None:
+        if len(self.start) != len(self.compressed) or not self.start or self.low >= self.high:
+            raise ValueError(
+                "expected a histogram with bins between two limits, as many before as after, got "
+                f"{len(self.start)} and {len(self.compressed)} from {self.low} to {self.high}"
+            )
+        if min(*self.start, *self.compressed) < 0:
+            raise ValueError("expected counts in a histogram, got a negative number")
 
 
 @dataclass(frozen=True)
@@ -197,15 +208,34 @@ class CompressionReport:
     exports: tuple[ExportFigures, ...] = ()
     schema: int = SCHEMA
 
+    def all_files(self) -> tuple[ExportFigures, ...]:
+        """The compressed file and those of other formats, in one form."""
+        ours = self.compressed
+        figures = ExportFigures(
+            file="model.f3dgs",
+            bytes=ours.bytes,
+            gaussians=ours.gaussians,
+            sh_degree=ours.sh_degree,
+            losses=None,
+            guard=ours.guard,
+            test=ours.test,
+        )
+        return (figures, *self.exports)
+
 
 def report_path(model_path: Path) -> Path:
     """The path of a model folder's report."""
     return model_path / "compressed" / "report.json"
 
 
-def pictures_folder(model_path: Path) -> Path:
-    """The pictures of a model folder's report."""
-    return model_path / "compressed" / "report_views"
+def page_path(report_at: Path) -> Path:
+    """The page that is drawn of a report."""
+    return report_at.with_suffix(".html")
+
+
+def pictures_folder(report_at: Path) -> Path:
+    """The pictures of a report."""
+    return report_at.parent / "report_views"
 
 
 def picture_name(role: str, kind: str) -> str:

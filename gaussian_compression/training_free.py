@@ -35,7 +35,13 @@ from gaussian_compression.model_folder import (
     start_from_folder,
     write_outputs,
 )
-from gaussian_compression.report import CompressionReport, FileFigures, StartFigures
+from gaussian_compression.report import (
+    CompressionReport,
+    FileFigures,
+    StartFigures,
+    page_path,
+    report_path,
+)
 from gaussian_compression.rounds import StageTime
 from gaussian_compression.visible_errors import lines, visible_errors
 from splat_codec.model_file import ModelFile, bytes_per_section, encode
@@ -201,3 +207,4 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
     print("\n".join(lines(report.errors)))
     print("".join(f"{line}\n" for line in export_lines(report)), end="")
     print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")
+    print(f"Report: {page_path(report_path(model_path))}")

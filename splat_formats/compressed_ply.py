@@ -40,7 +40,7 @@ Bounds = npt.NDArray[np.float64]
 
 CHUNK = 256
 _PACKED = ["packed_position", "packed_rotation", "packed_scale", "packed_color"]
-_IS_PACKED = re.compile(rb"^property[ \t]+\w+[ \t]+packed_position\s", re.MULTILINE)
+_IS_PACKED = re.compile(rb"[\r\n]\s*property[ \t]+\w+[ \t]+packed_position\s")
 _BOUNDS = [f"{end}_{axis}" for end in ("min", "max") for axis in "xyz"]
 _SCALE_BOUNDS = [f"{end}_scale_{axis}" for end in ("min", "max") for axis in "xyz"]
 _COLOUR_BOUNDS = [f"{end}_{channel}" for end in ("min", "max") for channel in "rgb"]

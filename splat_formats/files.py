@@ -52,9 +52,8 @@ class SplatFormat:
     """Whether a file that begins with these bytes is of this format."""
     read: Callable[[Path], SplatScene]
     """Raises InputError or CorruptFile."""
-    write: Callable[..., Notices | Written] | None = None
-    """Takes path, scene and the options below. Returns one sentence for everything that the format
-    cannot hold, and as `Written` where the file's order is not the scene's; None: read only."""
+    write: Callable[..., Written] | None = None
+    """Takes path, scene and the options below; None: read only."""
     options: tuple[str, ...] = ()
     """Names of keyword arguments of `write`."""
     is_exact: bool = False
@@ -155,8 +154,7 @@ def written_by(known: SplatFormat, path: Path, scene: SplatScene, **options: Any
     """Writes the scene in this format, whole or not at all."""
     if known.write is None:
         raise ValueError(f"{known.name} cannot be written")
-    found = known.write(path, scene, **options)
-    return found if isinstance(found, Written) else Written(found)
+    return known.write(path, scene, **options)
 
 
 def format_to_write(path: Path) -> SplatFormat:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from splat_formats.unpacked import is_gzip, unpacked_head
 
-_CONVERT = "convert it to PLY first, for example with splat-transform"
 _MAGICS = {
     b"LASF": "a LAS point cloud: its points are no Gaussians",
     b"# .PCD": "a PCD point cloud: its points are no Gaussians",

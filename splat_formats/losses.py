@@ -75,7 +75,7 @@ def lines(found: Losses) -> list[str]:
     """A table for the terminal, one line an attribute, and a line for what else changed."""
     table = []
     if found.errors:
-        table.append(f"  {'lost by rounding':<{_WIDTH}}{'mean':>11}{'largest':>11}")
+        table.append(f"  {'error':<{_WIDTH}}{'mean':>11}{'largest':>11}")
     for name, error in found.errors.items():
         figures = f"{error.mean:>11.3g}{error.largest:>11.3g}"
         table.append(f"  {name:<{_WIDTH}}{figures}  {error.unit}")

@@ -14,7 +14,7 @@ from splat_formats.ply_header import is_ply
 from splat_formats.ply_table import PlyTable, read_ply_table
 from splat_formats.positions import place
 from splat_formats.repairs import flat_scale, gaussians, zero_rows
-from splat_formats.scene import NO_ORIGIN, SplatMetadata, SplatScene
+from splat_formats.scene import NO_ORIGIN, SplatMetadata, SplatScene, Written
 from splat_formats.smoothing import with_smoothing
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, FloatArray, Splats
 from utils.errors import InputError
@@ -190,7 +190,7 @@ def write_ply(path: str | os.PathLike[str], splats: Splats) -> None:
     write_ply_scene(path, SplatScene(splats))
 
 
-def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> tuple[str, ...]:
+def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> Written:
     """Writes the scene to `path`, whole or not at all.
 
     Of a model with an origin, x, y and z are doubles in world coordinates, which not all viewers
@@ -201,9 +201,10 @@ def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> tuple[st
         for start in range(0, scene.splats.count, _ROWS_PER_WRITE):
             file.write(_records(scene, start, start + _ROWS_PER_WRITE))
     if scene.metadata.origin == NO_ORIGIN:
-        return ()
-    return ("x, y and z are doubles, because float32 is too coarse so far from 0: SIBR and other "
-            "viewers that expect floats cannot read this file",)  # fmt: skip
+        return Written()
+    notice = ("x, y and z are doubles, because float32 is too coarse so far from 0: SIBR and other "
+              "viewers that expect floats cannot read this file")  # fmt: skip
+    return Written((notice,))
 
 
 def _records(scene: SplatScene, start: int, stop: int) -> bytes:

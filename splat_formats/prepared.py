@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the writers of all lossy formats do first. NumPy only."""
+"""What the writers of most lossy formats do first. NumPy only."""
 
 from dataclasses import dataclass
 

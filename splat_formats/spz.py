@@ -26,6 +26,7 @@ from splat_formats.scene import SplatMetadata, SplatScene, Written
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, FloatArray, Splats
 from splat_formats.spz_container import (
     ANTIALIASED,
+    MAX_FRACTIONAL_BITS,
     SpzContent,
     SpzHeader,
     is_spz,
@@ -43,6 +44,7 @@ VERSIONS = (3, 4)
 _FRACTIONAL_BITS = 12
 _LARGEST_POSITION = (1 << 23) - 1
 _FEW = 1e-3  # the share of Gaussians far from all others whose positions may be clipped
+_STEPS_OF_SIZE = 0.25  # a step of positions, in sizes of the median Gaussian
 _COLOUR_SCALE = 0.15
 _SCALE_STEPS = 16
 _LEAST_SCALE = -10.0
@@ -87,7 +89,7 @@ def write_spz(path: Path, scene: SplatScene, spz_version: int = 4) -> Written:
         raise ValueError(f"version {spz_version}: SPZ can be written in versions {VERSIONS}")
     ready = prepared(scene)
     splats = turned(ready.splats, HALF_TURN_X)
-    bits = _fractional_bits(splats.xyz)
+    bits = _fractional_bits(splats)
     flags = ANTIALIASED if scene.metadata.antialiasing else 0
     header = SpzHeader(spz_version, splats.count, splats.sh_degree, bits, flags)
     streams = (
@@ -118,13 +120,18 @@ def _losses(splats: Splats, bits: int) -> tuple[str, ...]:
     return (*coarse, *clipped_notices(clipped))
 
 
-def _fractional_bits(xyz: FloatArray) -> int:
-    """The number of bits after the point with which nearly all positions can be stored."""
-    if not len(xyz):
+def _fractional_bits(splats: Splats) -> int:
+    """The number of bits after the point of positions: 12, but fewer where a large model needs
+    them before the point, and more where the Gaussians of a tiny model are smaller than the steps.
+    """
+    if not splats.count:
         return _FRACTIONAL_BITS
-    reach = np.abs(xyz).max(axis=1)
+    reach = np.abs(splats.xyz).max(axis=1)
     most = float(np.quantile(reach, 1 - _FEW, method="inverted_cdf"))
+    size = float(np.exp(np.median(np.sort(splats.scaling, axis=1)[:, 1].astype(np.float64))))
     bits = _FRACTIONAL_BITS
+    while bits < MAX_FRACTIONAL_BITS and 2.0**-bits > _STEPS_OF_SIZE * size:
+        bits += 1
     while bits and most * 2**bits > _LARGEST_POSITION:
         bits -= 1
     return bits

@@ -32,7 +32,7 @@ _TABLE_ENTRY = struct.Struct("<QQ")  # compressed bytes, plain bytes
 _MOST_RATIO = 1032
 _ALWAYS_ALLOWED = 1 << 26
 # Higher levels save 1 or 2 % and need several times as long (docs/formats.md).
-_ZSTD_LEVEL = 12
+ZSTD_LEVEL = 12
 _GZIP_LEVEL = 6
 
 
@@ -80,9 +80,9 @@ def unpack(data: bytes) -> SpzContent:
     return _unpack_1_to_3(data)
 
 
-def pack(content: SpzContent) -> bytes:
-    """The bytes of a file of version 4, or else of version 3."""
-    return (_pack_4 if content.header.version == 4 else _pack_3)(content)
+def pack(content: SpzContent, zstd_level: int = ZSTD_LEVEL) -> bytes:
+    """The bytes of a file of version 4, or else of version 3, which is packed by gzip."""
+    return _pack_4(content, zstd_level) if content.header.version == 4 else _pack_3(content)
 
 
 def _parse_header(data: bytes, size: int, versions: Sequence[int]) -> tuple[SpzHeader, int]:
@@ -215,11 +215,11 @@ def _pack_3(content: SpzContent) -> bytes:
     return b"".join([*parts, compressor.flush()])
 
 
-def _pack_4(content: SpzContent) -> bytes:
+def _pack_4(content: SpzContent, zstd_level: int) -> bytes:
     import zstandard
 
     def compressed(stream: Bytes) -> bytes:
-        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(stream.tobytes())
+        return zstandard.ZstdCompressor(level=zstd_level).compress(stream.tobytes())
 
     used = content.streams if content.header.degree else content.streams[:-1]
     with ThreadPoolExecutor(2) as pool:  # the harmonics take as long as all others together

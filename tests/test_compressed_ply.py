@@ -112,7 +112,7 @@ def test_round_trip_within_the_documented_bounds(tmp_path: Path, count: int, deg
         assert (np.abs(difference) <= bound).all(), name
     assert np.abs(alphas(found) - alphas(expected)).max() <= 1 / 510 + 1e-6
     assert np.abs(found.features_rest - expected.features_rest).max(initial=0) <= 1 / 64 + 1e-6
-    assert angles(found, expected).max() <= 0.24
+    assert angles(found, expected).max() <= 0.28
 
 
 def test_sizes_and_order(tmp_path: Path) -> None:
@@ -166,12 +166,14 @@ def test_other_encodings(tmp_path: Path) -> None:
                " ".join(map(str, FIRST_WORDS)), " ".join(map(str, range(9)))]  # fmt: skip
     text = header.replace(b"binary_little_endian", b"ascii") + b"end_header\n"
     (tmp_path / "text.ply").write_bytes(text + "\n".join(numbers).encode() + b"\n")
+    crs = header.replace(b"\n", b"\r") + b"end_header\r" + whole.partition(b"end_header\n")[2]
+    (tmp_path / "cr.ply").write_bytes(crs)
     swapped = [np.frombuffer(parts[name][3], code).byteswap().tobytes()
                for name, code in (("chunk", "<f4"), ("vertex", "<u4"), ("sh", "u1"))]  # fmt: skip
     big = header.replace(b"little", b"big") + b"end_header\n" + b"".join(swapped)
     (tmp_path / "big.ply").write_bytes(big)
     expected = read_splats(tmp_path / "plain.ply").splats
-    for name in ("packed", "text", "big"):
+    for name in ("packed", "text", "big", "cr"):
         found = read_splats(tmp_path / f"{name}.ply").splats
         for column, values in expected.columns().items():
             np.testing.assert_array_equal(found.columns()[column], values, f"{name} {column}")

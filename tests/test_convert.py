@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """convert_splats.py, decompress.py and --export, as users type them, in every format."""
 
+import base64
 import shutil
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_to_every_format_and_back(ply: Path, convert, ending: str) -> None:
     printed = convert(ply, out)
     assert "Gaussians: 300 -> 300\n" in printed
     assert f"bytes: {ply.stat().st_size:,} -> {out.stat().st_size:,}\n" in printed
-    assert ("lost by rounding" in printed) == (ending != ".ply")
+    assert ("largest" in printed) == (ending != ".ply")
     assert "Gaussians: 300 -> 300\n" in convert(out, ply.with_name("back.ply"))
     back, start = read_splats(ply.with_name("back.ply")).splats, read_splats(ply).splats
     np.testing.assert_allclose(back.xyz.mean(axis=0), start.xyz.mean(axis=0), atol=1e-2)
@@ -154,7 +155,7 @@ def test_the_command_needs_neither_torch_nor_the_compiled_coder(ply: Path) -> No
     out = ply.with_name("out.f3dgs")
     command = [sys.executable, "-c", program, str(ply), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "lost by rounding" in done.stdout
+    assert "largest" in done.stdout
     back = [sys.executable, str(ROOT / "convert_splats.py"), str(out), "/dev/stdout"]
     piped = subprocess.run(back, capture_output=True, check=True)
     ply.with_name("piped.ply").write_bytes(piped.stdout)
@@ -171,8 +172,25 @@ def test_decompress_to_every_format(
     decompress.main()
     printed = capsys.readouterr().out
     assert f"{out}: 14 Gaussians, SH degree " in printed
-    assert ("lost by rounding" in printed) == (ending != ".ply")
+    assert ("largest" in printed) == (ending != ".ply")
     assert read_splats(out).splats.count == 14
+
+
+def test_decompress_to_a_page(tmp_path: Path, command_line, capsys) -> None:
+    page = tmp_path / "model.HTML"
+    command_line(GOLDEN, page)
+    decompress.main()
+    assert f"{page}: {page.stat().st_size:,} bytes, 120 Gaussians" in capsys.readouterr().out
+    assert base64.b64encode(GOLDEN.read_bytes()) in page.read_bytes()
+    command_line(GOLDEN, tmp_path / "cut.html", "--layers", 1)
+    with pytest.raises(InputError, match="a page holds the whole file"):
+        decompress.main()
+    damaged = tmp_path / "damaged.f3dgs"
+    damaged.write_bytes(GOLDEN.read_bytes()[:-9])
+    command_line(damaged, tmp_path / "damaged.html")
+    with pytest.raises(InputError, match=r"damaged\.f3dgs"):
+        decompress.main()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.f3dgs", "model.HTML"]
 
 
 @pytest.fixture
@@ -200,7 +218,20 @@ def test_exports_of_a_compression_without_photographs(ply: Path, encode) -> None
         assert read_splats(path).splats.count == entry.gaussians == decoded.count
         assert f"{entry.file:<22}{entry.bytes:>14,}" in printed
         assert (entry.losses is None) == (entry.file == "model.ply")
+    page = (model / "compressed/report.html").read_text(encoding="utf-8")
+    assert "Other formats" in page
+    assert "What model.spz lost" in page and "What model.ply lost" not in page
     assert (model / "compressed/model.ply").read_bytes() == (model / PLY.format(1)).read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".f3dgs", *LOSSY])
+def test_a_compression_starts_from_any_format(ply: Path, encode, ending: str) -> None:
+    start = ply.with_name(f"start{ending}")
+    write_splats(start, SplatScene(visible(100, 1)))
+    encode(ply.parent / "model", "--start_ply", start)
+    report = read_report(report_path(ply.parent / "model"))
+    assert (report.start.ply, report.start.bytes) == (str(start), start.stat().st_size)
+    assert report.compressed.gaussians == 100
 
 
 def test_exports_are_replaced_and_removed_like_the_file(ply: Path, encode) -> None:

@@ -7,13 +7,16 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
+MOST = 1e100
+"""The greatest absolute value of a number: products of three remain finite."""
+
 
 def from_json(kind: type[T], value: Any, place: str = "") -> T:
     """`value` as the dataclass `kind`, whose `asdict` it is.
 
     Fields that `value` lacks get their defaults, entries that are no fields are ignored. A float
     may be None, because JSON has no other form for numbers that are not finite. ValueError, with
-    the place, for everything else that does not fit.
+    the place, for everything else that does not fit, and for numbers beyond MOST.
     """
     if not isinstance(value, dict):
         raise _fault(place, "an object", value)
@@ -60,6 +63,8 @@ def _plain(kind: type, value: Any, place: str) -> Any:
     _expect(accepted, kind.__name__, value, place)
     if isinstance(value, bool) and kind is not bool:
         raise _fault(place, kind.__name__, value)
+    if isinstance(value, int | float) and abs(value) > MOST:
+        raise ValueError(f"{place}: expected a number up to {MOST:g}, got a greater one")
     return value
 
 

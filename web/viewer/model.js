@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model on the page: its cloud, which grows while the file arrives.
+
+import { SplatCloud } from "./cloud.js";
+import { startWorker } from "./workers.js";
+
+export class ShownModel {
+  // `entry`: {name, bytes, source, antialiasing} (session.js). `onChange` is called when there is more to draw.
+  constructor(gl, entry, onChange) {
+    Object.assign(this, { gl, entry, onChange, cloud: null, arrived: 0, metadata: {}, samples: null });
+    this.isComplete = false;
+  }
+
+  // Resolves when all is loaded; rejects with an error that has `isUnknown` for a file of an unknown kind.
+  load() {
+    return new Promise((resolve, reject) => {
+      this.worker = startWorker("load_worker");
+      this.worker.onerror = (event) => reject(new Error(event.message ?? "the decoder could not be started"));
+      this.worker.onmessage = ({ data }) => {
+        try {
+          this.receive(data, resolve, reject);
+        } catch (error) {
+          reject(error);
+        }
+      };
+      this.worker.postMessage(this.entry.source);
+    }).finally(() => this.worker.terminate());
+  }
+
+  receive(data, resolve, reject) {
+    if (data.kind === "progress") this.arrived = data.bytes;
+    if (data.kind === "part") this.append(data);
+    if (data.kind === "end") {
+      this.isComplete = true;
+      resolve();
+    }
+    if (data.kind === "error") reject(Object.assign(new Error(data.message), { isUnknown: data.isUnknown }));
+    this.onChange();
+  }
+
+  append({ total, shDegree, metadata, parts, samples }) {
+    this.cloud ??= new SplatCloud(this.gl, total, shDegree, this.onChange);
+    this.metadata = { ...this.metadata, ...metadata };
+    this.cloud.origin = this.metadata.origin ?? [0, 0, 0];
+    this.cloud.antialiasing = this.metadata.antialiasing === true || this.entry.antialiasing === true;
+    this.cloud.append(parts);
+    this.samples ??= samples;
+  }
+
+  get hasPicture() {
+    return this.cloud !== null && this.cloud.filled > 0;
+  }
+
+  remove() {
+    this.worker?.terminate();
+    this.cloud?.remove();
+  }
+}
