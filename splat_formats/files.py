@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from splat_codec.errors import CorruptFile
 from splat_formats.compressed_ply import (
     is_compressed_ply,
@@ -159,7 +161,8 @@ def written_by(known: SplatFormat, path: Path, scene: SplatScene, **options: Any
     """Writes the scene in this format, whole or not at all."""
     if known.write is None:
         raise ValueError(f"{known.name} cannot be written")
-    return known.write(path, scene, **options)
+    with np.errstate(over="ignore"):  # what becomes infinite is clipped like other large values
+        return known.write(path, scene, **options)
 
 
 def format_to_write(path: Path) -> SplatFormat:

@@ -20,6 +20,7 @@ from splat_formats.repairs import gaussians
 from splat_formats.scene import NO_ORIGIN, Origin, SplatScene, Written
 from splat_formats.splats import Splats
 
+_MOST_SCALE = 88.0  # logarithm: the greatest and the smallest size that a float32 holds
 _WIDTH = 16  # of the first column of the table
 
 
@@ -91,10 +92,11 @@ def lines(found: Losses) -> list[str]:
 
 def median_size(splats: Splats) -> float:
     """The median of the standard deviations along the axes, world units; 1 without Gaussians."""
-    if not splats.count:
+    logarithms = sample(splats.scaling).astype(np.float64)
+    finite = logarithms[np.isfinite(logarithms)]
+    if not finite.size:
         return 1.0
-    with np.errstate(over="ignore"):
-        return float(np.exp(np.nanmedian(sample(splats.scaling).astype(np.float64))))
+    return float(np.exp(np.clip(np.median(finite), -_MOST_SCALE, _MOST_SCALE)))
 
 
 def _named(found: Differences, size: float) -> dict[str, tuple[str, Floats]]:

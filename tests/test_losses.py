@@ -9,7 +9,7 @@ import pytest
 
 from splat_formats.axes import with_ordered_axes
 from splat_formats.edits import Box, Edits, edited
-from splat_formats.files import read_splats
+from splat_formats.files import FORMATS, read_splats
 from splat_formats.losses import lines, losses, median_size
 from splat_formats.measured_file import write_measured
 from splat_formats.scene import SplatMetadata, SplatScene, Written
@@ -107,6 +107,8 @@ def test_extreme_values_have_large_errors_and_no_warning() -> None:
     for a, b in ((start, extreme), (extreme, start)):
         assert losses(scene_of(a), scene_of(b), Written()).errors["opacity"].largest <= 1
     assert median_size(random_splats(0, 0)) == 1
+    nothing = replace(start, scaling=np.full((3, 3), np.nan, np.float32))
+    assert losses(scene_of(nothing), scene_of(nothing), Written()).not_compared == 3
 
 
 def test_dropped_harmonics_are_lost_and_added_ones_too() -> None:
@@ -166,6 +168,29 @@ def test_edits_include_their_bounds() -> None:
     assert edited(scene_of(splats), Edits(box=Box((0, 0, 0), (0, 0, 1)))).splats.count == 2
     assert edited(scene_of(splats), Edits(min_opacity=0.5)).splats.count == 1
     assert edited(scene_of(random_splats(0, 0)), Edits(min_opacity=1)).splats.count == 0
+
+
+@pytest.mark.parametrize(
+    "ending", [end for known in FORMATS for end in known.endings if known.write]
+)
+@pytest.mark.parametrize("value", [3e38, -3e38, np.nan])
+@pytest.mark.parametrize(
+    "name", ["features_dc", "features_rest", "opacity", "rotation", "scaling", "xyz"]
+)
+def test_one_extreme_gaussian_leaves_the_others_as_they_are(
+    tmp_path: Path, ending: str, value: float, name: str
+) -> None:
+    splats = random_splats(200, 1)
+    splats.xyz[:3] /= 1e4
+    splats.opacity[:] = np.clip(splats.opacity, -4, 4)
+    getattr(splats, name)[7] = value
+    found = write_measured(tmp_path / f"a{ending}", SplatScene(splats))
+    assert found.scene.splats.count >= 199
+    for values in found.scene.splats.columns().values() if ending != ".ply" else ():
+        assert np.isfinite(values).all()
+    if found.losses is not None:
+        assert found.losses.errors["opacity"].mean < 0.01
+        assert name == "xyz" or found.losses.errors["position, rel."].mean < 100
 
 
 THREE = scene_of(random_splats(3, 1))
