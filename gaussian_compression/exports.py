@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gaussian_compression.model_folder import Outputs
+from gaussian_compression.model_folder import FILE_NAME, Outputs
 from gaussian_compression.report import UNMEASURED, CompressionReport, ExportFigures
 from gaussian_compression.rounds import Quality
 from splat_formats.f3dgs_file import F3DGS
@@ -21,7 +21,7 @@ from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
 from utils.cli import os_error_text
 from utils.errors import InputError
 
-STEM = "model"  # of the files' names
+_STEM = Path(FILE_NAME).stem  # of the files' names
 EXPORT_HELP = (
     "formats, with commas between them (spz,sog): write the decoded model in each, beside the "
     "compressed file, and compare their sizes and quality"
@@ -65,7 +65,7 @@ def export_names(formats: str | None) -> tuple[str, ...]:
                 f"--export {formats}: expected names of formats with commas between them, out of "
                 f"{', '.join(possible)}, but got {word!r}"
             )
-    names = tuple(f"{STEM}.{word}" for word in dict.fromkeys(given))
+    names = tuple(f"{_STEM}.{word}" for word in dict.fromkeys(given))
     for name in names:
         _exported(_one_gaussian(), name)
     return names
