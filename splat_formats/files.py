@@ -16,7 +16,7 @@ from splat_formats.compressed_ply import (
 )
 from splat_formats.f3dgs_file import F3DGS, is_f3dgs, read_f3dgs, write_f3dgs
 from splat_formats.foreign import foreign_kind, kind_of_folder
-from splat_formats.gltf import is_gltf, read_gltf
+from splat_formats.gltf import is_gltf, is_gltf_path, read_gltf
 from splat_formats.gltf_writer import write_glb
 from splat_formats.ksplat import ENDING as KSPLAT
 from splat_formats.ksplat import is_ksplat_path, read_ksplat
@@ -25,13 +25,13 @@ from splat_formats.published_file import is_published_file, read_published_scene
 from splat_formats.repairs import clamp_limits
 from splat_formats.scene import SplatScene, Written
 from splat_formats.sog import is_sog_meta, read_sog
-from splat_formats.sog_parts import is_sog_path
+from splat_formats.sog_parts import META, is_sog_path
 from splat_formats.sog_writer import write_sog
 from splat_formats.splat_file import ENDING as SPLAT
 from splat_formats.splat_file import is_splat_path, read_splat, write_splat
 from splat_formats.spz import is_spz, read_spz, write_spz
 from utils.errors import InputError
-from utils.files import is_special
+from utils.files import bytes_of, is_special
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ FORMATS = (
     SplatFormat("a .f3dgs file", (F3DGS,), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)),
     SplatFormat("an SPZ file", (".spz",), is_spz, read_spz, write_spz, options=("spz_version",)),
     SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
-    SplatFormat("a glTF file", (".glb",), is_gltf, read_gltf, write_glb),
+    SplatFormat("a glTF file", (".glb",), is_gltf, read_gltf, write_glb, is_of_path=is_gltf_path),
     SplatFormat(
         "a .splat file", (SPLAT,), _never, read_splat, write_splat, is_of_path=is_splat_path
     ),
@@ -131,6 +131,11 @@ def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:
     """Logs each as a warning about this file."""
     for notice in notices:
         logger.warning("%s: %s", path, notice)
+
+
+def bytes_of_model(path: Path) -> int:
+    """The size of a model's file, or of all files of a model that is a folder."""
+    return bytes_of(path.parent if path.name == META else path)
 
 
 def kind_of_file(path: Path) -> str | None:

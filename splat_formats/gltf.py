@@ -58,6 +58,11 @@ def is_gltf(head: bytes) -> bool:
     return head.startswith(MAGIC) or (head.lstrip().startswith(b"{") and b'"asset"' in head)
 
 
+def is_gltf_path(path: Path) -> bool:
+    """Whether the name of the file is that of a glTF text."""
+    return path.suffix.lower() == ".gltf" and path.is_file()
+
+
 def read_gltf(path: Path) -> SplatScene:
     """All Gaussians of the file's scene. Raises CorruptFile, or InputError if it holds none."""
     document = read_document(path)
@@ -71,7 +76,8 @@ def read_gltf(path: Path) -> SplatScene:
     has_logarithms = any((part.scale < 0).any() for part in found)
     if has_logarithms:
         notices["a draft of the format: negative sizes, which are read as logarithms"] = None
-    splats, xyz = _merged([_placed(part, has_logarithms, notices) for part in found])
+    with np.errstate(all="ignore"):  # numbers that are not finite stay so
+        splats, xyz = _merged([_placed(part, has_logarithms, notices) for part in found])
     placed = place(xyz, splats.scaling)
     if placed.notice:
         notices[placed.notice] = None
@@ -187,8 +193,7 @@ def _placed(
     """The Gaussians with the axes of a PLY, but not moved yet; and their positions in float64."""
     rotation = HALF_TURN_Z @ part.place.rotation
     xyz = part.xyz.astype(np.float64) @ (part.place.scale * rotation).T
-    with np.errstate(divide="ignore"):
-        scaling = part.scale if has_logarithms else np.log(part.scale)
+    scaling = part.scale if has_logarithms else np.log(part.scale)
     wrong = ((part.alpha < 0) | (part.alpha > 1)).sum()
     if wrong:
         notices[f"clipped: opacities outside of 0 to 1 of {gaussians(wrong)}"] = None
@@ -206,8 +211,7 @@ def _placed(
 def _logits(alpha: FloatArray) -> FloatArray:
     """Logits, which are finite for 0 and 1 too."""
     exact = np.clip(alpha.astype(np.float64), 0, 1)
-    with np.errstate(divide="ignore"):
-        return np.clip(np.log(exact / (1 - exact)), -MOST_OPACITY, MOST_OPACITY).astype(np.float32)
+    return np.clip(np.log(exact / (1 - exact)), -MOST_OPACITY, MOST_OPACITY).astype(np.float32)
 
 
 def _merged(

@@ -23,8 +23,8 @@ _QUANTILES = 1 << 12
 _ENTRIES_PER_CELL = 64
 _CELL_STEPS = 8
 _SAMPLE_PER_CELL = 128
-_NEIGHBOURS = 6
-_STEPS = 6
+_NEIGHBOURS = 8
+_STEPS = 8
 _ROWS_AT_ONCE = 1 << 10
 # Larger products than this make OpenBLAS start threads of its own. On a busy machine these wait for
 # each other most of the time, so that several threads with small products each are used instead.

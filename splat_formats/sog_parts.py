@@ -21,9 +21,17 @@ _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Deflate gains little on images. More than this, and more than a small part, is a zip bomb.
 _MOST_RATIO = 8
 _SMALL_PART = 1 << 20
+# OSError, OverflowError: of places in the file that cannot be.
 _ZIP_ERRORS = (
-    zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError,
-)  # fmt: skip
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    OverflowError,
+)
 
 
 class Parts(Protocol):
@@ -38,11 +46,13 @@ class FolderParts:
     """Files of a folder."""
 
     folder: Path
+    meta: str = META
+    """The name under which meta.json lies there."""
 
     def read(self, name: str, limit: int) -> bytes:
         """The content, of up to `limit` bytes. Raises CorruptFile."""
         _check_name(name)
-        path = self.folder / name
+        path = self.folder / (self.meta if name == META else name)
         if not path.is_file():
             raise CorruptFile(name, f"no file of this name in {self.folder}")
         if path.resolve().parent != self.folder.resolve():
@@ -99,14 +109,17 @@ def is_sog_path(path: Path) -> bool:
 
 @contextmanager
 def opened_parts(path: Path) -> Iterator[Parts]:
-    """The parts in a folder, beside a meta.json, or in a bundle. Raises CorruptFile."""
+    """The parts in a folder, beside a meta.json, or in a bundle. Raises CorruptFile.
+
+    A file that is no bundle is taken for a meta.json.
+    """
     if path.is_dir():
         yield FolderParts(path)
         return
     with path.open("rb") as file:
         is_zip = file.read(len(_ZIP)) == _ZIP
     if not is_zip:
-        yield FolderParts(path.parent)
+        yield FolderParts(path.parent, path.name)
         return
     try:
         archive = zipfile.ZipFile(path)

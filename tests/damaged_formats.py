@@ -2,8 +2,10 @@
 """Small files in every foreign format, and what reading a damaged one may do."""
 
 import gzip
+import io
 import struct
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +14,17 @@ import zstandard
 
 from splat_codec.errors import CorruptFile
 from splat_formats.compressed_ply import read_compressed_ply, write_compressed_ply
+from splat_formats.gltf import read_gltf
+from splat_formats.gltf_writer import write_glb
 from splat_formats.ksplat import read_ksplat
 from splat_formats.scene import SplatScene
+from splat_formats.sog import read_sog
+from splat_formats.sog_writer import write_sog
 from splat_formats.splat_file import read_splat, write_splat
 from splat_formats.spz import read_spz, write_spz
 from splat_formats.spz_container import SpzHeader
 from tests.format_models import model
+from tests.test_sog import write_version_1 as write_sog_1
 from tests.test_splat_and_ksplat import Ksplat
 from utils.errors import InputError
 
@@ -37,6 +44,8 @@ TARGETS = {
     "spz": Target(read_spz, ".spz"),
     "splat": Target(read_splat, ".splat"),
     "ksplat": Target(read_ksplat, ".ksplat"),
+    "sog": Target(read_sog, ".sog"),
+    "gltf": Target(read_gltf, ".glb"),
 }
 
 
@@ -63,6 +72,16 @@ def small_files(target: str, folder: Path) -> Iterator[tuple[str, bytes]]:
     elif target == "ksplat":
         for level in range(3):
             yield f"level{level}", Ksplat(level=level).data()
+    elif target == "sog":
+        for degree in (0, DEGREE):
+            write_sog(path, SplatScene(model(FEW, degree)))
+            yield f"v2_sh{degree}", path.read_bytes()
+        write_sog_1(folder / "old")
+        yield "v1", zipped({file.name: file.read_bytes() for file in (folder / "old").iterdir()})
+    elif target == "gltf":
+        for degree in (0, DEGREE):
+            write_glb(path, SplatScene(model(FEW, degree)))
+            yield f"sh{degree}", path.read_bytes()
 
 
 def _other_spz(plain: bytes) -> Iterator[tuple[str, bytes]]:
@@ -75,8 +94,11 @@ def _other_spz(plain: bytes) -> Iterator[tuple[str, bytes]]:
 def prepared_input(target: str, data: bytes) -> bytes:
     """An input of the fuzzer as a file: compression, in which few changes are valid, is added.
 
-    Of an SPZ file of version 4 the streams follow the header, one after the other.
+    Of an SPZ file of version 4 the streams follow the header, one after the other. A bundle of SOG
+    gets the right checksums.
     """
+    if target == "sog":
+        return with_checksums(data)
     if target != "spz" or not data.startswith(b"NGSP\4") or len(data) < 16:
         return data
     header = SpzHeader(4, int.from_bytes(data[8:12], "little"), data[12] % 5, data[13], data[14])
@@ -87,6 +109,29 @@ def prepared_input(target: str, data: bytes) -> bytes:
         frames.append(zstandard.compress(stream))
         table += struct.pack("<QQ", len(frames[-1]), len(stream))
     return data[:16] + struct.pack("<I12x", 32) + table + b"".join(frames)
+
+
+def with_checksums(data: bytes) -> bytes:
+    """The stored entries of a zip file as another one; the same bytes if they cannot be found."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
+        return data
+    found = {}
+    for name, entry in entries.items():
+        start = entry.header_offset + 30 + len(name.encode())  # no entry has an extra field
+        found[name] = data[start : start + entry.compress_size]
+    return zipped(found)
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """A zip file of these."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return content.getvalue()
 
 
 def read_or_refuse(target: str, path: Path) -> SplatScene | None:

@@ -55,14 +55,14 @@ def test_cells_lose_little_against_comparing_all(channels: int) -> None:
     generator = np.random.default_rng(4)
     latent = generator.normal(size=(6000, 5)) * [3, 2, 1, 1, 0.5]
     rows = (latent @ generator.normal(size=(5, channels))).astype(np.float32)
-    palette = palette_of(rows, 512)  # in 8 cells, of which 6 are compared
+    palette = palette_of(rows, 1024)  # in 16 cells, of which 8 are compared
     found = mean_error(rows, palette.entries[palette.labels])
-    entries = rows[:: len(rows) // 512][:512].astype(np.float64)
-    for _ in range(7):  # plain k-means with as many steps
+    entries = rows[:: len(rows) // 1024][:1024].astype(np.float64)
+    for _ in range(9):  # plain k-means with as many steps
         distances = ((rows**2).sum(1)[:, None] - 2 * rows @ entries.T) + (entries**2).sum(1)
         labels = distances.argmin(axis=1)
-        counts = np.bincount(labels, minlength=512)[:, None]
-        sums = np.stack([np.bincount(labels, column, 512) for column in rows.T], 1)
+        counts = np.bincount(labels, minlength=1024)[:, None]
+        sums = np.stack([np.bincount(labels, column, 1024) for column in rows.T], 1)
         entries = np.where(counts > 0, sums / np.maximum(counts, 1), entries)
     assert found < 1.05 * mean_error(rows, entries[labels])
 
