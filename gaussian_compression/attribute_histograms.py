@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gaussian_compression.report import Histogram
-from gaussian_compression.visible_errors import SH_DC, alpha_of
 from splat_codec.blocks import ROWS_AT_ONCE
 from splat_formats.axes import with_ordered_axes
+from splat_formats.differences import SH_DC, alpha_of
 from splat_formats.outliers import sample
 from splat_formats.splats import Splats
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
+from gaussian_compression.exports import Exports, exports_of, measured
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
 from gaussian_compression.fingerprint import environment, splats_digest, views_digest
 from gaussian_compression.measuring import Measuring
@@ -51,8 +52,10 @@ from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
 from splat_codec.symbols import QuantizedSplats
 from splat_formats.decoded import to_splats
+from splat_formats.file_description import from_entries
 from splat_formats.outliers import Adjustments, with_limited_colours
 from splat_formats.repairs import showable
+from splat_formats.scene import SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
@@ -79,6 +82,8 @@ class CompressionJob:
     the same values. Instead of `source_path`, the photographs themselves are compared."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """The metadata to store in the file."""
+    exports: tuple[str, ...] = ()
+    """Names of files of other formats to make of the decoded model."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class CompressionResult:
     """Sentences for the report, which have also been logged."""
     views: tuple[ViewFigures, ...]
     pictures: Pictures
+    exports: Exports
 
 
 def compress(job: CompressionJob, progress: Progress) -> CompressionResult:
@@ -182,6 +188,8 @@ class _Run:
         views = view_figures(start_scores, final_scores)
         with self._stages.timed("pictures for the report"):
             pictures = self._pictures(views, final)
+        with self._stages.timed("export"):
+            exports = self._exports(decoded)
         promise = self._promise(rounds[0].guard, final_guard)
         self._warn(end_warnings(start_guard, final_guard, promise))
         return CompressionResult(
@@ -204,6 +212,7 @@ class _Run:
             warnings=tuple(self._warnings),
             views=views,
             pictures=pictures,
+            exports=exports,
         )
 
     def _scores(self, raw: RawParameters, name: str) -> Scores:
@@ -220,6 +229,15 @@ class _Run:
         # Fine-tuning has changed the tensors that the start model was measured with.
         start = RawParameters.from_splats(self._start, self._device)
         return pictures_of(figures, cameras, start, final, self._measure)
+
+    def _exports(self, decoded: Splats) -> Exports:
+        scene = SplatScene(decoded, from_entries(self._job.metadata))
+        made = exports_of(scene, self._job.exports)
+        self._warn(list(made.faults))
+        return measured(made, self._quality)
+
+    def _quality(self, splats: Splats, name: str) -> tuple[Quality, Quality]:
+        return self._scores(RawParameters.from_splats(splats, self._device), name).means()
 
     def _promise(self, zero: Quality, shipped: Quality) -> PromiseFigures:
         trained_on = self._trajectory.guard == "train" and self._settings.final_iterations > 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gaussian_compression.rounds import Quality, Round, StageTime
+from splat_formats.losses import Losses
 from utils.errors import InputError
 from utils.files import write_json
 from utils.json_values import from_json
@@ -158,6 +159,23 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class ExportFigures:
+    """The decoded model in a file of another format, and the model that this file decodes to."""
+
+    file: str
+    """Its name in the folder of the compressed file."""
+    bytes: int
+    gaussians: int
+    sh_degree: int
+    losses: Losses | None
+    """Against the decoded model; None for a format that holds every number as it is."""
+    notices: tuple[str, ...] = ()
+    """What the format cannot hold."""
+    guard: Quality = UNMEASURED
+    test: Quality = UNMEASURED
+
+
+@dataclass(frozen=True)
 class CompressionReport:
     """All figures of a compression. Sizes in bytes, times in seconds, PSNR in dB."""
 
@@ -187,7 +205,22 @@ class CompressionReport:
     views: tuple[ViewFigures, ...] = ()
     shown_views: tuple[ShownView, ...] = ()
     histograms: dict[str, Histogram] = field(default_factory=dict)
+    exports: tuple[ExportFigures, ...] = ()
     schema: int = SCHEMA
+
+    def all_files(self) -> tuple[ExportFigures, ...]:
+        """The compressed file and those of other formats, in one form."""
+        ours = self.compressed
+        figures = ExportFigures(
+            file="model.f3dgs",
+            bytes=ours.bytes,
+            gaussians=ours.gaussians,
+            sh_degree=ours.sh_degree,
+            losses=None,
+            guard=ours.guard,
+            test=ours.test,
+        )
+        return (figures, *self.exports)
 
 
 def report_path(model_path: Path) -> Path:

@@ -19,6 +19,7 @@ _CONTEXTS = {
     2: {"lc": 0, "lp": 1, "pb": 1},
     4: {"lc": 0, "lp": 2, "pb": 2},
 }
+_XZ_HEADER = 12  # bytes of an .xz stream before its first block, and after its index
 _MAX_DICTIONARY = 2**26
 _DECODER_MEMORY = 2**26 + 2**21  # the largest dictionary, and the decoder's own tables
 
@@ -49,7 +50,19 @@ def decompress_symbols(
         raise CorruptFile(section, f"LZMA: {error}") from error
     if len(data) != expected or not decoder.eof or decoder.unused_data:
         raise CorruptFile(section, f"holds {len(data)} or more bytes, {expected} expected")
+    if decoder.check != lzma.CHECK_NONE or not _is_plain(stream):
+        raise CorruptFile(section, "LZMA: one block of LZMA2 alone, without a check, is expected")
     flat = np.frombuffer(data, dtype=dtype)
     if dtype.itemsize == 1:
         return flat.reshape(count, channels)
     return np.ascontiguousarray(flat.reshape(channels, count).T)
+
+
+def _is_plain(stream: bytes) -> bool:
+    """Whether a valid .xz stream has at most one block, with a single filter.
+
+    The last filter of a block is always LZMA2 (The .xz File Format 1.2.1, section 5.3.1).
+    """
+    index = len(stream) - _XZ_HEADER - 4 * (int.from_bytes(stream[-8:-4], "little") + 1)
+    blocks, block_flags = stream[index + 1], stream[_XZ_HEADER + 1]
+    return blocks == 0 or (blocks == 1 and not block_flags & 3)

@@ -9,6 +9,7 @@ Version 2: adaptive grids, layers, context-modelled entropy coding (grid_file.py
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from splat_codec.container import (
@@ -44,6 +45,8 @@ from splat_codec.symbols import (
 
 MAX_SH_DEGREE = 3
 MAX_METADATA_BYTES = 2**20
+MAX_METADATA_DEPTH = 100
+_FREE_DIGITS = 640  # of an integer: Python converts so many, whatever its settings are
 
 SECTION_NAMES = {
     "xyz": "xyz",
@@ -174,9 +177,28 @@ def _unpack_metadata(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_METADATA_BYTES:
         raise CorruptFile("meta", f"{len(data)} bytes, at most {MAX_METADATA_BYTES} allowed")
     try:
-        metadata = json.loads(data)
+        metadata = json.loads(data.decode(), parse_int=_number, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise CorruptFile("meta", f"not JSON: {error}") from error
     if not isinstance(metadata, dict):
         raise CorruptFile("meta", f"a JSON object expected, got a {type(metadata).__name__}")
+    if _is_nested_beyond(metadata, MAX_METADATA_DEPTH):
+        raise CorruptFile("meta", f"nested more than {MAX_METADATA_DEPTH} levels deep")
     return metadata
+
+
+def _number(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _FREE_DIGITS else float(digits)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON value")
+
+
+def _is_nested_beyond(value: Any, levels: int) -> bool:
+    """Whether a JSON value has objects or arrays more than `levels` levels deep."""
+    inner = [value]
+    for _ in range(levels):
+        members = chain.from_iterable(x.values() if isinstance(x, dict) else x for x in inner)
+        inner = [x for x in members if isinstance(x, (dict, list))]
+    return bool(inner)

@@ -31,6 +31,8 @@ SHORT = (
     *("--max_psnr_drop", "100", "--max_rounds", "3"),
 )
 
+EXPORT = ("--export", "compressed.ply")
+
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,7 +55,7 @@ def trained(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compressed(scene: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained model's folder after an uninterrupted run. Tests must not write to it."""
     model = copied(trained, tmp_path_factory.mktemp("compressed") / "model")
-    run_script("compress.py", "-s", scene, "-m", model, *SHORT)
+    run_script("compress.py", "-s", scene, "-m", model, *SHORT, *EXPORT)
     return model
 
 
@@ -117,7 +119,7 @@ def test_killed_and_run_again_gives_the_same_bytes(
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (interrupted / "compressed/model.f3dgs").exists()
-    again = run_script("compress.py", "-s", scene, "-m", interrupted, *SHORT)
+    again = run_script("compress.py", "-s", scene, "-m", interrupted, *SHORT, *EXPORT)
     assert "continues after round" in again.stdout
     assert file_of(interrupted) == file_of(compressed)
     assert without_times(report_of(interrupted)) == without_times(report_of(compressed))
@@ -130,8 +132,27 @@ def test_killed_and_run_again_gives_the_same_bytes(
 def test_outputs_and_report(scene: Path, trained: Path, compressed: Path, tmp_path: Path) -> None:
     # A second run starts from the trained model again, not from the first one's result.
     model = copied(compressed, tmp_path / "model")
-    run_script("compress.py", "-s", scene, "-m", model, *SHORT, "--measure_test_every", "2")
+    done = run_script(
+        "compress.py",
+        "-s",
+        scene,
+        "-m",
+        model,
+        *SHORT,
+        "--measure_test_every",
+        "2",
+        "--export",
+        "ply,spz",
+    )
     report = report_of(model)
+    assert [entry.file for entry in report.exports] == ["model.ply", "model.spz"]
+    assert (report.exports[0].guard, report.exports[0].test) == (
+        report.compressed.guard,
+        report.compressed.test,
+    )  # fmt: skip
+    psnr = report.compressed.test.psnr
+    assert report.exports[1].test.psnr == pytest.approx(psnr, abs=0.5)
+    assert f"{report.exports[1].test.psnr:.3f}" in done.stdout
     start = read_ply(trained / "point_cloud/iteration_40/point_cloud.ply").count
     expected = start
     for _ in range(3):

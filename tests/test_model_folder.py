@@ -210,6 +210,7 @@ for step in range(100):
                             (shutil, "rmtree"), (os, "unlink"), (os, "rmdir")):
             setattr(owner, name, killed(getattr(owner, name)))
         sys.argv = ["compress.py", "--training_free", "-m", str(model), "--quality", "low"]
+        sys.argv += ["--export", "splat"]
         training_free.main()
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
@@ -218,13 +219,14 @@ for step in range(100):
 
 
 def test_after_a_kill_at_any_step_the_command_can_run_again(tmp_path: Path, encode) -> None:
-    template = encode(trained(tmp_path / "template", 9))
+    template = encode(trained(tmp_path / "template", 9), "--export", "splat,ply")
     start = (template / PLY.format(9)).read_bytes()
     command = [sys.executable, "-c", KILL, str(template), str(tmp_path / "work")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     steps = sorted((tmp_path / "work").iterdir(), key=lambda path: int(path.name))
     assert len(steps) > 10
-    encode(shutil.copytree(template, tmp_path / "whole"), "--quality", "low")
+    again = ("--quality", "low", "--export", "splat")
+    encode(shutil.copytree(template, tmp_path / "whole"), *again)
     for model in steps:
         assert (model / PLY.format(9)).read_bytes() == start
         assert start_from_folder(model).iteration == 9
@@ -233,7 +235,7 @@ def test_after_a_kill_at_any_step_the_command_can_run_again(tmp_path: Path, enco
         for folder in (model / "point_cloud").glob("iteration_*"):
             assert (folder / "point_cloud.ply").exists()
     for model in steps[:: len(steps) // 3]:
-        found = contents(encode(model, "--quality", "low"))
+        found = contents(encode(model, *again))
         expected = contents(tmp_path / "whole")
         assert found.keys() == expected.keys()
         assert found["compressed/model.f3dgs"] == expected["compressed/model.f3dgs"]

@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 
 from gaussian_compression.html_report import content_sections, quality_sections, run_sections
+from gaussian_compression.html_report.export_section import exports
 from gaussian_compression.html_report.frame import page
 from gaussian_compression.html_report.markup import paragraph
 from gaussian_compression.html_report.picture_section import pictures
@@ -34,6 +35,7 @@ def report_page(
         quality_sections.rounds(report),
         quality_sections.single_views(report),
         content_sections.file_bytes(report),
+        exports(report),
         content_sections.errors(report),
         content_sections.distributions(report),
         run_sections.command_and_settings(report),
