@@ -983,6 +983,7 @@ class PlaneReader {
   #bits;
   #bitSection;
   #nextByte = 0;
+  #scratch = new Uint8Array(0);
 
   constructor({ tables, contexts }, { rans, bits }, lanes, layer) {
     this.#tables = tables;
@@ -1043,8 +1044,8 @@ class PlaneReader {
         keys[i] += 4 * Math.min(tokens[i], 15) - ((keys[i] & ENERGY_MASK) >> 3);
       }
     };
-    this.#setMagnitudes(this.#tokens(values.length, choose, update), values);
-    this.#applySigns(values);
+    const tokens = this.#tokens(values.length, choose, update);
+    this.#putSigned(this.#magnitudes(tokens), values);
   }
 
   /** Plain integers, number i of widths[i] bits. */
@@ -1073,12 +1074,13 @@ class PlaneReader {
   }
 
   /**
-   * The next tokens. For each step, `choose` sets the lanes' starts, and `update` takes the tokens
-   * that were found.
+   * The next tokens; the array is used again for the next plane. For each step, `choose` sets the
+   * lanes' starts, and `update` takes the tokens that were found.
    */
   #tokens(count, choose, update = () => {}) {
     const lanes = this.#lanes.count;
-    const tokens = new Uint8Array(count);
+    if (count > this.#scratch.length) this.#scratch = new Uint8Array(count);
+    const tokens = this.#scratch.subarray(0, count);
     for (let low = 0; low < count; low += lanes) {
       const end = Math.min(low + lanes, count);
       choose(low, end);
@@ -1111,27 +1113,27 @@ class PlaneReader {
     return values;
   }
 
-  #setMagnitudes(tokens, values) {
-    values.set(tokens);
-    if (!placesAbove(tokens, DIRECT_TOKENS).length) return;
+  /** The values of tokens of SH magnitudes; the tokens themselves if none has further bits. */
+  #magnitudes(tokens) {
+    if (!placesAbove(tokens, DIRECT_TOKENS).length) return tokens;
     const magnitudes = this.#values(tokens);
     if (magnitudes.some((magnitude) => magnitude > MAX_SYMBOL)) {
       throw new F3dgsError("sh", `a magnitude above ${MAX_SYMBOL}`);
     }
-    values.set(magnitudes);
+    return magnitudes;
   }
 
-  /** Negates the values whose bit is 1; there is a bit for each value other than 0. */
-  #applySigns(values) {
+  /** Fills `values` with the magnitudes, negated where their bit is 1; those of 0 have no bit. */
+  #putSigned(magnitudes, values) {
     let count = 0;
-    for (let i = 0; i < values.length; i++) count += -values[i] >>> 31;
+    for (let i = 0; i < magnitudes.length; i++) count += -magnitudes[i] >>> 31;
     const list = this.#takeList(count);
     let position = 0;
-    for (let i = 0; i < values.length; i++) {
-      const value = values[i];
+    for (let i = 0; i < magnitudes.length; i++) {
+      const magnitude = magnitudes[i];
       const isNegative = (list[position >>> 3] >>> (7 - (position & 7))) & 1;
-      values[i] = (value ^ -isNegative) + isNegative; // 0 stays 0
-      position += -value >>> 31;
+      values[i] = (magnitude ^ -isNegative) + isNegative; // 0 stays 0
+      position += -magnitude >>> 31;
     }
   }
 }
@@ -1583,7 +1585,7 @@ const RIGHT_HALF = 2 ** 26;
  */
 function putSh({ groups, places, firsts, planes }, rows, precision, grids, featuresRest) {
   const { channels, shMatrix, shSteps } = grids;
-  const isPaired = greatestSum(shMatrix, channels) * greatestMagnitude(planes) < RIGHT_HALF / 2;
+  const isPaired = greatestSum(shMatrix, channels) * magnitudeBound(planes) < RIGHT_HALF / 2;
   const matrix = isPaired ? pairedColumns(shMatrix, channels) : shMatrix;
   const width = matrix.length / channels;
   const sums = new Float64Array(width);
@@ -1643,10 +1645,11 @@ function putPaired(sums, step, values, start, channels) {
   }
 }
 
-function greatestMagnitude(numbers) {
-  let greatest = 0;
-  for (let i = 0; i < numbers.length; i++) greatest = Math.max(greatest, Math.abs(numbers[i]));
-  return greatest;
+/** A number that no magnitude exceeds, below twice the greatest one. */
+function magnitudeBound(numbers) {
+  let bits = 0;
+  for (let i = 0; i < numbers.length; i++) bits |= numbers[i] ^ (numbers[i] >> 31);
+  return bits + 1; // of a negative number, one less than its magnitude was taken
 }
 
 // ------------------------------------------------------------------------------ decoded columns
