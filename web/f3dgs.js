@@ -951,7 +951,8 @@ class Lanes {
    * entries of its token's histogram begin.
    */
   step(entries, starts, tokens, low, end) {
-    const [states, words] = [this.#states, this.#words];
+    const states = this.#states;
+    const words = this.#words;
     let next = this.#nextWord;
     for (let i = low, lane = 0; i < end; i++, lane++) {
       let state = states[lane];
@@ -1103,19 +1104,20 @@ class PlaneReader {
   /** The values of tokens, with the plain bits that follow large ones. */
   #values(tokens) {
     const values = new Int32Array(tokens);
-    const large = placesAbove(tokens, DIRECT_TOKENS);
+    const large = placesOfLarge(tokens);
     if (!large.length) return values;
-    const widths = Uint8Array.from(large, (i) => tokens[i] - DIRECT_TOKENS);
+    const widths = new Uint8Array(large.length);
+    for (let i = 0; i < widths.length; i++) widths[i] = tokens[large[i]] - DIRECT_TOKENS;
     const extra = this.bits(widths);
-    large.forEach((place, i) => {
-      values[place] = DIRECT_TOKENS - 1 + 2 ** widths[i] + extra[i];
-    });
+    for (let i = 0; i < widths.length; i++) {
+      values[large[i]] = DIRECT_TOKENS - 1 + (1 << widths[i]) + extra[i];
+    }
     return values;
   }
 
   /** The values of tokens of SH magnitudes; the tokens themselves if none has further bits. */
   #magnitudes(tokens) {
-    if (!placesAbove(tokens, DIRECT_TOKENS).length) return tokens;
+    if (!placesOfLarge(tokens).length) return tokens;
     const magnitudes = this.#values(tokens);
     if (magnitudes.some((magnitude) => magnitude > MAX_SYMBOL)) {
       throw new F3dgsError("sh", `a magnitude above ${MAX_SYMBOL}`);
@@ -1150,10 +1152,15 @@ function countsAbove(widths) {
   return above;
 }
 
-/** Where the numbers above a limit are. */
-function placesAbove(numbers, limit) {
-  const places = [];
-  for (let i = 0; i < numbers.length; i++) if (numbers[i] > limit) places.push(i);
+/** Where the tokens are that further bits follow. */
+function placesOfLarge(tokens) {
+  let count = 0;
+  for (let i = 0; i < tokens.length; i++) count += tokens[i] > DIRECT_TOKENS ? 1 : 0;
+  const places = new Int32Array(count);
+  if (count === 0) return places;
+  for (let i = 0, next = 0; i < tokens.length; i++) {
+    if (tokens[i] > DIRECT_TOKENS) places[next++] = i;
+  }
   return places;
 }
 
@@ -1396,7 +1403,9 @@ function predictedPrecision(grids, opacity, [s0, s1, s2], [x, y, z], rows) {
   const classes = new Uint8Array(rows.length);
   for (let i = 0; i < classes.length; i++) {
     const row = rows[i];
-    const [dx, dy, dz] = [x[row] - cx, y[row] - cy, z[row] - cz];
+    const dx = x[row] - cx;
+    const dy = y[row] - cy;
+    const dz = z[row] - cz;
     const squared = dx * dx + dy * dy + dz * dz;
     let shell = 0;
     while (shell < squares.length && squares[shell] <= squared) shell++;
@@ -2197,7 +2206,8 @@ class LzmaDecoder {
   }
 
   #reverseTree(base, bits) {
-    let [symbol, value] = [1, 0];
+    let symbol = 1;
+    let value = 0;
     for (let i = 0; i < bits; i++) {
       const bit = this.#bit(base + symbol);
       symbol = (symbol << 1) | bit;
@@ -2221,7 +2231,8 @@ class LzmaDecoder {
 
   #bit(index) {
     this.#normalize();
-    const [coder, probabilities] = [this.#coder, this.#probabilities];
+    const coder = this.#coder;
+    const probabilities = this.#probabilities;
     const probability = probabilities[index];
     const bound = (coder[0] >>> 11) * probability;
     if (coder[1] < bound) {
