@@ -951,7 +951,8 @@ class Lanes {
    * entries of its token's histogram begin.
    */
   step(entries, starts, tokens, low, end) {
-    const [states, words] = [this.#states, this.#words];
+    const states = this.#states;
+    const words = this.#words;
     let next = this.#nextWord;
     for (let i = low, lane = 0; i < end; i++, lane++) {
       let state = states[lane];
@@ -983,6 +984,7 @@ class PlaneReader {
   #bits;
   #bitSection;
   #nextByte = 0;
+  #scratch = new Uint8Array(0);
 
   constructor({ tables, contexts }, { rans, bits }, lanes, layer) {
     this.#tables = tables;
@@ -1043,8 +1045,8 @@ class PlaneReader {
         keys[i] += 4 * Math.min(tokens[i], 15) - ((keys[i] & ENERGY_MASK) >> 3);
       }
     };
-    this.#setMagnitudes(this.#tokens(values.length, choose, update), values);
-    this.#applySigns(values);
+    const tokens = this.#tokens(values.length, choose, update);
+    this.#putSigned(this.#magnitudes(tokens), values);
   }
 
   /** Plain integers, number i of widths[i] bits. */
@@ -1073,12 +1075,13 @@ class PlaneReader {
   }
 
   /**
-   * The next tokens. For each step, `choose` sets the lanes' starts, and `update` takes the tokens
-   * that were found.
+   * The next tokens; the array is used again for the next plane. For each step, `choose` sets the
+   * lanes' starts, and `update` takes the tokens that were found.
    */
   #tokens(count, choose, update = () => {}) {
     const lanes = this.#lanes.count;
-    const tokens = new Uint8Array(count);
+    if (count > this.#scratch.length) this.#scratch = new Uint8Array(count);
+    const tokens = this.#scratch.subarray(0, count);
     for (let low = 0; low < count; low += lanes) {
       const end = Math.min(low + lanes, count);
       choose(low, end);
@@ -1101,37 +1104,38 @@ class PlaneReader {
   /** The values of tokens, with the plain bits that follow large ones. */
   #values(tokens) {
     const values = new Int32Array(tokens);
-    const large = placesAbove(tokens, DIRECT_TOKENS);
+    const large = placesOfLarge(tokens);
     if (!large.length) return values;
-    const widths = Uint8Array.from(large, (i) => tokens[i] - DIRECT_TOKENS);
+    const widths = new Uint8Array(large.length);
+    for (let i = 0; i < widths.length; i++) widths[i] = tokens[large[i]] - DIRECT_TOKENS;
     const extra = this.bits(widths);
-    large.forEach((place, i) => {
-      values[place] = DIRECT_TOKENS - 1 + 2 ** widths[i] + extra[i];
-    });
+    for (let i = 0; i < widths.length; i++) {
+      values[large[i]] = DIRECT_TOKENS - 1 + (1 << widths[i]) + extra[i];
+    }
     return values;
   }
 
-  #setMagnitudes(tokens, values) {
-    values.set(tokens);
-    if (!placesAbove(tokens, DIRECT_TOKENS).length) return;
+  /** The values of tokens of SH magnitudes; the tokens themselves if none has further bits. */
+  #magnitudes(tokens) {
+    if (!placesOfLarge(tokens).length) return tokens;
     const magnitudes = this.#values(tokens);
     if (magnitudes.some((magnitude) => magnitude > MAX_SYMBOL)) {
       throw new F3dgsError("sh", `a magnitude above ${MAX_SYMBOL}`);
     }
-    values.set(magnitudes);
+    return magnitudes;
   }
 
-  /** Negates the values whose bit is 1; there is a bit for each value other than 0. */
-  #applySigns(values) {
+  /** Fills `values` with the magnitudes, negated where their bit is 1; those of 0 have no bit. */
+  #putSigned(magnitudes, values) {
     let count = 0;
-    for (let i = 0; i < values.length; i++) count += -values[i] >>> 31;
+    for (let i = 0; i < magnitudes.length; i++) count += -magnitudes[i] >>> 31;
     const list = this.#takeList(count);
     let position = 0;
-    for (let i = 0; i < values.length; i++) {
-      const value = values[i];
+    for (let i = 0; i < magnitudes.length; i++) {
+      const magnitude = magnitudes[i];
       const isNegative = (list[position >>> 3] >>> (7 - (position & 7))) & 1;
-      values[i] = (value ^ -isNegative) + isNegative; // 0 stays 0
-      position += -value >>> 31;
+      values[i] = (magnitude ^ -isNegative) + isNegative; // 0 stays 0
+      position += -magnitude >>> 31;
     }
   }
 }
@@ -1148,10 +1152,15 @@ function countsAbove(widths) {
   return above;
 }
 
-/** Where the numbers above a limit are. */
-function placesAbove(numbers, limit) {
-  const places = [];
-  for (let i = 0; i < numbers.length; i++) if (numbers[i] > limit) places.push(i);
+/** Where the tokens are that further bits follow. */
+function placesOfLarge(tokens) {
+  let count = 0;
+  for (let i = 0; i < tokens.length; i++) count += tokens[i] > DIRECT_TOKENS ? 1 : 0;
+  const places = new Int32Array(count);
+  if (count === 0) return places;
+  for (let i = 0, next = 0; i < tokens.length; i++) {
+    if (tokens[i] > DIRECT_TOKENS) places[next++] = i;
+  }
   return places;
 }
 
@@ -1394,7 +1403,9 @@ function predictedPrecision(grids, opacity, [s0, s1, s2], [x, y, z], rows) {
   const classes = new Uint8Array(rows.length);
   for (let i = 0; i < classes.length; i++) {
     const row = rows[i];
-    const [dx, dy, dz] = [x[row] - cx, y[row] - cy, z[row] - cz];
+    const dx = x[row] - cx;
+    const dy = y[row] - cy;
+    const dz = z[row] - cz;
     const squared = dx * dx + dy * dy + dz * dz;
     let shell = 0;
     while (shell < squares.length && squares[shell] <= squared) shell++;
@@ -1583,7 +1594,7 @@ const RIGHT_HALF = 2 ** 26;
  */
 function putSh({ groups, places, firsts, planes }, rows, precision, grids, featuresRest) {
   const { channels, shMatrix, shSteps } = grids;
-  const isPaired = greatestSum(shMatrix, channels) * greatestMagnitude(planes) < RIGHT_HALF / 2;
+  const isPaired = greatestSum(shMatrix, channels) * magnitudeBound(planes) < RIGHT_HALF / 2;
   const matrix = isPaired ? pairedColumns(shMatrix, channels) : shMatrix;
   const width = matrix.length / channels;
   const sums = new Float64Array(width);
@@ -1643,10 +1654,11 @@ function putPaired(sums, step, values, start, channels) {
   }
 }
 
-function greatestMagnitude(numbers) {
-  let greatest = 0;
-  for (let i = 0; i < numbers.length; i++) greatest = Math.max(greatest, Math.abs(numbers[i]));
-  return greatest;
+/** A number that no magnitude exceeds, below twice the greatest one. */
+function magnitudeBound(numbers) {
+  let bits = 0;
+  for (let i = 0; i < numbers.length; i++) bits |= numbers[i] ^ (numbers[i] >> 31);
+  return bits + 1; // of a negative number, one less than its magnitude was taken
 }
 
 // ------------------------------------------------------------------------------ decoded columns
@@ -2194,7 +2206,8 @@ class LzmaDecoder {
   }
 
   #reverseTree(base, bits) {
-    let [symbol, value] = [1, 0];
+    let symbol = 1;
+    let value = 0;
     for (let i = 0; i < bits; i++) {
       const bit = this.#bit(base + symbol);
       symbol = (symbol << 1) | bit;
@@ -2218,7 +2231,8 @@ class LzmaDecoder {
 
   #bit(index) {
     this.#normalize();
-    const [coder, probabilities] = [this.#coder, this.#probabilities];
+    const coder = this.#coder;
+    const probabilities = this.#probabilities;
     const probability = probabilities[index];
     const bound = (coder[0] >>> 11) * probability;
     if (coder[1] < bound) {
