@@ -41,8 +41,12 @@ class _Part:
     texels: _Images
 
 
-def write_sog(path: Path, scene: SplatScene) -> Written:
-    """Writes the scene as a bundle, whole or not at all."""
+def write_sog(path: Path, scene: SplatScene, palette_entries: int | None = None) -> Written:
+    """Writes the scene as a bundle, whole or not at all.
+
+    The palette of higher spherical harmonics has up to `palette_entries` rows (1 to 65536), by
+    default as many as other writers choose.
+    """
     ready = prepared(scene)
     splats = ready.splats
     if splats.count > MAX_COUNT:
@@ -54,7 +58,7 @@ def write_sog(path: Path, scene: SplatScene) -> Written:
         "sh0": _table(splats.features_dc[:, 0], "sh0.webp", alpha_bytes(splats.opacity)),
     }
     if splats.features_rest.size:
-        parts["shN"] = _harmonics(splats)
+        parts["shN"] = _harmonics(splats, palette_entries or palette_size(splats.count))
     meta = {"version": 2, "asset": {"generator": GENERATOR}, "count": splats.count}
     if scene.metadata.antialiasing:
         meta["model"] = "antialiased"
@@ -94,9 +98,9 @@ def _table(values: FloatArray, name: str, alpha: ByteArray | None = None) -> _Pa
     return _Part({"codebook": _numbers(levels)}, {name: texels})
 
 
-def _harmonics(splats: Splats) -> _Part:
-    """The higher spherical harmonics as a palette."""
-    palette = palette_of(splats.features_rest.reshape(splats.count, -1), palette_size(splats.count))
+def _harmonics(splats: Splats, size: int) -> _Part:
+    """The higher spherical harmonics as a palette of up to `size` rows."""
+    palette = palette_of(splats.features_rest.reshape(splats.count, -1), size)
     entries = palette.entries.reshape(-1, *splats.features_rest.shape[1:])
     levels = _levels(entries)
     rows = -(-len(entries) // ENTRIES_PER_ROW)
