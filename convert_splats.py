@@ -13,11 +13,17 @@ from typing import Any
 
 from splat_formats.design_grids import QUALITIES
 from splat_formats.edits import Box, Edits, edited
-from splat_formats.files import SplatFormat, check_options, format_to_write, read_with_notices
+from splat_formats.files import (
+    SplatFormat,
+    bytes_of_model,
+    check_options,
+    format_to_write,
+    read_with_notices,
+)
 from splat_formats.measured_file import MeasuredFile, write_measured
 from splat_formats.splats import MAX_SH_DEGREE
 from utils.cli import run, show_messages
-from utils.files import bytes_of, check_target, is_special
+from utils.files import check_target, is_special
 
 
 def main() -> None:
@@ -28,7 +34,7 @@ def main() -> None:
     edits = edits_of(args)
     check_target(args.output, args.input)
     scene = read_with_notices(args.input)
-    before, size = scene.splats.count, bytes_of(args.input)
+    before, size = scene.splats.count, bytes_of_model(args.input)
     written = write_measured(args.output, edited(scene, edits), **options)
     print_result(args, before, size, written)
 

@@ -5,6 +5,7 @@ One model: MODEL/compressed/report.html, from report.json and the pictures besid
 page with all curves and figures. PyTorch is not needed.
 """
 
+import logging
 import os
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from utils.cli import run, show_messages
 from utils.errors import InputError
 from utils.files import check_target, write_text
 from utils.folder_lock import locked
+
+logger = logging.getLogger("gaussian_compression")
 
 COMPARISON_NAME = "comparison.html"
 
@@ -64,7 +67,7 @@ def draw_one(model: Path, source: Path, out: Path | None) -> None:
         pictures = stored_pictures(pictures_folder(source), report)
     except InputError as error:
         missing = str(error)
-        print(f"warning: {missing}: the page has no pictures")
+        logger.warning("%s: the page has no pictures", missing)
     own_folder = out is None and source == report_path(model)
     # compress.py must not write the same page meanwhile.
     with locked(model) if own_folder else nullcontext():

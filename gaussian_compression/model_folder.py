@@ -41,11 +41,17 @@ from gaussian_compression.report import (
     write_report,
 )
 from gaussian_compression.report_pictures import is_own_folder
-from splat_formats.files import log_notices, read_with_notices, readable_names, write_splats
+from splat_formats.files import (
+    bytes_of_model,
+    log_notices,
+    read_with_notices,
+    readable_names,
+    write_splats,
+)
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
-from utils.files import atomic_folder, atomic_path, bytes_of, remove_folder, remove_leftovers
+from utils.files import atomic_folder, atomic_path, remove_folder, remove_leftovers
 
 MEGABYTE = 1_000_000
 FILE_NAME = "compressed/model.f3dgs"
@@ -95,7 +101,7 @@ def start_from_file(path: Path, iteration: int = 0) -> StartModel:
         raise InputError(
             f"{path} is a model folder: expected a file; for a model folder, give --pretrained_dir"
         )
-    return StartModel(path, iteration, read_with_notices(path), bytes_of(path))
+    return StartModel(path, iteration, read_with_notices(path), bytes_of_model(path))
 
 
 def start_from_folder(model_path: Path) -> StartModel:

@@ -25,13 +25,13 @@ from splat_formats.published_file import is_published_file, read_published_scene
 from splat_formats.repairs import clamp_limits
 from splat_formats.scene import SplatScene, Written
 from splat_formats.sog import is_sog_meta, read_sog
-from splat_formats.sog_parts import is_sog_path
+from splat_formats.sog_parts import META, is_sog_path
 from splat_formats.sog_writer import write_sog
 from splat_formats.splat_file import ENDING as SPLAT
 from splat_formats.splat_file import is_splat_path, read_splat, write_splat
 from splat_formats.spz import is_spz, read_spz, write_spz
 from utils.errors import InputError
-from utils.files import is_special
+from utils.files import bytes_of, is_special
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +131,11 @@ def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:
     """Logs each as a warning about this file."""
     for notice in notices:
         logger.warning("%s: %s", path, notice)
+
+
+def bytes_of_model(path: Path) -> int:
+    """The size of a model's file, or of all files of a model that is a folder."""
+    return bytes_of(path.parent if path.name == META else path)
 
 
 def kind_of_file(path: Path) -> str | None:

@@ -23,7 +23,7 @@ from splat_formats.ply_header import (
     parse_header,
 )
 from splat_formats.ply_text import read_text_columns
-from splat_formats.unpacked import open_unpacked
+from splat_formats.unpacked import MOST_GZIP_RATIO, open_unpacked
 from utils.errors import InputError
 
 _ROWS_PER_COPY = 2048  # about 500 KB of records: columns are strided, and stay in the cache
@@ -128,6 +128,7 @@ def _read_rows(file: BinaryIO, row: np.dtype, element: Element, path: Path) -> n
         return np.empty(0, row)
     length = _bytes_left(file)
     if length is None:  # the length of gzip content is known only at its end
+        _check_gzip(os.fstat(file.fileno()).st_size, row.itemsize, element, path)
         data = _read_up_to(file, row.itemsize * element.count)
         _check_rows(len(data), row.itemsize, element, path)
         return np.frombuffer(data, row, element.count)
@@ -142,6 +143,15 @@ def _check_rows(length: int, row_bytes: int, element: Element, path: Path) -> No
         raise InputError(
             f"{path}: truncated: the header states {element.count} {element.rows_noun}, the file "
             f"has {max(0, length) // row_bytes}"
+        )
+
+
+def _check_gzip(packed: int, row_bytes: int, element: Element, path: Path) -> None:
+    """InputError, before anything is read, for more rows than a gzip file of this size can hold."""
+    if row_bytes * element.count > MOST_GZIP_RATIO * packed:
+        raise InputError(
+            f"{path}: truncated: the header states {element.count} {element.rows_noun}, more than "
+            f"{packed} bytes of gzip can hold"
         )
 
 

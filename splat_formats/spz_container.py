@@ -15,7 +15,7 @@ import numpy as np
 
 from splat_codec.errors import CorruptFile
 from splat_formats.byte_codes import Bytes
-from splat_formats.unpacked import is_gzip, unpacked_head
+from splat_formats.unpacked import MOST_GZIP_RATIO, is_gzip, unpacked_head
 
 MAGIC = b"NGSP"
 ANTIALIASED = 1
@@ -27,9 +27,8 @@ STREAMS = ("positions", "alphas", "colours", "scales", "rotations", "harmonics")
 _HEADER = struct.Struct("<4sIIBBBB")  # the last byte: of version 4 the number of streams
 _TABLE_PLACE = struct.Struct("<I12x")  # follows the header in version 4
 _TABLE_ENTRY = struct.Struct("<QQ")  # compressed bytes, plain bytes
-# Deflate packs at most about 1032 times. Zstd can pack more, but no model needs that; small files
-# may be synthetic models of equal Gaussians.
-_MOST_RATIO = 1032
+# Zstd can pack more than gzip, but only synthetic models of equal Gaussians need that: files up to
+# this plain size may.
 _ALWAYS_ALLOWED = 1 << 26
 # Higher levels save 1 or 2 % and need several times as long (docs/formats.md).
 ZSTD_LEVEL = 12
@@ -100,7 +99,7 @@ def _parse_header(data: bytes, size: int, versions: Sequence[int]) -> tuple[SpzH
         raise CorruptFile("header", f"{bits} fractional bits, at most {MAX_FRACTIONAL_BITS}")
     header = SpzHeader(version, count, degree, bits, flags)
     needed = count * sum(header.widths)
-    if needed > max(_ALWAYS_ALLOWED, _MOST_RATIO * size):
+    if needed > max(_ALWAYS_ALLOWED, MOST_GZIP_RATIO * size):
         raise CorruptFile("header", f"{count} Gaussians in a file of {size} bytes")
     return header, last
 

@@ -10,6 +10,9 @@ from typing import BinaryIO, cast
 
 from utils.errors import InputError
 
+MOST_GZIP_RATIO = 1032
+"""How many bytes one byte of a gzip file can stand for."""
+
 _GZIP = b"\x1f\x8b"
 _FIRST_BYTES = 16  # enough to recognise a format
 _UNPACKED_HEAD = 1 << 16  # contains the headers of PLY files

@@ -37,7 +37,7 @@ def main() -> None:
             (corpus / name).write_bytes(content)
 
         def one_input(data: bytes) -> None:
-            for content in {data, prepared_input(target, data)}:
+            for content in (data, prepared_input(target, data)):
                 path.write_bytes(content)
                 read_or_refuse(target, path)
 

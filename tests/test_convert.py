@@ -5,6 +5,7 @@ import base64
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,15 @@ def test_render_mode_travels(tmp_path: Path, convert) -> None:
     convert(tmp_path / "a.ply", tmp_path / "a.f3dgs")
     convert(tmp_path / "a.f3dgs", tmp_path / "b.ply")
     assert read_splats(tmp_path / "b.ply").metadata.antialiasing
+
+
+def test_a_folder_of_sog_and_its_meta_json(ply: Path, convert, tmp_path: Path) -> None:
+    convert(ply, tmp_path / "a.sog")
+    with zipfile.ZipFile(tmp_path / "a.sog") as bundle:
+        bundle.extractall(tmp_path / "folder")
+    size = sum(path.stat().st_size for path in (tmp_path / "folder").iterdir())
+    for source in (tmp_path / "folder", tmp_path / "folder/meta.json"):
+        assert f"bytes: {size:,} -> " in convert(source, tmp_path / "b.ply")
 
 
 REFUSED = {

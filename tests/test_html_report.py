@@ -4,10 +4,12 @@
 import base64
 import hashlib
 import json
+import logging
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -325,6 +327,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for file, content in FILES.items():
             (folder / file).write_bytes(content)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[:])
     return tmp_path
 
 
@@ -370,7 +373,7 @@ def test_pictures_that_are_not_the_report_s_are_left_out(
     for reason in ("is not the one that this report describes", "worst_original.webp is missing"):
         command_line("a")
         report_script.main()
-        assert reason in capsys.readouterr().out
+        assert reason in capsys.readouterr().err
         assert reason in page_of(models / "a/compressed/report.html").text
         (folder / "worst_original.webp").unlink(missing_ok=True)
     # A name that leads out of the folder is none of its files.
@@ -378,7 +381,7 @@ def test_pictures_that_are_not_the_report_s_are_left_out(
     away = ShownView("../../../secret", "test", "t", {"x": hashlib.sha256(b"s").hexdigest()})
     write_report(report_path(models / "a"), replace(REPORT, shown_views=(away,)))
     report_script.main()
-    assert "is missing" in capsys.readouterr().out
+    assert "is missing" in capsys.readouterr().err
 
 
 def test_faults_are_one_sentence(models: Path, command_line) -> None:
@@ -415,6 +418,36 @@ def test_faults_are_one_sentence(models: Path, command_line) -> None:
         command_line(*arguments)
         with pytest.raises(InputError, match=r"report\.py did not write it"):
             report_script.main()
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys that lead to each entry within JSON."""
+    if not isinstance(value, dict | list):
+        return
+    for key in value if isinstance(value, dict) else range(len(value)):
+        yield (*place, key)
+        yield from places(value[key], (*place, key))
+
+
+@pytest.mark.parametrize("value", [None, "x", -1e99, 10**90, []])
+def test_a_damaged_report_is_an_error_or_a_page(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "report.json"
+    write_report(path, REPORT)
+    text, drawn = path.read_text(), 0
+    for place in list(places(json.loads(text)))[::5]:
+        damaged = entry = json.loads(text)
+        for key in place[:-1]:
+            entry = entry[key]
+        entry[place[-1]] = value
+        path.write_text(json.dumps(damaged))
+        try:
+            found = read_report(path)
+        except InputError:
+            continue
+        Page(report_page("m", found, {}, "left out"))
+        Page(comparison_page([Run("a", found), Run("b", REPORT)]))
+        drawn += 1
+    assert drawn > 5
 
 
 def test_without_pytorch(models: Path) -> None:

@@ -185,7 +185,7 @@ def test_metadata_of_photographs_is_kept(tmp_path: Path) -> None:
     assert "noise" not in found["settings"]
 
 
-@pytest.mark.parametrize("origin", [[1, 2], "xyz", [1, 2, None], [1, 2, 1e999], [0, 0, True], 5])
+@pytest.mark.parametrize("origin", [[1, 2], "xyz", [1, 2, None], [0, 0, True], 5])
 def test_an_invalid_origin_is_a_damaged_file(tmp_path: Path, origin: object) -> None:
     model = decode((GOLDEN / "good_v2_sh0.f3dgs").read_bytes())
     (tmp_path / "a.f3dgs").write_bytes(encode(replace(model, metadata={"origin": origin})))

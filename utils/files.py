@@ -167,9 +167,9 @@ def check_target(target: PathLike, *sources: PathLike) -> None:
 
 
 def bytes_of(path: PathLike) -> int:
-    """The size of a file, or of all files in a folder."""
+    """The size of a file, or of the files in a folder together."""
     path = Path(path)
-    files = path.rglob("*") if path.is_dir() else [path]
+    files = path.iterdir() if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file == path or file.is_file())
 
 

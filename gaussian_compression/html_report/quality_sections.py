@@ -171,6 +171,7 @@ def _by_bytes(report: CompressionReport) -> Html | None:
     ends = [("compressed", report.compressed.bytes, after)]
     if report.start.bytes is not None:
         ends.append(("original", report.start.bytes, before))
+    ends += [(other.file, other.bytes, getattr(other, views)) for other in report.exports]
     for name, size, quality in ends:
         if size > 0 and quality.psnr is not None:
             text = f"{figures.size(size)}, {figures.psnr(quality)}"

@@ -23,7 +23,6 @@ class Page {
     this.photographs = new Photographs((camera) => this.stage.setView(viewOfCamera(camera, this.middle)));
     this.comparison = new Comparison(this.stage, (left, right) => this.choose(left, right));
     this.shown = [null, null]; // ShownModels, left and right
-    this.loading = new Set();
     this.listen();
     fillSelect(element("scene"), session.scenes.map(({ name }) => name), 0); // prettier-ignore
     element("scene-choice").hidden = session.scenes.length < 2;
@@ -77,27 +76,23 @@ class Page {
       made.set(entry, model);
       return model;
     });
-    for (const model of before) if (!this.shown.includes(model)) this.drop(model);
+    for (const model of before) if (!this.shown.includes(model)) model.remove();
     this.update();
   }
 
+  makeModel(entry) {
+    const nothing = () => {};
+    return new ShownModel(this.stage.gl, entry, nothing, () => this.comparison.label(this.shown));
+  }
+
   start(entry) {
-    const model = new ShownModel(this.stage.gl, entry, () => this.update());
-    this.loading.add(model);
+    const model = this.makeModel(entry);
+    model.onChange = () => this.update();
     model
       .load()
       .catch((error) => this.shown.includes(model) && showMessage(`${entry.name}: ${error.message}`))
-      .finally(() => {
-        this.loading.delete(model);
-        model.isComplete = true;
-        this.update();
-      });
+      .finally(() => this.update());
     return model;
-  }
-
-  drop(model) {
-    this.loading.delete(model);
-    model.remove();
   }
 
   update() {
@@ -153,7 +148,7 @@ class Page {
 
   // Loads an entry into one side; the model that is there stays until the new one is complete.
   async replace(entry, side) {
-    const model = new ShownModel(this.stage.gl, entry, () => {});
+    const model = this.makeModel(entry);
     try {
       await model.load();
     } catch (error) {
@@ -167,9 +162,8 @@ class Page {
     const before = this.shown[side];
     this.entries.push(model.entry);
     model.onChange = () => this.update();
-    if (model.cloud) model.cloud.onSorted = model.onChange;
     this.shown[side] = model;
-    if (before && !this.shown.includes(before)) this.drop(before);
+    if (before && !this.shown.includes(before)) before.remove();
     element("empty").hidden = true;
     const indices = this.shown.map((one) => (one ? this.entries.indexOf(one.entry) : -1));
     this.comparison.setEntries(this.names, indices[0], indices[1]);

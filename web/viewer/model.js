@@ -5,9 +5,10 @@ import { SplatCloud } from "./cloud.js";
 import { startWorker } from "./workers.js";
 
 export class ShownModel {
-  // `entry`: {name, bytes, source, antialiasing} (session.js). `onChange` is called when there is more to draw.
-  constructor(gl, entry, onChange) {
-    Object.assign(this, { gl, entry, onChange, cloud: null, arrived: 0, metadata: {}, samples: null });
+  // `entry`: {name, bytes, source, antialiasing} (session.js). `onChange` is called when there is more to draw,
+  // `onProgress` when bytes have arrived.
+  constructor(gl, entry, onChange, onProgress) {
+    Object.assign(this, { gl, entry, onChange, onProgress, cloud: null, arrived: 0, metadata: {}, samples: null });
     this.isComplete = false;
   }
 
@@ -24,22 +25,25 @@ export class ShownModel {
         }
       };
       this.worker.postMessage(this.entry.source);
-    }).finally(() => this.worker.terminate());
+    }).finally(() => {
+      this.isComplete = true;
+      this.worker.terminate();
+    });
   }
 
   receive(data, resolve, reject) {
-    if (data.kind === "progress") this.arrived = data.bytes;
-    if (data.kind === "part") this.append(data);
-    if (data.kind === "end") {
-      this.isComplete = true;
-      resolve();
-    }
-    if (data.kind === "error") reject(Object.assign(new Error(data.message), { isUnknown: data.isUnknown }));
-    this.onChange();
+    if (data.kind === "progress") {
+      this.arrived = data.bytes;
+      this.onProgress();
+    } else if (data.kind === "part") {
+      this.append(data);
+      this.onChange();
+    } else if (data.kind === "end") resolve();
+    else reject(Object.assign(new Error(data.message), { isUnknown: data.isUnknown }));
   }
 
   append({ total, shDegree, metadata, parts, samples }) {
-    this.cloud ??= new SplatCloud(this.gl, total, shDegree, this.onChange);
+    this.cloud ??= new SplatCloud(this.gl, total, shDegree, () => this.onChange());
     this.metadata = { ...this.metadata, ...metadata };
     this.cloud.origin = this.metadata.origin ?? [0, 0, 0];
     this.cloud.antialiasing = this.metadata.antialiasing === true || this.entry.antialiasing === true;
