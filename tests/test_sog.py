@@ -18,7 +18,7 @@ from splat_formats.files import read_splats, write_splats, written_by
 from splat_formats.lossless_images import decoded, encoded
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.sog import read_sog
-from splat_formats.sog_writer import palette_size
+from splat_formats.sog_writer import palette_size, write_sog
 from splat_formats.splats import Splats
 from tests.other_programs import alphas, angles, convert, write_by_splat_transform
 from tests.test_ply import SHARED, assert_equal, random_splats
@@ -94,6 +94,24 @@ def test_a_palette_stands_for_many_rows(tmp_path: Path) -> None:
     assert meta["shN"]["count"] <= palette_size(2100) == 2048
     error = np.sqrt(np.mean((found.features_rest - given.features_rest) ** 2))
     assert error < 0.75  # of numbers with a standard deviation of 1, in 45 dimensions
+
+
+def test_a_smaller_palette(tmp_path: Path) -> None:
+    write_sog(tmp_path / "a.sog", SplatScene(random_splats(300, 1)), palette_entries=16)
+    assert meta_of(tmp_path / "a.sog")["shN"]["count"] == 16
+
+
+def test_colours_beyond_all_bounds(tmp_path: Path) -> None:
+    splats = random_splats(1500, 1)
+    splats.features_rest[7] = [[3e38, -3e38, 0], [1e5, 0, 0], [0, 0, 0]]
+    splats.features_dc[8] = [[3e38, -3e38, 0]]
+    (notice,) = write_splats(tmp_path / "a.sog", SplatScene(splats))
+    assert notice == "clipped: higher SH coefficients to ±10000 of 1 Gaussian"
+    found = read_splats(tmp_path / "a.sog").splats
+    assert np.abs(found.features_rest).max() == pytest.approx(1e4)
+    assert np.abs(found.features_dc).max() == pytest.approx(3e38, rel=1e-5)
+    usual = np.abs(found.features_dc).max(axis=(1, 2)) < 100
+    assert usual.sum() == 1499
 
 
 @pytest.mark.parametrize(
