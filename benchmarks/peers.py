@@ -1,27 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """SPZ 4 and SOG 2 of a model: their bytes, and the model that they decode to, for comparison only.
 
-Written from the formats' public descriptions (github.com/nianticlabs/spz;
-developer.playcanvas.com, "SOG"). Axes are not rotated to SPZ's convention, and Gaussians are in
-Morton order in both: neither makes these files larger or worse. SPZ needs `pip install zstandard`.
+SOG with palettes of a chosen size, which `splat_formats` does not write; from its public
+description (developer.playcanvas.com, "SOG"). Gaussians are in Morton order in both.
 """
 
 import io
 import json
-import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from splat_codec.order import morton_order
+from splat_formats.byte_codes import (
+    ROOT_HALF,
+    alpha_bytes,
+    logits,
+    quaternions,
+    rounded_bytes,
+    three_smallest,
+)
+from splat_formats.scene import SplatScene
 from splat_formats.splats import Splats
+from splat_formats.spz import read_spz, write_spz
+from splat_formats.spz_container import pack, unpack
 
-_ROOT_HALF = np.sqrt(0.5)
 _SPZ_ZSTD_LEVEL = 19  # higher than the default of writers
 _PALETTE_ROWS_AT_ONCE = 256
 _LLOYD_STEPS = 12
@@ -40,72 +50,13 @@ def in_morton_order(splats: Splats) -> Splats:
     return Splats(*(getattr(splats, name)[order] for name in Splats.__dataclass_fields__))
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
-def to_bytes(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-def opacity_of(alpha: np.ndarray) -> np.ndarray:
-    """Logits of 8-bit opacities, at least half a step from 0 and 1."""
-    share = np.clip(alpha / 255, 1 / 510, 1 - 1 / 510)
-    return np.log(share / (1 - share)).astype(np.float32)
-
-
-def smallest_three(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index (N,) of the largest component, and the three others (N, 3) with that one positive."""
-    unit = rotation / np.linalg.norm(rotation, axis=1, keepdims=True)
-    largest = np.abs(unit).argmax(axis=1)
-    unit = unit * np.sign(np.take_along_axis(unit, largest[:, None], axis=1))
-    others = np.stack([np.delete(np.arange(4), i) for i in range(4)])[largest]
-    return largest, np.take_along_axis(unit, others, axis=1)
-
-
-def quaternions(largest: np.ndarray, three: np.ndarray) -> np.ndarray:
-    """The inverse of smallest_three."""
-    found = np.zeros((len(three), 4), np.float32)
-    others = np.stack([np.delete(np.arange(4), i) for i in range(4)])[largest]
-    np.put_along_axis(found, others, three.astype(np.float32), axis=1)
-    rest = np.sqrt(np.maximum(0, 1 - (three**2).sum(axis=1)))
-    np.put_along_axis(found, largest[:, None], rest[:, None].astype(np.float32), axis=1)
-    return found
-
-
 def spz(splats: Splats) -> Peer:
-    """SPZ version 4 with its default of 5 bits for SH of degree 1 and 4 bits beyond."""
-    import zstandard  # needed by this benchmark only
-
-    positions = np.clip(np.rint(splats.xyz * 4096), -(2**23), 2**23 - 1).astype("<i4")
-    alpha = to_bytes(255 * sigmoid(splats.opacity))
-    colour = to_bytes(255 * (0.15 * splats.features_dc[:, 0] + 0.5))
-    scale = to_bytes(16 * (splats.scaling + 10))
-    largest, three = smallest_three(splats.rotation)
-    parts = np.minimum(np.rint(np.abs(three) / _ROOT_HALF * 511), 511).astype(np.uint32)
-    packed = largest.astype(np.uint32) << 30
-    for axis, shift in enumerate((20, 10, 0)):
-        packed |= ((three[:, axis] < 0).astype(np.uint32) << 9 | parts[:, axis]) << shift
-    buckets = np.where(np.arange(splats.features_rest.shape[1]) < 3, 8, 16)[None, :, None]
-    sh = np.rint(splats.features_rest * 128) + 128
-    sh = np.clip((sh + buckets // 2) // buckets * buckets, 0, 255).astype(np.uint8)
-    streams = [
-        positions.view(np.uint8).reshape(-1, 4)[:, :3],
-        *(alpha, colour, scale, packed.astype("<u4"), sh),
-    ]
-    compressor = zstandard.ZstdCompressor(level=_SPZ_ZSTD_LEVEL)
-    packed_streams = [compressor.compress(np.ascontiguousarray(s).tobytes()) for s in streams]
-    toc = struct.calcsize("<QQ") * len(streams)
-    signed = np.where(three < 0, -1.0, 1.0) * parts * (_ROOT_HALF / 511)
-    decoded = Splats(
-        xyz=(positions / 4096).astype(np.float32).reshape(-1, 3),
-        features_dc=((colour / 255 - 0.5) / 0.15).astype(np.float32)[:, None],
-        features_rest=((sh.astype(np.float32) - 128) / 128).astype(np.float32),
-        opacity=opacity_of(alpha),
-        scaling=(scale / 16 - 10).astype(np.float32),
-        rotation=quaternions(largest, signed),
-    )
-    return Peer(32 + toc + sum(map(len, packed_streams)), decoded)
+    """SPZ version 4, packed more than writers do by default."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.spz"
+        write_spz(path, SplatScene(splats))
+        size = len(pack(unpack(path.read_bytes()), _SPZ_ZSTD_LEVEL))
+        return Peer(size, read_spz(path).splats)
 
 
 def webp(channels: list[np.ndarray], width: int) -> bytes:
@@ -180,15 +131,15 @@ def sog(splats: Splats, part: int = 1) -> Peer:
     scale_levels, dc_levels = codebook(splats.scaling), codebook(splats.features_dc)
     scale = indices(splats.scaling, scale_levels)
     dc = indices(splats.features_dc[:, 0], dc_levels)
-    alpha = to_bytes(255 * sigmoid(splats.opacity))
-    largest, three = smallest_three(splats.rotation)
-    quaternion_bytes = to_bytes(255 * (three * _ROOT_HALF + 0.5))
+    alpha = alpha_bytes(splats.opacity)
+    largest, three = three_smallest(splats.rotation)
+    quaternion_bytes = rounded_bytes(255 * (three * ROOT_HALF + 0.5))
     images = {
         "means_l.webp": webp(list((means & 255).astype(np.uint8).T), width),
         "means_u.webp": webp(list((means >> 8).astype(np.uint8).T), width),
         "scales.webp": webp(list(scale.T), width),
         "quats.webp": webp([*quaternion_bytes.T, (252 + largest).astype(np.uint8)], width),
-        "sh0.webp": webp([*dc.T, alpha[:, 0]], width),
+        "sh0.webp": webp([*dc.T, alpha], width),
     }
     levels = [scale_levels, dc_levels]
     rest = splats.features_rest
@@ -205,9 +156,9 @@ def sog(splats: Splats, part: int = 1) -> Peer:
         xyz=(np.sign(found) * np.expm1(np.abs(found))).astype(np.float32),
         features_dc=dc_levels[dc][:, None],
         features_rest=rest,
-        opacity=opacity_of(alpha),
+        opacity=logits(alpha),
         scaling=scale_levels[scale],
-        rotation=quaternions(largest, (quaternion_bytes / 255 - 0.5) / _ROOT_HALF),
+        rotation=quaternions(largest, (quaternion_bytes / 255 - 0.5) / ROOT_HALF),
     )
     return Peer(archive_size(meta, images), decoded)
 

@@ -32,10 +32,10 @@ from scene.initial_points import (
     stored_points,
 )
 from scene.intrinsics import colmap_intrinsics
-from scene.photo_files import find_photos, require_photos
 from scene.poses import colmap_pose
 from utils.errors import InputError
 from utils.graphics_utils import BasicPointCloud
+from utils.photo_files import find_photos, require_photos
 
 logger = logging.getLogger(__name__)
 

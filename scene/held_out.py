@@ -5,8 +5,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from scene.photo_files import name_key
 from utils.errors import InputError
+from utils.photo_files import name_key
 
 logger = logging.getLogger(__name__)
 

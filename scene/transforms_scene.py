@@ -24,10 +24,10 @@ from scene.initial_points import (
     stored_points,
 )
 from scene.intrinsics import Intrinsics, transforms_intrinsics, transforms_size
-from scene.photo_files import find_photos, require_photos
 from scene.poses import FloatArray, world_to_camera
 from utils.errors import InputError
 from utils.graphics_utils import BasicPointCloud
+from utils.photo_files import find_photos, require_photos
 from utils.photos import photo_size
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from gaussian_renderer.backend import RenderOptions
 from scene import GaussianModel, Scene
 from scene.camera_loading import cameraList_from_camInfos, loadCam
 from scene.dataset_readers import readSceneInfo
-from scene.photo_files import find_photos
 from train import Milestones, Options, Training
 from utils.errors import InputError
+from utils.photo_files import find_photos
 from utils.photos import MOST_MEGAPIXELS, open_photo, photo_size, same_shape
 
 ROOT = Path(__file__).parents[1]

@@ -294,7 +294,7 @@ def test_starts_that_cannot_be_used_are_found_before_photographs_are_loaded(
     (tmp_path / "folder").mkdir()
     faults = {
         tmp_path / "none.pth": "there is no such file",
-        tmp_path / "folder": "expected a checkpoint or a PLY, not a folder",
+        tmp_path / "folder": "expected a checkpoint or a file of Gaussians, not a folder",
         checkpoint.parent: r"expected a file, not a folder: give .*/chkpnt2\.pth",
         broken: "not a readable checkpoint",
         empty: r"empty\.ply",
