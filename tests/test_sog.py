@@ -179,6 +179,12 @@ def test_folder_meta_bundle_and_a_folder_in_the_bundle(tmp_path: Path, folder: P
     assert_equal(expected, read_splats(tmp_path / "deep.zip").splats)
 
 
+def test_a_streamed_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lod-meta.json").write_text("{}")
+    with pytest.raises(InputError, match="this is a streamed SOG model: give the folder"):
+        read_splats(tmp_path)
+
+
 def test_png_images(folder: Path) -> None:
     expected = read_splats(folder).splats
     Image.open(folder / "scales.webp").save(folder / "scales.png")
@@ -327,6 +333,14 @@ def test_a_small_image_file_that_declares_a_huge_one(folder: Path) -> None:
         read_splats(folder)
 
 
+def test_a_pillow_without_webp(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.features.check", lambda feature: False)
+    with pytest.raises(InputError, match="SOG needs Pillow with WebP"):
+        read_splats(folder)
+    with pytest.raises(InputError, match="SOG needs Pillow with WebP"):
+        write_splats(folder / "a.sog", SplatScene(random_splats(3, 0)))
+
+
 def test_a_link_out_of_the_folder(tmp_path: Path, folder: Path) -> None:
     (folder / "scales.webp").rename(tmp_path / "scales.webp")
     (folder / "scales.webp").symlink_to(tmp_path / "scales.webp")
@@ -370,6 +384,16 @@ def test_tricks_of_bundles(tmp_path: Path, folder: Path) -> None:
     repacked(folder, path, "meta.json", zipfile.ZipInfo("meta.json"), b" " * (1 << 23))
     with pytest.raises(InputError, match="8,388,608 bytes, at most 4,194,304"):
         read_splats(path)
+
+
+def test_an_entry_that_declares_more_bytes_than_the_bundle_has(tmp_path: Path) -> None:
+    write_splats(tmp_path / "a.sog", SplatScene(random_splats(3, 0)))
+    data = bytearray((tmp_path / "a.sog").read_bytes())
+    place = data.index(b"PK\1\2")  # meta.json in the directory
+    data[place + 20 : place + 28] = (4_000_000).to_bytes(4, "little") * 2
+    (tmp_path / "a.sog").write_bytes(data)
+    with pytest.raises(InputError, match="the entry ends beyond the bundle"):
+        read_splats(tmp_path / "a.sog")
 
 
 def test_a_bundle_cut_short(tmp_path: Path) -> None:
