@@ -4,7 +4,7 @@
 import { bindTexture, makeTarget, makeTexture } from "./gpu.js";
 import { dot, subtract } from "./maths.js";
 import { harmonicLayers } from "./pack.js";
-import { ROW_LENGTH } from "./shaders.js";
+import { QUADS_PER_INSTANCE, ROW_LENGTH } from "./shaders.js";
 import { startWorker } from "./workers.js";
 
 // The same view of two clouds is sorted anew only where it changed by more than this (relative to the depths' unit vector).
@@ -28,35 +28,22 @@ export class SplatCloud {
     this.ellipses = makeTexture(gl, gl.RGBA32UI, ROW_LENGTH, rows);
     this.paints = makeTexture(gl, gl.RGBA32UI, ROW_LENGTH, rows);
     this.projected = makeTarget(gl, [this.ellipses, this.paints]);
-    this.makeOrder(total);
-    this.startSorting(total);
+    this.order = makeTexture(gl, gl.R32UI, ROW_LENGTH, rows);
+    this.startSorting(total, rows);
   }
 
-  // The buffer of the drawn order, as an attribute that advances once per quad.
-  makeOrder(total) {
-    const { gl } = this;
-    this.orderArray = gl.createVertexArray();
-    this.orderBuffer = gl.createBuffer();
-    gl.bindVertexArray(this.orderArray);
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.orderBuffer);
-    gl.bufferData(gl.ARRAY_BUFFER, 4 * Math.max(1, total), gl.DYNAMIC_DRAW);
-    gl.enableVertexAttribArray(0);
-    gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 4, 0);
-    gl.vertexAttribDivisor(0, 1);
-    gl.bindVertexArray(null);
-  }
-
-  startSorting(total) {
+  startSorting(total, rows) {
     this.worker = startWorker("sort_worker");
     this.worker.postMessage({ total });
-    this.spare = new ArrayBuffer(4 * total);
+    this.spare = new ArrayBuffer(4 * rows * ROW_LENGTH);
     this.wanted = { number: 0, filled: 0, forward: [0, 0, 0], offset: 0 };
     this.sorted = 0;
     this.isSorting = false;
     this.worker.onmessage = ({ data }) => {
       const { gl } = this;
-      gl.bindBuffer(gl.ARRAY_BUFFER, this.orderBuffer);
-      gl.bufferSubData(gl.ARRAY_BUFFER, 0, data.order, 0, data.count);
+      gl.bindTexture(gl.TEXTURE_2D, this.order);
+      const used = Math.ceil(data.count / ROW_LENGTH);
+      gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, ROW_LENGTH, used, gl.RED_INTEGER, gl.UNSIGNED_INT, data.order);
       this.count = data.count;
       this.sorted = data.number;
       this.spare = data.order.buffer;
@@ -143,17 +130,20 @@ export class SplatCloud {
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
 
-  // Blends the quads, far to near, into the bound target.
-  draw({ program, uniforms }, frame) {
+  // Blends the quads, far to near, into the bound target. `quads`: vertices of one instance (gpu.js).
+  draw({ program, uniforms }, quads, frame) {
     const { gl } = this;
     gl.useProgram(program);
-    bindTexture(gl, 0, uniforms.ellipses, this.ellipses);
-    bindTexture(gl, 1, uniforms.paints, this.paints);
+    bindTexture(gl, 0, uniforms.order, this.order);
+    bindTexture(gl, 1, uniforms.ellipses, this.ellipses);
+    bindTexture(gl, 2, uniforms.paints, this.paints);
+    gl.uniform1i(uniforms.count, this.count);
     gl.uniform2fv(uniforms.size, frame.size);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-    gl.bindVertexArray(this.orderArray);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.count);
+    gl.bindVertexArray(quads);
+    const instances = Math.ceil(this.count / QUADS_PER_INSTANCE);
+    gl.drawElementsInstanced(gl.TRIANGLES, 6 * QUADS_PER_INSTANCE, gl.UNSIGNED_SHORT, 0, instances);
     gl.bindVertexArray(null);
     gl.disable(gl.BLEND);
   }
@@ -162,10 +152,7 @@ export class SplatCloud {
     const { gl } = this;
     this.worker.terminate();
     gl.deleteFramebuffer(this.projected);
-    gl.deleteVertexArray(this.orderArray);
-    gl.deleteBuffer(this.orderBuffer);
-    for (const texture of [this.positions, this.scales, this.rotations, this.harmonics, this.ellipses, this.paints]) {
-      gl.deleteTexture(texture);
-    }
+    const { positions, scales, rotations, harmonics, ellipses, paints, order } = this;
+    for (const texture of [positions, scales, rotations, harmonics, ellipses, paints, order]) gl.deleteTexture(texture);
   }
 }

@@ -55,3 +55,14 @@ export function bindTexture(gl, unit, location, texture, target = gl.TEXTURE_2D)
   gl.bindTexture(target, texture);
   gl.uniform1i(location, unit);
 }
+
+// The triangles of quads with the vertices 4 q .. 4 q + 3, as an index buffer in a vertex array.
+export function makeQuads(gl, count) {
+  const array = gl.createVertexArray();
+  gl.bindVertexArray(array);
+  gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+  const corners = Array.from({ length: count }, (_, q) => [0, 1, 2, 2, 1, 3].map((corner) => 4 * q + corner));
+  gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, new Uint16Array(corners.flat()), gl.STATIC_DRAW);
+  gl.bindVertexArray(null);
+  return array;
+}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Draws one or two clouds onto the canvas.
 
-import { bindTexture, makeProgram, makeTarget, makeTexture } from "./gpu.js";
-import { COMPOSE, PROJECT, SPLAT_FRAGMENT, SPLAT_VERTEX, WHOLE_TARGET } from "./shaders.js";
+import { bindTexture, makeProgram, makeQuads, makeTarget, makeTexture } from "./gpu.js";
+import { COMPOSE, PROJECT, QUADS_PER_INSTANCE, SPLAT_FRAGMENT, SPLAT_VERTEX, WHOLE_TARGET } from "./shaders.js";
 
 export const MODES = { single: 0, slider: 1, difference: 2 };
 
@@ -19,6 +19,7 @@ export class Renderer {
     this.projecting = makeProgram(gl, WHOLE_TARGET, PROJECT);
     this.drawing = makeProgram(gl, SPLAT_VERTEX, SPLAT_FRAGMENT);
     this.composing = makeProgram(gl, WHOLE_TARGET, COMPOSE);
+    this.quads = makeQuads(gl, QUADS_PER_INSTANCE);
     this.pictures = [];
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 4);
   }
@@ -64,7 +65,7 @@ export class Renderer {
     gl.scissor(from, 0, Math.max(0, to - from), height);
     gl.clearColor(...background, 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    if (cloud.count && to > from) cloud.draw(this.drawing, frame);
+    if (cloud.count && to > from) cloud.draw(this.drawing, this.quads, frame);
     gl.disable(gl.SCISSOR_TEST);
   }
 

@@ -7,6 +7,9 @@
 // Gaussians per row of the data textures.
 export const ROW_LENGTH = 1024;
 
+// Quads that are drawn as one instance: one instance for each quad would be slow on most graphics cards.
+export const QUADS_PER_INSTANCE = 128;
+
 // Covers the target with one triangle.
 export const WHOLE_TARGET = `#version 300 es
 void main() {
@@ -114,27 +117,32 @@ void main() {
                 packHalf2x16(rgb.rg), packHalf2x16(vec2(rgb.b, 0.0)));
 }`;
 
-// One quad per Gaussian, in the order of the depth sort.
+// One quad per Gaussian, in the order of the depth sort; vertices 4 q .. 4 q + 3 are those of quad q of the instance.
 export const SPLAT_VERTEX = `#version 300 es
 precision highp float;
 precision highp int;
 precision highp usampler2D;
+uniform usampler2D order; // numbers of the Gaussians, far to near
 uniform usampler2D ellipses;
 uniform usampler2D paints;
+uniform int count;
 uniform vec2 size;
-layout(location = 0) in uint gaussian;
 out vec2 offset; // from the centre, in standard deviations
 flat out vec4 splat; // colour, opacity
 
+ivec2 texel(int index) {
+  return ivec2(index % ${ROW_LENGTH}, index / ${ROW_LENGTH});
+}
+
 void main() {
-  ivec2 texel = ivec2(gaussian % ${ROW_LENGTH}u, gaussian / ${ROW_LENGTH}u);
-  uvec4 paint = texelFetch(paints, texel, 0);
+  gl_Position = vec4(2.0, 2.0, 2.0, 1.0); // outside the picture
+  int place = gl_InstanceID * ${QUADS_PER_INSTANCE} + (gl_VertexID >> 2);
+  if (place >= count) return;
+  ivec2 gaussian = texel(int(texelFetch(order, texel(place), 0).x));
+  uvec4 paint = texelFetch(paints, gaussian, 0);
   float opacity = uintBitsToFloat(paint.y);
-  if (opacity == 0.0) {
-    gl_Position = vec4(2.0, 2.0, 2.0, 1.0);
-    return;
-  }
-  vec4 ellipse = uintBitsToFloat(texelFetch(ellipses, texel, 0));
+  if (opacity == 0.0) return;
+  vec4 ellipse = uintBitsToFloat(texelFetch(ellipses, gaussian, 0));
   vec2 first = ellipse.zw;
   vec2 second = normalize(vec2(-first.y, first.x)) * uintBitsToFloat(paint.x);
   float reach = sqrt(2.0 * log(255.0 * opacity)) + 1e-3;

@@ -3,7 +3,8 @@
 //
 // Messages in:  {total}                            a new model of that many Gaussians; earlier ones are removed
 //               {positions: Float32Array}          x, y, z of the next Gaussians
-//               {forward, offset, number, buffer}  sort by depth = forward . position + offset, into this buffer
+//               {forward, offset, number, buffer}  sort by depth = forward . position + offset, into this
+//                                                  buffer of at least 4 x total bytes
 // Message out:  {order: Uint32Array, count, number}
 
 const NEAR = 0.2; // nearer Gaussians are not drawn
@@ -83,7 +84,7 @@ self.onmessage = ({ data }) => {
     filled += data.positions.length / 3;
   } else {
     const found = measure(data.forward, data.offset);
-    const order = data.buffer.byteLength < 4 * found.count ? new Uint32Array(filled) : new Uint32Array(data.buffer);
+    const order = new Uint32Array(data.buffer);
     sortInto(order, found);
     self.postMessage({ order, count: found.count, number: data.number }, [order.buffer]);
   }
