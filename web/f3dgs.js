@@ -1521,7 +1521,7 @@ function firstKeys(groups, places, lanes) {
 
 // ----------------------------------------------------------------- version 2: integers to values
 
-/** Fills the columns of a layer, but for the higher SH, with values rounded as in docs/format.md. */
+/** Fills the columns of a layer, but for the higher SH; values are rounded as in docs/format.md. */
 function putIntegers(integers, cells, rows, grids, arrays) {
   putCentres(integers, cells, rows, grids, arrays.xyz);
   putEven(integers.opacity, rows, grids.opacity, arrays.opacity, 1, 0);
