@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splat_codec.errors import CorruptFile
+from utils.errors import InputError
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -42,6 +43,7 @@ def encoded(texels: ByteArray) -> bytes:
     """A lossless WebP image of texels (height, width, 3 or 4)."""
     from PIL import Image
 
+    _require_webp()
     file = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(texels))
     # Without `exact`, the encoder replaces the colours of texels whose alpha is 0.
@@ -72,6 +74,7 @@ def decoded(data: bytes, name: str) -> ByteArray:
     """
     from PIL import Image
 
+    _require_webp()
     size = image_size(data, name)
     try:
         with warnings.catch_warnings():
@@ -88,6 +91,14 @@ def decoded(data: bytes, name: str) -> ByteArray:
         came = f"{texels.shape[1]} x {texels.shape[0]}"
         raise CorruptFile(name, f"{size.width} x {size.height} texels declared, decoded {came}")
     return texels
+
+
+def _require_webp() -> None:
+    """Raises InputError where Pillow was built without WebP."""
+    from PIL import features
+
+    if not features.check("webp"):
+        raise InputError("SOG needs Pillow with WebP, which this Pillow lacks: pip install pillow")
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:

@@ -69,6 +69,8 @@ class BundleParts:
     archive: zipfile.ZipFile
     folder: str
     """Within the archive, with a slash at its end; empty for its root."""
+    length: int
+    """Bytes of the archive."""
 
     def read(self, name: str, limit: int) -> bytes:
         """The content, of up to `limit` bytes. Raises CorruptFile."""
@@ -82,6 +84,8 @@ class BundleParts:
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise CorruptFile(name, "a file is expected, the entry of the bundle is a link")
         _check_length(name, entry.file_size, limit)
+        if entry.header_offset + entry.compress_size > self.length:
+            raise CorruptFile(name, f"the entry ends beyond the bundle, of {self.length:,} bytes")
         if entry.file_size > max(_SMALL_PART, _MOST_RATIO * entry.compress_size):
             ratio = entry.file_size // max(1, entry.compress_size)
             raise CorruptFile(name, f"packed {ratio} times, at most {_MOST_RATIO} is plausible")
@@ -130,7 +134,7 @@ def opened_parts(path: Path) -> Iterator[Parts]:
         if not found:
             raise CorruptFile("zip", f"a bundle with a {META} is expected, it has none")
         shortest = min(found, key=lambda name: (name.count("/"), name))
-        yield BundleParts(archive, shortest.removesuffix(META))
+        yield BundleParts(archive, shortest.removesuffix(META), path.stat().st_size)
 
 
 def _meta_entries(archive: zipfile.ZipFile) -> list[str]:

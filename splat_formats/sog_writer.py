@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from splat_formats.byte_codes import ROOT_HALF, alpha_bytes, three_smallest
+from splat_formats.byte_codes import ROOT_HALF, alpha_bytes, outside, three_smallest
 from splat_formats.file_description import GENERATOR
 from splat_formats.lossless_images import ByteArray, encoded
 from splat_formats.palettes import levels_of, nearest_levels, palette_of
-from splat_formats.prepared import prepared
+from splat_formats.prepared import clipped_notices, prepared
 from splat_formats.scene import SplatScene, Written
 from splat_formats.sog import ENTRIES_PER_ROW, FIRST_TAG
 from splat_formats.sog_meta import LEVELS, MAX_COUNT, MAX_PALETTE
@@ -26,6 +26,7 @@ from utils.errors import InputError
 from utils.files import atomic_path
 
 _LEAST_PALETTE = 1024
+_MOST_SH = 1e4  # far beyond any colour; its square is far from the limits of float32
 _SIDE_UNIT = 4  # texels: widths and heights are multiples of it
 _DIGITS = 7  # of a codebook's numbers
 _NO_TIME = (1980, 1, 1, 0, 0, 0)  # in the bundle, so that equal models become equal files
@@ -41,8 +42,12 @@ class _Part:
     texels: _Images
 
 
-def write_sog(path: Path, scene: SplatScene) -> Written:
-    """Writes the scene as a bundle, whole or not at all."""
+def write_sog(path: Path, scene: SplatScene, palette_entries: int | None = None) -> Written:
+    """Writes the scene as a bundle, whole or not at all.
+
+    The palette of higher spherical harmonics has up to `palette_entries` rows (1 to 65536), by
+    default as many as other writers choose.
+    """
     ready = prepared(scene)
     splats = ready.splats
     if splats.count > MAX_COUNT:
@@ -54,7 +59,7 @@ def write_sog(path: Path, scene: SplatScene) -> Written:
         "sh0": _table(splats.features_dc[:, 0], "sh0.webp", alpha_bytes(splats.opacity)),
     }
     if splats.features_rest.size:
-        parts["shN"] = _harmonics(splats)
+        parts["shN"] = _harmonics(splats, palette_entries or palette_size(splats.count))
     meta = {"version": 2, "asset": {"generator": GENERATOR}, "count": splats.count}
     if scene.metadata.antialiasing:
         meta["model"] = "antialiased"
@@ -62,7 +67,9 @@ def write_sog(path: Path, scene: SplatScene) -> Written:
     images = {name: texels for part in parts.values() for name, texels in part.texels.items()}
     text = json.dumps(meta, separators=(",", ":"), allow_nan=False)
     _write_bundle(path, text, _encoded(images))
-    return Written(ready.notices, ready.rows)
+    beyond = outside(splats.features_rest, -_MOST_SH, _MOST_SH)
+    clipped = clipped_notices({f"higher SH coefficients to ±{_MOST_SH:g}": beyond})
+    return Written((*ready.notices, *clipped), ready.rows)
 
 
 def _means(xyz: FloatArray) -> _Part:
@@ -94,19 +101,20 @@ def _table(values: FloatArray, name: str, alpha: ByteArray | None = None) -> _Pa
     return _Part({"codebook": _numbers(levels)}, {name: texels})
 
 
-def _harmonics(splats: Splats) -> _Part:
-    """The higher spherical harmonics as a palette."""
-    palette = palette_of(splats.features_rest.reshape(splats.count, -1), palette_size(splats.count))
+def _harmonics(splats: Splats, size: int) -> _Part:
+    """The higher spherical harmonics as a palette of up to `size` rows."""
+    rows = np.clip(splats.features_rest.reshape(splats.count, -1), -_MOST_SH, _MOST_SH)
+    palette = palette_of(rows, min(size, MAX_PALETTE))
     entries = palette.entries.reshape(-1, *splats.features_rest.shape[1:])
     levels = _levels(entries)
-    rows = -(-len(entries) // ENTRIES_PER_ROW)
+    height = -(-len(entries) // ENTRIES_PER_ROW)
     width = ENTRIES_PER_ROW * entries.shape[1]
-    centroids = np.zeros((rows * width, 3), np.uint8)
+    centroids = np.zeros((height * width, 3), np.uint8)
     centroids[: entries.size // 3] = nearest_levels(entries, levels).reshape(-1, 3)
     labels = np.zeros((splats.count, 3), np.uint8)
     labels[:, 0], labels[:, 1] = palette.labels & 255, palette.labels >> 8
     entry = {"count": len(entries), "bands": splats.sh_degree, "codebook": _numbers(levels)}
-    return _Part(entry, {"shN_centroids.webp": centroids.reshape(rows, width, 3),
+    return _Part(entry, {"shN_centroids.webp": centroids.reshape(height, width, 3),
                          "shN_labels.webp": labels})  # fmt: skip
 
 

@@ -95,10 +95,12 @@ def prepared_input(target: str, data: bytes) -> bytes:
     """An input of the fuzzer as a file: compression, in which few changes are valid, is added.
 
     Of an SPZ file of version 4 the streams follow the header, one after the other. A bundle of SOG
-    gets the right checksums.
+    gets the right checksums, a .glb the right lengths.
     """
     if target == "sog":
         return with_checksums(data)
+    if target == "gltf":
+        return with_lengths(data)
     if target != "spz" or not data.startswith(b"NGSP\4") or len(data) < 16:
         return data
     header = SpzHeader(4, int.from_bytes(data[8:12], "little"), data[12] % 5, data[13], data[14])
@@ -109,6 +111,16 @@ def prepared_input(target: str, data: bytes) -> bytes:
         frames.append(zstandard.compress(stream))
         table += struct.pack("<QQ", len(frames[-1]), len(stream))
     return data[:16] + struct.pack("<I12x", 32) + table + b"".join(frames)
+
+
+def with_lengths(data: bytes) -> bytes:
+    """A .glb file whose lengths are those of its text and its buffer, which b"BIN\0" divides."""
+    text, divider, binary = data[20:].partition(b"BIN\0")
+    text = text[:-4] if divider else text
+    chunks = struct.pack("<I", len(text)) + b"JSON" + text
+    if divider:
+        chunks += struct.pack("<I", len(binary)) + divider + binary
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
 def with_checksums(data: bytes) -> bytes:

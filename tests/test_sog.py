@@ -18,7 +18,7 @@ from splat_formats.files import read_splats, write_splats, written_by
 from splat_formats.lossless_images import decoded, encoded
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.sog import read_sog
-from splat_formats.sog_writer import palette_size
+from splat_formats.sog_writer import palette_size, write_sog
 from splat_formats.splats import Splats
 from tests.other_programs import alphas, angles, convert, write_by_splat_transform
 from tests.test_ply import SHARED, assert_equal, random_splats
@@ -96,6 +96,24 @@ def test_a_palette_stands_for_many_rows(tmp_path: Path) -> None:
     assert error < 0.75  # of numbers with a standard deviation of 1, in 45 dimensions
 
 
+def test_a_smaller_palette(tmp_path: Path) -> None:
+    write_sog(tmp_path / "a.sog", SplatScene(random_splats(300, 1)), palette_entries=16)
+    assert meta_of(tmp_path / "a.sog")["shN"]["count"] == 16
+
+
+def test_colours_beyond_all_bounds(tmp_path: Path) -> None:
+    splats = random_splats(1500, 1)
+    splats.features_rest[7] = [[3e38, -3e38, 0], [1e5, 0, 0], [0, 0, 0]]
+    splats.features_dc[8] = [[3e38, -3e38, 0]]
+    (notice,) = write_splats(tmp_path / "a.sog", SplatScene(splats))
+    assert notice == "clipped: higher SH coefficients to ±10000 of 1 Gaussian"
+    found = read_splats(tmp_path / "a.sog").splats
+    assert np.abs(found.features_rest).max() == pytest.approx(1e4)
+    assert np.abs(found.features_dc).max() == pytest.approx(3e38, rel=1e-5)
+    usual = np.abs(found.features_dc).max(axis=(1, 2)) < 100
+    assert usual.sum() == 1499
+
+
 @pytest.mark.parametrize(
     ("count", "size"),
     [(0, 1024), (2047, 1024), (2048, 2048), (65536, 65536), (10**6, 65536), (2**24, 65536)],
@@ -159,6 +177,12 @@ def test_folder_meta_bundle_and_a_folder_in_the_bundle(tmp_path: Path, folder: P
         for path in folder.iterdir():
             archive.write(path, f"some/model/{path.name}")
     assert_equal(expected, read_splats(tmp_path / "deep.zip").splats)
+
+
+def test_a_streamed_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lod-meta.json").write_text("{}")
+    with pytest.raises(InputError, match="this is a streamed SOG model: give the folder"):
+        read_splats(tmp_path)
 
 
 def test_png_images(folder: Path) -> None:
@@ -309,6 +333,14 @@ def test_a_small_image_file_that_declares_a_huge_one(folder: Path) -> None:
         read_splats(folder)
 
 
+def test_a_pillow_without_webp(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.features.check", lambda feature: False)
+    with pytest.raises(InputError, match="SOG needs Pillow with WebP"):
+        read_splats(folder)
+    with pytest.raises(InputError, match="SOG needs Pillow with WebP"):
+        write_splats(folder / "a.sog", SplatScene(random_splats(3, 0)))
+
+
 def test_a_link_out_of_the_folder(tmp_path: Path, folder: Path) -> None:
     (folder / "scales.webp").rename(tmp_path / "scales.webp")
     (folder / "scales.webp").symlink_to(tmp_path / "scales.webp")
@@ -352,6 +384,16 @@ def test_tricks_of_bundles(tmp_path: Path, folder: Path) -> None:
     repacked(folder, path, "meta.json", zipfile.ZipInfo("meta.json"), b" " * (1 << 23))
     with pytest.raises(InputError, match="8,388,608 bytes, at most 4,194,304"):
         read_splats(path)
+
+
+def test_an_entry_that_declares_more_bytes_than_the_bundle_has(tmp_path: Path) -> None:
+    write_splats(tmp_path / "a.sog", SplatScene(random_splats(3, 0)))
+    data = bytearray((tmp_path / "a.sog").read_bytes())
+    place = data.index(b"PK\1\2")  # meta.json in the directory
+    data[place + 20 : place + 28] = (4_000_000).to_bytes(4, "little") * 2
+    (tmp_path / "a.sog").write_bytes(data)
+    with pytest.raises(InputError, match="the entry ends beyond the bundle"):
+        read_splats(tmp_path / "a.sog")
 
 
 def test_a_bundle_cut_short(tmp_path: Path) -> None:
