@@ -1521,7 +1521,7 @@ function firstKeys(groups, places, lanes) {
 
 // ----------------------------------------------------------------- version 2: integers to values
 
-/** Fills the columns of a layer, but for the higher SH, with values rounded as in docs/format.md. */
+/** Fills the columns of a layer, but for the higher SH; values are rounded as in docs/format.md. */
 function putIntegers(integers, cells, rows, grids, arrays) {
   putCentres(integers, cells, rows, grids, arrays.xyz);
   putEven(integers.opacity, rows, grids.opacity, arrays.opacity, 1, 0);
@@ -1601,21 +1601,35 @@ function putSh({ groups, places, firsts, planes }, rows, precision, grids, featu
   const factors = new Float64Array(channels + FACTORS_AT_ONCE);
   const lines = new Int32Array(channels + FACTORS_AT_ONCE); // where the factors' matrix rows begin
   for (let i = 0; i < places.length; i++) {
-    let count = 0;
-    for (let channel = 0; channel < 3 * groups[i]; channel++) {
-      const factor = planes[firsts[channel] + i];
-      factors[count] = factor;
-      lines[count] = channel * width;
-      count += (factor | -factor) >>> 31; // 1 unless the factor is 0, without a branch
-    }
-    for (let k = count; k < count + FACTORS_AT_ONCE; k++) factors[k] = 0;
-    for (let c = 0; c < width; c++) sums[c] = 0;
-    for (let k = 0; k < count; k += FACTORS_AT_ONCE) addLines(sums, factors, lines, k, matrix);
+    const count = takeFactors(planes, firsts, i, 3 * groups[i], width, factors, lines);
+    multiply(sums, factors, lines, count, matrix);
     const start = channels * rows[places[i]];
     const step = shSteps[precision[places[i]]];
     if (isPaired) putPaired(sums, step, featuresRest, start, channels);
     else for (let c = 0; c < width; c++) featuresRest[start + c] = Math.fround(sums[c]) * step;
   }
+}
+
+/**
+ * Sets the factors to the integers of row i other than 0, of the first `end` coefficients, and
+ * `lines` to where their lines of the matrix begin. Returns their number; zeros follow.
+ */
+function takeFactors(planes, firsts, i, end, width, factors, lines) {
+  let count = 0;
+  for (let channel = 0; channel < end; channel++) {
+    const factor = planes[firsts[channel] + i];
+    factors[count] = factor;
+    lines[count] = channel * width;
+    count += (factor | -factor) >>> 31; // 1 unless the factor is 0, without a branch
+  }
+  for (let k = count; k < count + FACTORS_AT_ONCE; k++) factors[k] = 0;
+  return count;
+}
+
+/** Sets the sums to those of `count` factors, each times its line of the matrix. */
+function multiply(sums, factors, lines, count, matrix) {
+  for (let c = 0; c < sums.length; c++) sums[c] = 0;
+  for (let k = 0; k < count; k += FACTORS_AT_ONCE) addLines(sums, factors, lines, k, matrix);
 }
 
 /** Adds to the sums four factors, from factor k on, each times its line of the matrix. */
