@@ -34,6 +34,12 @@ from arguments import (
 )
 from gaussian_compression.cfg_record import record_options
 from gaussian_compression.checkpoints import clear_rounds
+from gaussian_compression.exports import (
+    EXPORT_HELP,
+    check_complete,
+    export_lines,
+    export_names,
+)
 from gaussian_compression.file_metadata import changed_settings, up_axis
 from gaussian_compression.model_folder import (
     MEGABYTE,
@@ -44,13 +50,13 @@ from gaussian_compression.model_folder import (
     iteration_folder,
     prepare_outputs,
     rounds_folder,
+    start_from_file,
     start_from_folder,
-    start_from_ply,
     write_outputs,
 )
 from gaussian_compression.pipeline import CompressionJob, compress
-from gaussian_compression.report import CompressionReport
-from gaussian_compression.run_report import TEST_GUARD_WARNING, build_report
+from gaussian_compression.report import CompressionReport, page_path, report_path
+from gaussian_compression.run_report import TEST_GUARD_WARNING, Invocation, build_report
 from gaussian_compression.settings import (
     NO_RESTART,
     PUBLISHED_PATIENCE,
@@ -70,7 +76,7 @@ from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import Origin, SplatMetadata, SplatScene
-from utils.cli import check_ranges, run, show_messages
+from utils.cli import check_ranges, command_line, run, show_messages
 from utils.console_progress import ConsoleProgress
 from utils.errors import InputError
 from utils.folder_lock import locked
@@ -90,38 +96,48 @@ def main() -> None:
     show_messages()
     parser, loading, pipeline = build_parser()
     args = parse(parser)
+    exports = export_names(args.export)
     settings = settings_of(args)
     check_settings(settings)
     options, pipe = loading.extract(args), pipeline.extract(args)
     check_ranges(options, pipe)
     with locked(Path(args.model_path)):
-        compress_folder(args, options, pipe, settings)
+        compress_folder(args, options, pipe, settings, exports)
 
 
 def compress_folder(
-    args: Namespace, options: ModelOptions, pipe: PipelineOptions, settings: CompressionSettings
+    args: Namespace,
+    options: ModelOptions,
+    pipe: PipelineOptions,
+    settings: CompressionSettings,
+    exports: tuple[str, ...],
 ) -> None:
     """Compresses the model and writes the outputs into the model folder."""
     model_path = Path(args.model_path)
     start = find_start(args, model_path)
-    prepare_outputs(model_path, start.path)
+    prepare_outputs(model_path, start.path, exports)
     options = check_options(options, start, args.sh_degree)
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
     job = build_job(options, pipe, start, settings)
-    job = with_metadata(job, args.preset, start.metadata.origin)
+    job = replace(with_metadata(job, args.preset, start.metadata.origin), exports=exports)
     if args.restart:
         clear_rounds(job.rounds_folder)
     result = compress(job, ConsoleProgress())
     record_options(model_path, options)
     iteration = free_iteration(model_path, start.iteration + max(1, result.iterations))
-    report = build_report(start, iteration, job, result)
+    changed = changed_settings(settings.to_json(), PRESETS[args.preset].to_json())
+    invocation = Invocation(command_line(), args.preset, changed)
+    report = build_report(start, iteration, job, result, invocation)
     decoded = SplatScene(result.decoded, from_entries(job.metadata))
-    write_outputs(model_path, start, Outputs(result.data, decoded, report))
+    exported = result.exports.contents()
+    outputs = Outputs(result.data, decoded, report, result.pictures.files, exported)
+    write_outputs(model_path, start, outputs)
     write_viewer_files(model_path, options)
     if not settings.keep_rounds:
         clear_rounds(job.rounds_folder)
     print_result(model_path, report)
+    check_complete(result.exports)
 
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
@@ -131,9 +147,11 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     pipeline = PipelineParams(parser)
     start = parser.add_argument_group("Start model (default: the highest iteration in MODEL)")
     start.add_argument("--pretrained_dir", help="another model folder to start from")
-    start.add_argument("--start_ply", help="a PLY without a folder, of any trainer, to start from")
+    start.add_argument("--start_ply", help="a file without a model folder, of any format and "
+        "trainer, to start from")  # fmt: skip
     start.add_argument("--training_free", action="store_true", help="quantise and encode "
         "only, in seconds, without photographs; see --training_free --help")  # fmt: skip
+    parser.add_argument("--export", metavar="FORMATS", help=EXPORT_HELP)
     group = parser.add_argument_group("Compression (defaults: the preset's)")
     group.add_argument("--preset", choices=sorted(PRESETS), default="compact", help="compact"
         " (default): rounds in full precision, then grids fitted to the scene and entropy coding; "
@@ -223,7 +241,7 @@ def _check_flags_of_preset(args: Namespace, preset: CompressionSettings) -> None
 def find_start(args: Namespace, model_path: Path) -> StartModel:
     """The model to start from, as the flags choose it."""
     if args.start_ply:
-        return start_from_ply(Path(args.start_ply))
+        return start_from_file(Path(args.start_ply))
     return start_from_folder(Path(args.pretrained_dir) if args.pretrained_dir else model_path)
 
 
@@ -313,7 +331,9 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
     ):
         if before is not None and after is not None:
             print(f"PSNR on {views} views: {before:.3f} -> {after:.3f} dB")
+    print("".join(f"{line}\n" for line in export_lines(report)), end="")
     print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")
+    print(f"Report: {page_path(report_path(model_path))}")
 
 
 if __name__ == "__main__":

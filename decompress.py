@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a compressed model back into a PLY: `python decompress.py FILE OUT.ply`.
+"""Turn a compressed model into a PLY, or another format: `python decompress.py FILE OUT.ply`.
 
-Needs NumPy only: no scene, no PyTorch, no GPU. It is faster with submodules/plane-coder installed.
-Reads the files of the published Fast-3DGS code too, without executing anything in them.
+The ending of OUT determines the format. Needs no scene, no PyTorch, no GPU, and for a PLY only
+NumPy. It is faster with submodules/plane-coder installed. Reads the files of the published
+Fast-3DGS code too, without executing anything in them.
 """
 
 import json
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,17 @@ from splat_codec.model_file import (
     bytes_per_section,
     decode,
 )
-from splat_formats.f3dgs_file import is_f3dgs, scene_of
+from splat_formats.f3dgs_file import F3DGS, is_f3dgs, scene_of
 from splat_formats.files import (
-    check_ending,
+    format_to_write,
     kind_of_file,
     log_notices,
     with_limits_clamped,
 )
-from splat_formats.ply import write_ply_scene
+from splat_formats.measured_file import write_measured
 from splat_formats.published_file import is_published_file, read_published_file
 from splat_formats.scene import SplatScene
+from splat_formats.web_page import write_page
 from utils.cli import run, show_messages
 from utils.errors import InputError
 from utils.files import check_target, is_special
@@ -41,19 +43,19 @@ def main() -> None:
     show_messages()
     if args.layers < 1:
         raise InputError(f"--layers {args.layers}: expected at least 1")
-    if not args.info and args.ply is None:
-        raise InputError("expected a PLY to write (second argument) or --info, got neither")
-    if args.ply is not None:
-        check_target(args.ply, args.file)
-        if not is_special(args.ply):  # /dev/stdout has no ending
-            check_ending(args.ply, ".ply")
+    if not args.info and args.output is None:
+        raise InputError("expected a file to write (second argument) or --info, got neither")
+    if args.output is not None:
+        check_output(args)
     data = args.file.read_bytes()
     try:
         model = read_file(args.file, data, args.layers)
         if args.info:
             print(json.dumps(describe_file(data, model), indent=1))
-        if args.ply is not None:
-            write(args.ply, model if isinstance(model, SplatScene) else scene_of(model))
+        if args.output is not None and is_page(args.output):
+            write_viewer(args.output, args.file, data, model)
+        elif args.output is not None:
+            write(args.output, model if isinstance(model, SplatScene) else scene_of(model))
     except CorruptFile as error:
         raise InputError(f"{args.file}: {error}") from error
 
@@ -64,7 +66,8 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "file", type=Path, help="compressed model (.f3dgs, or LZMA of the published code)"
     )
-    parser.add_argument("ply", type=Path, nargs="?", help="PLY to write")
+    parser.add_argument("output", type=Path, metavar="OUT", nargs="?", help="file to write; its "
+        "ending determines the format (.html: a page with a viewer)")  # fmt: skip
     parser.add_argument(
         "--layers",
         type=int,
@@ -75,13 +78,45 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def write(ply: Path, scene: SplatScene) -> None:
-    """Writes the PLY and prints its number of Gaussians and SH degree."""
-    log_notices(ply, (*scene.metadata.notices, *write_ply_scene(ply, scene)))
-    splats = scene.splats
-    # The PLY may have been written to the standard output.
-    messages = sys.stderr if is_special(ply) else sys.stdout
-    print(f"{ply}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}", file=messages)
+def check_output(args: Namespace) -> None:
+    """Raises InputError for a file that cannot be written, or that would destroy the input."""
+    check_target(args.output, args.file)
+    if is_page(args.output):
+        if args.layers < MAX_LAYERS:
+            raise InputError(f"--layers {args.layers}: a page holds the whole file")
+    elif F3DGS in format_to_write(args.output).endings:
+        raise InputError(
+            f"{args.output}: expected a format to decompress to, but this is a compressed file; "
+            "convert_splats.py makes one of another quality"
+        )
+
+
+def is_page(path: Path) -> bool:
+    """Whether the name is that of a web page."""
+    return path.suffix.lower() == ".html" and not is_special(path)
+
+
+def write_viewer(path: Path, file: Path, data: bytes, model: ModelFile | SplatScene) -> None:
+    """Writes a page that shows the file in a browser, without a network, and prints its size."""
+    if isinstance(model, SplatScene):
+        raise InputError(
+            f"{file}: a page cannot hold a file of the published code: make a .f3dgs file of it "
+            "first, with convert_splats.py"
+        )
+    write_page(path, data, file.stem)
+    print(f"{path}: {path.stat().st_size:,} bytes, {model.splats.count:,} Gaussians and the viewer")
+
+
+def write(path: Path, scene: SplatScene) -> None:
+    """Writes the file and prints its number of Gaussians, its SH degree and what it lost."""
+    log_notices(path, scene.metadata.notices)
+    written = write_measured(path, scene)
+    splats = written.scene.splats
+    # The model may have been written to the standard output.
+    messages = sys.stderr if is_special(path) else sys.stdout
+    print(f"{path}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}", file=messages)
+    for line in written.lines():
+        print(line, file=messages)
     if kernels.best is kernels.PLAIN:
         hint = "decoded by NumPy; pip install ./submodules/plane-coder makes this faster"
         print(hint, file=messages)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # All steps on a sample scene that is made here: photographs, training, compression, measuring.
+# It ends with a table, and the path of the report that a browser opens.
 # Needs Python 3.11 or newer and a C++ compiler; installs into .venv and writes to demo/ only.
 set -euo pipefail
 cd "$(dirname "$0")"

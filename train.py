@@ -165,7 +165,7 @@ class Training:
         )
 
     def start_from(self, start: TrainingStart) -> None:
-        """Go on from a checkpoint, or start from the Gaussians of a PLY."""
+        """Go on from a checkpoint, or start from a file of Gaussians."""
         start.apply(self.gaussians, self.queue, self.options.optimization)
         self.first_iteration = start.iteration
 
@@ -302,7 +302,7 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, Pip
     declare_milestones(parser)
     add(
         "--start_checkpoint",
-        help="a chkpnt<N>.pth to go on from, or a PLY or .f3dgs file to start from",
+        help="a chkpnt<N>.pth to go on from, or a PLY, SPZ, ... to start from",
     )
     add("--quiet", action="store_true", help="print errors only")
     return parser, model, optimization, pipeline

@@ -3,8 +3,7 @@
 
 In this order: for each model as it came from training, bytes and quality of version 2 at each
 quality, of the version-1 file of the preset fast3dgs, and of SPZ and SOG; bytes by attribute and
-the gain of each part of the codec; time and memory on a million Gaussians. That takes minutes. SPZ
-needs `pip install zstandard`.
+the gain of each part of the codec; time and memory on a million Gaussians. That takes minutes.
 """
 
 import json

@@ -4,15 +4,13 @@
 The PLY and every other file get scores on the same views; the table has the differences, too.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.codec_quality import Views
-from benchmarks.peers import PEERS, Peer, in_morton_order
+from benchmarks.peers import PEERS
 from splat_codec.container import unpack_container
 from splat_codec.model_file import ModelFile, encode, in_file_order
 from splat_codec.quantizers import Float16, Float32, Quantizer, affine_with_zero
@@ -55,9 +53,8 @@ def version_1(splats: Splats) -> QuantizedSplats:
 def measure_sizes(name: str, splats: Splats, views: Views | None, with_peers: bool) -> Row:
     """The rows by label, under `ways`; prints them as a table."""
     table = _Table(name, splats.count, views)
-    ordered = in_morton_order(splats)
     floats_of_a_row = 17 + splats.features_rest[:1].size  # three of them are normals
-    table.add(PLY, 4 * floats_of_a_row * splats.count, ordered)
+    table.add(PLY, 4 * floats_of_a_row * splats.count, splats)
     first = version_1(splats)
     table.add(FIRST, len(encode(ModelFile(first))), to_splats(first))
     first_layers = {}
@@ -68,7 +65,8 @@ def measure_sizes(name: str, splats: Splats, views: Views | None, with_peers: bo
         first_layers[quality] = _first_layer_bytes(data)
     if with_peers:
         for label, encoder in PEERS.items():
-            _add_peer(table, label, partial(encoder, ordered))
+            peer = encoder(splats)
+            table.add(label, peer.size, peer.decoded)
     shares = [f"{quality} {100 * size / table.ways[quality]['bytes']:.0f} %"
               for quality, size in first_layers.items()]  # fmt: skip
     print(f"First layer's part of the bytes: {', '.join(shares)}", flush=True)
@@ -78,15 +76,6 @@ def measure_sizes(name: str, splats: Splats, views: Views | None, with_peers: bo
         "ways": table.ways,
         "first_layer_bytes": first_layers,
     }
-
-
-def _add_peer(table: "_Table", label: str, encoded: Callable[[], Peer]) -> None:
-    try:
-        peer = encoded()
-    except ModuleNotFoundError as error:
-        print(f"({label} is not measured: {error}: pip install {error.name})")
-    else:
-        table.add(label, peer.size, peer.decoded)
 
 
 def _first_layer_bytes(data: bytes) -> int:

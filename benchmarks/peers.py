@@ -1,30 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SPZ 4 and SOG 2 of a model: their bytes, and the model that they decode to, for comparison only.
+"""SPZ 4 and SOG 2 of a model, as this project writes them: bytes, and what they decode to."""
 
-Written from the formats' public descriptions (github.com/nianticlabs/spz;
-developer.playcanvas.com, "SOG"). Axes are not rotated to SPZ's convention, and Gaussians are in
-Morton order in both: neither makes these files larger or worse. SPZ needs `pip install zstandard`.
-"""
-
-import io
-import json
-import struct
-import zipfile
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from splat_codec.order import morton_order
+from splat_formats.files import read_splats
+from splat_formats.scene import SplatScene
+from splat_formats.sog_writer import palette_size, write_sog
 from splat_formats.splats import Splats
+from splat_formats.spz import write_spz
 
-_ROOT_HALF = np.sqrt(0.5)
-_SPZ_ZSTD_LEVEL = 19  # higher than the default of writers
-_PALETTE_ROWS_AT_ONCE = 256
-_LLOYD_STEPS = 12
+_SMALL_PALETTE = 16
+"""By how much the usual palette is divided: on small models it is nearly a list of all rows."""
 
 
 @dataclass(frozen=True)
@@ -35,211 +24,23 @@ class Peer:
     decoded: Splats
 
 
-def in_morton_order(splats: Splats) -> Splats:
-    order = morton_order(splats.xyz)
-    return Splats(*(getattr(splats, name)[order] for name in Splats.__dataclass_fields__))
+def _as_file(name: str, write: Callable[[Path, Splats], object]) -> Callable[[Splats], Peer]:
+    def measure(splats: Splats) -> Peer:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            write(path, splats)
+            return Peer(path.stat().st_size, read_splats(path).splats)
+
+    return measure
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
-def to_bytes(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-def opacity_of(alpha: np.ndarray) -> np.ndarray:
-    """Logits of 8-bit opacities, at least half a step from 0 and 1."""
-    share = np.clip(alpha / 255, 1 / 510, 1 - 1 / 510)
-    return np.log(share / (1 - share)).astype(np.float32)
-
-
-def smallest_three(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index (N,) of the largest component, and the three others (N, 3) with that one positive."""
-    unit = rotation / np.linalg.norm(rotation, axis=1, keepdims=True)
-    largest = np.abs(unit).argmax(axis=1)
-    unit = unit * np.sign(np.take_along_axis(unit, largest[:, None], axis=1))
-    others = np.stack([np.delete(np.arange(4), i) for i in range(4)])[largest]
-    return largest, np.take_along_axis(unit, others, axis=1)
-
-
-def quaternions(largest: np.ndarray, three: np.ndarray) -> np.ndarray:
-    """The inverse of smallest_three."""
-    found = np.zeros((len(three), 4), np.float32)
-    others = np.stack([np.delete(np.arange(4), i) for i in range(4)])[largest]
-    np.put_along_axis(found, others, three.astype(np.float32), axis=1)
-    rest = np.sqrt(np.maximum(0, 1 - (three**2).sum(axis=1)))
-    np.put_along_axis(found, largest[:, None], rest[:, None].astype(np.float32), axis=1)
-    return found
-
-
-def spz(splats: Splats) -> Peer:
-    """SPZ version 4 with its default of 5 bits for SH of degree 1 and 4 bits beyond."""
-    import zstandard  # needed by this benchmark only
-
-    positions = np.clip(np.rint(splats.xyz * 4096), -(2**23), 2**23 - 1).astype("<i4")
-    alpha = to_bytes(255 * sigmoid(splats.opacity))
-    colour = to_bytes(255 * (0.15 * splats.features_dc[:, 0] + 0.5))
-    scale = to_bytes(16 * (splats.scaling + 10))
-    largest, three = smallest_three(splats.rotation)
-    parts = np.minimum(np.rint(np.abs(three) / _ROOT_HALF * 511), 511).astype(np.uint32)
-    packed = largest.astype(np.uint32) << 30
-    for axis, shift in enumerate((20, 10, 0)):
-        packed |= ((three[:, axis] < 0).astype(np.uint32) << 9 | parts[:, axis]) << shift
-    buckets = np.where(np.arange(splats.features_rest.shape[1]) < 3, 8, 16)[None, :, None]
-    sh = np.rint(splats.features_rest * 128) + 128
-    sh = np.clip((sh + buckets // 2) // buckets * buckets, 0, 255).astype(np.uint8)
-    streams = [
-        positions.view(np.uint8).reshape(-1, 4)[:, :3],
-        *(alpha, colour, scale, packed.astype("<u4"), sh),
-    ]
-    compressor = zstandard.ZstdCompressor(level=_SPZ_ZSTD_LEVEL)
-    packed_streams = [compressor.compress(np.ascontiguousarray(s).tobytes()) for s in streams]
-    toc = struct.calcsize("<QQ") * len(streams)
-    signed = np.where(three < 0, -1.0, 1.0) * parts * (_ROOT_HALF / 511)
-    decoded = Splats(
-        xyz=(positions / 4096).astype(np.float32).reshape(-1, 3),
-        features_dc=((colour / 255 - 0.5) / 0.15).astype(np.float32)[:, None],
-        features_rest=((sh.astype(np.float32) - 128) / 128).astype(np.float32),
-        opacity=opacity_of(alpha),
-        scaling=(scale / 16 - 10).astype(np.float32),
-        rotation=quaternions(largest, signed),
-    )
-    return Peer(32 + toc + sum(map(len, packed_streams)), decoded)
-
-
-def webp(channels: list[np.ndarray], width: int) -> bytes:
-    """A lossless image of one texel each, row by row."""
-    height = -(-len(channels[0]) // width)
-    height += -height % 4
-    texels = np.zeros((height * width, len(channels)), np.uint8)
-    texels[: len(channels[0])] = np.stack(channels, axis=1)
-    mode = {3: "RGB", 4: "RGBA"}[len(channels)]
-    image = Image.fromarray(texels.reshape(height, width, -1), mode=mode)
-    file = io.BytesIO()
-    # Quality 100 takes a hundred times as long; bytes are within 0.3 %, more or fewer.
-    image.save(file, "WEBP", lossless=True, exact=True, quality=75, method=6)
-    return file.getvalue()
-
-
-def codebook(values: np.ndarray) -> np.ndarray:
-    """256 levels (Lloyd's algorithm from quantiles)."""
-    ordered = np.sort(values.ravel().astype(np.float64))
-    levels = np.quantile(ordered, (np.arange(256) + 0.5) / 256)
-    sums = np.r_[0, np.cumsum(ordered)]
-    for _ in range(_LLOYD_STEPS):
-        ends = np.r_[0, np.searchsorted(ordered, (levels[1:] + levels[:-1]) / 2), len(ordered)]
-        counts = np.diff(ends)
-        means = (sums[ends[1:]] - sums[ends[:-1]]) / np.maximum(counts, 1)
-        levels = np.sort(np.where(counts > 0, means, levels))
-    return levels.astype(np.float32)
-
-
-def indices(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    return np.searchsorted((levels[1:] + levels[:-1]) / 2, values).astype(np.uint8)
-
-
-def palette(rows: np.ndarray, part: int) -> tuple[np.ndarray, np.ndarray]:
-    """A palette (K, C) of SH and labels (N,): one step of k-means from evenly chosen rows.
-
-    If there are no more distinct rows than entries, the palette is these rows, as in SOG itself.
-    """
-    size = min(65536, 1024 * 2 ** int(np.log2(max(1, len(rows) / 1024)))) // part
-    distinct, labels = np.unique(rows, axis=0, return_inverse=True)
-    if len(distinct) <= size:
-        return distinct, labels.reshape(-1)
-    centres = rows[np.linspace(0, len(rows) - 1, size).astype(int)].copy()
-    labels = nearest(rows, centres)
-    counts = np.bincount(labels, minlength=size)
-    sums = np.zeros(centres.shape, np.float64)
-    np.add.at(sums, labels, rows)
-    used = counts > 0
-    centres[used] = (sums[used] / counts[used, None]).astype(np.float32)
-    return centres, nearest(rows, centres)
-
-
-def nearest(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    half_norms = (centres**2).sum(axis=1) / 2
-    labels = np.empty(len(rows), np.int64)
-    for low in range(0, len(rows), _PALETTE_ROWS_AT_ONCE):
-        part = rows[low : low + _PALETTE_ROWS_AT_ONCE]
-        labels[low : low + len(part)] = (part @ centres.T - half_norms).argmax(axis=1)
-    return labels
-
-
-def sog(splats: Splats, part: int = 1) -> Peer:
-    """SOG version 2, bundled, with a palette of 1 / `part` of the usual size.
-
-    The usual size grows with the model up to 65536 entries, nearly all rows of a small model.
-    """
-    count = splats.count
-    width = -(-int(np.ceil(np.sqrt(count))) // 4) * 4
-    logged = np.sign(splats.xyz) * np.log1p(np.abs(splats.xyz))
-    low, high = logged.min(axis=0), logged.max(axis=0)
-    means = np.rint((logged - low) / (high - low) * 65535).astype(np.uint16)
-    scale_levels, dc_levels = codebook(splats.scaling), codebook(splats.features_dc)
-    scale = indices(splats.scaling, scale_levels)
-    dc = indices(splats.features_dc[:, 0], dc_levels)
-    alpha = to_bytes(255 * sigmoid(splats.opacity))
-    largest, three = smallest_three(splats.rotation)
-    quaternion_bytes = to_bytes(255 * (three * _ROOT_HALF + 0.5))
-    images = {
-        "means_l.webp": webp(list((means & 255).astype(np.uint8).T), width),
-        "means_u.webp": webp(list((means >> 8).astype(np.uint8).T), width),
-        "scales.webp": webp(list(scale.T), width),
-        "quats.webp": webp([*quaternion_bytes.T, (252 + largest).astype(np.uint8)], width),
-        "sh0.webp": webp([*dc.T, alpha[:, 0]], width),
-    }
-    levels = [scale_levels, dc_levels]
-    rest = splats.features_rest
-    if rest.size:
-        sh_images, sh_levels, rest = sog_harmonics(rest, part, width)
-        images |= sh_images
-        levels.append(sh_levels)
-    numbers = [np.round(level.astype(float), 6).tolist() for level in levels]
-    meta = {"version": 2, "count": count, "codebooks": numbers, "mins": low.tolist(),
-            "maxs": high.tolist(), "files": sorted(images)}  # fmt: skip
-    found = means / 65535 * (high - low) + low
-    decoded = replace(
-        splats,
-        xyz=(np.sign(found) * np.expm1(np.abs(found))).astype(np.float32),
-        features_dc=dc_levels[dc][:, None],
-        features_rest=rest,
-        opacity=opacity_of(alpha),
-        scaling=scale_levels[scale],
-        rotation=quaternions(largest, (quaternion_bytes / 255 - 0.5) / _ROOT_HALF),
-    )
-    return Peer(archive_size(meta, images), decoded)
-
-
-def sog_harmonics(
-    rest: np.ndarray, part: int, width: int
-) -> tuple[dict[str, bytes], np.ndarray, np.ndarray]:
-    """SH (N, K, 3) as images by name, their codebook, and the decoded SH (N, K, 3)."""
-    centres, labels = palette(rest.reshape(len(rest), -1), part)
-    levels = codebook(centres)
-    entries = indices(centres, levels)
-    low, high = (labels & 255).astype(np.uint8), (labels >> 8).astype(np.uint8)
-    texels = entries.reshape(-1, 3)  # 64 centroids a row, coefficient by coefficient
-    images = {
-        "shN_labels.webp": webp([low, high, np.zeros(len(rest), np.uint8)], width),
-        "shN_centroids.webp": webp(list(texels.T), 64 * rest.shape[1]),
-    }
-    return images, levels, levels[entries][labels].reshape(rest.shape)
-
-
-def archive_size(meta: dict[str, Any], images: dict[str, bytes]) -> int:
-    """Bytes of the zip file that holds these."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("meta.json", json.dumps(meta))
-        for name, data in images.items():
-            archive.writestr(name, data)
-    return len(file.getvalue())
+def _sog_with_small_palette(path: Path, splats: Splats) -> None:
+    entries = palette_size(splats.count) // _SMALL_PALETTE
+    write_sog(path, SplatScene(splats), palette_entries=entries)
 
 
 PEERS: dict[str, Callable[[Splats], Peer]] = {
-    "SPZ 4": spz,
-    "SOG 2, a sixteenth of its palette": partial(sog, part=16),
-    "SOG 2": sog,
+    "SPZ 4": _as_file("model.spz", lambda path, splats: write_spz(path, SplatScene(splats))),
+    "SOG 2, a sixteenth of its palette": _as_file("model.sog", _sog_with_small_palette),
+    "SOG 2": _as_file("model.sog", lambda path, splats: write_sog(path, SplatScene(splats))),
 }

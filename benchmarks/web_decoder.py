@@ -63,7 +63,7 @@ class Lap:
 
 def in_node(file: Path, rounds: int) -> list[Lap]:
     """Each decoding in Node.js."""
-    command = ["node", "--input-type=module", "--eval", _IN_NODE, file, str(rounds)]
+    command = ["node", "--input-type=module", "--eval", _IN_NODE, str(file), str(rounds)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return [Lap(**lap) for lap in json.loads(result.stdout)]
 

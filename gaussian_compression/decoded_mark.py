@@ -8,7 +8,8 @@ name does not count as decoded. No PyTorch.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from utils.files import write_json
@@ -26,12 +27,21 @@ class DecodedMark:
     start_iteration: int
     file_sha256: str
     ply_sha256: str
+    exports: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of files of other formats in the folder of the compressed file, by name."""
+
+    def __post_init__(self) -> None:
+        if any(Path(name).name != name for name in dict(self.exports)):
+            raise ValueError("the name of an exported file is a path")
 
 
-def write_mark(folder: Path, file: str, start_iteration: int, data: bytes) -> None:
+def write_mark(
+    folder: Path, file: str, start_iteration: int, data: bytes, exports: Mapping[str, bytes]
+) -> None:
     """Marks the PLY in `folder` as what the compressed `data` decodes to."""
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in exports.items()}
     sha256 = hashlib.sha256(data).hexdigest()
-    mark = DecodedMark(file, start_iteration, sha256, file_sha256(folder / PLY_NAME))
+    mark = DecodedMark(file, start_iteration, sha256, file_sha256(folder / PLY_NAME), digests)
     write_json(folder / MARK, asdict(mark))
 
 

@@ -6,16 +6,33 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from gaussian_compression.progress import Progress
 from gaussian_compression.rounds import Quality
 from gaussian_compression.sensitivity import RenderSensitivity, added_error, render_sensitivity
 from gaussian_renderer.backend import Backend
-from gaussian_renderer.evaluation import evaluate
+from gaussian_renderer.evaluation import ViewScore, evaluate
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
+from utils.image_utils import to_u8
+
+
+def mean_quality(scores: Sequence[ViewScore]) -> Quality:
+    """The means of the scores."""
+    if not scores:
+        return Quality(None, None)
+    return Quality(
+        psnr=float(np.mean([score.psnr for score in scores])),
+        ssim=float(np.mean([score.ssim for score in scores])),
+    )
+
+
+def rows_of_pixels(image: Tensor) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) of a uint8 image (3, H, W)."""
+    return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -30,18 +47,22 @@ class Measuring:
 
     def quality(self, views: Sequence[Camera], raw: RawParameters, name: str) -> Quality:
         """Mean PSNR and SSIM against the photographs of `views`; `name`: of the bar."""
+        return mean_quality(self.scores(views, raw, name))
+
+    def scores(self, views: Sequence[Camera], raw: RawParameters, name: str) -> list[ViewScore]:
+        """The scores of each of `views` against its photograph; `name`: of the bar."""
         if not views:
-            return Quality(None, None)
-        model = GaussianModel.from_raw(raw)
-        scores = []
+            return []
+        model, scores = GaussianModel.from_raw(raw), []
         with self.progress.stage(name, len(views)) as advance:
             for view in views:
                 scores += evaluate([view], model, self.backend, self.background)
                 advance(None)
-        return Quality(
-            psnr=float(np.mean([score.psnr for score in scores])),
-            ssim=float(np.mean([score.ssim for score in scores])),
-        )
+        return scores
+
+    def image(self, view: Camera, raw: RawParameters) -> npt.NDArray[np.uint8]:
+        """The render (H, W, 3) that is measured."""
+        return rows_of_pixels(to_u8(self.backend.draw(view, raw, self.background, self.sh_degree)))
 
     def sensitivity(
         self, views: Sequence[Camera], seed: int, raw: RawParameters

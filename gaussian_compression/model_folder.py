@@ -2,7 +2,10 @@
 """Where a compression starts from and where it puts its results, in Inria's model folder.
 
 MODEL/compressed/model.f3dgs                       the file
+MODEL/compressed/model.spz, ...                    the decoded model in other formats
 MODEL/compressed/report.json                       all figures and settings of the compression
+MODEL/compressed/report.html                       the page that is drawn of it
+MODEL/compressed/report_views/                     the pictures on this page
 MODEL/compressed/rounds/                           checkpoints of the rounds, during a run
 MODEL/point_cloud/iteration_K/point_cloud.ply      the decoded model, for every other tool
 MODEL/point_cloud/iteration_K/decoded_from.json    excludes it as a start of other compressions
@@ -11,8 +14,11 @@ Only files that a compression wrote are replaced or removed. K is the highest nu
 because other tools use the highest. No PyTorch.
 """
 
+import os
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from gaussian_compression.decoded_mark import (
@@ -23,8 +29,25 @@ from gaussian_compression.decoded_mark import (
     read_mark,
     write_mark,
 )
-from gaussian_compression.report import CompressionReport, read_report, report_path, write_report
-from splat_formats.files import log_notices, read_with_notices, write_splats
+from gaussian_compression.html_report.frame import is_own_page
+from gaussian_compression.html_report.report_page import report_page
+from gaussian_compression.report import (
+    CompressionReport,
+    as_read,
+    page_path,
+    pictures_folder,
+    read_report,
+    report_path,
+    write_report,
+)
+from gaussian_compression.report_pictures import is_own_folder
+from splat_formats.files import (
+    bytes_of_model,
+    log_notices,
+    read_with_notices,
+    readable_names,
+    write_splats,
+)
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
@@ -40,9 +63,10 @@ class StartModel:
 
     path: Path
     iteration: int
-    """0 for a PLY without a model folder."""
+    """0 for a file without a model folder."""
     scene: SplatScene
     ply_bytes: int
+    """Of its file, or of the files in its folder."""
 
     @property
     def splats(self) -> Splats:
@@ -63,17 +87,21 @@ class Outputs:
     """The compressed file."""
     decoded: SplatScene
     report: CompressionReport
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    """The report's, by file name."""
+    exports: dict[str, bytes] = field(default_factory=dict)
+    """Files of other formats, by name in the folder of the compressed file."""
 
 
-def start_from_ply(path: Path, iteration: int = 0) -> StartModel:
-    """The model in one PLY file."""
-    if path.is_dir():
+def start_from_file(path: Path, iteration: int = 0) -> StartModel:
+    """The model in one file, or a folder, of any format that can be read."""
+    if not path.exists():
+        raise InputError(f"no file at {path}: expected {readable_names()}")
+    if (path / "point_cloud").is_dir():
         raise InputError(
-            f"{path} is a folder: expected a PLY; for a model folder, give --pretrained_dir"
+            f"{path} is a model folder: expected a file; for a model folder, give --pretrained_dir"
         )
-    if not path.is_file():
-        raise InputError(f"no PLY at {path}: expected a file")
-    return StartModel(path, iteration, read_with_notices(path), path.stat().st_size)
+    return StartModel(path, iteration, read_with_notices(path), bytes_of_model(path))
 
 
 def start_from_folder(model_path: Path) -> StartModel:
@@ -86,7 +114,7 @@ def start_from_folder(model_path: Path) -> StartModel:
             "--start_ply"
         )
     iteration, ply = found
-    return start_from_ply(ply, iteration)
+    return start_from_file(ply, iteration)
 
 
 def trained_ply(model_path: Path) -> tuple[int, Path] | None:
@@ -134,36 +162,57 @@ def free_iteration(model_path: Path, wanted: int) -> int:
     return max([wanted, *(number + 1 for number in kept)])
 
 
-def prepare_outputs(model_path: Path, start_path: Path) -> None:
+def prepare_outputs(model_path: Path, start_path: Path, exports: Sequence[str] = ()) -> None:
     """Removes the temporary files of a killed run.
 
-    InputError where the outputs would replace a file that no compression wrote.
+    InputError where the outputs, with `exports` beside the compressed file, would replace a file
+    that no compression wrote.
     """
     for folder in ("compressed", "compressed/rounds", "point_cloud"):
         remove_leftovers(model_path / folder)
     file, report = file_path(model_path), report_path(model_path)
-    for path in (file, report):
+    exported = [file.with_name(name) for name in exports]
+    for path in (file, report, page_path(report), *exported):
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: expected an ordinary file or none, move it away")
-    for path in (file, report):
         if path.exists() and path.samefile(start_path):
             raise InputError(
                 f"{path} would be replaced, but is the model to start from: move it away, or give "
                 "another folder with -m"
             )
+    _check_page(report)
     known = read_report(report).compressed.bytes if report.exists() else None
-    if not file.exists() or file.stat().st_size == known:
-        return
+    foreign = [] if not file.exists() or file.stat().st_size == known else [file]
+    foreign += [path for path in exported if path.exists()]
+    written = _written_digests(model_path) if foreign else set()
+    for path in foreign:
+        if file_sha256(path) not in written:
+            raise InputError(
+                f"{path} would be replaced, but no compression in this folder wrote it: move it "
+                "away, or give another folder with -m"
+            )
+
+
+def _written_digests(model_path: Path) -> set[str]:
+    """Of the compressed files, and those of other formats, that compressions wrote here."""
     marks = [read_mark(folder) for folder in iterations(model_path).values()]
-    if file_sha256(file) not in {mark.file_sha256 for mark in marks if mark is not None}:
+    digests = [(mark.file_sha256, *mark.exports.values()) for mark in marks if mark is not None]
+    return set(chain.from_iterable(digests))
+
+
+def _check_page(report: Path) -> None:
+    """InputError where the report's page or pictures would replace what no compression wrote."""
+    page, pictures = page_path(report), pictures_folder(report)
+    if page.exists() and not is_own_page(page):
+        raise InputError(f"{page} would be replaced, but no compression wrote it: move it away")
+    if pictures.exists() and not is_own_folder(pictures):
         raise InputError(
-            f"{file} would be replaced, but no compression in this folder wrote it: move it away, "
-            "or give another folder with -m"
+            f"{pictures} would be replaced, but holds files that no compression wrote: move it away"
         )
 
 
 def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None:
-    """Writes decoded PLY, mark, file and report, and removes the decoded PLYs of earlier runs.
+    """Writes decoded PLY, mark, files, report and page, and removes the results of earlier runs.
 
     All are complete on disk before the first gets its name. After a kill in between, the same
     command starts from the same model and writes them again.
@@ -171,19 +220,48 @@ def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None
     number = outputs.report.compressed.iteration
     decoded, file = iteration_folder(model_path, number), file_path(model_path)
     earlier = [n for n, folder in iterations(model_path).items() if is_own(folder)]
-    with ExitStack() as complete:  # ends in the reverse order: first the PLY, last the report
-        report_at = complete.enter_context(atomic_path(report_path(model_path)))
+    report = report_path(model_path)
+    with ExitStack() as complete:  # ends in the reverse order: first the PLY, last the page
+        page_at = complete.enter_context(atomic_path(page_path(report)))
+        name = Path(os.path.abspath(model_path)).name  # noqa: PTH100, keeps symlinks
+        page = report_page(name, as_read(outputs.report), outputs.pictures)
+        page_at.write_text(page, encoding="utf-8", newline="\n")
+        report_at = complete.enter_context(atomic_path(report))
         write_report(report_at, outputs.report)
+        _write_pictures(pictures_folder(report), outputs.pictures, complete)
         file_at = complete.enter_context(atomic_path(file))
         file_at.write_bytes(outputs.data)
+        for name, content in outputs.exports.items():
+            complete.enter_context(atomic_path(file.with_name(name))).write_bytes(content)
         decoded_at = complete.enter_context(atomic_folder(decoded))
         notices = write_splats(decoded_at / PLY_NAME, outputs.decoded)
-        write_mark(decoded_at, FILE_NAME, start.iteration, outputs.data)
+        write_mark(decoded_at, FILE_NAME, start.iteration, outputs.data, outputs.exports)
+        _remove_exports(model_path, earlier)
     log_notices(decoded / PLY_NAME, notices)
+    if not outputs.pictures and pictures_folder(report).exists():
+        remove_folder(pictures_folder(report))  # of an earlier run, as prepare_outputs has checked
     for old in earlier:
         _remove_renders(model_path, old)
         if old != number:
             remove_folder(iteration_folder(model_path, old))
+
+
+def _remove_exports(model_path: Path, iterations: Sequence[int]) -> None:
+    """Removes the files of other formats that belong to old decoded models."""
+    for number in iterations:
+        mark = read_mark(iteration_folder(model_path, number))
+        for name, digest in mark.exports.items() if mark is not None else ():
+            path = file_path(model_path).with_name(name)
+            if path.is_file() and file_sha256(path) == digest:
+                path.unlink()
+
+
+def _write_pictures(folder: Path, pictures: dict[str, bytes], complete: ExitStack) -> None:
+    """Writes the pictures, which get their names when `complete` ends."""
+    if pictures:
+        pictures_at = complete.enter_context(atomic_folder(folder))
+        for name, picture in pictures.items():
+            (pictures_at / name).write_bytes(picture)
 
 
 def _remove_renders(model_path: Path, iteration: int) -> None:

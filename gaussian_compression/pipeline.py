@@ -8,9 +8,7 @@ fine-tuning on grids that satisfy the rule (shipping.py) -> integers -> bytes.
 
 import logging
 import random
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,13 +17,15 @@ from typing import Any
 import torch
 
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
+from gaussian_compression.exports import Exports, exports_of, measured
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
 from gaussian_compression.fingerprint import environment, splats_digest, views_digest
 from gaussian_compression.measuring import Measuring
 from gaussian_compression.progress import Progress
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.quantize import box_warnings
-from gaussian_compression.report import PromiseFigures
+from gaussian_compression.report import PromiseFigures, ViewFigures
+from gaussian_compression.report_pictures import fault_of_pillow
 from gaussian_compression.rounds import Measurement, Quality, Round, StageTime, psnr_of
 from gaussian_compression.scores import accumulate_scores, score_named
 from gaussian_compression.settings import CompressionSettings, check_settings
@@ -38,10 +38,12 @@ from gaussian_compression.shipping import (
     promise_of,
     start_warnings,
 )
+from gaussian_compression.stage_times import Clock, StageClock
 from gaussian_compression.stopping import judge
 from gaussian_compression.straight_through import RangedStraightThrough, straight_through
 from gaussian_compression.trainable import FullPrecision, StraightThrough, Trainable
 from gaussian_compression.validation_split import ViewSplit, split_off_guard
+from gaussian_compression.view_figures import Pictures, Scores, pictures_of, view_figures
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.choose_backend import backend_for
 from scene.cameras import Camera
@@ -50,8 +52,10 @@ from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
 from splat_codec.symbols import QuantizedSplats
 from splat_formats.decoded import to_splats
+from splat_formats.file_description import from_entries
 from splat_formats.outliers import Adjustments, with_limited_colours
 from splat_formats.repairs import showable
+from splat_formats.scene import SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
@@ -78,6 +82,8 @@ class CompressionJob:
     the same values. Instead of `source_path`, the photographs themselves are compared."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """The metadata to store in the file."""
+    exports: tuple[str, ...] = ()
+    """Names of files of other formats to make of the decoded model."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,9 @@ class CompressionResult:
     promise: PromiseFigures
     warnings: tuple[str, ...]
     """Sentences for the report, which have also been logged."""
+    views: tuple[ViewFigures, ...]
+    pictures: Pictures
+    exports: Exports
 
 
 def compress(job: CompressionJob, progress: Progress) -> CompressionResult:
@@ -152,30 +161,35 @@ class _Run:
         self._folder = RoundFolder(
             job.rounds_folder, self._fingerprint(), keep, environment(self._device)
         )
-        self._times: list[StageTime] = []
+        self._stages = StageClock()
 
     def result(self) -> CompressionResult:
         start = RawParameters.from_splats(self._start, self._device)
-        with self._timed("measure the start model"):
-            start_guard = self._measure.quality(self._views.guard, start, "start, guard views")
-            self._warn(start_warnings(start_guard))
-            start_test = self._measure.quality(self._job.test_views, start, "start, test views")
-        with self._timed("rounds"):
+        with self._stages.timed("measure the start model"):
+            start_scores = self._scores(start, "start")
+        start_guard, start_test = start_scores.means()
+        self._warn(start_warnings(start_guard))
+        with self._stages.timed("rounds"):
             rounds, shipped, reason = self._all_rounds(start)
         model = self._folder.load(shipped, self._device).model
-        with self._timed("final fine-tuning"):
+        with self._stages.timed("final fine-tuning"):
             stored = self._finally_finetuned(model, rounds[shipped].guard, rounds[0].guard)
         if isinstance(stored, GridSplats):
             adjustments = adjustments_of(model.raw, stored)
             adjustments.log()
             self._warnings += filter(None, [str(adjustments)])
-        with self._timed("encode, decode and compare"):
+        with self._stages.timed("encode, decode and compare"):
             data = encode(ModelFile(stored, self._job.metadata))
         decoded = to_splats(decode(data).splats)
-        with self._timed("measure the decoded model"):
+        with self._stages.timed("measure the decoded model"):
             final = RawParameters.from_splats(decoded, self._device)
-            final_guard = self._measure.quality(self._views.guard, final, "decoded, guard views")
-            final_test = self._measure.quality(self._job.test_views, final, "decoded, test views")
+            final_scores = self._scores(final, "decoded")
+        final_guard, final_test = final_scores.means()
+        views = view_figures(start_scores, final_scores)
+        with self._stages.timed("pictures for the report"):
+            pictures = self._pictures(views, final)
+        with self._stages.timed("export"):
+            exports = self._exports(decoded)
         promise = self._promise(rounds[0].guard, final_guard)
         self._warn(end_warnings(start_guard, final_guard, promise))
         return CompressionResult(
@@ -192,11 +206,38 @@ class _Run:
             final_guard=final_guard,
             final_test=final_test,
             dropped_non_finite=self._dropped,
-            stage_times=self._times,
+            stage_times=self._stages.times,
             environments=self._folder.environments,
             promise=promise,
             warnings=tuple(self._warnings),
+            views=views,
+            pictures=pictures,
+            exports=exports,
         )
+
+    def _scores(self, raw: RawParameters, name: str) -> Scores:
+        return Scores(
+            self._measure.scores(self._views.guard, raw, f"{name}, guard views"),
+            self._measure.scores(self._job.test_views, raw, f"{name}, test views"),
+        )
+
+    def _pictures(self, figures: tuple[ViewFigures, ...], final: RawParameters) -> Pictures:
+        if fault := fault_of_pillow():
+            self._warn([fault])
+            return Pictures()
+        cameras = [*self._views.guard, *self._job.test_views]
+        # Fine-tuning has changed the tensors that the start model was measured with.
+        start = RawParameters.from_splats(self._start, self._device)
+        return pictures_of(figures, cameras, start, final, self._measure)
+
+    def _exports(self, decoded: Splats) -> Exports:
+        scene = SplatScene(decoded, from_entries(self._job.metadata))
+        made = exports_of(scene, self._job.exports)
+        self._warn(list(made.faults))
+        return measured(made, self._quality)
+
+    def _quality(self, splats: Splats, name: str) -> tuple[Quality, Quality]:
+        return self._scores(RawParameters.from_splats(splats, self._device), name).means()
 
     def _promise(self, zero: Quality, shipped: Quality) -> PromiseFigures:
         trained_on = self._trajectory.guard == "train" and self._settings.final_iterations > 0
@@ -241,7 +282,7 @@ class _Run:
     def _round_zero(self, start: RawParameters) -> Checkpoint:
         model = TrainableModel.start_from(start, self._trajectory.quantization)
         checkpoint = Checkpoint(model, [])
-        began = _Clock()
+        began = Clock()
         iterations = self._trajectory.warmup_iterations
         course = RateCourse(start=self._trajectory.warmup_restart)
         self._finetune(checkpoint.model, iterations, "round 0, unpruned", course)
@@ -250,7 +291,7 @@ class _Run:
 
     def _next_round(self, checkpoint: Checkpoint) -> None:
         number = len(checkpoint.rounds)
-        began = _Clock()
+        began = Clock()
         self._prune(checkpoint.model, f"round {number}, gradients")
         iterations = self._trajectory.finetune_iterations
         self._finetune(checkpoint.model, iterations, f"round {number}, fine-tuning", CONSTANT_RATES)
@@ -338,7 +379,7 @@ class _Run:
         with self._progress.stage(name, iterations) as advance:
             self._finetuner.run(model, views, iterations, order, advance, course)
 
-    def _close_round(self, checkpoint: Checkpoint, iterations: int, began: "_Clock") -> None:
+    def _close_round(self, checkpoint: Checkpoint, iterations: int, began: Clock) -> None:
         rounds, model = checkpoint.rounds, checkpoint.model
         number = len(rounds)
         seen = model.seen(self._trajectory.quantization)
@@ -380,25 +421,6 @@ class _Run:
             "background": self._job.background.tolist(),
             "antialiasing": self._job.render_options.antialiasing,
         }
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        clock = _Clock()
-        yield
-        self._times.append(StageTime(stage, clock.wall_seconds(), clock.cpu_seconds()))
-
-
-class _Clock:
-    """Wall and CPU time since its creation."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.monotonic(), time.process_time()
-
-    def wall_seconds(self) -> float:
-        return round(time.monotonic() - self._wall, 2)
-
-    def cpu_seconds(self) -> float:
-        return round(time.process_time() - self._cpu, 2)
 
 
 def _round_line(rounds: list[Round], start_count: int) -> str:

@@ -12,12 +12,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gaussian_compression.rounds import Quality, Round, StageTime, round_from_json
+from gaussian_compression.rounds import Quality, Round, StageTime
+from splat_formats.losses import Losses
 from utils.errors import InputError
 from utils.files import write_json
+from utils.json_values import from_json
 
-SCHEMA = 2
-"""1: reports without a schema number, of compress.py and, in another form, of --training_free."""
+SCHEMA = 3
+"""1: reports without a schema number, of compress.py and, in another form, of --training_free.
+2: without the command, the preset, the figures of single views, their pictures and histograms."""
+MOST_BYTES = 64_000_000
+"""Of a report: one of ten thousand views has a few million."""
 
 UNMEASURED = Quality(None, None)
 
@@ -105,6 +110,72 @@ class ErrorFigures:
 
 
 @dataclass(frozen=True)
+class ViewFigures:
+    """The quality of one view."""
+
+    views: str
+    """The set that it belongs to: `guard` or `test`."""
+    image_name: str
+    start: Quality
+    compressed: Quality
+
+
+@dataclass(frozen=True)
+class ShownView:
+    """A view whose pictures are in compressed/report_views (see picture_name)."""
+
+    role: str
+    """`worst` or `median`, by the PSNR of the compressed model."""
+    views: str
+    image_name: str
+    pictures: dict[str, str]
+    """SHA-256 of the files, by what they show."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often values of an attribute occur, in bins of equal width from `low` to `high`."""
+
+    unit: str
+    low: float
+    high: float
+    start: tuple[int, ...]
+    """Of the Gaussians that an image can show."""
+    compressed: tuple[int, ...]
+    start_outside: int
+    """Values below `low` or above `high`."""
+    compressed_outside: int
+    every: int = 1
+    """1: all Gaussians were counted, 2: every second one, and so on, of both models."""
+
+    def __post_init__(self) -> None:
+        if len(self.start) != len(self.compressed) or not self.start or self.low >= self.high:
+            raise ValueError(
+                "expected a histogram with bins between two limits, as many before as after, got "
+                f"{len(self.start)} and {len(self.compressed)} from {self.low} to {self.high}"
+            )
+        if min(*self.start, *self.compressed) < 0:
+            raise ValueError("expected counts in a histogram, got a negative number")
+
+
+@dataclass(frozen=True)
+class ExportFigures:
+    """The decoded model in a file of another format, and the model that this file decodes to."""
+
+    file: str
+    """Its name in the folder of the compressed file."""
+    bytes: int
+    gaussians: int
+    sh_degree: int
+    losses: Losses | None
+    """Against the decoded model; None for a format that holds every number as it is."""
+    notices: tuple[str, ...] = ()
+    """What the format cannot hold."""
+    guard: Quality = UNMEASURED
+    test: Quality = UNMEASURED
+
+
+@dataclass(frozen=True)
 class CompressionReport:
     """All figures of a compression. Sizes in bytes, times in seconds, PSNR in dB."""
 
@@ -126,12 +197,50 @@ class CompressionReport:
     layer_ends: tuple[int, ...] = ()
     notices: tuple[str, ...] = ()
     """What was repaired, dropped or not kept, and warnings, a sentence each."""
+    command: tuple[str, ...] = ()
+    """The script's name and its arguments as given; empty in reports of schema 1 and 2."""
+    preset: str | None = None
+    changed_settings: dict[str, Any] = field(default_factory=dict)
+    """Those of `settings` that differ from the preset's."""
+    views: tuple[ViewFigures, ...] = ()
+    shown_views: tuple[ShownView, ...] = ()
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    exports: tuple[ExportFigures, ...] = ()
     schema: int = SCHEMA
+
+    def all_files(self) -> tuple[ExportFigures, ...]:
+        """The compressed file and those of other formats, in one form."""
+        ours = self.compressed
+        figures = ExportFigures(
+            file="model.f3dgs",
+            bytes=ours.bytes,
+            gaussians=ours.gaussians,
+            sh_degree=ours.sh_degree,
+            losses=None,
+            guard=ours.guard,
+            test=ours.test,
+        )
+        return (figures, *self.exports)
 
 
 def report_path(model_path: Path) -> Path:
     """The path of a model folder's report."""
     return model_path / "compressed" / "report.json"
+
+
+def page_path(report_at: Path) -> Path:
+    """The page that is drawn of a report."""
+    return report_at.with_suffix(".html")
+
+
+def pictures_folder(report_at: Path) -> Path:
+    """The pictures of a report."""
+    return report_at.parent / "report_views"
+
+
+def picture_name(role: str, kind: str) -> str:
+    """The name of the file that shows `kind`, a key of ShownView.pictures."""
+    return f"{role}_{kind}.webp"
 
 
 def write_report(path: Path, report: CompressionReport) -> None:
@@ -144,6 +253,8 @@ def write_report(path: Path, report: CompressionReport) -> None:
 def read_report(path: Path) -> CompressionReport:
     """The report in a file of any schema. InputError if the file is no report."""
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
         found = _finite(json.loads(path.read_text(encoding="utf-8")), "", [])
         schema = found.get("schema", 1)
         if schema > SCHEMA:
@@ -152,11 +263,16 @@ def read_report(path: Path) -> CompressionReport:
                 "program wrote it"
             )
         return _of_schema_1(found) if schema == 1 else _report(found)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: expected the report of a compression, but cannot read it ({error!r}); "
             "move it away"
         ) from error
+
+
+def as_read(report: CompressionReport) -> CompressionReport:
+    """The report that read_report returns once this one is written."""
+    return _report(_finite(asdict(report), "", []))
 
 
 def _finite(value: Any, place: str, places: list[str]) -> Any:
@@ -172,28 +288,7 @@ def _finite(value: Any, place: str, places: list[str]) -> Any:
 
 
 def _report(values: dict[str, Any]) -> CompressionReport:
-    stopping, guard, promise = values["stopping"], values["guard"], values["promise"]
-    return CompressionReport(
-        start=StartFigures(**_with_qualities(values["start"])),
-        compressed=FileFigures(**_with_qualities(values["compressed"])),
-        settings=values["settings"],
-        environments=tuple(values["environments"]),
-        stopping=stopping and StoppingFigures(**stopping),
-        guard=guard and GuardFigures(**{**guard, "image_names": tuple(guard["image_names"])}),
-        promise=promise and PromiseFigures(**promise),
-        rounds=tuple(round_from_json(done) for done in values["rounds"]),
-        stages=tuple(StageTime(**stage) for stage in values["stages"]),
-        seed=values["seed"],
-        identity=values["identity"],
-        errors={name: ErrorFigures(**error) for name, error in values["errors"].items()},
-        layer_ends=tuple(values["layer_ends"]),
-        notices=tuple(values["notices"]),
-        schema=values["schema"],
-    )
-
-
-def _with_qualities(values: dict[str, Any]) -> dict[str, Any]:
-    return {**values, "guard": Quality(**values["guard"]), "test": Quality(**values["test"])}
+    return from_json(CompressionReport, {**values, "schema": SCHEMA})
 
 
 def _of_schema_1(found: dict[str, Any]) -> CompressionReport:
@@ -204,9 +299,7 @@ def _of_schema_1(found: dict[str, Any]) -> CompressionReport:
     del start["dropped_non_finite"]
     later: dict[str, Any] = {"promise": None, "errors": {}, "layer_ends": [], "notices": []}
     environments = [{"from_round": 0, **found["versions"]}]
-    return _report(
-        {**later, **found, "start": start, "environments": environments, "schema": SCHEMA}
-    )
+    return _report({**later, **found, "start": start, "environments": environments})
 
 
 def _of_training_free_1(found: dict[str, Any]) -> CompressionReport:

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the report of a run of the pipeline."""
 
+from dataclasses import dataclass
+from typing import Any
+
+from gaussian_compression.attribute_histograms import attribute_histograms
 from gaussian_compression.model_folder import StartModel
 from gaussian_compression.pipeline import CompressionJob, CompressionResult
 from gaussian_compression.report import (
@@ -13,6 +17,7 @@ from gaussian_compression.report import (
 from splat_codec.attribute_sizes import bytes_by_attribute
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import SECTION_NAMES, bytes_per_section
+from splat_formats.repairs import showable
 
 TEST_GUARD_WARNING = (
     "the stopping rule uses the test views, as in the published method: their figures do not "
@@ -20,8 +25,23 @@ TEST_GUARD_WARNING = (
 )
 
 
+@dataclass(frozen=True)
+class Invocation:
+    """How the program was started."""
+
+    command: tuple[str, ...]
+    """The script's name and its arguments as given."""
+    preset: str
+    changed_settings: dict[str, Any]
+    """Those that differ from the preset's."""
+
+
 def build_report(
-    start: StartModel, iteration: int, job: CompressionJob, result: CompressionResult
+    start: StartModel,
+    iteration: int,
+    job: CompressionJob,
+    result: CompressionResult,
+    invocation: Invocation,
 ) -> CompressionReport:
     """The report of a compression; its decoded model is `iteration` in the model folder."""
     guard = job.settings.trajectory.guard
@@ -50,6 +70,13 @@ def build_report(
         identity=job.identity,
         environments=tuple(result.environments),
         notices=(*start.metadata.notices, *result.warnings),
+        command=invocation.command,
+        preset=invocation.preset,
+        changed_settings=invocation.changed_settings,
+        views=result.views,
+        shown_views=result.pictures.views,
+        exports=tuple(file.figures for file in result.exports.files),
+        histograms=attribute_histograms(showable(start.splats).splats, result.decoded),
     )
 
 

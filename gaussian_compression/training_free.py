@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from arguments import CFG_ARGS_NAME, ModelOptions
+from gaussian_compression.attribute_histograms import attribute_histograms
 from gaussian_compression.cfg_record import options_of, record_options
+from gaussian_compression.exports import (
+    EXPORT_HELP,
+    check_complete,
+    export_lines,
+    export_names,
+    with_exports,
+)
 from gaussian_compression.model_folder import (
     MEGABYTE,
     Outputs,
@@ -23,24 +31,29 @@ from gaussian_compression.model_folder import (
     free_iteration,
     iteration_folder,
     prepare_outputs,
+    start_from_file,
     start_from_folder,
-    start_from_ply,
     write_outputs,
 )
-from gaussian_compression.report import CompressionReport, FileFigures, StartFigures
+from gaussian_compression.report import (
+    CompressionReport,
+    FileFigures,
+    StartFigures,
+    page_path,
+    report_path,
+)
 from gaussian_compression.rounds import StageTime
 from gaussian_compression.visible_errors import lines, visible_errors
 from splat_codec.model_file import ModelFile, bytes_per_section, encode
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
+from splat_formats.edits import cut_to_degree
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.files import log_notices
-from splat_formats.outliers import Adjustments, without_invisible
-from splat_formats.repairs import showable
 from splat_formats.scene import SplatScene
-from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, Splats
-from utils.cli import show_messages
-from utils.errors import InputError
+from splat_formats.splats import MAX_SH_DEGREE, Splats
+from splat_formats.visible import visible_gaussians
+from utils.cli import command_line, show_messages
 from utils.folder_lock import locked
 
 WANTED_ITERATION = 1  # of the decoded model, in a folder without others
@@ -62,18 +75,21 @@ def main() -> None:
     show_messages()
     args = build_parser().parse_args()
     model_path = args.model_path
+    exports = export_names(args.export)
     settings = FreeSettings(args.quality, args.sh_degree, args.position_bits)
     with locked(model_path):
         ply = args.start_ply
-        start = start_from_folder(model_path) if ply is None else start_from_ply(ply)
-        prepare_outputs(model_path, start.path)
+        start = start_from_folder(model_path) if ply is None else start_from_file(ply)
+        prepare_outputs(model_path, start.path, exports)
         options = _options(args, start)
         start = with_render_mode(start, options.antialiasing)
         iteration = free_iteration(model_path, start.iteration + WANTED_ITERATION)
-        outputs = compress_without_training(start, iteration, settings)
+        outputs = compress_without_training(start, iteration, settings, command_line())
+        outputs, exported = with_exports(outputs, exports)
         write_outputs(model_path, start, outputs)
         record_options(model_path, options)
     print_result(model_path, outputs.report)
+    check_complete(exported)
 
 
 def build_parser() -> ArgumentParser:
@@ -82,8 +98,9 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument
     add("--training_free", action="store_true", help="this mode")
     add("-m", "--model_path", type=Path, required=True, help="folder to write to")
-    add("--start_ply", type=Path, help="the model to compress (default: the highest trained "
-        "iteration in the folder to write to)")  # fmt: skip
+    add("--start_ply", type=Path, help="the model to compress, of any format (default: the "
+        "highest trained iteration in the folder to write to)")  # fmt: skip
+    add("--export", metavar="FORMATS", help=EXPORT_HELP)
     add("-s", "--source_path", default="", help="the data set, only to record it for render.py")
     add("--quality", choices=sorted(QUALITIES), default="high", help="default: high; the others "
         "give a smaller file")  # fmt: skip
@@ -96,14 +113,21 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def compress_without_training(start: StartModel, iteration: int, settings: FreeSettings) -> Outputs:
-    """The outputs, whose decoded model is `iteration`. InputError if no Gaussian is left."""
+def compress_without_training(
+    start: StartModel, iteration: int, settings: FreeSettings, command: tuple[str, ...] = ()
+) -> Outputs:
+    """The outputs, whose decoded model is `iteration`; `command`, if there is one, for the report.
+
+    InputError if no Gaussian is left.
+    """
     wall, cpu = time.monotonic(), time.process_time()
-    kept, repairs, adjustments = _visible(start)
+    visible = visible_gaussians(start.splats, start.path)
+    kept, repairs = visible.splats, visible.repairs
     precision = replace(QUALITIES[settings.quality], position_bits=settings.position_bits)
-    quantized = quantize_splats(_cut_to_degree(kept, settings.sh_degree), precision)
+    degree = kept.sh_degree if settings.sh_degree is None else settings.sh_degree
+    quantized = quantize_splats(cut_to_degree(kept, degree), precision)
     exact = len(np.unique(quantized.splats.exact.rows))
-    adjustments = replace(adjustments, stored_exactly=exact)
+    adjustments = replace(visible.adjustments, stored_exactly=exact)
     log_notices(start.path, repairs)
     adjustments.log()
     given = {name: value for name, value in vars(settings).items() if value is not None}
@@ -133,23 +157,10 @@ def compress_without_training(start: StartModel, iteration: int, settings: FreeS
         errors=visible_errors(kept, decoded, quantized.order),
         layer_ends=tuple(quantized.splats.layer_ends),
         notices=(*start.metadata.notices, *repairs, *filter(None, [str(adjustments)])),
+        command=command,
+        histograms=attribute_histograms(kept, decoded),
     )
     return Outputs(data, SplatScene(decoded, from_entries(description)), report)
-
-
-def _visible(start: StartModel) -> tuple[Splats, tuple[str, ...], Adjustments]:
-    """The Gaussians that an image can show; sentences on repairs; what else was done.
-
-    InputError if there are none.
-    """
-    finite = showable(start.splats)
-    kept, adjustments = without_invisible(finite.splats)
-    if not kept.count:
-        raise InputError(
-            f"{start.path}: expected Gaussians that an image can show, found none among "
-            f"{start.splats.count:,}"
-        )
-    return kept, finite.notices, adjustments
 
 
 def _file_figures(data: bytes, decoded: Splats, start: StartModel, iteration: int) -> FileFigures:
@@ -194,15 +205,6 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
           f"{compressed.ratio:.1f} times smaller, {seconds:.1f} s")  # fmt: skip
     print(f"Gaussians: {report.start.gaussians:,} -> {compressed.gaussians:,}")
     print("\n".join(lines(report.errors)))
+    print("".join(f"{line}\n" for line in export_lines(report)), end="")
     print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")
-
-
-def _cut_to_degree(splats: Splats, sh_degree: int | None) -> Splats:
-    if sh_degree is None or sh_degree == splats.sh_degree:
-        return splats
-    if sh_degree > splats.sh_degree:
-        raise InputError(
-            f"--sh_degree {sh_degree}: expected at most {splats.sh_degree}, the model's degree"
-        )
-    kept = REST_COEFFICIENTS[sh_degree]
-    return replace(splats, features_rest=np.ascontiguousarray(splats.features_rest[:, :kept]))
+    print(f"Report: {page_path(report_path(model_path))}")

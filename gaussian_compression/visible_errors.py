@@ -9,13 +9,8 @@ import numpy.typing as npt
 from gaussian_compression.report import ErrorFigures
 from splat_codec.blocks import for_blocks
 from splat_formats.axes import with_ordered_axes
+from splat_formats.differences import Floats, alpha_of, differences
 from splat_formats.splats import FloatArray, Splats
-
-Floats = npt.NDArray[np.float64]
-
-_SH_DC = 0.28209479177387814  # the constant spherical harmonic
-_LEVELS = 255.0  # of an 8-bit colour
-_DEGREES = 180 / np.pi
 
 
 @dataclass(frozen=True)
@@ -105,22 +100,12 @@ def _sizes(scaling: FloatArray) -> Floats:
 
 def _differences(a: Splats, b: Splats, least_size: float) -> dict[str, Floats]:
     """The errors of each Gaussian (and axis, and channel), in the units of SCALES."""
-    alpha, size = _alpha(a), np.maximum(_sizes(a.scaling), least_size)
-    distance = np.linalg.norm(a.xyz.astype(np.float64) - b.xyz, axis=1)
-    cosine = np.abs((a.rotation.astype(np.float64) * b.rotation).sum(axis=1))
-    dc = np.abs(a.features_dc.astype(np.float64) - b.features_dc)
-    missing = a.features_rest.shape[1] - b.features_rest.shape[1]
-    rest = a.features_rest - np.pad(b.features_rest, ((0, 0), (0, missing), (0, 0)))
-    over_directions = np.sqrt(np.square(rest, dtype=np.float64).sum(axis=1) / (4 * np.pi))
+    found, alpha = differences(a, b), alpha_of(a)
     return {
-        "xyz": 100 * distance / size,
-        "scaling": 100 * np.abs(np.expm1(b.scaling.astype(np.float64) - a.scaling)),
-        "rotation": 2 * _DEGREES * np.arccos(np.minimum(cosine, 1)),
-        "opacity": 100 * np.abs(alpha - _alpha(b)),
-        "features_dc": _LEVELS * _SH_DC * dc * alpha[:, :, None],
-        "features_rest": _LEVELS * over_directions * alpha,
+        "xyz": 100 * found.distance / np.maximum(_sizes(a.scaling), least_size),
+        "scaling": 100 * found.scale,
+        "rotation": found.angle,
+        "opacity": 100 * found.opacity,
+        "features_dc": found.colour * alpha,
+        "features_rest": found.sh * alpha,
     }
-
-
-def _alpha(splats: Splats) -> Floats:
-    return 1 / (1 + np.exp(-np.clip(splats.opacity.astype(np.float64), -700, 700)))

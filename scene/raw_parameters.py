@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +31,9 @@ class RawParameters(NamedTuple):
 
     @classmethod
     def from_splats(cls, splats: Splats, device: torch.device | str) -> RawParameters:
-        """A copy of the splats on `device`."""
-        return cls(*(torch.tensor(getattr(splats, name), device=device) for name in cls._fields))
+        """A copy of the splats on `device`, contiguous, as kernels expect it."""
+        arrays = (np.ascontiguousarray(getattr(splats, name)) for name in cls._fields)
+        return cls(*(torch.tensor(array, device=device) for array in arrays))
 
     def to_splats(self) -> Splats:
         """A copy of the tensors as NumPy arrays."""

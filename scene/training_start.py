@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint or PLY that a training starts from, checked before photographs are loaded."""
+"""The checkpoint or model that a training starts from, checked before photographs are loaded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from arguments import ModelOptions, read_cfg_args
 from scene.checkpoint import Checkpoint, load_checkpoint
 from scene.gaussian_model import GaussianModel
 from scene.view_queue import ViewQueue
-from splat_formats.files import read_with_notices
+from splat_formats.files import FORMATS, read_with_notices
 from splat_formats.scene import NO_ORIGIN, SplatScene
 from utils.errors import InputError
 
 PLACES = ("source_path", "model_path", "data_device")
-GAUSSIANS_ONLY = (".ply", ".ply.gz", ".f3dgs")  # endings of files; others are checkpoints
+# Endings of files; others are checkpoints.
+GAUSSIANS_ONLY = (".ply.gz", *(ending for known in FORMATS for ending in known.endings))
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class TrainingStart:
 
     @property
     def iteration(self) -> int:
-        """Number of iterations done; 0 for the Gaussians of a PLY."""
+        """Number of iterations done; 0 for a file of Gaussians."""
         return self.content.iteration if isinstance(self.content, Checkpoint) else 0
 
     def apply(self, gaussians: GaussianModel, queue: ViewQueue, options: Any) -> None:
@@ -106,5 +107,5 @@ def _why_no_file(path: Path) -> str:
     numbers = [re.fullmatch(r"chkpnt(\d+)\.pth", entry.name) for entry in path.iterdir()]
     latest = max((int(number[1]) for number in numbers if number), default=None)
     if latest is None:
-        return "expected a checkpoint or a PLY, not a folder"
+        return "expected a checkpoint or a file of Gaussians, not a folder"
     return f"expected a file, not a folder: give {path / f'chkpnt{latest}.pth'}"

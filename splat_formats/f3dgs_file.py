@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The .f3dgs format as scenes. NumPy only."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from splat_codec.container import MAGIC
 from splat_codec.model_file import MAX_LAYERS, ModelFile, decode, encode
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.file_description import describe, from_entries, to_entries
-from splat_formats.outliers import without_invisible
-from splat_formats.repairs import showable
-from splat_formats.scene import SplatScene
-from utils.errors import InputError
-from utils.files import atomic_path
+from splat_formats.scene import SplatScene, Written
+from splat_formats.visible import visible_gaussians
+from utils.files import write_bytes
 
-_QUALITY = "high"  # of a file that is written without further settings
+F3DGS = ".f3dgs"
+"""The ending of the names of these files."""
 
 
 def is_f3dgs(head: bytes) -> bool:
@@ -32,16 +34,14 @@ def scene_of(model: ModelFile) -> SplatScene:
     return SplatScene(to_splats(model.splats), from_entries(model.metadata))
 
 
-def write_f3dgs(path: Path, scene: SplatScene) -> tuple[str, ...]:
-    """Quantises without training, at the quality "high", and writes the file."""
-    shown = showable(scene.splats)
-    kept, adjustments = without_invisible(shown.splats)
-    if not kept.count:
-        raise InputError(f"{path}: the model holds no Gaussians that an image can show")
-    quantized = quantize_splats(kept, QUALITIES[_QUALITY])
-    settings = {"quality": _QUALITY, "training_free": True}
+def write_f3dgs(path: Path, scene: SplatScene, quality: str = "high") -> Written:
+    """Quantises without training, at a quality of QUALITIES, and writes the file."""
+    visible = visible_gaussians(scene.splats, path)
+    quantized = quantize_splats(visible.splats, QUALITIES[quality])
+    settings = {"quality": quality, "training_free": True}
     metadata = describe(scene.splats, settings, **to_entries(scene.metadata))
-    data = encode(ModelFile(quantized.splats, metadata))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-    return tuple(filter(None, [*shown.notices, str(adjustments)]))
+    write_bytes(path, encode(ModelFile(quantized.splats, metadata)))
+    exact = len(np.unique(quantized.splats.exact.rows))
+    adjustments = replace(visible.adjustments, stored_exactly=exact)
+    notices = (*visible.repairs, *filter(None, [str(adjustments)]))
+    return Written(notices, visible.rows[quantized.order], axes_ordered=True)

@@ -6,10 +6,7 @@ from pathlib import Path
 
 from splat_formats.unpacked import is_gzip, unpacked_head
 
-_CONVERT = "convert it to PLY first, for example with splat-transform"
 _MAGICS = {
-    b"NGSP": f"an SPZ file: {_CONVERT}",
-    b"glTF": f"a binary glTF file (.glb): {_CONVERT}",
     b"LASF": "a LAS point cloud: its points are no Gaussians",
     b"# .PCD": "a PCD point cloud: its points are no Gaussians",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run 'git lfs pull'",
@@ -19,7 +16,6 @@ _MAGICS = {
     b"\x80": "a Python pickle (an old PyTorch checkpoint?): export the model as PLY",
 }
 _ZIP = b"PK\x03\x04"
-_SPLAT_BYTES = 32  # of a Gaussian in a .splat file, which has no header
 _TEXT_BYTES = bytes(range(32, 127)) + b"\t\r\n\f"
 
 
@@ -33,18 +29,18 @@ def foreign_kind(path: Path, head: bytes) -> str | None:
         if content.startswith(magic):
             return kind
     if is_gzip(head):
-        return "a gzip archive that holds no PLY"
+        return "a gzip archive that holds no PLY or SPZ file"
     if head.startswith(_ZIP):
         return _kind_of_zip(path)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return f"a WebP image, perhaps a part of a SOG model: {_CONVERT}"
-    return _kind_by_name(path) or _kind_of_text(path, head)
+        return "a WebP image, perhaps a part of a SOG model: give its folder or its meta.json"
+    return _kind_of_text(path, head)
 
 
 def kind_of_folder(path: Path) -> str:
     """A short description of a folder where a file is expected."""
-    if (path / "meta.json").is_file():
-        return f"a folder, perhaps a SOG model: {_CONVERT}"
+    if (path / "lod-meta.json").is_file():
+        return "a streamed SOG model: give the folder of one of its parts"
     if (path / "point_cloud").is_dir():
         return "a model folder: a file is expected, such as its point_cloud.ply"
     return "a folder: a file is expected"
@@ -56,20 +52,9 @@ def _kind_of_zip(path: Path) -> str:
             names = [name.rpartition("/")[2] for name in archive.namelist()]
     except (zipfile.BadZipFile, OSError, ValueError):
         return "a damaged ZIP archive"
-    if "meta.json" in names:
-        return f"a SOG file: {_CONVERT}"
     if "data.pkl" in names:
         return "a PyTorch checkpoint: export the model as PLY"
     return "a ZIP archive: unpack it first"
-
-
-def _kind_by_name(path: Path) -> str | None:
-    ending = path.suffix.lower()
-    if ending == ".splat" and path.stat().st_size % _SPLAT_BYTES == 0:
-        return f"a .splat file: {_CONVERT}"
-    if ending in (".ksplat", ".spz", ".sog"):
-        return f"a {ending} file: {_CONVERT}"
-    return None
 
 
 def _kind_of_text(path: Path, head: bytes) -> str | None:
@@ -77,8 +62,7 @@ def _kind_of_text(path: Path, head: bytes) -> str | None:
         return None
     start = head.lstrip().lower()
     if start.startswith(b"{"):
-        is_sog = b'"means"' in start
-        return f"the meta.json of a SOG model: {_CONVERT}" if is_sog else "a JSON file"
+        return "a JSON file"
     if start.startswith((b"<!doctype", b"<html")):
         return "a web page: did the download fail?"
     first = start.partition(b"\n")[0]

@@ -26,6 +26,9 @@ _REACH = {"scaling": 3.0, "features_dc": 8.0, "features_rest": 8.0}
 """How far numbers may lie beyond the middle 99 %, in widths of these."""
 _FREE_REACH = {"scaling": 4.0, "features_dc": 4.0, "features_rest": 2.0}
 """At least this far, in the attribute's units: this makes a grid hardly longer."""
+_WIDEST = np.float32(110)
+"""Log scale: beyond, a standard deviation is 0 or infinite in float32. No grid reaches farther,
+even where many Gaussians, or one of a few, have such numbers."""
 _SAMPLE = 1 << 17
 _SAMPLE_OF_ENDS = 1 << 14
 
@@ -62,10 +65,15 @@ class Adjustments:
 
 def without_invisible(splats: Splats) -> tuple[Splats, Adjustments]:
     """The Gaussians that an image can show, opacities clamped; what was done."""
-    visible = splats.opacity[:, 0] >= np.float32(LEAST_VISIBLE_OPACITY)
+    visible = visible_rows(splats)
     kept = splats if visible.all() else splats.rows(visible)
     kept, clamped = with_clamped_opacity(kept)
     return kept, Adjustments(clamped, splats.count - kept.count)
+
+
+def visible_rows(splats: Splats) -> npt.NDArray[np.bool_]:
+    """(N,) whether the opacity is high enough for an image to show the Gaussian."""
+    return splats.opacity[:, 0] >= np.float32(LEAST_VISIBLE_OPACITY)
 
 
 def with_clamped_opacity(splats: Splats) -> tuple[Splats, int]:
@@ -94,7 +102,7 @@ def set_aside(splats: Splats) -> tuple[Splats, ExactValues]:
         exact = exact.joined(ExactValues.of(rows, channels, columns[rows, places]))
         replaced = columns.copy()
         if name == "scaling":
-            inside = columns[~beyond]
+            inside = columns[~beyond] if not beyond.all() else np.clip(columns, -_WIDEST, _WIDEST)
             replaced = np.clip(columns, inside.min(), inside.max())
         else:
             replaced[rows, places] = np.median(sample(columns), axis=0)[places]
@@ -123,7 +131,7 @@ def _bounds(columns: FloatArray, name: str) -> tuple[FloatArray, FloatArray]:
         columns = columns.reshape(-1, 1)
     low, high = (bound.astype(np.float64) for bound in middle(columns))
     width = np.maximum(_REACH[name] * (high - low), _FREE_REACH[name])
-    greatest = np.finfo(np.float32).max
+    greatest = _WIDEST if name == "scaling" else np.finfo(np.float32).max
     return (
         np.maximum(low - width, -greatest).astype(np.float32),
         np.minimum(high + width, greatest).astype(np.float32),

@@ -14,13 +14,22 @@ from splat_formats.ply_header import is_ply
 from splat_formats.ply_table import PlyTable, read_ply_table
 from splat_formats.positions import place
 from splat_formats.repairs import flat_scale, gaussians, zero_rows
-from splat_formats.scene import NO_ORIGIN, SplatMetadata, SplatScene
+from splat_formats.scene import NO_ORIGIN, SplatMetadata, SplatScene, Written
 from splat_formats.smoothing import with_smoothing
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, FloatArray, Splats
 from utils.errors import InputError
 from utils.files import atomic_path
 
-__all__ = ["is_ply", "read_ply", "read_ply_scene", "write_ply", "write_ply_scene"]
+__all__ = [
+    "RENDER_MODE_LINE",
+    "in_short",
+    "is_antialiased",
+    "is_ply",
+    "read_ply",
+    "read_ply_scene",
+    "write_ply",
+    "write_ply_scene",
+]
 
 _XYZ = ["x", "y", "z"]
 _NORMAL = ["nx", "ny", "nz"]
@@ -35,7 +44,7 @@ _ROWS_PER_WRITE = 1 << 16  # 16 MB of rows: large enough for the disk, small bes
 _RENDER_MODE = re.compile(r"(?:SplatRenderMode:\s*(\w+)|antialiased:?\s+(\w+))$", re.IGNORECASE)
 _ANTIALIASED = ("mip", "1", "true")
 _NUMBER_DIGITS = 9
-_RENDER_MODE_LINE = "comment SplatRenderMode: mip"
+RENDER_MODE_LINE = "comment SplatRenderMode: mip"
 
 
 def read_ply_scene(path: str | os.PathLike[str]) -> SplatScene:
@@ -67,7 +76,7 @@ def read_ply_scene(path: str | os.PathLike[str]) -> SplatScene:
         *_zero_notices(splats),
         *_ignored_notices(table),
     )
-    return SplatScene(splats, SplatMetadata(_is_antialiased(table), placed.origin, notices))
+    return SplatScene(splats, SplatMetadata(is_antialiased(table), placed.origin, notices))
 
 
 def read_ply(path: str | os.PathLike[str]) -> Splats:
@@ -78,8 +87,8 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
 def _check_properties(table: PlyTable) -> None:
     if any(name.startswith("packed_") for name in table.columns):
         raise InputError(
-            f"{table.path}: this is a compressed PLY (PlayCanvas), which is not supported: "
-            "convert it to a plain PLY first, for example with splat-transform"
+            f"{table.path}: this is a compressed PLY (PlayCanvas), a plain one is expected: "
+            "convert it with convert_splats.py"
         )
     wanted = [*_XYZ, *_DC, *_OPACITY, *_SCALE[:2], *_ROTATION]
     missing = [name for name in wanted if name not in table.columns]
@@ -153,11 +162,11 @@ def _zero_notices(splats: Splats) -> tuple[str, ...]:
 
 def _ignored_notices(table: PlyTable) -> tuple[str, ...]:
     names = [name for name in table.columns if not _is_known(name)]
-    left_out = [f"the property {name}" for name in _in_short(names)] + list(table.left_out)
+    left_out = [f"the property {name}" for name in in_short(names)] + list(table.left_out)
     return (f"not used: {', '.join(left_out)}",) if left_out else ()
 
 
-def _in_short(names: list[str]) -> list[str]:
+def in_short(names: list[str]) -> list[str]:
     """The names, with "a_0 ... a_9" for numbered ones that follow each other."""
     runs: list[list[str]] = []
     for name in names:
@@ -170,7 +179,7 @@ def _in_short(names: list[str]) -> list[str]:
     return [run[0] if len(run) == 1 else f"{run[0]} ... {run[-1]}" for run in runs]
 
 
-def _is_antialiased(table: PlyTable) -> bool:
+def is_antialiased(table: PlyTable) -> bool:
     """Whether the file's comments declare a model for rendering with antialiasing."""
     modes = [found for line in table.comments if (found := _RENDER_MODE.match(line))]
     return bool(modes) and (modes[-1][1] or modes[-1][2]).lower() in _ANTIALIASED
@@ -181,7 +190,7 @@ def write_ply(path: str | os.PathLike[str], splats: Splats) -> None:
     write_ply_scene(path, SplatScene(splats))
 
 
-def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> tuple[str, ...]:
+def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> Written:
     """Writes the scene to `path`, whole or not at all.
 
     Of a model with an origin, x, y and z are doubles in world coordinates, which not all viewers
@@ -192,9 +201,10 @@ def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> tuple[st
         for start in range(0, scene.splats.count, _ROWS_PER_WRITE):
             file.write(_records(scene, start, start + _ROWS_PER_WRITE))
     if scene.metadata.origin == NO_ORIGIN:
-        return ()
-    return ("x, y and z are doubles, because float32 is too coarse so far from 0: SIBR and other "
-            "viewers that expect floats cannot read this file",)  # fmt: skip
+        return Written()
+    notice = ("x, y and z are doubles, because float32 is too coarse so far from 0: SIBR and other "
+              "viewers that expect floats cannot read this file")  # fmt: skip
+    return Written((notice,))
 
 
 def _records(scene: SplatScene, start: int, stop: int) -> bytes:
@@ -233,7 +243,7 @@ def _header(scene: SplatScene) -> bytes:
         "ply",
         "format binary_little_endian 1.0",
         f"element vertex {splats.count}",  # SIBR expects it here, and comments after it
-        *([_RENDER_MODE_LINE] if metadata.antialiasing else []),
+        *([RENDER_MODE_LINE] if metadata.antialiasing else []),
         *(f"property {position} {name}" for name in _XYZ),
         *(f"property float {name}" for name in names),
         "end_header",

@@ -41,6 +41,11 @@ class Element:
     properties: tuple[Property, ...]
 
     @property
+    def rows_noun(self) -> str:
+        """The name of its rows, for messages."""
+        return "vertices" if self.name == "vertex" else f"rows of element {self.name!r}"
+
+    @property
     def has_lists(self) -> bool:
         """Whether rows may differ in length."""
         return any(found.count_code is not None for found in self.properties)
@@ -137,6 +142,7 @@ def only_element(header: Header, name: str, path: Path) -> Element:
     """The one element of this name. Raises InputError."""
     found = [element for element in header.elements if element.name == name]
     if len(found) != 1:
-        what = "no vertices" if not found else f"{len(found)} elements named {name!r}"
+        none = "no vertices" if name == "vertex" else f"no element {name!r}"
+        what = none if not found else f"{len(found)} elements named {name!r}"
         raise InputError(f"{path}: the PLY file has {what}")
     return found[0]

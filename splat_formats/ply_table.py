@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vertices of any PLY file as columns: binary of both byte orders, and ascii, gzipped or not.
+"""The rows of any PLY file as columns: binary of both byte orders, and ascii, gzipped or not.
 
 The caller interprets the columns (Gaussians, SfM points).
 """
@@ -7,7 +7,7 @@ The caller interprets the columns (Gaussians, SfM points).
 import gzip
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +23,7 @@ from splat_formats.ply_header import (
     parse_header,
 )
 from splat_formats.ply_text import read_text_columns
-from splat_formats.unpacked import open_unpacked
+from splat_formats.unpacked import MOST_GZIP_RATIO, open_unpacked
 from utils.errors import InputError
 
 _ROWS_PER_COPY = 2048  # about 500 KB of records: columns are strided, and stay in the cache
@@ -35,7 +35,8 @@ Columns = dict[str, npt.NDArray]
 
 @dataclass(frozen=True)
 class PlyTable:
-    """The vertices of one PLY file: (N,) columns by property name, in the file's own types.
+    """One element of a PLY file, its vertices above all: (N,) columns by property name, in the
+    file's own types.
 
     Columns of text files are float64, if their type is a floating-point one.
     """
@@ -45,7 +46,7 @@ class PlyTable:
     columns: Mapping[str, npt.NDArray]
     comments: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    """What else the file holds: lists in the vertices, other elements."""
+    """What else the file holds: lists in the rows, other elements."""
 
     def stack(self, names: list[str], dtype: type = np.float32) -> npt.NDArray:
         """(N, len(names)) contiguous array of the named columns; `InputError` if one is missing.
@@ -69,57 +70,88 @@ def read_ply_table(path: str | os.PathLike[str]) -> PlyTable:
 
     Raises `InputError` for a file that is no PLY, is cut short, or has no plain vertices.
     """
+    return read_ply_tables(path, ("vertex",))["vertex"]
+
+
+def read_ply_tables(
+    path: str | os.PathLike[str], names: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, PlyTable]:
+    """The elements of these names, and those of `optional` that the PLY file has.
+
+    Raises `InputError` for a file that is no PLY, is cut short, or lacks one of the names.
+    """
     path = Path(path)
+    tables: dict[str, PlyTable] = {}
     with open_unpacked(path) as file:
         header = parse_header(file.read(MAX_HEADER_BYTES), path)
-        file.seek(header.size)
-        vertex = only_element(header, "vertex", path)
-        if header.encoding == "ascii":
-            columns = read_text_columns(file, header, vertex, path)
-        else:
-            columns = _read_binary(file, header, vertex, path)
-    lists = [f"the list {found.name}" for found in vertex.properties if found.count_code]
-    others = [f"element {found.name}" for found in header.elements if found != vertex]
-    return PlyTable(path, vertex.count, columns, header.comments, (*lists, *others))
+        present = {element.name for element in header.elements}
+        wanted = (*names, *(name for name in optional if name in present))
+        others = tuple(f"element {element.name}" for element in header.elements
+                       if element.name not in wanted)  # fmt: skip
+        for name in wanted:
+            file.seek(header.size)
+            tables[name] = _read_element(file, header, only_element(header, name, path), path)
+    return {name: replace(table, left_out=(*table.left_out, *others))
+            for name, table in tables.items()}  # fmt: skip
 
 
-def _read_binary(file: BinaryIO, header: Header, vertex: Element, path: Path) -> Columns:
+def _read_element(file: BinaryIO, header: Header, element: Element, path: Path) -> PlyTable:
+    if header.encoding == "ascii":
+        columns = read_text_columns(file, header, element, path)
+    else:
+        columns = _read_binary(file, header, element, path)
+    lists = tuple(f"the list {found.name}" for found in element.properties if found.count_code)
+    return PlyTable(path, element.count, columns, header.comments, lists)
+
+
+def _read_binary(file: BinaryIO, header: Header, element: Element, path: Path) -> Columns:
     order = BYTE_ORDERS[header.encoding]
-    for element in header.before(vertex):
-        _skip(file, element, order, path)
-    if vertex.has_lists:
-        return _read_rows_with_lists(file, vertex, order, path)
-    if {found.code for found in vertex.properties} == {"f4"}:
+    for earlier in header.before(element):
+        _skip(file, earlier, order, path)
+    if element.has_lists:
+        return _read_rows_with_lists(file, element, order, path)
+    codes = {found.code for found in element.properties}
+    if len(codes) == 1:
         # One plain matrix, the usual case: its strided columns copy faster than structured ones.
-        width = len(vertex.properties)
-        block = _read_rows(file, np.dtype((order + "f4", (width,))), vertex.count, path)
-        names = (found.name for found in vertex.properties)
-        return dict(zip(names, block.reshape(vertex.count, width).T, strict=True))
-    row = np.dtype([(found.name, order + found.code) for found in vertex.properties])
-    rows = _read_rows(file, row, vertex.count, path)
-    return {found.name: rows[found.name] for found in vertex.properties}
+        width = len(element.properties)
+        block = _read_rows(file, np.dtype((order + codes.pop(), (width,))), element, path)
+        names = (found.name for found in element.properties)
+        return dict(zip(names, block.reshape(element.count, width).T, strict=True))
+    row = np.dtype([(found.name, order + found.code) for found in element.properties])
+    rows = _read_rows(file, row, element, path)
+    return {found.name: rows[found.name] for found in element.properties}
 
 
-def _read_rows(file: BinaryIO, row: np.dtype, count: int, path: Path) -> npt.NDArray:
-    """`count` rows from here. InputError, before memory is allocated, if there are fewer."""
+def _read_rows(file: BinaryIO, row: np.dtype, element: Element, path: Path) -> npt.NDArray:
+    """The element's rows, from here. InputError, before memory is allocated, if there are fewer."""
     if not row.itemsize:
         return np.empty(0, row)
     length = _bytes_left(file)
     if length is None:  # the length of gzip content is known only at its end
-        data = _read_up_to(file, row.itemsize * count)
-        _check_rows(len(data), row.itemsize, count, path)
-        return np.frombuffer(data, row, count)
-    _check_rows(length, row.itemsize, count, path)
-    rows = np.fromfile(file, row, count)
-    _check_rows(rows.nbytes, row.itemsize, count, path)  # again: another program may cut the file
+        _check_gzip(os.fstat(file.fileno()).st_size, row.itemsize, element, path)
+        data = _read_up_to(file, row.itemsize * element.count)
+        _check_rows(len(data), row.itemsize, element, path)
+        return np.frombuffer(data, row, element.count)
+    _check_rows(length, row.itemsize, element, path)
+    rows = np.fromfile(file, row, element.count)
+    _check_rows(rows.nbytes, row.itemsize, element, path)  # again: another program may cut the file
     return rows
 
 
-def _check_rows(length: int, row_bytes: int, count: int, path: Path) -> None:
-    if row_bytes * count > length:
+def _check_rows(length: int, row_bytes: int, element: Element, path: Path) -> None:
+    if row_bytes * element.count > length:
         raise InputError(
-            f"{path}: truncated: the header states {count} vertices, the file has "
-            f"{max(0, length) // row_bytes}"
+            f"{path}: truncated: the header states {element.count} {element.rows_noun}, the file "
+            f"has {max(0, length) // row_bytes}"
+        )
+
+
+def _check_gzip(packed: int, row_bytes: int, element: Element, path: Path) -> None:
+    """InputError, before anything is read, for more rows than a gzip file of this size can hold."""
+    if row_bytes * element.count > MOST_GZIP_RATIO * packed:
+        raise InputError(
+            f"{path}: truncated: the header states {element.count} {element.rows_noun}, more than "
+            f"{packed} bytes of gzip can hold"
         )
 
 
@@ -178,24 +210,26 @@ def _ends_within(element: Element, path: Path) -> InputError:
     return InputError(f"{path}: truncated: the file ends within element {element.name!r}")
 
 
-def _read_rows_with_lists(file: BinaryIO, vertex: Element, order: str, path: Path) -> Columns:
+def _read_rows_with_lists(file: BinaryIO, element: Element, order: str, path: Path) -> Columns:
     """The columns of numbers, where the lists of all rows are equally long."""
     start = file.tell()
-    lengths = iter(_skip_row(file, vertex, order, path) if vertex.count else [])
+    lengths = iter(_skip_row(file, element, order, path) if element.count else [])
     row_bytes = file.tell() - start
     file.seek(start)
     if row_bytes > _MAX_ROW_BYTES:
-        raise InputError(f"{path}: the first vertex has lists of {row_bytes} bytes")
+        raise InputError(f"{path}: the first {element.name} has lists of {row_bytes} bytes")
     fields: list[tuple] = []
     counters: dict[str, int] = {}
-    for number, found in enumerate(vertex.properties):
+    for number, found in enumerate(element.properties):
         if found.count_code is None:
             fields.append((found.name, order + found.code))
             continue
         counters[f"length {number}"] = length = next(lengths, 0)
         fields.append((f"length {number}", order + found.count_code))
         fields.append((f"list {number}", order + found.code, (length,)))
-    rows = _read_rows(file, np.dtype(fields), vertex.count, path)
+    rows = _read_rows(file, np.dtype(fields), element, path)
     if any((rows[name] != length).any() for name, length in counters.items()):
-        raise InputError(f"{path}: vertices with lists of different lengths are not supported")
-    return {f.name: rows[f.name] for f in vertex.properties if f.count_code is None}
+        raise InputError(
+            f"{path}: {element.rows_noun} with lists of different lengths are not supported"
+        )
+    return {f.name: rows[f.name] for f in element.properties if f.count_code is None}

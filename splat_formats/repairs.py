@@ -39,6 +39,8 @@ class Showable:
     notices: tuple[str, ...]
     dropped: int
     """How many Gaussians are left out."""
+    rows: npt.NDArray[np.intp]
+    """(n,) where the Gaussians were in the model."""
 
 
 def clamp_limits(splats: Splats) -> Clamped:
@@ -67,12 +69,13 @@ def showable(splats: Splats) -> Showable:
     clamped = clamp_limits(splats)
     splats, reasons = clamped.splats, _undefined_rows(clamped.splats)
     if not reasons:
-        return Showable(splats, clamped.notices, 0)
+        return Showable(splats, clamped.notices, 0, np.arange(splats.count))
     lost = np.any(list(reasons.values()), axis=0)
     parts = ", ".join(f"{rows.sum():,} with {reason}" for reason, rows in reasons.items())
     count = int(lost.sum())
     notice = f"dropped {gaussians(count)} that no image can show: {parts}"
-    return Showable(splats.rows(~lost), (*clamped.notices, notice), count)
+    rows = np.flatnonzero(~lost)
+    return Showable(splats.rows(rows), (*clamped.notices, notice), count, rows)
 
 
 def flat_scale(scaling: FloatArray) -> FloatArray:

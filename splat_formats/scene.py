@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from splat_formats.splats import Splats
 
 Origin = tuple[float, float, float]
@@ -32,3 +35,15 @@ class SplatScene:
 
     splats: Splats
     metadata: SplatMetadata = field(default_factory=SplatMetadata)
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """How the Gaussians in a file that was written correspond to those of its scene."""
+
+    notices: tuple[str, ...] = ()
+    """One sentence for everything that the format cannot hold."""
+    rows: npt.NDArray[np.intp] | None = None
+    """(n,) Gaussian i of the file is Gaussian rows[i] of the scene; None: the same order."""
+    axes_ordered: bool = False
+    """Whether the file holds the ellipsoids in the form of `axes.with_ordered_axes`."""

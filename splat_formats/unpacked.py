@@ -10,8 +10,12 @@ from typing import BinaryIO, cast
 
 from utils.errors import InputError
 
+MOST_GZIP_RATIO = 1032
+"""How many bytes one byte of a gzip file can stand for."""
+
 _GZIP = b"\x1f\x8b"
-_UNPACKED_HEAD = 1 << 12
+_FIRST_BYTES = 16  # enough to recognise a format
+_UNPACKED_HEAD = 1 << 16  # contains the headers of PLY files
 
 
 @contextmanager
@@ -37,7 +41,10 @@ def unpacked_head(head: bytes) -> bytes:
     """The first bytes of the content, if `head` begins a gzip file; other heads unchanged."""
     if not is_gzip(head):
         return head
+    inflater, found = zlib.decompressobj(zlib.MAX_WBITS | 16), b""
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, _UNPACKED_HEAD)
+        found = inflater.decompress(head, _FIRST_BYTES)
+        found += inflater.decompress(inflater.unconsumed_tail, _UNPACKED_HEAD)
     except zlib.error:
-        return b""
+        pass  # the reader of the format that the bytes before the damage show reports it
+    return found

@@ -200,6 +200,7 @@ def test_report_of_the_demo(workshop: Workshop, tmp_path: Path) -> None:
     size = (workshop.model / "compressed" / "model.f3dgs").stat().st_size
     assert f"{size:,}" in printed
     assert {"Gaussians", "bytes", "PSNR,", "SSIM"} <= set(printed.split())
+    assert printed.endswith(f"Report: {workshop.model / 'compressed' / 'report.html'}\n")
     assert pixels(picture).shape[1] >= 3 * SCENE.width
 
 

@@ -97,13 +97,13 @@ def test_a_second_shorter_run_leaves_only_its_own_result(model: Path, run: Compr
     assert report.environments[0]["kernels"]["diff_gaussian_rasterization"]["version"]
 
 
-def test_a_start_ply_does_not_touch_the_trained_model(
+def test_a_start_file_of_any_format_does_not_touch_the_trained_model(
     model: Path, splats: Splats, run: Compress, tmp_path: Path
 ) -> None:
     (model / PLY.format(9)).parent.rename(model / "point_cloud/iteration_3")  # 0 + 3 iterations
     trained = (model / PLY.format(3)).read_bytes()
-    write_ply(tmp_path / "start.ply", splats)
-    assert run(model, "--start_ply", tmp_path / "start.ply").compressed.iteration == 4
+    write_splats(tmp_path / "start.spz", SplatScene(splats))
+    assert run(model, "--start_ply", tmp_path / "start.spz").compressed.iteration == 4
     assert numbers(model) == [3, 4]
     assert [path.name for path in (model / PLY.format(3)).parent.iterdir()] == ["point_cloud.ply"]
     assert (model / PLY.format(3)).read_bytes() == trained

@@ -8,12 +8,19 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gaussian_compression.report import CompressionReport, read_report, report_path
+from gaussian_compression.report import (
+    CompressionReport,
+    pictures_folder,
+    read_report,
+    report_path,
+)
+from gaussian_compression.report_pictures import stored_pictures
 from sample_scene import SceneSettings, make_scene
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.splats import Splats
@@ -23,6 +30,8 @@ SHORT = (
     *("--warmup_iterations", "8", "--finetune_iterations", "8", "--final_iterations", "8"),
     *("--max_psnr_drop", "100", "--max_rounds", "3"),
 )
+
+EXPORT = ("--export", "compressed.ply")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,7 @@ def trained(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compressed(scene: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained model's folder after an uninterrupted run. Tests must not write to it."""
     model = copied(trained, tmp_path_factory.mktemp("compressed") / "model")
-    run_script("compress.py", "-s", scene, "-m", model, *SHORT)
+    run_script("compress.py", "-s", scene, "-m", model, *SHORT, *EXPORT)
     return model
 
 
@@ -80,6 +89,17 @@ def report_of(model: Path) -> CompressionReport:
     return read_report(report_path(model))
 
 
+def without_times(report: CompressionReport) -> CompressionReport:
+    """The report without times and paths, in which repeated runs differ."""
+    return replace(
+        report,
+        start=replace(report.start, ply=""),
+        command=(),
+        rounds=tuple(replace(done, wall_seconds=0, cpu_seconds=0) for done in report.rounds),
+        stages=tuple(replace(stage, wall_seconds=0, cpu_seconds=0) for stage in report.stages),
+    )
+
+
 def newest_iteration(model: Path) -> Path:
     numbers = [int(p.name.removeprefix("iteration_")) for p in (model / "point_cloud").iterdir()]
     return model / "point_cloud" / f"iteration_{max(numbers)}"
@@ -99,17 +119,40 @@ def test_killed_and_run_again_gives_the_same_bytes(
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (interrupted / "compressed/model.f3dgs").exists()
-    again = run_script("compress.py", "-s", scene, "-m", interrupted, *SHORT)
+    again = run_script("compress.py", "-s", scene, "-m", interrupted, *SHORT, *EXPORT)
     assert "continues after round" in again.stdout
     assert file_of(interrupted) == file_of(compressed)
+    assert without_times(report_of(interrupted)) == without_times(report_of(compressed))
+    pictures = [pictures_folder(report_path(model)) for model in (interrupted, compressed)]
+    first, second = (stored_pictures(folder, report_of(compressed)) for folder in pictures)
+    assert first == second and len(first) == 10
     assert not (interrupted / "compressed/rounds").exists()
 
 
 def test_outputs_and_report(scene: Path, trained: Path, compressed: Path, tmp_path: Path) -> None:
     # A second run starts from the trained model again, not from the first one's result.
     model = copied(compressed, tmp_path / "model")
-    run_script("compress.py", "-s", scene, "-m", model, *SHORT, "--measure_test_every", "2")
+    done = run_script(
+        "compress.py",
+        "-s",
+        scene,
+        "-m",
+        model,
+        *SHORT,
+        "--measure_test_every",
+        "2",
+        "--export",
+        "ply,spz",
+    )
     report = report_of(model)
+    assert [entry.file for entry in report.exports] == ["model.ply", "model.spz"]
+    assert (report.exports[0].guard, report.exports[0].test) == (
+        report.compressed.guard,
+        report.compressed.test,
+    )  # fmt: skip
+    psnr = report.compressed.test.psnr
+    assert report.exports[1].test.psnr == pytest.approx(psnr, abs=0.5)
+    assert f"{report.exports[1].test.psnr:.3f}" in done.stdout
     start = read_ply(trained / "point_cloud/iteration_40/point_cloud.ply").count
     expected = start
     for _ in range(3):
@@ -126,6 +169,20 @@ def test_outputs_and_report(scene: Path, trained: Path, compressed: Path, tmp_pa
     assert report.stopping.shipped_round == 3
     assert report.guard.image_names
     assert file_of(model) == file_of(compressed)
+    page, command_given = model / "compressed/report.html", report.command
+    assert command_given[:5] == ("compress.py", "-s", str(scene), "-m", str(model))
+    assert report.preset == "compact"
+    assert report.changed_settings["stopping"] == {"max_psnr_drop": 100.0, "max_rounds": 3}
+    for views in ("guard", "test"):
+        psnr = [view.compressed.psnr for view in report.views if view.views == views]
+        assert np.mean(psnr) == pytest.approx(getattr(report.compressed, views).psnr)
+    counted = report.histograms["opacity"]
+    assert sum(counted.compressed) + counted.compressed_outside == expected
+    assert sum(counted.start) + counted.start_outside == start
+    drawn = page.read_bytes()
+    page.unlink()
+    assert f"Report: {page}" in run_script("report.py", model).stdout
+    assert page.read_bytes() == drawn
 
 
 def test_decompressed_file_is_the_decoded_model_bit_by_bit(

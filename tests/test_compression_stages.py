@@ -16,7 +16,7 @@ from compress import PRESETS
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.decoded_mark import MARK
 from gaussian_compression.finetune import TrainableModel
-from gaussian_compression.model_folder import start_from_folder, start_from_ply
+from gaussian_compression.model_folder import start_from_file, start_from_folder
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.quantize import (
     Range,
@@ -375,10 +375,13 @@ def test_start_is_the_highest_trained_iteration(tmp_path: Path) -> None:
 def test_missing_models_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no trained model"):
         start_from_folder(tmp_path)
-    with pytest.raises(InputError, match=r"no PLY at .*gone\.ply"):
-        start_from_ply(tmp_path / "gone.ply")
-    with pytest.raises(InputError, match="is a folder: expected a PLY"):
-        start_from_ply(tmp_path)
+    with pytest.raises(InputError, match=r"no file at .*gone\.ply"):
+        start_from_file(tmp_path / "gone.ply")
+    with pytest.raises(InputError, match="this is a folder"):
+        start_from_file(tmp_path)
+    (tmp_path / "point_cloud").mkdir()
+    with pytest.raises(InputError, match=r"is a model folder: .* give --pretrained_dir"):
+        start_from_file(tmp_path)
 
 
 @pytest.mark.parametrize(

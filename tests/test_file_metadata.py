@@ -56,7 +56,7 @@ def test_info_of_the_first_layer_of_a_file_cut_behind_it(tmp_path: Path) -> None
 def test_neither_ply_nor_info_is_refused() -> None:
     done = info(GOLDEN / "good_v2_sh0.f3dgs")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: expected a PLY to write")
+    assert done.stderr.startswith("error: expected a file to write")
     damaged = info(GOLDEN / "bad_cut_short.f3dgs", "--info")
     assert damaged.returncode == 1
     assert damaged.stdout == ""

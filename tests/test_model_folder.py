@@ -129,6 +129,30 @@ def test_a_file_that_no_compression_here_wrote_is_not_replaced(tmp_path: Path, e
     assert contents(model) == before
 
 
+@pytest.mark.parametrize("name", ["report.html", "report_views/mine.webp"])
+def test_a_page_or_picture_that_no_compression_wrote_is_not_replaced(
+    tmp_path: Path, encode, name: str
+) -> None:
+    model = encode(trained(tmp_path, 9))
+    foreign = model / "compressed" / name
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_text("<p>mine")
+    before = contents(model)
+    with pytest.raises(InputError, match="would be replaced, but"):
+        encode(model)
+    assert contents(model) == before
+
+
+def test_pictures_of_an_earlier_run_do_not_stay(tmp_path: Path, encode) -> None:
+    model = encode(trained(tmp_path, 9))
+    folder = model / "compressed/report_views"
+    folder.mkdir()
+    (folder / "worst_original.webp").write_bytes(b"RIFF")
+    encode(model)
+    assert not folder.exists()
+    assert "rendered no views" in (model / "compressed/report.html").read_text()
+
+
 def test_the_start_model_is_not_replaced(tmp_path: Path, encode) -> None:
     model = encode(trained(tmp_path, 9))
     file = model / "compressed/model.f3dgs"
@@ -186,6 +210,7 @@ for step in range(100):
                             (shutil, "rmtree"), (os, "unlink"), (os, "rmdir")):
             setattr(owner, name, killed(getattr(owner, name)))
         sys.argv = ["compress.py", "--training_free", "-m", str(model), "--quality", "low"]
+        sys.argv += ["--export", "splat"]
         training_free.main()
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
@@ -194,13 +219,14 @@ for step in range(100):
 
 
 def test_after_a_kill_at_any_step_the_command_can_run_again(tmp_path: Path, encode) -> None:
-    template = encode(trained(tmp_path / "template", 9))
+    template = encode(trained(tmp_path / "template", 9), "--export", "splat,ply")
     start = (template / PLY.format(9)).read_bytes()
     command = [sys.executable, "-c", KILL, str(template), str(tmp_path / "work")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     steps = sorted((tmp_path / "work").iterdir(), key=lambda path: int(path.name))
     assert len(steps) > 10
-    encode(shutil.copytree(template, tmp_path / "whole"), "--quality", "low")
+    again = ("--quality", "low", "--export", "splat")
+    encode(shutil.copytree(template, tmp_path / "whole"), *again)
     for model in steps:
         assert (model / PLY.format(9)).read_bytes() == start
         assert start_from_folder(model).iteration == 9
@@ -209,7 +235,7 @@ def test_after_a_kill_at_any_step_the_command_can_run_again(tmp_path: Path, enco
         for folder in (model / "point_cloud").glob("iteration_*"):
             assert (folder / "point_cloud.ply").exists()
     for model in steps[:: len(steps) // 3]:
-        found = contents(encode(model, "--quality", "low"))
+        found = contents(encode(model, *again))
         expected = contents(tmp_path / "whole")
         assert found.keys() == expected.keys()
         assert found["compressed/model.f3dgs"] == expected["compressed/model.f3dgs"]
@@ -237,7 +263,7 @@ def test_the_folder_can_be_rendered_from(tmp_path: Path, encode) -> None:
 def test_the_report_can_be_read_by_any_json_reader(tmp_path: Path, encode) -> None:
     model = encode(trained(tmp_path, 9))
     found = json.loads((model / "compressed/report.json").read_text())
-    assert found["schema"] == 2
+    assert found["schema"] == 3
     assert os.stat(model / "compressed/report.json").st_size < 10_000  # noqa: PTH116
 
 

@@ -12,7 +12,7 @@ import compress as script
 import scene as scene_module
 import train
 from arguments import ModelOptions, PipelineOptions
-from gaussian_compression.model_folder import start_from_ply
+from gaussian_compression.model_folder import start_from_file
 from gaussian_compression.settings import CompressionSettings
 from gaussian_renderer import render
 from gaussian_renderer.backend import RenderOptions
@@ -82,7 +82,7 @@ def test_compression_starts_from_it_with_its_cameras(
     small_scene: Path, tmp_path: Path, near: Splats, far_cameras
 ) -> None:
     write_splats(tmp_path / "far.ply", SplatScene(near, SplatMetadata(True, UTM)))
-    start = start_from_ply(tmp_path / "far.ply")
+    start = start_from_file(tmp_path / "far.ply")
     options = script.check_options(options_for(small_scene, tmp_path), start, None)
     assert options.antialiasing
     job = script.build_job(options, PipelineOptions(), start, CompressionSettings())

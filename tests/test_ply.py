@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from plyfile import PlyData, PlyElement
 
-from splat_formats.files import read_splats
 from splat_formats.ply import read_ply, write_ply
 from splat_formats.ply_table import read_ply_table
 from splat_formats.splats import Splats
@@ -269,18 +268,6 @@ class TestRealFiles:
             fused = {"opacity", "scale_0", "scale_1", "scale_2"} if "filter_3D" in theirs else set()
             for name in set(columns) - {"nx", "ny", "nz"} - fused:
                 np.testing.assert_array_equal(columns[name], theirs[name], f"{path} {name}")
-
-    def test_foreign_files_are_named(self) -> None:
-        names = {
-            "biker.compressed.ply": "compressed PLY",
-            "biker.spz": "an SPZ file",
-            "wave_0001.sog": "a SOG file",
-            "sog_v2_playbot_3_0": "a SOG model",
-            "luma-seal.splat": "a .splat file",
-        }
-        for name, message in names.items():
-            with pytest.raises(InputError, match=message):
-                read_splats(SHARED / "vectors" / name)
 
     def test_point_clouds_can_be_read_as_tables(self) -> None:
         table = read_ply_table(SHARED / "fox_model" / "input.ply")

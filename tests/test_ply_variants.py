@@ -241,3 +241,11 @@ def test_any_change_is_read_or_refused(tmp_path: Path) -> None:
         except InputError:
             results.add("refused")
     assert {3, "refused"} <= results
+
+
+def test_a_gzip_file_cannot_hold_an_absurd_number_of_rows(tmp_path: Path) -> None:
+    write_ply(tmp_path / "a.ply", random_splats(3, 0))
+    content = (tmp_path / "a.ply").read_bytes().replace(b"vertex 3", b"vertex 99999999999")
+    (tmp_path / "a.ply.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(InputError, match="99999999999 vertices, more than"):
+        read_splats(tmp_path / "a.ply.gz")

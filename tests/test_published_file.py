@@ -75,6 +75,10 @@ def test_the_command_reads_both_kinds(tmp_path: Path) -> None:
     file.write_bytes(published(layouts(random_splats(20, 1))["numbers beside"]))
     subprocess.run(command, check=True)
     assert read_ply(ply).count == 20
+    page = [*command[:-1], tmp_path / "model.html"]
+    done = subprocess.run(page, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "make a .f3dgs file of it first" in done.stderr
     file.write_bytes(published(layouts(random_splats(20, 1))["numbers beside"] | {"x": Attack()}))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1

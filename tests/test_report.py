@@ -93,12 +93,12 @@ def test_old_reports_are_read(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(json.dumps(OLD))
     report = read_report(path)
-    assert (report.schema, report.start.bytes, report.compressed.iteration) == (2, 5000, 7100)
+    assert (report.schema, report.start.bytes, report.compressed.iteration) == (SCHEMA, 5000, 7100)
     assert report.environments == ({"from_round": 0, "torch": "2", "numpy": "1"},)
     assert report.settings == {"stopping": {"max_psnr_drop": None}}
     path.write_text(json.dumps(OLD_TRAINING_FREE))
     report = read_report(path)
-    assert (report.schema, report.start.gaussians, report.compressed.bytes) == (2, 9, 500)
+    assert (report.schema, report.start.gaussians, report.compressed.bytes) == (SCHEMA, 9, 500)
     assert report.errors["xyz"].rms == 0.1
     write_report(path, report)
     assert read_report(path) == report

@@ -50,9 +50,9 @@ def test_content_determines_the_format_before_the_name(tmp_path: Path, name: str
     assert read_splats(tmp_path / "a.ply").splats.count > 0
 
 
-@pytest.mark.parametrize("name", ["out.spz", "out", "out.ply.gz", "out.f3dgs.txt"])
+@pytest.mark.parametrize("name", ["out.xyz", "out", "out.ply.gz", "out.f3dgs.txt"])
 def test_an_unknown_ending_is_an_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"ends in \.ply or \.f3dgs is expected"):
+    with pytest.raises(InputError, match=r"ends in .*\.ply or .* is expected"):
         write_splats(tmp_path / name, SplatScene(random_splats(2, 0)))
     assert list(tmp_path.iterdir()) == []
 
@@ -63,7 +63,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="this is a folder: a file is expected"):
         read_splats(tmp_path)
     (tmp_path / "meta.json").touch()
-    with pytest.raises(InputError, match="SOG"):
+    with pytest.raises(InputError, match=r"meta\.json: JSON is expected"):
         read_splats(tmp_path)
 
 
@@ -76,28 +76,19 @@ def zip_of(*names: str) -> bytes:
 
 
 FOREIGN = {
-    "a.spz": (b"NGSP" + bytes(28), "an SPZ file"),
-    "old.spz": (gzip.compress(b"NGSP\2\0\0\0" + bytes(90)), "an SPZ file"),
-    "spz.ply": (gzip.compress(b"NGSP\2\0\0\0" + bytes(90)), "an SPZ file"),
     "other.gz": (gzip.compress(b"hello"), "a gzip archive that holds no PLY"),
     "broken.gz": (b"\x1f\x8b\x00\x00\x00", "a gzip archive"),
-    "a.sog": (zip_of("meta.json", "means_l.webp"), "a SOG file"),
-    "folder.zip": (zip_of("x/meta.json"), "a SOG file"),
     "a.pth": (zip_of("archive/data.pkl"), "a PyTorch checkpoint"),
     "b.zip": (zip_of("x.ply"), "a ZIP archive"),
     "c.zip": (b"PK\x03\x04", "a damaged ZIP"),
-    "meta.json": (b'{"version": 2, "means": {}}', "the meta.json of a SOG model"),
     "cameras.json": (b"{}", "a JSON file"),
     "means_l.webp": (b"RIFF\0\0\0\0WEBPVP8L", "a WebP image"),
-    "a.splat": (bytes(range(64)), "a .splat file"),
-    "a.ksplat": (b"\0\1" + bytes(4096), "a .ksplat file"),
-    "a.glb": (b"glTF\2\0\0\0", "a binary glTF"),
     "a.csv": (b"x,y,z\n1,2,3\n", "a CSV table"),
     "a.txt": (b"hello", "a text file"),
     "failed.f3dgs": (b"<!DOCTYPE html><html>", "a web page"),
     "lfs.ply": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
     "empty.ply": (b"", "an empty file"),
-    "a.bin": (b"\1\2\3", "no model; expected a PLY"),
+    "a.bin": (b"\1\2\3", "no model; expected a compressed PLY, a PLY"),
 }
 
 
@@ -139,9 +130,11 @@ def test_decompress_names_foreign_inputs_and_refuses_other_endings(
     tmp_path: Path, command_line
 ) -> None:
     good, ply = GOLDEN / "good_v2_sh2.f3dgs", tmp_path / "a.ply"
-    for out in ("out.spz", "out", "out.f3dgs"):
-        with pytest.raises(InputError, match=r"ends in \.ply is expected"):
+    for out in ("out.xyz", "out", "out.ply.gz"):
+        with pytest.raises(InputError, match=r"ends in .*\.ply or .* is expected"):
             decompress(command_line, good, tmp_path / out)
+    with pytest.raises(InputError, match=r"convert_splats\.py makes one of another quality"):
+        decompress(command_line, good, tmp_path / "out.f3dgs")
     decompress(command_line, good, ply)
     with pytest.raises(InputError, match="but this is a PLY"):
         decompress(command_line, ply, tmp_path / "b.ply")
@@ -192,7 +185,7 @@ def test_metadata_of_photographs_is_kept(tmp_path: Path) -> None:
     assert "noise" not in found["settings"]
 
 
-@pytest.mark.parametrize("origin", [[1, 2], "xyz", [1, 2, None], [1, 2, 1e999], [0, 0, True], 5])
+@pytest.mark.parametrize("origin", [[1, 2], "xyz", [1, 2, None], [0, 0, True], 5])
 def test_an_invalid_origin_is_a_damaged_file(tmp_path: Path, origin: object) -> None:
     model = decode((GOLDEN / "good_v2_sh0.f3dgs").read_bytes())
     (tmp_path / "a.f3dgs").write_bytes(encode(replace(model, metadata={"origin": origin})))

@@ -22,6 +22,7 @@ from arguments import read_cfg_args
 from scene.colmap_loader import qvec2rotmat, read_extrinsics_binary
 from scene.densification import densifies, prunes_large, resets_opacity
 from scene.view_queue import ViewQueue
+from splat_formats.files import read_splats, write_splats
 from splat_formats.ply import read_ply
 from splat_formats.splats import Splats
 from utils import system_utils
@@ -232,14 +233,17 @@ def test_interrupt_saves_a_state_to_go_on_from(
     assert same(saved(whole, 9), saved(resumed, 9))
 
 
-def test_a_ply_can_be_trained_on(run_train: Train) -> None:
+@pytest.mark.parametrize("ending", [".ply", ".spz"])
+def test_gaussians_can_be_trained_on(run_train: Train, ending: str) -> None:
     start = run_train("--iterations", 5, model="start")
     ply = start / "point_cloud" / "iteration_5" / "point_cloud.ply"
+    file = ply.with_name(f"start{ending}")
+    write_splats(file, read_splats(ply))
     model = run_train(
-        *("--iterations", 3, "--save_iterations", 1, "--start_checkpoint", ply), model="tuned"
+        *("--iterations", 3, "--save_iterations", 1, "--start_checkpoint", file), model="tuned"
     )
-    assert same(saved(model, 1), read_ply(ply))
-    assert not same(saved(model, 3), read_ply(ply))
+    assert same(saved(model, 1), read_splats(file).splats)
+    assert not same(saved(model, 3), read_splats(file).splats)
     assert (saved(model, 3).features_rest != 0).any()
 
 
@@ -294,7 +298,7 @@ def test_starts_that_cannot_be_used_are_found_before_photographs_are_loaded(
     (tmp_path / "folder").mkdir()
     faults = {
         tmp_path / "none.pth": "there is no such file",
-        tmp_path / "folder": "expected a checkpoint or a PLY, not a folder",
+        tmp_path / "folder": "expected a checkpoint or a file of Gaussians, not a folder",
         checkpoint.parent: r"expected a file, not a folder: give .*/chkpnt2\.pth",
         broken: "not a readable checkpoint",
         empty: r"empty\.ply",

@@ -78,7 +78,7 @@ def test_position_bits_are_those_of_the_settings() -> None:
 def test_what_cannot_be_compressed_is_refused(tmp_path: Path) -> None:
     done = run("compress.py", "--training_free", "--start_ply", tmp_path / "no.ply", "-m", tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: no PLY at")
+    assert done.stderr.startswith("error: no file at")
     with pytest.raises(InputError, match="expected at most 1, the model"):
         compressed(random_splats(5, 1), sh_degree=3)
     with pytest.raises(InputError, match="found none among 0"):

@@ -1,34 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The web decoder (web/f3dgs.js) against the codec: the same bits, and the same refusals.
 
-Node.js decodes all files in one process (tests/web_driver.mjs).
+Node.js decodes all files of a test in one process (tests/web_driver.mjs).
 """
 
-import hashlib
 import json
 import lzma
-import shutil
-import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from splat_codec.container import Container, pack_container, unpack_container
-from splat_codec.errors import CorruptFile
-from splat_codec.model_file import MAX_LAYERS, ModelFile, bytes_per_section, decode, encode
+from splat_codec.model_file import ModelFile, encode
 from splat_codec.order import morton_order
 from splat_codec.quantizers import EvenGrids, Float16, Float32, Quantizer
 from splat_codec.symbols import QuantizedAttribute, QuantizedSplats, attribute_channels
-from splat_formats.f3dgs_file import scene_of
-from splat_formats.file_description import from_entries
-from splat_formats.ply import write_ply_scene
 from tests.fuzz_inputs import packed, unpacked
 from tests.test_grid_codec import (
     extreme_model,
@@ -36,93 +25,24 @@ from tests.test_grid_codec import (
     random_model,
     with_exact_values,
 )
-
-ROOT = Path(__file__).parents[1]
-GOLDEN = ROOT / "tests" / "golden"
-OLDEST_NODE = 18
-
-
-def node_version() -> int:
-    """The main version of the installed Node.js; 0 where there is none."""
-    if shutil.which("node") is None:
-        return 0
-    printed = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
-    return int(printed.stdout.removeprefix("v").split(".")[0])
-
-
-pytestmark = pytest.mark.skipif(
-    node_version() < OLDEST_NODE, reason=f"needs Node.js {OLDEST_NODE} or later"
+from tests.web_cases import (
+    GOLDEN,
+    Case,
+    all_golden_files,
+    codec_outcome,
+    good_files,
+    needs_node,
+    require_alike,
+    web_outcomes,
 )
 
-
-@dataclass(frozen=True)
-class Case:
-    """A file, how many layers are read (0: all), and bytes at a time of a stream (0: no stream)."""
-
-    data: bytes
-    layers: int = 0
-    step: int = 0
-
-
-def good_files() -> dict[str, bytes]:
-    return {path.stem: path.read_bytes() for path in sorted(GOLDEN.glob("good_*.f3dgs"))}
-
-
-def all_golden_files() -> list[bytes]:
-    return [path.read_bytes() for path in sorted(GOLDEN.glob("*.f3dgs"))]
+pytestmark = needs_node
 
 
 def corpus() -> list[bytes]:
     with zipfile.ZipFile(GOLDEN / "fuzz_corpus.zip") as archive:
         found = [packed(archive.read(name)) for name in sorted(archive.namelist())]
     return [file for file in found if file is not None]
-
-
-def web_outcomes(cases: list[Case], folder: Path) -> list[dict[str, Any]]:
-    """What tests/web_driver.mjs prints."""
-    file = folder / "cases"
-    with file.open("wb") as out:
-        for case in cases:
-            out.write(struct.pack("<III", len(case.data), case.layers, case.step) + case.data)
-    command = ["node", "tests/web_driver.mjs", file]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-4000:]
-    return json.loads(result.stdout)
-
-
-def codec_outcome(case: Case) -> dict[str, Any]:
-    """The same from the codec; of a refused file only the section and the message."""
-    try:
-        model = decode(case.data, case.layers or MAX_LAYERS)
-        from_entries(model.metadata)
-    except CorruptFile as error:
-        return {"section": error.section, "message": str(error)}
-    total = hashlib.sha256()
-    for values in model.splats.values().values():
-        total.update(np.ascontiguousarray(values, "<f4").tobytes())
-    return {
-        "version": struct.unpack_from("<H", case.data, 10)[0],
-        "count": model.splats.count,
-        "shDegree": model.splats.sh_degree,
-        "layerEnds": list(getattr(model.splats, "layer_ends", ())),
-        "metadata": dict(model.metadata),
-        "sectionBytes": bytes_per_section(case.data),
-        "digest": total.hexdigest(),
-    }
-
-
-def require_alike(cases: list[Case], folder: Path) -> int:
-    """AssertionError where the decoders differ; how many files both accept."""
-    accepted = 0
-    for case, web in zip(cases, web_outcomes(cases, folder), strict=True):
-        codec = codec_outcome(case)
-        if "digest" in codec:
-            assert web == codec
-            accepted += 1
-        else:
-            assert web.get("section") == codec["section"], (web, codec)
-            assert web["message"].startswith(f"corrupt file: section {codec['section']}: ")
-    return accepted
 
 
 def test_golden_files(tmp_path: Path) -> None:
@@ -297,103 +217,3 @@ def test_metadata(tmp_path: Path) -> None:
     for name, case, web in zip((*METADATA, *BAD_METADATA), (*good, *bad), outcomes, strict=True):
         assert ("digest" in web) == ("digest" in codec_outcome(case)) == (name in METADATA), name
     assert outcomes[1]["metadata"] == json.loads(METADATA["origin"])
-
-
-def test_streams(tmp_path: Path) -> None:
-    """Layers joined together are the whole file, however the bytes are cut into chunks."""
-    cases = [Case(data, 0, step) for data in all_golden_files() for step in (7, 1000, 10**6)]
-    assert require_alike(cases, tmp_path) == 3 * len(good_files())
-    first = [Case(data, 1, 100) for data in good_files().values()]
-    for case, web in zip(first, web_outcomes(first, tmp_path), strict=True):
-        assert web["digest"] == codec_outcome(case)["digest"]
-
-
-def test_a_stream_ends_after_the_last_layer_that_is_read(tmp_path: Path) -> None:
-    whole = good_files()["good_v2_sh3"]
-    sizes = bytes_per_section(whole)
-    end = sum(sizes[name] for name in ("container", "model", "tables", "rans0", "bits0"))
-    cases = [Case(whole[:end], 1, 100), Case(whole[: end - 1], 1, 100), Case(whole[:-1], 0, 100)]
-    first, *cut = web_outcomes(cases, tmp_path)
-    assert first["digest"] == codec_outcome(cases[0])["digest"]
-    assert ["cut short" in outcome["message"] for outcome in cut] == [True, True]
-
-
-ABORTED = """
-import { decodeStream } from "./web/f3dgs.js";
-let cancelled = null;
-const stream = new ReadableStream({ cancel: (reason) => { cancelled = String(reason); } });
-const controller = new AbortController();
-const { signal } = controller;
-setTimeout(() => controller.abort(new Error("no longer needed")), 10);
-try {
-  for await (const model of decodeStream(stream, { signal })) console.log(model);
-} catch (error) {
-  console.log(error === signal.reason, cancelled !== null);
-}
-"""
-
-
-def test_a_signal_ends_a_stream_that_does_not_arrive() -> None:
-    assert node("--input-type=module", "--eval", ABORTED).stdout == "true true\n"
-
-
-def node(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = ["node", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-PLACED = {"origin": [1e6, -0.1, 2**60 + 1], "antialiasing": True}
-
-
-@pytest.mark.parametrize(
-    ("count", "sh_degree", "metadata"),
-    [(0, 0, {}), (1, 3, PLACED), (700, 2, {"origin": [0, -0.0, 0]}), (300, 1, PLACED)],
-)
-def test_the_command_writes_the_same_ply(
-    count: int, sh_degree: int, metadata: dict[str, Any], tmp_path: Path
-) -> None:
-    model = ModelFile(random_model(count, sh_degree), metadata)
-    file, expected, found = (tmp_path / name for name in ("a.f3dgs", "a.ply", "new/b.ply"))
-    file.write_bytes(encode(model))
-    write_ply_scene(expected, scene_of(model))
-    result = node("web/decode.mjs", file, found)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{found}: {count} Gaussians, SH degree {sh_degree}\n"
-    assert found.read_bytes() == expected.read_bytes()
-    assert [path.name for path in found.parent.iterdir()] == ["b.ply"]
-
-
-def test_the_command_agrees_with_decompress(tmp_path: Path) -> None:
-    file = GOLDEN / "good_v2_sh3.f3dgs"
-    for layers in ([], ["--layers", "1"]):
-        expected, found = tmp_path / "a.ply", tmp_path / "b.ply"
-        command = [sys.executable, ROOT / "decompress.py", file, expected, *layers]
-        subprocess.run(command, check=True, capture_output=True)
-        assert node("web/decode.mjs", file, found, *layers).returncode == 0
-        assert found.read_bytes() == expected.read_bytes()
-
-
-def test_the_command_refuses(tmp_path: Path) -> None:
-    good, damaged = GOLDEN / "good_v2_sh0.f3dgs", GOLDEN / "bad_bits_missing.f3dgs"
-    target, earlier = tmp_path / "new" / "a.ply", tmp_path / "b.ply"
-    earlier.write_text("earlier")
-    commands = {
-        (damaged, target): f"{damaged}: corrupt file: section bits1: ends before its last bit",
-        (damaged, earlier): f"{damaged}: corrupt file: section bits1: ends before its last bit",
-        (tmp_path / "none", target): f"No such file or directory: {tmp_path / 'none'}",
-        (earlier, tmp_path / "c.txt"): "cannot write this kind of file",
-        (earlier, earlier): "is the input",
-        (good, tmp_path): "is a folder",
-        (good, target, "--layers", "0"): "--layers 0: expected at least 1",
-        (good, target, "--quick"): "usage",
-        (good,): "usage",
-    }
-    for arguments, message in commands.items():
-        result = node("web/decode.mjs", *arguments)
-        assert result.returncode == 1, arguments
-        assert result.stdout == ""
-        assert result.stderr.startswith("error: ")
-        assert message in result.stderr
-        assert result.stderr.count("\n") == 1
-    assert earlier.read_text() == "earlier"
-    assert [path.name for path in tmp_path.iterdir()] == ["b.ply"]

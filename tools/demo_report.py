@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from gaussian_compression.report import read_report, report_path
+from gaussian_compression.report import page_path, read_report, report_path
 from splat_formats.ply import read_ply
 from utils.cli import run
 from utils.errors import InputError
@@ -126,7 +126,7 @@ def _present(path: Path) -> Path:
 
 
 def main() -> None:
-    """Print the table and write the picture."""
+    """Print the table and the path of the report, and write the picture."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0]
     )
@@ -140,6 +140,7 @@ def main() -> None:
         picture(before, after).save(path)
     print(table(before, after))
     print(f"\nSide by side: {args.picture}")
+    print(f"Report: {_present(page_path(report_path(args.model)))}")
 
 
 if __name__ == "__main__":

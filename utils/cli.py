@@ -5,6 +5,7 @@ import errno
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from utils.errors import InputError
@@ -35,6 +36,11 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def command_line() -> tuple[str, ...]:
+    """The name of the script, without its folder, and its arguments as given."""
+    return (Path(sys.argv[0]).name, *sys.argv[1:])
 
 
 class OptionGroup(Protocol):

@@ -166,6 +166,13 @@ def check_target(target: PathLike, *sources: PathLike) -> None:
             raise InputError(f"{target} is the input {source}: give another name for the output")
 
 
+def bytes_of(path: PathLike) -> int:
+    """The size of a file, or of the files in a folder together."""
+    path = Path(path)
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file == path or file.is_file())
+
+
 def is_special(path: PathLike) -> bool:
     """Whether `path` is written into, not replaced: a device, a pipe, an open descriptor."""
     return _is_descriptor(Path(path)) or (Path(path).exists() and not Path(path).is_file())

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // SPDX-License-Identifier: Apache-2.0
 /**
- * `node web/decode.mjs FILE OUT.ply [--layers N]` decodes a .f3dgs file with f3dgs.js and writes the
- * very PLY that decompress.py writes. Needs Node.js 18 or later.
+ * `node web/decode.mjs FILE OUT.ply [--layers N]` decodes a .f3dgs file with f3dgs.js and writes
+ * the very PLY that decompress.py writes. Needs Node.js 18 or later.
  */
 
 import { randomBytes } from "node:crypto";
@@ -205,7 +205,8 @@ function textOf(error) {
 try {
   await main();
 } catch (error) {
-  if (!(error instanceof UserError) && error.code === undefined) throw error; // a fault of this program
+  const isFaultOfThisProgram = !(error instanceof UserError) && error.code === undefined;
+  if (isFaultOfThisProgram) throw error;
   console.error(`error: ${textOf(error)}`);
   process.exitCode = 1;
 }

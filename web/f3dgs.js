@@ -66,7 +66,7 @@ export function isF3dgs(bytes) {
 /**
  * Decodes a whole file, or the first layers of one.
  *
- * @param {ArrayBuffer | Uint8Array} data the file's bytes; after the read layers they may be missing
+ * @param {ArrayBuffer | Uint8Array} data the file's bytes; those after the layers may be missing
  * @param {{layers?: number}} [options] layers: how many importance layers of version 2 are read
  * @returns {Model}
  * @throws {F3dgsError} for a file that breaks a rule of docs/format.md
@@ -125,7 +125,7 @@ export async function* decodeStream(stream, { layers = Infinity, signal } = {}) 
     models = Math.min(layers, decoder.layers);
     while (next < models) yield layerModel(container, decoder, models, next++);
   } finally {
-    await source.close();
+    source.close();
   }
 }
 
@@ -171,23 +171,29 @@ function bytesOf(data) {
 
 /** Bytes from a stream, as many at a time as are needed. */
 class ByteSource {
-  #chunks = [];
+  #chunks = []; // at most one: the part of the last chunk that is not yet taken
   #read;
   #cancel;
   #signal;
+  #aborted; // rejected when the signal is given
+  #onAbort;
 
   constructor(stream, signal) {
     this.#signal = signal;
+    this.#aborted = new Promise((_, reject) => {
+      this.#onAbort = () => reject(signal.reason);
+    });
+    this.#aborted.catch(() => {}); // also where nothing waits for bytes at that moment
+    signal?.addEventListener("abort", this.#onAbort);
     if (typeof stream.getReader === "function") {
       const reader = stream.getReader();
       this.#read = () => reader.read();
-      this.#cancel = () => reader.cancel().catch(() => {}); // a stream that failed has no end
+      this.#cancel = () => reader.cancel();
     } else {
       const iterator = stream[Symbol.asyncIterator]();
       this.#read = () => iterator.next();
       this.#cancel = () => iterator.return?.();
     }
-    signal?.addEventListener("abort", this.#cancel);
   }
 
   /** The next `length` bytes; fewer where the stream ends before. */
@@ -206,20 +212,22 @@ class ByteSource {
 
   /** F3dgsError if bytes are left over. */
   async requireEnd() {
-    for (let chunk = this.#chunks.pop(); chunk !== null; chunk = await this.#next()) {
-      if (chunk?.length) throw leftOver(chunk.length);
+    for (;;) {
+      const chunk = this.#chunks.pop() ?? (await this.#next());
+      if (chunk === null) return;
+      if (chunk.length) throw leftOver(chunk.length);
     }
   }
 
-  async close() {
-    this.#signal?.removeEventListener("abort", this.#cancel);
-    await this.#cancel();
+  /** Cancels the stream, without waiting for it, because a read may still be pending. */
+  close() {
+    this.#signal?.removeEventListener("abort", this.#onAbort);
+    Promise.resolve(this.#cancel()).catch(() => {}); // a stream that failed cannot be cancelled
   }
 
   async #next() {
     this.#signal?.throwIfAborted();
-    const { done, value } = await this.#read();
-    this.#signal?.throwIfAborted();
+    const { done, value } = await Promise.race([this.#read(), this.#aborted]);
     return done ? null : bytesOf(value);
   }
 }
@@ -480,9 +488,9 @@ function adler32(bytes) {
 }
 
 // RFC 1951, section 3.2.5: the least length or distance of each symbol, and its extra bits.
-const LENGTH_BITS = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4,
-  5, 5, 5, 5, 0]; // prettier-ignore
-const LENGTH_BASE = [...runningSums(3, LENGTH_BITS.slice(0, 28)).slice(0, 28), 258];
+const LENGTH_BITS = Array.from({ length: 28 }, (_, symbol) => Math.max(0, (symbol >> 2) - 1));
+const LENGTH_BASE = [...runningSums(3, LENGTH_BITS).slice(0, 28), 258];
+LENGTH_BITS.push(0);
 const DISTANCE_BITS = Array.from({ length: 30 }, (_, symbol) => Math.max(0, (symbol >> 1) - 1));
 const DISTANCE_BASE = runningSums(1, DISTANCE_BITS);
 const CODE_LENGTH_ORDER = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
@@ -696,7 +704,8 @@ function checkLayers(layers, fileBytes) {
   if (layers.length < 1 || layers.length > MAX_LAYERS) {
     throw new F3dgsError("model", `${layers.length} layers, 1 to ${MAX_LAYERS} allowed`);
   }
-  checkCount(layers.reduce((sum, { count }) => sum + count, 0), fileBytes); // prettier-ignore
+  const total = layers.reduce((sum, { count }) => sum + count, 0);
+  checkCount(total, fileBytes);
   for (const { count, far, lanes } of layers) {
     if (far > count) {
       const text = `${far} centres outside the cells, but only ${count} Gaussians`;
@@ -911,61 +920,89 @@ class ContextNumbers {
   }
 }
 
+/** Many interleaved rANS decoders, one a lane, that share a stream of words. */
+class Lanes {
+  #section;
+  #states;
+  #words;
+  #wordCount;
+  #nextWord = 0;
+
+  constructor(bytes, count, section) {
+    if (bytes.length < 4 * count || bytes.length % 2) {
+      const text = `${bytes.length} bytes cannot hold ${count} lanes and words`;
+      throw new F3dgsError(section, text);
+    }
+    this.count = count;
+    this.#section = section;
+    this.#states = numbersOf(Int32Array, bytes.subarray(0, 4 * count));
+    if (this.#states.some((state) => state >>> 0 < LOWEST_STATE)) {
+      throw new F3dgsError(section, "a coder's first state is out of range");
+    }
+    const words = numbersOf(Uint16Array, bytes.subarray(4 * count));
+    this.#wordCount = words.length;
+    // A step reads one word a lane at most, before it finds that there are no more.
+    this.#words = new Uint16Array(words.length + count);
+    this.#words.set(words);
+  }
+
+  /**
+   * Decodes the tokens `low` to `end` - 1, one a lane. `starts` holds for each lane where the
+   * entries of its token's histogram begin.
+   */
+  step(entries, starts, tokens, low, end) {
+    const states = this.#states;
+    const words = this.#words;
+    let next = this.#nextWord;
+    for (let i = low, lane = 0; i < end; i++, lane++) {
+      let state = states[lane];
+      const entry = entries[starts[lane] + (state & 4095)];
+      state = (Math.imul((entry >>> 20) + 1, state >>> 12) + ((entry >>> 8) & 4095)) | 0;
+      if (state >>> 16 === 0) state = (state << 16) | words[next++];
+      states[lane] = state;
+      tokens[i] = entry; // its lowest eight bits
+    }
+    if (next > this.#wordCount) throw new F3dgsError(this.#section, "ends before its last token");
+    this.#nextWord = next;
+  }
+
+  /** F3dgsError unless everything was read and the states are those the writer began with. */
+  finish() {
+    const isAtEnd = this.#nextWord === this.#wordCount;
+    if (!isAtEnd || this.#states.some((state) => state !== LOWEST_STATE)) {
+      throw new F3dgsError(this.#section, "does not end at its last token");
+    }
+  }
+}
+
 /** Reads the planes of one layer in order, from its two streams: rANS and plain bits. */
 class PlaneReader {
   #tables;
   #contexts;
   #lanes;
-  #states;
-  #words;
-  #wordCount;
-  #nextWord = 0;
+  #starts;
   #bits;
+  #bitSection;
   #nextByte = 0;
-  #layer;
+  #scratch = new Uint8Array(0);
 
   constructor({ tables, contexts }, { rans, bits }, lanes, layer) {
-    const section = `rans${layer}`;
-    if (rans.length < 4 * lanes || rans.length % 2) {
-      const text = `${rans.length} bytes cannot hold ${lanes} lanes and words`;
-      throw new F3dgsError(section, text);
-    }
     this.#tables = tables;
     this.#contexts = contexts;
-    this.#lanes = lanes;
-    this.#layer = layer;
-    this.#states = numbersOf(Int32Array, rans.subarray(0, 4 * lanes));
-    if (this.#states.some((state) => state >>> 0 < LOWEST_STATE)) {
-      throw new F3dgsError(section, "a coder's first state is out of range");
-    }
-    const words = numbersOf(Uint16Array, rans.subarray(4 * lanes));
-    this.#wordCount = words.length;
-    // A step reads one word a lane at most before the end is checked.
-    this.#words = new Uint16Array(words.length + lanes);
-    this.#words.set(words);
+    this.#lanes = new Lanes(rans, lanes, `rans${layer}`);
+    this.#starts = new Int32Array(lanes); // of the current step, see Lanes.step
+    this.#bitSection = `bits${layer}`;
     this.#bits = new Uint8Array(bits.length + 1); // after the last list, one bit more is read
     this.#bits.set(bits);
   }
 
   /** Values, each under its context, which is below `size`. */
   plane(name, size, contexts) {
-    const starts = this.#contexts.starts(name, size);
-    const [entries, states, words, lanes] = [this.#tables.entries, this.#states, this.#words, this.#lanes]; // prettier-ignore
-    const tokens = new Uint8Array(contexts.length);
-    let next = this.#nextWord;
-    for (let low = 0; low < tokens.length; low += lanes) {
-      const end = Math.min(low + lanes, tokens.length);
-      for (let i = low, lane = 0; i < end; i++, lane++) {
-        let state = states[lane];
-        const entry = entries[starts[contexts[i]] + (state & 4095)];
-        state = (Math.imul((entry >>> 20) + 1, state >>> 12) + ((entry >>> 8) & 4095)) | 0;
-        if (state >>> 16 === 0) state = (state << 16) | words[next++];
-        states[lane] = state;
-        tokens[i] = entry;
-      }
-      this.#requireWords(next);
-    }
-    this.#nextWord = next;
+    const ofContext = this.#contexts.starts(name, size);
+    const starts = this.#starts;
+    const tokens = this.#tokens(contexts.length, (low, end) => {
+      for (let i = low; i < end; i++) starts[i - low] = ofContext[contexts[i]];
+    });
     return this.#values(tokens);
   }
 
@@ -974,29 +1011,22 @@ class PlaneReader {
    * context; `shifts` are those of the rows.
    */
   nearPlane(name, size, contexts, shifts) {
-    const starts = this.#contexts.starts(name, size * BINS);
-    const [entries, states, words, lanes] = [this.#tables.entries, this.#states, this.#words, this.#lanes]; // prettier-ignore
-    const bins = this.#tables.bins[name];
-    const averages = new Int32Array(lanes).fill(16 * this.#tables.edges[name][EDGES >> 1]);
-    const tokens = new Uint8Array(contexts.length);
-    let next = this.#nextWord;
-    for (let low = 0; low < tokens.length; low += lanes) {
-      const end = Math.min(low + lanes, tokens.length);
-      for (let i = low, lane = 0; i < end; i++, lane++) {
-        let state = states[lane];
-        const average = averages[lane];
-        const context = contexts[i] * BINS + bins[Math.min(average >> 4, 65535)];
-        const entry = entries[starts[context] + (state & 4095)];
-        state = (Math.imul((entry >>> 20) + 1, state >>> 12) + ((entry >>> 8) & 4095)) | 0;
-        if (state >>> 16 === 0) state = (state << 16) | words[next++];
-        states[lane] = state;
-        tokens[i] = entry;
-        averages[lane] = average + (((TOKEN_SIZE[entry & 255] << (shifts[i] + 4)) - average) >> 2);
+    const ofContext = this.#contexts.starts(name, size * BINS);
+    const [starts, bins] = [this.#starts, this.#tables.bins[name]];
+    const averages = new Int32Array(starts.length).fill(16 * this.#tables.edges[name][EDGES >> 1]);
+    const choose = (low, end) => {
+      for (let i = low; i < end; i++) {
+        const bin = bins[Math.min(averages[i - low] >> 4, 65535)];
+        starts[i - low] = ofContext[contexts[i] * BINS + bin];
       }
-      this.#requireWords(next);
-    }
-    this.#nextWord = next;
-    return this.#values(tokens);
+    };
+    const update = (low, end, tokens) => {
+      for (let i = low; i < end; i++) {
+        const size16 = TOKEN_SIZE[tokens[i]] << (shifts[i] + 4);
+        averages[i - low] += (size16 - averages[i - low]) >> 2;
+      }
+    };
+    return this.#values(this.#tokens(contexts.length, choose, update));
   }
 
   /**
@@ -1004,29 +1034,19 @@ class PlaneReader {
    * magnitudes' energy is added to the keys.
    */
   signedPlane(name, keys, values) {
-    const starts = this.#contexts.starts(name, ENERGY_CONTEXTS);
-    const ofKey = Int32Array.from(CONTEXT_OF_KEY, (context) => starts[context]);
-    const [entries, states, words, lanes] = [this.#tables.entries, this.#states, this.#words, this.#lanes]; // prettier-ignore
-    const tokens = new Uint8Array(values.length);
-    let next = this.#nextWord;
-    for (let low = 0; low < tokens.length; low += lanes) {
-      const end = Math.min(low + lanes, tokens.length);
-      for (let i = low, lane = 0; i < end; i++, lane++) {
-        let state = states[lane];
-        const key = keys[i];
-        const entry = entries[ofKey[key] + (state & 4095)];
-        state = (Math.imul((entry >>> 20) + 1, state >>> 12) + ((entry >>> 8) & 4095)) | 0;
-        if (state >>> 16 === 0) state = (state << 16) | words[next++];
-        states[lane] = state;
-        const token = entry & 255;
-        tokens[i] = token;
-        keys[i] = key - ((key & ENERGY_MASK) >> 3) + 4 * Math.min(token, 15);
+    const ofContext = this.#contexts.starts(name, ENERGY_CONTEXTS);
+    const ofKey = Int32Array.from(CONTEXT_OF_KEY, (context) => ofContext[context]);
+    const starts = this.#starts;
+    const choose = (low, end) => {
+      for (let i = low; i < end; i++) starts[i - low] = ofKey[keys[i]];
+    };
+    const update = (low, end, tokens) => {
+      for (let i = low; i < end; i++) {
+        keys[i] += 4 * Math.min(tokens[i], 15) - ((keys[i] & ENERGY_MASK) >> 3);
       }
-      this.#requireWords(next);
-    }
-    this.#nextWord = next;
-    this.#setMagnitudes(tokens, values);
-    this.#applySigns(values);
+    };
+    const tokens = this.#tokens(values.length, choose, update);
+    this.#putSigned(this.#magnitudes(tokens), values);
   }
 
   /** Plain integers, number i of widths[i] bits. */
@@ -1048,19 +1068,27 @@ class PlaneReader {
 
   /** F3dgsError unless both streams were read to their ends. */
   finish() {
-    const isAtEnd = this.#nextWord === this.#wordCount;
-    if (!isAtEnd || this.#states.some((state) => state !== LOWEST_STATE)) {
-      throw new F3dgsError(`rans${this.#layer}`, "does not end at its last token");
-    }
+    this.#lanes.finish();
     if (this.#nextByte !== this.#bits.length - 1) {
-      throw new F3dgsError(`bits${this.#layer}`, "bytes left over");
+      throw new F3dgsError(this.#bitSection, "bytes left over");
     }
   }
 
-  #requireWords(count) {
-    if (count > this.#wordCount) {
-      throw new F3dgsError(`rans${this.#layer}`, "ends before its last token");
+  /**
+   * The next tokens; the array is used again for the next plane. For each step, `choose` sets the
+   * lanes' starts, and `update` takes the tokens that were found.
+   */
+  #tokens(count, choose, update = () => {}) {
+    const lanes = this.#lanes.count;
+    if (count > this.#scratch.length) this.#scratch = new Uint8Array(count);
+    const tokens = this.#scratch.subarray(0, count);
+    for (let low = 0; low < count; low += lanes) {
+      const end = Math.min(low + lanes, count);
+      choose(low, end);
+      this.#lanes.step(this.#tables.entries, this.#starts, tokens, low, end);
+      update(low, end, tokens);
     }
+    return tokens;
   }
 
   /** The bytes of the next list of `count` plain bits, and at least one byte more. */
@@ -1068,7 +1096,7 @@ class PlaneReader {
     const start = this.#nextByte;
     this.#nextByte += (count + 7) >>> 3;
     if (this.#nextByte > this.#bits.length - 1) {
-      throw new F3dgsError(`bits${this.#layer}`, "ends before its last bit");
+      throw new F3dgsError(this.#bitSection, "ends before its last bit");
     }
     return this.#bits.subarray(start, this.#nextByte + 1);
   }
@@ -1076,37 +1104,38 @@ class PlaneReader {
   /** The values of tokens, with the plain bits that follow large ones. */
   #values(tokens) {
     const values = new Int32Array(tokens);
-    const large = placesAbove(tokens, DIRECT_TOKENS);
+    const large = placesOfLarge(tokens);
     if (!large.length) return values;
-    const widths = Uint8Array.from(large, (i) => tokens[i] - DIRECT_TOKENS);
+    const widths = new Uint8Array(large.length);
+    for (let i = 0; i < widths.length; i++) widths[i] = tokens[large[i]] - DIRECT_TOKENS;
     const extra = this.bits(widths);
-    large.forEach((place, i) => {
-      values[place] = DIRECT_TOKENS - 1 + 2 ** widths[i] + extra[i];
-    });
+    for (let i = 0; i < widths.length; i++) {
+      values[large[i]] = DIRECT_TOKENS - 1 + (1 << widths[i]) + extra[i];
+    }
     return values;
   }
 
-  #setMagnitudes(tokens, values) {
-    values.set(tokens);
-    if (!placesAbove(tokens, DIRECT_TOKENS).length) return;
+  /** The values of tokens of SH magnitudes; the tokens themselves if none has further bits. */
+  #magnitudes(tokens) {
+    if (!placesOfLarge(tokens).length) return tokens;
     const magnitudes = this.#values(tokens);
     if (magnitudes.some((magnitude) => magnitude > MAX_SYMBOL)) {
       throw new F3dgsError("sh", `a magnitude above ${MAX_SYMBOL}`);
     }
-    values.set(magnitudes);
+    return magnitudes;
   }
 
-  /** Negates the values whose bit is 1; there is a bit for each value other than 0. */
-  #applySigns(values) {
+  /** Fills `values` with the magnitudes, negated where their bit is 1; those of 0 have no bit. */
+  #putSigned(magnitudes, values) {
     let count = 0;
-    for (let i = 0; i < values.length; i++) count += -values[i] >>> 31;
+    for (let i = 0; i < magnitudes.length; i++) count += -magnitudes[i] >>> 31;
     const list = this.#takeList(count);
     let position = 0;
-    for (let i = 0; i < values.length; i++) {
-      const value = values[i];
+    for (let i = 0; i < magnitudes.length; i++) {
+      const magnitude = magnitudes[i];
       const isNegative = (list[position >>> 3] >>> (7 - (position & 7))) & 1;
-      values[i] = (value ^ -isNegative) + isNegative; // 0 stays 0
-      position += -value >>> 31;
+      values[i] = (magnitude ^ -isNegative) + isNegative; // 0 stays 0
+      position += -magnitude >>> 31;
     }
   }
 }
@@ -1123,16 +1152,23 @@ function countsAbove(widths) {
   return above;
 }
 
-/** Where the numbers above a limit are. */
-function placesAbove(numbers, limit) {
-  const places = [];
-  for (let i = 0; i < numbers.length; i++) if (numbers[i] > limit) places.push(i);
+/** Where the tokens are that further bits follow. */
+function placesOfLarge(tokens) {
+  let count = 0;
+  for (let i = 0; i < tokens.length; i++) count += tokens[i] > DIRECT_TOKENS ? 1 : 0;
+  const places = new Int32Array(count);
+  if (count === 0) return places;
+  for (let i = 0, next = 0; i < tokens.length; i++) {
+    if (tokens[i] > DIRECT_TOKENS) places[next++] = i;
+  }
   return places;
 }
 
 // ------------------------------------------------------------------------- version 2: a layer
 
-const SET_SIZE = Uint8Array.from({ length: 256 }, (_, set) => set.toString(2).split("1").length - 1);
+/** The number of members of a set of eight bits. */
+const SET_SIZE = new Uint8Array(256);
+for (let set = 1; set < 256; set++) SET_SIZE[set] = SET_SIZE[set >> 1] + (set & 1);
 
 /** Decodes the layers of a file of version 2, in order. */
 class GridDecoder {
@@ -1168,7 +1204,8 @@ class GridDecoder {
     const integers = readIntegers(reader, this.#tables.bins, grids, cells, rows);
     const sh = readSh(reader, grids, integers.precision, lanes);
     reader.finish();
-    const arrays = columns.extended(count); // only now is it known that the header states the right count
+    // Not before: it is the octree that shows that the header states the right count.
+    const arrays = columns.extended(count);
     putIntegers(integers, cells, rows, grids, arrays);
     putSh(sh, rows, integers.precision, grids, arrays.featuresRest);
     this.#putFar(far, count, layer, arrays.xyz);
@@ -1238,8 +1275,7 @@ function readOctree(reader, levels, count) {
   let siblings = new Uint8Array(1); // of each node, without itself
   for (let level = 0; level < levels; level++) {
     const sets = reader.plane(`octree${level}`, 8, siblings);
-    let children = 0;
-    for (let i = 0; i < sets.length; i++) children += sets[i] > 254 ? Infinity : SET_SIZE[sets[i] + 1];
+    const children = childCount(sets);
     if (children > count) {
       throw new F3dgsError("octree", `level ${level} has more nodes than Gaussians`);
     }
@@ -1251,6 +1287,13 @@ function readOctree(reader, levels, count) {
     throw new F3dgsError("octree", `its leaves do not hold ${count} Gaussians`);
   }
   return nodes.map((axis) => repeated(axis, repeats, count));
+}
+
+/** The nodes of the next level, from the set of each node's children, less 1. */
+function childCount(sets) {
+  let count = 0;
+  for (let i = 0; i < sets.length; i++) count += sets[i] > 254 ? Infinity : SET_SIZE[sets[i] + 1];
+  return count;
 }
 
 /** The occupied nodes of the next level, and of each the number of its siblings. */
@@ -1360,7 +1403,9 @@ function predictedPrecision(grids, opacity, [s0, s1, s2], [x, y, z], rows) {
   const classes = new Uint8Array(rows.length);
   for (let i = 0; i < classes.length; i++) {
     const row = rows[i];
-    const [dx, dy, dz] = [x[row] - cx, y[row] - cy, z[row] - cz];
+    const dx = x[row] - cx;
+    const dy = y[row] - cy;
+    const dz = z[row] - cz;
     const squared = dx * dx + dy * dy + dz * dz;
     let shell = 0;
     while (shell < squares.length && squares[shell] <= squared) shell++;
@@ -1476,7 +1521,7 @@ function firstKeys(groups, places, lanes) {
 
 // ----------------------------------------------------------------- version 2: integers to values
 
-/** Fills the columns of a layer, but for the SH. All values are rounded as docs/format.md states. */
+/** Fills the columns of a layer, but for the higher SH; values are rounded as in docs/format.md. */
 function putIntegers(integers, cells, rows, grids, arrays) {
   putCentres(integers, cells, rows, grids, arrays.xyz);
   putEven(integers.opacity, rows, grids.opacity, arrays.opacity, 1, 0);
@@ -1549,28 +1594,42 @@ const RIGHT_HALF = 2 ** 26;
  */
 function putSh({ groups, places, firsts, planes }, rows, precision, grids, featuresRest) {
   const { channels, shMatrix, shSteps } = grids;
-  const isPaired = greatestSum(shMatrix, channels) * greatestMagnitude(planes) < RIGHT_HALF / 2;
+  const isPaired = greatestSum(shMatrix, channels) * magnitudeBound(planes) < RIGHT_HALF / 2;
   const matrix = isPaired ? pairedColumns(shMatrix, channels) : shMatrix;
   const width = matrix.length / channels;
   const sums = new Float64Array(width);
   const factors = new Float64Array(channels + FACTORS_AT_ONCE);
   const lines = new Int32Array(channels + FACTORS_AT_ONCE); // where the factors' matrix rows begin
   for (let i = 0; i < places.length; i++) {
-    let count = 0;
-    for (let channel = 0; channel < 3 * groups[i]; channel++) {
-      const factor = planes[firsts[channel] + i];
-      factors[count] = factor;
-      lines[count] = channel * width;
-      count += factor === 0 ? 0 : 1;
-    }
-    for (let k = count; k < count + FACTORS_AT_ONCE; k++) factors[k] = 0;
-    sums.fill(0);
-    for (let k = 0; k < count; k += FACTORS_AT_ONCE) addLines(sums, factors, lines, k, matrix);
+    const count = takeFactors(planes, firsts, i, 3 * groups[i], width, factors, lines);
+    multiply(sums, factors, lines, count, matrix);
     const start = channels * rows[places[i]];
     const step = shSteps[precision[places[i]]];
     if (isPaired) putPaired(sums, step, featuresRest, start, channels);
     else for (let c = 0; c < width; c++) featuresRest[start + c] = Math.fround(sums[c]) * step;
   }
+}
+
+/**
+ * Sets the factors to the integers of row i other than 0, of the first `end` coefficients, and
+ * `lines` to where their lines of the matrix begin. Returns their number; zeros follow.
+ */
+function takeFactors(planes, firsts, i, end, width, factors, lines) {
+  let count = 0;
+  for (let channel = 0; channel < end; channel++) {
+    const factor = planes[firsts[channel] + i];
+    factors[count] = factor;
+    lines[count] = channel * width;
+    count += (factor | -factor) >>> 31; // 1 unless the factor is 0, without a branch
+  }
+  for (let k = count; k < count + FACTORS_AT_ONCE; k++) factors[k] = 0;
+  return count;
+}
+
+/** Sets the sums to those of `count` factors, each times its line of the matrix. */
+function multiply(sums, factors, lines, count, matrix) {
+  for (let c = 0; c < sums.length; c++) sums[c] = 0;
+  for (let k = 0; k < count; k += FACTORS_AT_ONCE) addLines(sums, factors, lines, k, matrix);
 }
 
 /** Adds to the sums four factors, from factor k on, each times its line of the matrix. */
@@ -1609,10 +1668,11 @@ function putPaired(sums, step, values, start, channels) {
   }
 }
 
-function greatestMagnitude(numbers) {
-  let greatest = 0;
-  for (let i = 0; i < numbers.length; i++) greatest = Math.max(greatest, Math.abs(numbers[i]));
-  return greatest;
+/** A number that no magnitude exceeds, below twice the greatest one. */
+function magnitudeBound(numbers) {
+  let bits = 0;
+  for (let i = 0; i < numbers.length; i++) bits |= numbers[i] ^ (numbers[i] >> 31);
+  return bits + 1; // of a negative number, one less than its magnitude was taken
 }
 
 // ------------------------------------------------------------------------------ decoded columns
@@ -1998,9 +2058,20 @@ function readLzma2(reader, output, fail) {
 
 // LZMA (LZMA specification by Igor Pavlov, in the public domain): the parts of the array of
 // probabilities, and what a kind of symbol makes of the state.
-const LZMA = { isMatch: 0, isRep: 192, isRepG0: 204, isRepG1: 216, isRepG2: 228, isRep0Long: 240,
-  slot: 432, special: 688, align: 816, lengths: 832, repLengths: 1346,
-  literals: 1860 }; // prettier-ignore
+const LZMA = {
+  isMatch: 0,
+  isRep: 192,
+  isRepG0: 204,
+  isRepG1: 216,
+  isRepG2: 228,
+  isRep0Long: 240,
+  slot: 432,
+  special: 688,
+  align: 816,
+  lengths: 832,
+  repLengths: 1346,
+  literals: 1860,
+};
 const HALF = 1024; // a probability of 11 bits
 const AFTER_LITERAL = [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 4, 5];
 
@@ -2016,8 +2087,7 @@ class LzmaDecoder {
   #reps = [0, 0, 0, 0]; // the last four distances, each less 1
   #bytes;
   #next;
-  #range;
-  #code;
+  #coder = new Uint32Array(2); // range and code: an array holds 32 bits faster than a property
 
   constructor(properties, output, fail) {
     this.#lc = properties % 9;
@@ -2040,13 +2110,13 @@ class LzmaDecoder {
   chunk(bytes, size) {
     if (bytes.length < 5 || bytes[0] !== 0) throw this.#fail("a chunk is damaged");
     this.#bytes = bytes;
-    this.#code = viewOf(bytes).getUint32(1);
+    this.#coder[0] = 0xffffffff;
+    this.#coder[1] = viewOf(bytes).getUint32(1);
     this.#next = 5;
-    this.#range = 0xffffffff;
     const end = this.#output.length + size;
     while (this.#output.length < end) this.#symbol(end);
     this.#normalize();
-    if (this.#next !== bytes.length || this.#code !== 0) {
+    if (this.#next !== bytes.length || this.#coder[1] !== 0) {
       throw this.#fail("a chunk does not end at its last symbol");
     }
   }
@@ -2150,7 +2220,8 @@ class LzmaDecoder {
   }
 
   #reverseTree(base, bits) {
-    let [symbol, value] = [1, 0];
+    let symbol = 1;
+    let value = 0;
     for (let i = 0; i < bits; i++) {
       const bit = this.#bit(base + symbol);
       symbol = (symbol << 1) | bit;
@@ -2160,12 +2231,13 @@ class LzmaDecoder {
   }
 
   #direct(count) {
+    const coder = this.#coder;
     let value = 0;
     for (let i = 0; i < count; i++) {
       this.#normalize();
-      this.#range >>>= 1;
-      const bit = this.#code >= this.#range ? 1 : 0;
-      if (bit) this.#code -= this.#range;
+      coder[0] >>>= 1;
+      const bit = coder[1] >= coder[0] ? 1 : 0;
+      if (bit) coder[1] -= coder[0];
       value = 2 * value + bit;
     }
     return value;
@@ -2173,24 +2245,27 @@ class LzmaDecoder {
 
   #bit(index) {
     this.#normalize();
-    const probability = this.#probabilities[index];
-    const bound = (this.#range >>> 11) * probability;
-    if (this.#code < bound) {
-      this.#range = bound;
-      this.#probabilities[index] = probability + ((2048 - probability) >> 5);
+    const coder = this.#coder;
+    const probabilities = this.#probabilities;
+    const probability = probabilities[index];
+    const bound = (coder[0] >>> 11) * probability;
+    if (coder[1] < bound) {
+      coder[0] = bound;
+      probabilities[index] = probability + ((2048 - probability) >> 5);
       return 0;
     }
-    this.#range -= bound;
-    this.#code -= bound;
-    this.#probabilities[index] = probability - (probability >> 5);
+    coder[0] -= bound;
+    coder[1] -= bound;
+    probabilities[index] = probability - (probability >> 5);
     return 1;
   }
 
   #normalize() {
-    if (this.#range >= 2 ** 24) return;
+    const coder = this.#coder;
+    if (coder[0] >= 2 ** 24) return;
     if (this.#next >= this.#bytes.length) throw this.#fail("a chunk ends early");
-    this.#range = (this.#range << 8) >>> 0;
-    this.#code = ((this.#code << 8) | this.#bytes[this.#next++]) >>> 0;
+    coder[0] <<= 8;
+    coder[1] = (coder[1] << 8) | this.#bytes[this.#next++];
   }
 }
 
@@ -2202,9 +2277,10 @@ function readMetadata(bytes) {
     const text = `${bytes.length} bytes, at most ${MAX_METADATA_BYTES} allowed`;
     throw new F3dgsError("meta", text);
   }
+  const copy = bytes.slice(); // the decoder takes no memory that is shared with other threads
   let metadata;
   try {
-    metadata = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
+    metadata = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(copy));
   } catch (error) {
     throw new F3dgsError("meta", `not JSON: ${error.message}`);
   }

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a scene and reads the file again, to measure what it lost. NumPy only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from splat_formats.files import Notices, format_to_write, read_splats, written_by
+from splat_formats.losses import Losses, lines, losses
+from splat_formats.scene import SplatScene
+from utils.files import is_special
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredFile:
+    """A file that was written, and what it holds."""
+
+    scene: SplatScene
+    """As it is read from the file."""
+    bytes: int | None
+    """None for a device, a pipe or an open descriptor."""
+    notices: Notices
+    """One sentence for everything that the format cannot hold."""
+    losses: Losses | None
+    """None for a format that holds every number as it is."""
+
+    def lines(self) -> list[str]:
+        """What was lost, for the terminal."""
+        table = [] if self.losses is None else lines(self.losses)
+        return [*table, *(f"  {notice}" for notice in self.notices)]
+
+
+def write_measured(path: Path, scene: SplatScene, **options: Any) -> MeasuredFile:
+    """Writes the scene in the format of the name's ending, and measures what the file lost.
+
+    Raises InputError for an unknown ending.
+    """
+    known = format_to_write(path)
+    written = written_by(known, path, scene, **options)
+    size = None if is_special(path) else path.stat().st_size
+    if known.is_exact or size is None:
+        return MeasuredFile(scene, size, written.notices, None)
+    found = read_splats(path)
+    return MeasuredFile(found, size, written.notices, losses(scene, found, written))
