@@ -7,7 +7,7 @@ import { plainLens } from "./views.js";
 const MOST_SAMPLES = 3000;
 const AZIMUTHS = 24;
 const HEIGHTS = [0.15, 0.45]; // along the upward axis, per unit of horizontal distance
-const DISTANCES = [1.0, 1.5, 2.2, 3.2]; // in radii
+const DISTANCES = [1.0, 1.5, 2.2, 3.2, 4.5]; // in radii
 const VIEW_TANGENT = 0.4;
 const NEAR_PART = 0.6; // what is nearer than this part of the way to the middle stands in the way
 const FOG = 3; // standard deviations within which a Gaussian blurs the whole picture
