@@ -10,6 +10,7 @@ import os
 import sys
 import webbrowser
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils import cli
@@ -26,16 +27,19 @@ def main() -> None:
     cli.show_messages()
     scenes = scenes_to_serve(args.models, DatasetChoice(args.source_path, args.images))
     with PageServer(scenes, args.port) as server:
-        print(f"{server.url} shows {', '.join(scene.name for scene in scenes)}. Ctrl-C ends it.")
-        sys.stdout.flush()
-        if not args.no_browser and _has_screen():
-            webbrowser.open(server.url)
         try:
-            server.serve_forever()
+            _serve(server, [scene.name for scene in scenes], not args.no_browser)
         except Terminated:
             raise
         except KeyboardInterrupt:
             print("\nended")
+
+
+def _serve(server: PageServer, names: Sequence[str], open_browser: bool) -> None:
+    print(f"{server.url} shows {', '.join(names)}. Ctrl-C ends it.", flush=True)
+    if open_browser and _has_screen():
+        webbrowser.open(server.url)
+    server.serve_forever()
 
 
 def build_parser() -> ArgumentParser:

@@ -3,6 +3,7 @@
 
 import http.client
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -286,6 +287,15 @@ def test_photographs_of_a_blender_data_set(tmp_path: Path) -> None:
 def test_the_script_imports_no_torch() -> None:
     code = "import view, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_ctrl_c_ends_it(folder: Path) -> None:
+    command = [sys.executable, "view.py", str(folder / "model"), "--port", "0", "--no_browser"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "http://127.0.0.1:" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(

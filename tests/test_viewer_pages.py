@@ -271,6 +271,7 @@ def test_controls_change_the_view(page: Any) -> None:
         "turn": lambda: drag(page, "left"),
         "pan": lambda: drag(page, "right"),
         "zoom": lambda: page.mouse.wheel(0, 100),
+        "pinch": lambda: pinch(page),
         "fly": lambda: page.keyboard.press("w", delay=100),
     }
     for name, act in actions.items():
@@ -285,6 +286,16 @@ def test_controls_change_the_view(page: Any) -> None:
         assert page.input_value("#camera") == "0"
         axes = np.array(after["axes"])
         assert np.allclose(axes @ axes.T, np.eye(3), atol=1e-9)
+
+
+def pinch(page: Any) -> None:
+    """Two fingers that move apart."""
+    client = page.context.new_cdp_session(page)
+    for kind, gap in (("touchStart", 20), ("touchMove", 40), ("touchMove", 60)):
+        points = [{"x": x, "y": 200, "id": int(x > 300)} for x in (300 - gap, 300 + gap)]
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    client.detach()
 
 
 def drag(page: Any, button: str) -> None:

@@ -58,7 +58,8 @@ function* candidates(middle, radius, up) {
 function lookingFrom(position, middle, up) {
   const forward = unit(subtract(middle, position));
   const right = unit(cross(forward, up));
-  return { position, axes: [right, cross(forward, right), forward], distance: length(subtract(middle, position)), lens: plainLens() };
+  const axes = [right, cross(forward, right), forward];
+  return { position, axes, distance: length(subtract(middle, position)), lens: plainLens() };
 }
 
 // The part of the details inside the picture, without what large or near Gaussians hide.

@@ -10,7 +10,7 @@ const singleBits = new Uint32Array(single.buffer);
 export const harmonicLayers = (degree) => Math.ceil((3 * (degree + 1) ** 2) / HALVES_PER_TEXEL);
 
 // The bits of the nearest half-precision number, within the finite range.
-export function halfBits(value) {
+function halfBits(value) {
   single[0] = Math.min(Math.max(value, -LARGEST_HALF), LARGEST_HALF);
   const bits = singleBits[0];
   const sign = (bits >>> 16) & 0x8000;

@@ -21,12 +21,12 @@ export function showMessage(text) {
   box.firstElementChild.textContent = text ?? "";
 }
 
-export function formatBytes(bytes) {
+function formatBytes(bytes) {
   if (bytes >= 1e6) return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 2 : 1)} MB`;
   return `${Math.max(0, bytes / 1e3).toFixed(1)} kB`;
 }
 
-export const formatCount = (count) => count.toLocaleString("en");
+const formatCount = (count) => count.toLocaleString("en");
 
 // "name · 12,345 Gaussians · 1.23 MB", or how much of it has arrived.
 export function describe({ entry, cloud, arrived, isComplete }) {

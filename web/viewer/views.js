@@ -58,7 +58,7 @@ export function upOf(cameras) {
   return cameras.length && length(sum) / cameras.length >= 0.5 ? unit(sum) : null;
 }
 
-export const targetOf = (view) => add(view.position, scale(view.axes[2], view.distance));
+const targetOf = (view) => add(view.position, scale(view.axes[2], view.distance));
 
 // Turned around the target: about the world's upward axis, then about the view's own horizontal axis.
 export function orbited(view, up, about, aside) {
