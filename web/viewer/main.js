@@ -39,6 +39,7 @@ class Page {
     this.stage.setLook({ background: scene.background ?? [0, 0, 0] });
     this.photographs.setCameras(scene.cameras);
     if (scene.cameras.length) this.frame();
+    element("title").hidden = this.session.scenes.length > 1; // the choice of the scene has the name
     element("title").textContent = scene.name || "Fast-3DGS";
     document.title = scene.name ? `${scene.name} - Fast-3DGS` : "Fast-3DGS";
     element("empty").hidden = this.entries.length > 0;
