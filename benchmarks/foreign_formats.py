@@ -30,7 +30,7 @@ from utils.errors import InputError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__)
     parser.add_argument("model", type=Path, help="a PLY")
     parser.add_argument("endings", nargs="+", help="of the formats, such as .sog")
     parser.add_argument("--source", type=Path, help="the data set, for photographs")
