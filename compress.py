@@ -64,6 +64,7 @@ from gaussian_compression.settings import (
     CompressionSettings,
     FinetuneSettings,
     GridSettings,
+    LargeFirstRounds,
     QuantizationSettings,
     StoppingRule,
     TrajectorySettings,
@@ -85,7 +86,16 @@ from utils.system_utils import announce_data_device
 logger = logging.getLogger("gaussian_compression")
 
 PRESETS = {
-    "compact": CompressionSettings(TrajectorySettings(quantization=None), grids=GridSettings()),
+    "compact": CompressionSettings(
+        TrajectorySettings(
+            quantization=None,
+            score="removal_error",
+            large_first_rounds=LargeFirstRounds(first=0.35, decay=0.8),
+            finetune_iterations=400,
+            finetune=FinetuneSettings(opacity_weight=0.01),
+        ),
+        grids=GridSettings(),
+    ),
     "fast3dgs": CompressionSettings(),
 }
 """Named settings: a preset gives the values of all flags that are not on the command line."""
@@ -221,6 +231,8 @@ def settings_of(args: Namespace) -> CompressionSettings:
         trajectory["warmup_restart"] = NO_RESTART
         trajectory["warmup_iterations"] = given.get("warmup_iterations", PUBLISHED_WARMUP)
         given.setdefault("patience", PUBLISHED_PATIENCE)
+    if args.prune_fraction is not None:  # of every round
+        trajectory["large_first_rounds"] = None
     trajectory["finetune"] = FinetuneSettings(**chosen(preset.trajectory.finetune))
     if preset.grids is None:  # with grids, --position_bits belongs to GridSettings
         trajectory["quantization"] = QuantizationSettings(**chosen(preset.trajectory.quantization))

@@ -27,7 +27,7 @@ from gaussian_compression.quantize import box_warnings
 from gaussian_compression.report import PromiseFigures, ViewFigures
 from gaussian_compression.report_pictures import fault_of_pillow
 from gaussian_compression.rounds import Measurement, Quality, Round, StageTime, psnr_of
-from gaussian_compression.scores import accumulate_scores, score_named
+from gaussian_compression.scores import ScoreTools, accumulate_scores, score_named
 from gaussian_compression.settings import CompressionSettings, check_settings
 from gaussian_compression.shipping import (
     FinalTools,
@@ -154,7 +154,9 @@ class _Run:
             lambda_dssim=self._trajectory.finetune.lambda_dssim,
         )
         self._measure = Measuring(self._backend, background, sh_degree, progress)
-        self._score = score_named(self._trajectory.score, self._backend)
+        pull_back = partial(self._backend.pull_back, sh_degree=sh_degree)
+        self._tools = ScoreTools(self._backend, self._differentiate, pull_back, background)
+        self._score = score_named(self._trajectory.score, self._tools)
         self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
         # The stored round may be `patience` rounds before the last one.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
@@ -292,19 +294,17 @@ class _Run:
     def _next_round(self, checkpoint: Checkpoint) -> None:
         number = len(checkpoint.rounds)
         began = Clock()
-        self._prune(checkpoint.model, f"round {number}, gradients")
+        self._prune(checkpoint.model, number)
         iterations = self._trajectory.finetune_iterations
         self._finetune(checkpoint.model, iterations, f"round {number}, fine-tuning", CONSTANT_RATES)
         self._close_round(checkpoint, iterations, began)
 
-    def _prune(self, model: TrainableModel, name: str) -> None:
+    def _prune(self, model: TrainableModel, number: int) -> None:
         seen, views = model.seen(self._trajectory.quantization), self._views.training
-        with self._progress.stage(name, len(views)) as advance:
-            accumulate_scores(
-                [self._score], seen, views, self._differentiate, lambda: advance(None)
-            )
-        keep = rows_to_keep(self._score.scores(), self._trajectory.prune_fraction)
-        model.raw = model.raw.rows(keep)
+        with self._progress.stage(f"round {number}, scores", len(views)) as advance:
+            accumulate_scores([self._score], seen, views, self._tools, lambda: advance(None))
+        fraction = self._trajectory.fraction_of_round(number)
+        model.raw = model.raw.rows(rows_to_keep(self._score.scores(), fraction))
 
     def _finetune(
         self, model: TrainableModel, iterations: int, name: str, course: RateCourse

@@ -17,6 +17,8 @@ class FinetuneSettings:
     lambda_dssim: float = 0.2
     sh_sparsity: float = 0.05
     """Weight of mean |f_rest| in the loss: moves these to 0, which LZMA compresses well."""
+    opacity_weight: float = 0.0
+    """Weight of the mean opacity in the loss of the rounds: fewer Gaussians then show more."""
     position_lr: float = 1.6e-6
     """Constant; multiplied by the scene's extent."""
     feature_lr: float = 2.5e-3
@@ -45,6 +47,15 @@ class WarmRestart:
     position_rate_factor: float = 100.0
 
 
+@dataclass(frozen=True)
+class LargeFirstRounds:
+    """Rounds that remove the fraction `first`, then `decay` times as much in each next one, until
+    that is less than `prune_fraction`."""
+
+    first: float
+    decay: float
+
+
 PUBLISHED_WARMUP = 1000
 PUBLISHED_PATIENCE = 1
 NO_RESTART = WarmRestart(rate_factor=1.0, position_rate_factor=1.0)
@@ -55,6 +66,8 @@ class TrajectorySettings:
     """The settings of the rounds. A checkpoint is valid only for the settings it was made with."""
 
     prune_fraction: float = 0.05
+    large_first_rounds: LargeFirstRounds | None = None
+    """None: every round removes `prune_fraction`."""
     warmup_iterations: int = 4000
     warmup_restart: WarmRestart = WarmRestart()
     """So that the model no longer fits the guard views better than others: see docs/results.md."""
@@ -66,6 +79,13 @@ class TrajectorySettings:
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     quantization: QuantizationSettings | None = field(default_factory=QuantizationSettings)
     """The quantisation during the rounds; None: they train in full precision."""
+
+    def fraction_of_round(self, number: int) -> float:
+        """The fraction of the remaining Gaussians that round `number`, from 1, removes."""
+        if self.large_first_rounds is None:
+            return self.prune_fraction
+        first, decay = self.large_first_rounds.first, self.large_first_rounds.decay
+        return max(self.prune_fraction, first * decay ** (number - 1))
 
 
 @dataclass(frozen=True)

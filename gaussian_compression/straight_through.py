@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from gaussian_compression.penalties import sh_sparsity
+from gaussian_compression.penalties import penalties_of
 from gaussian_compression.quantize import (
     Range,
     ShRanges,
@@ -73,7 +73,7 @@ class _Quantized:
         operations: ArrayOperations,
     ) -> None:
         self._raw, self._quantization = raw, quantization
-        self.penalties = sh_sparsity(loss, raw, operations)
+        self.penalties = penalties_of(loss, raw, operations)
         self._buffers = raw.map(torch.empty_like)
         self.ranges = ranges
         self.seen = self._quantize()

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from gaussian_compression.penalties import Penalty, sh_sparsity
+from gaussian_compression.penalties import Penalty, penalties_of
 from gaussian_compression.settings import FinetuneSettings
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
@@ -97,7 +97,7 @@ class FullPrecision:
     ) -> None:
         """`raw` is changed in place."""
         self.seen = self.coded = raw
-        self.penalties = sh_sparsity(loss, raw, operations)
+        self.penalties = penalties_of(loss, raw, operations)
         self._adam = AdamSteps(raw, operations)
 
     def pull_back(self, gradients: RawParameters) -> RawParameters:

@@ -29,11 +29,19 @@ from gaussian_compression.quantize import (
     to_symbols,
 )
 from gaussian_compression.rounds import Measurement, Quality, Round
-from gaussian_compression.scores import SCORES, accumulate_scores, score_named
+from gaussian_compression.scores import (
+    SCORES,
+    ScoreAccumulator,
+    ScoredView,
+    ScoreTools,
+    accumulate_scores,
+    score_named,
+)
 from gaussian_compression.settings import (
     CompressionSettings,
     FinetuneSettings,
     GridSettings,
+    LargeFirstRounds,
     QuantizationSettings,
     StoppingRule,
     TrajectorySettings,
@@ -42,10 +50,9 @@ from gaussian_compression.settings import (
 from gaussian_compression.stopping import judge
 from gaussian_compression.trainable import FullPrecision, take_step
 from gaussian_compression.validation_split import split_off_guard
-from gaussian_renderer.backend import RenderOptions, ViewLoss
+from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.choose_backend import backend_for
 from scene.array_operations import ArrayOperations, TorchOperations
-from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 from splat_codec.symbols import same_symbols
 from splat_formats.decoded import to_splats
@@ -161,24 +168,33 @@ def test_a_score_of_nan_counts_as_the_lowest() -> None:
 def test_score_is_the_sum_of_six_norms(sh_degree: int) -> None:
     gradients = random_raw(7, sh_degree)
     expected = [sum(float(np.linalg.norm(t[i])) for t in gradients if t.numel()) for i in range(7)]
-    score = score_named("gradient_norm", TorchOperations())
-    score.start(gradients)
-    for weight in (0.75, 0.25):
-        score.add(None, gradients.map(lambda t, w=weight: w * t), None)  # type: ignore[arg-type]
+
+    def differentiate(weight: Any, raw: RawParameters, out: RawParameters) -> None:
+        for target, gradient in zip(out, gradients, strict=True):
+            target.copy_(weight * gradient)
+
+    score, tools = score_of("gradient_norm", differentiate)
+    accumulate_scores([score], gradients, [0.75, 0.25], tools, lambda: None)  # type: ignore
     np.testing.assert_allclose(score.scores(), expected, rtol=1e-5)
 
 
-class Visits:
-    """In how many views a Gaussian is visible."""
+def score_of(name: str, differentiate: Any) -> tuple[ScoreAccumulator, ScoreTools]:
+    """A score that only reads the loss gradients, and its tools."""
+    tools = ScoreTools(TorchOperations(), differentiate, None, torch.zeros(3))  # type: ignore
+    return score_named(name, tools), tools
 
-    def __init__(self, operations: ArrayOperations) -> None:
+
+class Visits:
+    """In how many views a Gaussian has a gradient of its opacity."""
+
+    def __init__(self, tools: ScoreTools) -> None:
         pass
 
     def start(self, raw: RawParameters) -> None:
         self.counts = torch.zeros(raw.gaussian_count)
 
-    def add(self, view: Camera, gradients: RawParameters, frame: ViewLoss) -> None:
-        self.counts += frame.radii > 0
+    def add(self, view: ScoredView) -> None:
+        self.counts += view.loss_gradients.opacity[:, 0] > 0
 
     def scores(self) -> torch.Tensor:
         return self.counts
@@ -188,26 +204,32 @@ def test_any_set_of_scores_takes_one_pass(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(SCORES, "visits", Visits)
     raw, visited = random_raw(5, 1), []
 
-    def differentiate(view: Any, raw: RawParameters, out: RawParameters) -> ViewLoss:
+    def differentiate(view: Any, raw: RawParameters, out: RawParameters) -> None:
         visited.append(view)
         for target in out:
             target.fill_(view)
-        radii = torch.tensor([0, 1, 1, 0, view - 1])
-        return ViewLoss(torch.zeros(()), torch.empty(0), radii, torch.empty(0))
 
-    chosen = [score_named(name, TorchOperations()) for name in ("visits", "gradient_norm")]
+    (visits, tools), (norm, _) = (score_of(n, differentiate) for n in ("visits", "gradient_norm"))
     for _ in range(2):  # the second pass begins anew
-        accumulate_scores(chosen, raw, [1, 2, 3], differentiate, lambda: None)  # type: ignore
+        accumulate_scores([visits, norm], raw, [1, 2, 3], tools, lambda: None)  # type: ignore
     assert visited == [1, 2, 3] * 2
-    assert chosen[0].scores().tolist() == [0, 3, 3, 0, 2]
+    assert visits.scores().tolist() == [3] * 5
     widths = [tensor[0].numel() for tensor in raw]
     expected = sum(6 * width**0.5 for width in widths)
-    np.testing.assert_allclose(chosen[1].scores(), expected, rtol=1e-5)
+    np.testing.assert_allclose(norm.scores(), expected, rtol=1e-5)
+
+
+def test_first_rounds_may_remove_more() -> None:
+    constant = TrajectorySettings(prune_fraction=0.1)
+    assert [constant.fraction_of_round(number) for number in (1, 9)] == [0.1, 0.1]
+    falling = TrajectorySettings(prune_fraction=0.1, large_first_rounds=LargeFirstRounds(0.4, 0.5))
+    found = [falling.fraction_of_round(number) for number in (1, 2, 3, 4)]
+    np.testing.assert_allclose(found, [0.4, 0.2, 0.1, 0.1])
 
 
 def test_an_unknown_score_is_named() -> None:
     with pytest.raises(InputError, match=r"score 'opacity'.*gradient_norm"):
-        score_named("opacity", TorchOperations())
+        score_of("opacity", None)
 
 
 # The stopping rule
@@ -325,8 +347,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("operations", [TorchOperations(), backend_for(CPU, RenderOptions())])
-def test_full_precision_is_adam_with_the_published_penalty(operations: ArrayOperations) -> None:
-    raw, loss = random_raw(60, 2), FinetuneSettings(sh_sparsity=0.5)
+def test_full_precision_is_adam_with_the_penalties(operations: ArrayOperations) -> None:
+    raw, loss = random_raw(60, 2), FinetuneSettings(sh_sparsity=0.5, opacity_weight=2.0)
     leaves = raw.map(lambda tensor: tensor.clone().requires_grad_())
     reference = torch.optim.Adam(
         [{"params": [leaf], "lr": RATES[name]} for name, leaf in leaves.named()], eps=1e-15
@@ -336,6 +358,7 @@ def test_full_precision_is_adam_with_the_published_penalty(operations: ArrayOper
     for seed in range(3):
         gradients = random_raw(60, 2, seed=seed + 1)
         penalty = loss.sh_sparsity * leaves.features_rest.abs().mean()
+        penalty = penalty + loss.opacity_weight * leaves.opacity.sigmoid().mean()
         products = zip(leaves, gradients, strict=True)
         (sum((leaf * slope).sum() for leaf, slope in products) + penalty).backward()
         reference.step()
