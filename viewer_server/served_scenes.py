@@ -19,6 +19,7 @@ from utils.photo_files import find_photos, name_key
 CAMERAS_NAME = "cameras.json"
 _MOST_CAMERA_BYTES = 1 << 26
 _LENS = ("width", "height", "fx", "fy")
+_SHEAR_TOLERANCE = 1e-2  # of the products of a rotation's rows, as in scene/poses.py
 _BLENDER_SPLITS = ("test", "train")  # the order of cameras.json
 
 
@@ -143,6 +144,11 @@ def _camera(path: Path, index: int, entry: Any) -> dict[str, Any]:
     }
     camera["position"] = _numbers(entry, "position", (3,), place)
     camera["rotation"] = _numbers(entry, "rotation", (3, 3), place)
+    matrix = np.array(camera["rotation"])
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_rotation = np.allclose(matrix @ matrix.T, np.eye(3), atol=_SHEAR_TOLERANCE)
+    if not is_rotation or np.linalg.det(matrix) < 0:
+        raise InputError(f"{place}: rotation: expected a rotation matrix, got {matrix.tolist()}")
     if not isinstance(entry.get("img_name"), str | int):
         raise InputError(f"{place}: img_name: expected a text, got {entry.get('img_name')!r:.40}")
     camera["name"] = str(entry["img_name"])
