@@ -265,9 +265,18 @@ def read_report(path: Path) -> CompressionReport:
         return _of_schema_1(found) if schema == 1 else _report(found)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path}: expected the report of a compression, but cannot read it ({error!r}); "
-            "move it away"
+            f"{path}: expected the report of a compression, but cannot read it "
+            f"({_reason(error)}); move it away"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a report cannot be read, without Python's names where there are words for it."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return f"no JSON: {error}"
+    return str(error) if isinstance(error, ValueError) else repr(error)
 
 
 def as_read(report: CompressionReport) -> CompressionReport:
