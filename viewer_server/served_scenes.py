@@ -69,13 +69,26 @@ def scenes_to_serve(paths: Sequence[Path], dataset: DatasetChoice) -> tuple[Serv
     folders = [path for path in paths if is_model_folder(path)]
     files = [path for path in paths if path not in folders]
     for path in files:
-        format_to_read(path)
+        _check_file(path)
     named = zip(folders, _short(folders), strict=True)
     scenes = [folder_scene(folder, name, dataset) for folder, name in named]
     if files:
         models = tuple(map(ServedModel, _short(files), files))
         scenes.append(ServedScene(", ".join(model.name for model in models), models))
     return tuple(scenes)
+
+
+def _check_file(path: Path) -> None:
+    """Raises InputError for what is no file of Gaussians; reads no more than its beginning."""
+    try:
+        format_to_read(path)
+    except InputError as error:
+        if path.is_dir():
+            raise InputError(
+                f"{path}: no model: expected a model folder (with point_cloud/ or compressed/), a "
+                "folder of SOG, or a file"
+            ) from error
+        raise
 
 
 def is_model_folder(path: Path) -> bool:
