@@ -101,7 +101,14 @@ def append_row(path: Path, row: Row) -> None:
 
 
 def _texts(row: Row) -> dict[str, str]:
-    return {name: "" if value is None else str(value) for name, value in asdict(row).items()}
+    """The row's values; of floats five decimals, which are more than are repeatable."""
+    return {name: _text(value) for name, value in asdict(row).items()}
+
+
+def _text(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    return str(round(value, 5)) if isinstance(value, float) else str(value)
 
 
 def _row(path: Path, number: int, line: Mapping[Any, Any]) -> Row:

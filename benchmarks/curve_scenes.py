@@ -33,22 +33,25 @@ class CurveScene:
     model: Path
     flags: tuple[str, ...]
     """Loading options, for training and compression."""
+    resolution: int | None = None
+    """`-r` of these commands."""
     steps: tuple[tuple[str, ...], ...] = ()
     """Commands that make data set and model where the model does not exist."""
 
     @property
     def loading(self) -> tuple[str, ...]:
         """The data set and how to load it, as flags."""
-        return ("-s", str(self.source), *self.flags)
+        resolution = () if self.resolution is None else ("-r", str(self.resolution))
+        return ("-s", str(self.source), *self.flags, *resolution)
 
 
 def known_scenes(data: Path, work: Path, lego_model: Path | None) -> dict[str, CurveScene]:
     """All scenes by name; `lego` only with a model of it."""
     sample = work / "sample"
-    half = ("--eval", "-r", "2")
+    held_out = ("--eval",)
     scenes = [
-        CurveScene("snowmiku", data / "snowmiku", data / "snowmiku_model", half),
-        CurveScene("fox", data / "fox", data / "fox_model", half),
+        CurveScene("snowmiku", data / "snowmiku", data / "snowmiku_model", held_out, 2),
+        CurveScene("fox", data / "fox", data / "fox_model", held_out, 2),
         _sample(sample / "scene", sample / "model"),
     ]
     if lego_model is not None:
@@ -67,9 +70,8 @@ def chosen_scenes(
     scenes = [known[name] for name in dict.fromkeys(names)]
     if resolution is None:
         return scenes
-    flags = ("-r", str(resolution))
     return [
-        replace(scene, name=f"{scene.name}-r{resolution}", flags=(*scene.flags, *flags))
+        replace(scene, name=f"{scene.name}-r{resolution}", resolution=resolution)
         for scene in scenes
     ]
 
@@ -103,7 +105,7 @@ def _sample(source: Path, model: Path) -> CurveScene:
         source,
         model,
         ("--eval",),
-        (
+        steps=(
             (*make, "--size", SAMPLE_SIZE),
             (*train, "--iterations", iterations, "--save_iterations", iterations,
              "--test_iterations", "-1", "--disable_viewer"),

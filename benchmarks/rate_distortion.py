@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--scenes", nargs="+", default=["fox"], help="snowmiku, fox, lego, sample")
     add("--resolution", type=int, help="-r of compress.py; the scene is then called NAME-rN")
     add("--variants", nargs="+", default=["compact"], metavar="VARIANT", help="a preset, or "
-        "NAME=FLAGS with flags of compress.py: 'slow=--preset compact --prune_fraction 0.02'")  # fmt: skip
+        "NAME=FLAGS with flags of compress.py: slow='--prune_fraction 0.02'")  # fmt: skip
     add("--seeds", nargs="+", type=int, default=[0, 1])
     add("--rounds", nargs="*", type=int, default=list(ROUNDS), metavar="N",
         help="files after exactly N rounds")  # fmt: skip
