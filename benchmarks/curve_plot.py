@@ -29,7 +29,7 @@ def plot(curves: Curves, measure: str) -> str:
     for scene in curves.scenes():
         series = list(_series(curves, scene, measure))
         if series:
-            panel, height = _panel(scene, series, curves.views, measure)
+            panel, height = _panel(scene, series, curves.views_of(scene), measure)
             panels.append(element("svg", panel, y=top, width=WIDTH, height=height))
             top += height
     if not panels:

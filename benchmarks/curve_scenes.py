@@ -17,11 +17,22 @@ NOT_COPIED = frozenset({"compressed", "test", "train"})
 SAMPLE_VIEWS, SAMPLE_SIZE = 96, "640x480"
 """Large and dense enough that highlights are seen: with the demo's, colours by direction, the
 spherical harmonics, make no difference."""
-SAMPLE_ITERATIONS = 7000
+ITERATIONS = {"snowmiku": 12_000, "fox": 10_000, "lego": 7000, "sample": 7000}
+"""Of training: those of the trained models given, and of the models that are made."""
+VALIDATION = "-validation"
+"""In the names of scenes whose test views are the guard views of another one."""
 
 Run = Callable[[Sequence[str], Path], str]
 """Runs a command with its messages in a log file; returns its standard output. InputError, with the
 last message, if it fails."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of this project that makes a file or folder."""
+
+    output: Path
+    command: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -35,8 +46,8 @@ class CurveScene:
     """Loading options, for training and compression."""
     resolution: int | None = None
     """`-r` of these commands."""
-    steps: tuple[tuple[str, ...], ...] = ()
-    """Commands that make data set and model where the model does not exist."""
+    steps: tuple[Step, ...] = ()
+    """What makes data set and model where they do not exist."""
 
     @property
     def loading(self) -> tuple[str, ...]:
@@ -47,15 +58,16 @@ class CurveScene:
 
 def known_scenes(data: Path, work: Path, lego_model: Path | None) -> dict[str, CurveScene]:
     """All scenes by name; `lego` only with a model of it."""
-    sample = work / "sample"
     held_out = ("--eval",)
-    scenes = [
+    white = (*held_out, "-w")
+    lego = CurveScene("lego", data / "lego", lego_model or work / "missing", white)
+    given = [
         CurveScene("snowmiku", data / "snowmiku", data / "snowmiku_model", held_out, 2),
         CurveScene("fox", data / "fox", data / "fox_model", held_out, 2),
-        _sample(sample / "scene", sample / "model"),
+        _sample(work / "sample"),
     ]
-    if lego_model is not None:
-        scenes.append(CurveScene("lego", data / "lego", lego_model, ("--eval", "-w")))
+    validation = [_validation(scene, work / "validation" / scene.name) for scene in (*given, lego)]
+    scenes = [*given, *validation, *([] if lego_model is None else [lego])]
     return {scene.name: scene for scene in scenes}
 
 
@@ -77,10 +89,10 @@ def chosen_scenes(
 
 
 def prepare(scene: CurveScene, work: Path, run: Run) -> None:
-    """Makes data set and model where `steps` make them; InputError where one is missing."""
-    if not scene.model.is_dir():
-        for step in scene.steps:
-            run((sys.executable, *step), work / "logs" / f"{scene.name}.log")
+    """Makes what is missing of data set and model by the scene's steps; InputError without them."""
+    for step in scene.steps:
+        if not step.output.exists():
+            run((sys.executable, *step.command), work / "logs" / f"{scene.name}.log")
     for path in (scene.source, scene.model):
         if not path.is_dir():
             raise InputError(f"scene {scene.name}: expected the folder {path}, not found")
@@ -96,18 +108,39 @@ def copy_model(scene: CurveScene, folder: Path) -> None:
                 shutil.copyfile(path, copy / inside)
 
 
-def _sample(source: Path, model: Path) -> CurveScene:
+def _sample(folder: Path) -> CurveScene:
+    source = folder / "scene"
     make = (str(ROOT / "sample_scene.py"), str(source), "--views", str(SAMPLE_VIEWS))
-    train = (str(ROOT / "train.py"), "-s", str(source), "-m", str(model), "--eval")
-    iterations = str(SAMPLE_ITERATIONS)
-    return CurveScene(
-        "sample",
-        source,
-        model,
-        ("--eval",),
-        steps=(
-            (*make, "--size", SAMPLE_SIZE),
-            (*train, "--iterations", iterations, "--save_iterations", iterations,
-             "--test_iterations", "-1", "--disable_viewer"),
+    scene = CurveScene("sample", source, folder / "model", ("--eval",))
+    return replace(scene, steps=(Step(source, (*make, "--size", SAMPLE_SIZE)), _training(scene)))
+
+
+def _validation(scene: CurveScene, folder: Path) -> CurveScene:
+    """The scene without its test views, and with a model of its own; see validation_scene.py."""
+    source = folder / "scene"
+    script = str(ROOT / "benchmarks" / "validation_scene.py")
+    found = replace(
+        scene,
+        name=f"{scene.name}{VALIDATION}",
+        source=source,
+        model=folder / "model",
+        # COLMAP's reconstruction lists the test views, too.
+        flags=(*scene.flags, "--skip_missing"),
+    )
+    data = tuple(step for step in scene.steps if step.output == scene.source)
+    divide = Step(source, (script, str(scene.source), str(source)))
+    training = _training(replace(found, name=scene.name))
+    return replace(found, steps=(*data, divide, training))
+
+
+def _training(scene: CurveScene) -> Step:
+    number = str(ITERATIONS[scene.name])
+    return Step(
+        scene.model / "point_cloud" / f"iteration_{number}" / "point_cloud.ply",
+        (
+            str(ROOT / "train.py"),
+            *(*scene.loading, "-m", str(scene.model)),
+            *("--iterations", number, "--save_iterations", number),
+            *("--test_iterations", "-1", "--disable_viewer"),
         ),
-    )  # fmt: skip
+    )

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.bjontegaard import RateCurve, RatePoint, rate_difference
-from benchmarks.curve_rows import Row
+from benchmarks.curve_rows import TEST, Row
 from benchmarks.curve_runs import RULE
+from benchmarks.curve_scenes import VALIDATION
 from gaussian_compression.rounds import MOST_PSNR
 from utils.errors import InputError
 
@@ -25,10 +26,19 @@ class Curves:
 
     rows: tuple[Row, ...]
     views: str
+    """Of scenes for validation, whose test views are for choices, `test` in any case."""
+
+    def views_of(self, scene: str) -> str:
+        """The views on which the quality is read in this scene."""
+        return TEST if VALIDATION in scene else self.views
+
+    def unseen(self, scene: str) -> bool:
+        """Whether the start model was not trained on these views."""
+        return self.views_of(scene) == TEST
 
     def quality(self, row: Row, measure: str) -> float | None:
         """The higher the better: FLIP, an error, is subtracted from 1."""
-        value = getattr(row, f"{self.views}_{measure}")
+        value = getattr(row, f"{self.views_of(row.scene)}_{measure}")
         if value is None:
             return None
         return 1 - value if measure == "flip" else min(value, MOST_PSNR)
@@ -44,7 +54,10 @@ class Curves:
     def curve(self, rows: Iterable[Row], measure: str, rate: Callable[[Row], float]) -> RateCurve:
         """The rate as a function of the measure. InputError where it cannot be interpolated."""
         measured = [(rate(row), self.quality(row, measure)) for row in rows]
-        return RateCurve(RatePoint(x, y) for x, y in measured if y is not None)
+        points = [RatePoint(x, y) for x, y in measured if y is not None]
+        if not points:
+            raise InputError("not measured")
+        return RateCurve(points)
 
     def scenes(self) -> list[str]:
         """Their names, in the order of the rows."""
@@ -76,10 +89,10 @@ class Column:
 
 @dataclass
 class _Table:
-    """Rows as text, and why cells are empty, each reason once."""
+    """Rows as text, and why cells are empty: columns by reason."""
 
     rows: list[list[str]] = field(default_factory=list)
-    reasons: dict[str, None] = field(default_factory=dict)
+    reasons: dict[str, list[str]] = field(default_factory=dict)
 
     def values(self, scene: str, variant: str, seeds: Sequence[int], column: Column) -> list[float]:
         """Those of the seeds that have one."""
@@ -88,8 +101,8 @@ class _Table:
             try:
                 found.append(column.find(scene, variant, seed))
             except InputError as error:
-                where = f"{scene}, {variant}, seed {seed}"
-                self.reasons[f"{column.title}: {where}: {error}"] = None
+                reason = f"{scene}, {variant}, seed {seed}: {error}"
+                self.reasons.setdefault(reason, []).append(column.title)
         return found
 
 
@@ -109,11 +122,14 @@ def rate_columns(curves: Curves, reference: str) -> list[Column]:
     return [column(measure, title) for measure, title in MEASURES.items()]
 
 
-def loss_columns(curves: Curves, no_loss: str) -> list[Column]:
-    """Sizes at the PSNR of `no_loss` (START or a variant), Gaussians kept at 0.1 dB less."""
+def loss_columns(curves: Curves, no_loss: Callable[[str], str]) -> list[Column]:
+    """Sizes at the PSNR of `no_loss(scene)`, Gaussians kept at 0.1 dB less.
+
+    That is START or a variant, whose best file counts.
+    """
 
     def megabytes(scene: str, variant: str, seed: int) -> float:
-        target = _quality_of(curves, scene, seed, no_loss)
+        target = _quality_of(curves, scene, seed, no_loss(scene))
         rows = curves.of(scene, variant, seed)
         return _rate_at(curves, rows, target, lambda row: row.bytes / 1e6)
 
@@ -124,7 +140,7 @@ def loss_columns(curves: Curves, no_loss: str) -> list[Column]:
         return start / 1e6 / megabytes(scene, variant, seed)
 
     def kept(scene: str, variant: str, seed: int) -> float:
-        target = _quality_of(curves, scene, seed, no_loss) - LOSS_OF_GAUSSIANS
+        target = _quality_of(curves, scene, seed, no_loss(scene)) - LOSS_OF_GAUSSIANS
         rows = curves.of(scene, variant, seed)
         return 100 * _rate_at(curves, rows, target, lambda row: row.kept)
 
@@ -149,7 +165,10 @@ def rule_columns(curves: Curves) -> list[Column]:
         return find
 
     def true_loss(row: Row) -> float | None:
-        start, found = getattr(row, f"start_{curves.views}_psnr"), curves.quality(row, "psnr")
+        start, found = (
+            getattr(row, f"start_{curves.views_of(row.scene)}_psnr"),
+            curves.quality(row, "psnr"),
+        )
         return None if start is None or found is None else min(start, MOST_PSNR) - found
 
     def predicted(row: Row) -> float | None:
@@ -189,7 +208,7 @@ def table(curves: Curves, variants: Sequence[str], columns: Sequence[Column]) ->
             made.rows.append([f"mean of {len(scenes)}", variant, "", *texts])
     head = ["scene", "variant", "seeds", *(column.title for column in columns)]
     lines = [_line(head), _line(["---"] * len(head)), *map(_line, made.rows)]
-    reasons = [f"* {reason}" for reason in made.reasons]
+    reasons = [f"* {reason} ({', '.join(titles)})" for reason, titles in made.reasons.items()]
     return "\n".join([*lines, *(["", *reasons] if reasons else [])])
 
 
@@ -197,7 +216,7 @@ def _quality_of(curves: Curves, scene: str, seed: int, no_loss: str) -> float:
     """The PSNR at which nothing is lost: of the start model, or of the best file of a variant."""
     if no_loss == START:
         rows = [row for row in curves.rows if (row.scene, row.seed) == (scene, seed)]
-        found = [getattr(row, f"start_{curves.views}_psnr") for row in rows]
+        found = [getattr(row, f"start_{curves.views_of(scene)}_psnr") for row in rows]
     else:
         found = [curves.quality(row, "psnr") for row in curves.of(scene, no_loss, seed)]
     values = [value for value in found if value is not None]

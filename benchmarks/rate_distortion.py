@@ -32,7 +32,7 @@ from benchmarks.curve_runs import (
     plan,
     run_command,
 )
-from benchmarks.curve_scenes import ROOT, chosen_scenes, known_scenes, prepare
+from benchmarks.curve_scenes import ROOT, VALIDATION, chosen_scenes, known_scenes, prepare
 from benchmarks.models import DATA
 from benchmarks.timing import describe_machine
 from utils.cli import fail, run
@@ -69,7 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--work", type=Path, help="folder for copies of models, unfinished runs and logs")
     add("--data", type=Path, default=DATA, help="folder with the data sets and their models")
     add("--lego_model", type=Path, help="a trained model of the scene lego")
-    add("--scenes", nargs="+", default=["fox"], help="snowmiku, fox, lego, sample")
+    add("--scenes", nargs="+", default=["fox"], help="snowmiku, fox, lego, sample; with "
+        "-validation after the name, without the test views, to choose settings")  # fmt: skip
     add("--resolution", type=int, help="-r of compress.py; the scene is then called NAME-rN")
     add("--variants", nargs="+", default=["compact"], metavar="VARIANT", help="a preset, or "
         "NAME=FLAGS with flags of compress.py: slow='--prune_fraction 0.02'")  # fmt: skip
@@ -89,8 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--measure", choices=tuple(curve_tables.MEASURES), default="psnr", help="of the plot")
     add("--reference", default="fast3dgs", help="the variant that rates are compared with")
     add("--no_loss", default=None, metavar="VARIANT", help="losses are counted from the best file "
-        "of this variant, or from the start model (start). Default: start on test views, the "
-        "reference on guard views, on which the start model was trained")  # fmt: skip
+        "of this variant, or from the start model (start). Default: start, but the reference on "
+        "guard views, on which the start model was trained")  # fmt: skip
     add("--only", nargs="+", metavar="VARIANT", help="only these variants and the reference")
     add("--test_views", action="store_true", help="read the test views: once, at the end")
     return parser
@@ -181,8 +182,10 @@ def summarise(args: argparse.Namespace) -> None:
     rows = latest(read_rows(args.csv))
     if args.only:
         rows = [row for row in rows if row.variant in (*args.only, args.reference)]
+    if args.test_views:
+        rows = [row for row in rows if VALIDATION not in row.scene]
     if not rows:
-        raise InputError(f"{args.csv} has no rows of these variants")
+        raise InputError(f"{args.csv} has no such rows")
     curves = curve_tables.Curves(tuple(rows), TEST if args.test_views else GUARD)
     if args.plot:
         write_text(args.plot, curve_plot.plot(curves, args.measure))
@@ -194,9 +197,13 @@ def summary(curves: curve_tables.Curves, reference: str, no_loss: str | None) ->
     """All tables as Markdown."""
     if reference not in curves.variants():
         raise InputError(f"no rows of the reference {reference}: {', '.join(curves.variants())}")
-    base = no_loss or (curve_tables.START if curves.views == TEST else reference)
+
+    def base(scene: str) -> str:
+        return no_loss or (curve_tables.START if curves.unseen(scene) else reference)
+
     others = [variant for variant in curves.variants() if variant != reference]
-    parts = [f"Views: {curves.views}."]
+    views = [f"{scene} {curves.views_of(scene)}" for scene in curves.scenes()]
+    parts = [f"Views: {', '.join(views)}."]
     if others:
         rates = curve_tables.rate_columns(curves, reference)
         parts += [
@@ -204,7 +211,8 @@ def summary(curves: curve_tables.Curves, reference: str, no_loss: str | None) ->
             curve_tables.table(curves, others, rates),
         ]
     losses = curve_tables.loss_columns(curves, base)
-    parts += [f"Losses are counted from `{base}`:"]
+    bases = [f"{scene} from `{base(scene)}`" for scene in curves.scenes()]
+    parts += [f"Losses are counted: {', '.join(bases)}."]
     parts += [curve_tables.table(curves, curves.variants(), losses)]
     if any(row.point == RULE.name for row in curves.rows):
         chosen = curve_tables.rule_columns(curves)

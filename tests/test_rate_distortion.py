@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import curve_runs, rate_distortion
+from benchmarks import curve_runs, rate_distortion, validation_scene
 from benchmarks.curve_hours import announcement, iterations_to_do
 from benchmarks.curve_plot import plot
 from benchmarks.curve_rows import Row, append_row, latest, read_rows
 from benchmarks.curve_runs import RULE, Point, Variant, Workshop, after_rounds, missing_tasks, plan
-from benchmarks.curve_scenes import CurveScene, chosen_scenes, known_scenes
+from benchmarks.curve_scenes import CurveScene, chosen_scenes, known_scenes, prepare
 from benchmarks.curve_tables import Curves
 from gaussian_compression.report import (
     CompressionReport,
@@ -26,6 +26,8 @@ from gaussian_compression.report import (
     write_report,
 )
 from gaussian_compression.rounds import Quality, Round, StageTime
+from scene.dataset_readers import readSceneInfo
+from tests.made_datasets import make_blender, make_colmap, options
 from utils.errors import InputError
 
 ROUNDS_OF_RULE = 3
@@ -217,7 +219,7 @@ def test_tables_and_plot(scene: CurveScene, tmp_path: Path, capsys) -> None:
     curves = Curves(tuple(rows), "guard")
     text = rate_distortion.summary(curves, "fast3dgs", None)
     assert "| tiny | ours | 0, 1 | -50.0 % (-50.0 % to -50.0 %) |" in text
-    assert "FLIP: tiny, ours, seed 0: expected at least two points" in text
+    assert "* tiny, ours, seed 0: not measured (FLIP)" in text
     # The best file of the reference has 30 dB; so has one of half its size.
     assert re.search(
         r"\| tiny \| ours \| 0, 1 \| 0\.050 .*\| 8\.0 \(8\.0 to 8\.0\) \| 90\.0 %", text
@@ -225,7 +227,7 @@ def test_tables_and_plot(scene: CurveScene, tmp_path: Path, capsys) -> None:
     assert "| tiny | fast3dgs | 0, 1 | 0.100 " in text
     # On test views, losses are counted from the start model, which no file reaches.
     text = rate_distortion.summary(replace(curves, views="test"), "fast3dgs", None)
-    assert "MB at no loss: tiny, ours, seed 0: it reaches 29.000 dB, not 30.500 dB" in text
+    assert "* tiny, ours, seed 0: it reaches 29.000 dB, not 30.500 dB (MB at no loss" in text
     assert "| tiny | ours | 0, 1 | – | – | – |" in text
     drawn = ElementTree.fromstring(plot(curves, "psnr"))
     titles = [title.text or "" for title in drawn.iter("{http://www.w3.org/2000/svg}title")]
@@ -281,12 +283,66 @@ def test_hours_from_rows_and_from_a_short_run(scene: CurveScene, tmp_path: Path)
 
 def test_scenes(tmp_path: Path) -> None:
     known = known_scenes(tmp_path, tmp_path / "work", None)
-    with pytest.raises(InputError, match=r"sample \(lego needs --lego_model\), got 'lego'"):
+    with pytest.raises(
+        InputError, match=r"lego-validation \(lego needs --lego_model\), got 'lego'"
+    ):
         chosen_scenes(known, ["lego"], None)
     (fox,) = chosen_scenes(known, ["fox", "fox"], 4)
     assert fox.name == "fox-r4" and fox.loading[2:] == ("--eval", "-r", "4")
     lego = known_scenes(tmp_path, tmp_path, tmp_path / "model")["lego"]
     assert lego.loading[2:] == ("--eval", "-w") and lego.model == tmp_path / "model"
+
+
+def views_of(folder: Path, **loading) -> tuple[set[str], set[str]]:
+    info = readSceneInfo(options(folder, eval=True, **loading), with_points=False)
+    return tuple({view.image_name for view in views} for views in info[1:3])  # type: ignore
+
+
+@pytest.mark.parametrize("make", [make_colmap, make_blender])
+def test_validation_scenes_lack_the_test_views(tmp_path: Path, make) -> None:
+    source = make(tmp_path / "scene")
+    (source / "secret.txt").write_text("not of the data set")
+    before, test = views_of(source)
+    validation_scene.make(source, tmp_path / "out")
+    train, validation = views_of(tmp_path / "out", skip_missing=True)
+    assert train and validation and train | validation == before and not train & validation
+    assert not {path.stem for path in tmp_path.glob("out/images/*")} & {n[:2] for n in test}
+    assert not (tmp_path / "out" / "secret.txt").exists()
+    assert not (tmp_path / "out" / "test").exists()
+    with pytest.raises(InputError, match="exists: expected the name of a new folder"):
+        validation_scene.make(source, tmp_path / "out")
+
+
+def test_models_of_validation_scenes_are_made_once(tmp_path: Path) -> None:
+    known = known_scenes(tmp_path / "data", tmp_path / "work", None)
+    commands: list[list[str]] = []
+
+    def make(command: Sequence[str], log: Path) -> str:
+        commands.append(list(command))
+        step = next(step for step in scene.steps if step.command == tuple(command[1:]))
+        step.output.mkdir(parents=True)
+        return ""
+
+    scene = known["sample-validation"]
+    prepare(scene, tmp_path, make)
+    assert [Path(command[1]).name for command in commands] == [
+        "sample_scene.py", "validation_scene.py", "train.py"
+    ]  # fmt: skip
+    assert commands[2][2:6] == ["-s", str(scene.source), "--eval", "--skip_missing"]
+    prepare(scene, tmp_path, make)
+    assert len(commands) == 3
+    with pytest.raises(InputError, match=r"scene fox: expected the folder .*fox, not found"):
+        prepare(known["fox"], tmp_path, make)
+
+
+def test_validation_views_are_for_choices(scene: CurveScene, tmp_path: Path) -> None:
+    validation = replace(scene, name="tiny-validation")
+    curves = Curves(tuple(do_all(validation, FakeRun(), tmp_path, POINTS)), "guard")
+    assert curves.quality(curves.rows[0], "psnr") == 29
+    text = rate_distortion.summary(curves, "fast3dgs", None)
+    assert "Views: tiny-validation test." in text
+    assert "Losses are counted: tiny-validation from `start`." in text
+    assert "it reaches 29.000 dB, not 30.500 dB" in text
 
 
 def test_names_of_variants_and_points() -> None:
