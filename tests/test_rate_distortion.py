@@ -281,6 +281,40 @@ def test_hours_from_rows_and_from_a_short_run(scene: CurveScene, tmp_path: Path)
     assert len(run.commands) == 1
 
 
+def test_command_lines_that_cannot_be_run(tmp_path: Path, command_line, scene: CurveScene) -> None:
+    table = ("--csv", tmp_path / "table.csv")
+    work = (*table, "--work", tmp_path / "work")
+    for arguments, message in (
+        (table, "--work DIR is required"),
+        ((*table, "--summary"), "table.csv has no such rows"),
+        ((*work, "--scenes", "moon"), "expected one of the scenes snowmiku, .*, got 'moon'"),
+        ((*work, "--points", "a=", "a=--noise 1"), "different names of points, got a several"),
+        ((*work, "--points", "rule=--noise 1", "--rule"), "points, got rule several times"),
+        ((*work, "--variants", "v=--noise -1"), "noise"),
+        ((*work, "--data", tmp_path / "nothing"), "scene fox: expected the folder .*nothing/fox"),
+    ):
+        command_line(*arguments)
+        with pytest.raises(InputError, match=message):
+            rate_distortion.main()
+    do_all(scene, FakeRun(), tmp_path, POINTS)
+    command_line(*table, "--summary", "--reference", "compact")
+    with pytest.raises(InputError, match="no rows of the reference compact: fast3dgs, ours"):
+        rate_distortion.main()
+    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").glob("runs/*"))
+
+
+def test_tables_from_the_command_line(
+    tmp_path: Path, command_line, scene: CurveScene, capsys
+) -> None:
+    do_all(scene, FakeRun(), tmp_path, POINTS)
+    arguments = ("--csv", tmp_path / "table.csv", "--summary", "--plot", tmp_path / "out.svg")
+    command_line(*arguments, "--measure", "ms_ssim", "--only", "fast3dgs")
+    rate_distortion.main()
+    assert "| tiny | ours" not in capsys.readouterr().out
+    drawn = (tmp_path / "out.svg").read_text()
+    assert "MS-SSIM on the guard views" in drawn and "ours" not in drawn
+
+
 def test_scenes(tmp_path: Path) -> None:
     known = known_scenes(tmp_path, tmp_path / "work", None)
     with pytest.raises(
