@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.curve_rows import Key, Row
 from benchmarks.curve_scenes import ROOT, CurveScene, Run, copy_model
 from gaussian_compression.report import CompressionReport, read_report, report_path
-from gaussian_compression.rounds import StageTime
+from gaussian_compression.rounds import Round, StageTime
 from utils.errors import InputError
 
 ROUNDS_STAGE = "rounds"
@@ -179,8 +179,10 @@ def row_of(
     start, after, rounds = report.start, report.compressed, report.rounds
     shipped = report.stopping.shipped_round if report.stopping else None
     done = [one for one in rounds if task.point.rounds is None or one.number <= task.point.rounds]
-    stages = [stage for stage in report.stages if stage.stage != ROUNDS_STAGE]
-    timed = [*stages, *(StageTime("", one.wall_seconds, one.cpu_seconds) for one in done)]
+    times: list[Round | StageTime] = [
+        *done,
+        *(stage for stage in report.stages if stage.stage != ROUNDS_STAGE),
+    ]
     before_final = rounds[shipped] if shipped is not None else None
     return Row(
         scene=task.scene.name,
@@ -211,8 +213,8 @@ def row_of(
         test_ssim=after.test.ssim,
         test_ms_ssim=measures["test"]["MS-SSIM"],
         test_flip=measures["test"]["FLIP"],
-        cpu_seconds=round(sum(stage.cpu_seconds for stage in timed), 1),
-        wall_seconds=round(sum(stage.wall_seconds for stage in timed), 1),
+        cpu_seconds=round(sum(part.cpu_seconds for part in times), 1),
+        wall_seconds=round(sum(part.wall_seconds for part in times), 1),
     )
 
 
