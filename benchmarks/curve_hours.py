@@ -99,5 +99,7 @@ def announcement(tasks: Sequence[Task], rows: Sequence[Row], shop: Workshop) -> 
 
 
 def hours(seconds: float) -> str:
-    """As text, with minutes where these are few."""
+    """As text, in minutes where these are few."""
+    if seconds < 90:
+        return "a minute or less"
     return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"
