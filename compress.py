@@ -41,6 +41,7 @@ from gaussian_compression.exports import (
     export_names,
 )
 from gaussian_compression.file_metadata import changed_settings, up_axis
+from gaussian_compression.final_model import target_line
 from gaussian_compression.model_folder import (
     MEGABYTE,
     Outputs,
@@ -55,6 +56,13 @@ from gaussian_compression.model_folder import (
     write_outputs,
 )
 from gaussian_compression.pipeline import CompressionJob, compress
+from gaussian_compression.presets import (
+    DEFAULT_PRESET,
+    OTHER_NAMES,
+    PRESET_HELP,
+    PRESETS,
+    preset_name,
+)
 from gaussian_compression.report import CompressionReport, page_path, report_path
 from gaussian_compression.run_report import TEST_GUARD_WARNING, Invocation, build_report
 from gaussian_compression.settings import (
@@ -83,12 +91,6 @@ from utils.folder_lock import locked
 from utils.system_utils import announce_data_device
 
 logger = logging.getLogger("gaussian_compression")
-
-PRESETS = {
-    "compact": CompressionSettings(TrajectorySettings(quantization=None), grids=GridSettings()),
-    "fast3dgs": CompressionSettings(),
-}
-"""Named settings: a preset gives the values of all flags that are not on the command line."""
 
 
 def main() -> None:
@@ -153,27 +155,31 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
         "only, in seconds, without photographs; see --training_free --help")  # fmt: skip
     parser.add_argument("--export", metavar="FORMATS", help=EXPORT_HELP)
     group = parser.add_argument_group("Compression (defaults: the preset's)")
-    group.add_argument("--preset", choices=sorted(PRESETS), default="compact", help="compact"
-        " (default): rounds in full precision, then grids fitted to the scene and entropy coding; "
-        "fast3dgs: the published method throughout, 8-bit SH, half floats and LZMA")  # fmt: skip
+    group.add_argument("--preset", choices=(*PRESETS, *OTHER_NAMES), default=DEFAULT_PRESET,
+        type=preset_name, help=PRESET_HELP)  # fmt: skip
     add = group.add_argument
     add("--prune_fraction", type=float, help="part of the remaining Gaussians that a round removes")
     add("--warmup_iterations", type=int, help="iterations of fine-tuning before the first pruning")
     add("--finetune_iterations", type=int, help="iterations of fine-tuning in each round")
     add("--final_iterations", type=int, help="iterations of fine-tuning on all training views, at "
         "the end")  # fmt: skip
+    add("--target_gaussians", type=int, help="number of Gaussians to store: the rounds go on until "
+        "it is reached, whatever they lose")  # fmt: skip
+    add("--target_mb", type=float, help="size of the file in MB (a million bytes): the rounds go "
+        "on until it is reached within 3 %%, whatever they lose")  # fmt: skip
     add("--max_psnr_drop", type=float, help="dB that the guard views may lose")
+    add("--max_ssim_drop", type=float, help="SSIM that they may lose (default: no limit)")
     add("--max_rounds", type=int, help="highest number of rounds")
     add("--patience", type=int, help="the rounds end when this number in a row lose more")
     add("--guard", choices=("train", "test"), help="views that decide when the rounds end: "
         "some training views, held out, or the test views, as in the published method")  # fmt: skip
     add("--noise", type=float, help="how much rounding may increase the squared error of unseen "
-        "views, as a fraction: higher gives a smaller file (preset compact)")  # fmt: skip
+        "views, as a fraction: higher gives a smaller file (not with preset fast3dgs)")  # fmt: skip
     add("--sparsity", type=float, help="weight of the coded SH's magnitude in the final "
-        "fine-tuning: higher gives a smaller file (preset compact)")  # fmt: skip
-    add("--position_bits", type=int, help="bits of a position on each axis. compact: 12 to 20, of "
-        "the finest grid (default: what the finest Gaussians need); fast3dgs: 32 (float32), or 8 "
-        "to 24 over the bounding box")  # fmt: skip
+        "fine-tuning: higher gives a smaller file (not with preset fast3dgs)")  # fmt: skip
+    add("--position_bits", type=int, help="bits of a position on each axis: 12 to 20, of the "
+        "finest grid (default: what the finest Gaussians need); preset fast3dgs: 32 (float32), or "
+        "8 to 24 over the bounding box")  # fmt: skip
     add("--sh_sparsity", type=float, help="weight of mean |f_rest| in the loss")
     add("--seed", type=int, help="seed of all random numbers")
     add("--keep_rounds", action="store_true", help="keep all checkpoints in compressed/rounds")
@@ -235,7 +241,9 @@ def settings_of(args: Namespace) -> CompressionSettings:
 def _check_flags_of_preset(args: Namespace, preset: CompressionSettings) -> None:
     for name in ("noise", "sparsity") if preset.grids is None else ():
         if getattr(args, name) is not None:
-            raise InputError(f"--{name} belongs to --preset compact, but got {args.preset}")
+            raise InputError(
+                f"--{name} belongs to presets with grids, but got --preset {args.preset}"
+            )
 
 
 def find_start(args: Namespace, model_path: Path) -> StartModel:
@@ -331,6 +339,8 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
     ):
         if before is not None and after is not None:
             print(f"PSNR on {views} views: {before:.3f} -> {after:.3f} dB")
+    if report.target is not None:
+        print(target_line(report.target))
     print("".join(f"{line}\n" for line in export_lines(report)), end="")
     print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")
     print(f"Report: {page_path(report_path(model_path))}")

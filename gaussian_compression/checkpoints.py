@@ -8,6 +8,7 @@ software are the same. Other settings, another start model or other views give a
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,13 @@ class RoundFolder:
         fingerprint: dict[str, Any],
         keep_last: int | None = None,
         environment: dict[str, Any] | None = None,
+        needed: Callable[[list[Round]], set[int]] = lambda rounds: set(),
     ) -> None:
-        """The last `keep_last` rounds stay on disk; None: all."""
+        """The last `keep_last` rounds (None: all), and those `needed`, stay on disk."""
         self._folder = folder
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._environment = json.loads(json.dumps(environment or {}))
-        self._keep_last = keep_last
+        self._keep_last, self._needed = keep_last, needed
         self.environments = [{"from_round": 0, **self._environment}]
         self.warnings = []
 
@@ -73,7 +75,7 @@ class RoundFolder:
         return self._path(number).exists()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a round, and remove all but the last `keep_last` rounds."""
+        """Write a round, and remove all but the last `keep_last` rounds and those needed."""
         number = checkpoint.rounds[-1].number
         text = {
             "fingerprint": self._fingerprint,
@@ -85,8 +87,9 @@ class RoundFolder:
         with atomic_path(self._path(number)) as path, path.open("wb") as file:
             np.savez(file, allow_pickle=False, text=np.array(json.dumps(text)), **arrays)
         if self._keep_last is not None:
+            needed = self._needed(checkpoint.rounds)
             for old in _numbers(self._folder):  # the new one is on disk
-                if old <= number - self._keep_last:
+                if old <= number - self._keep_last and old not in needed:
                     self._path(old).unlink()
 
     def load(self, number: int, device: torch.device) -> Checkpoint:

@@ -85,6 +85,27 @@ class PromiseFigures:
     """Of the decoded file, against round 0."""
     kept: bool | None
     guard_was_trained_on: bool
+    allowed_ssim_drop: float | None = None
+    """None: no limit."""
+    ssim_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class TargetFigures:
+    """The target that was given, and what was reached."""
+
+    gaussians: int | None
+    """None: no number of Gaussians was given."""
+    bytes: int | None
+    """None: no size was given."""
+    reached_gaussians: int
+    """In the file."""
+    reached_bytes: int
+    reached: bool
+    """For a number of Gaussians: that of the file, and those that no image can show, which the file
+    leaves out. For a size: the file's, within 3 %."""
+    noise: float | None = None
+    """Of the file's grids, which a size changes; None for files of version 1."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +209,7 @@ class CompressionReport:
     stopping: StoppingFigures | None = None
     guard: GuardFigures | None = None
     promise: PromiseFigures | None = None
+    target: TargetFigures | None = None
     rounds: tuple[Round, ...] = ()
     stages: tuple[StageTime, ...] = ()
     seed: int | None = None

@@ -63,6 +63,7 @@ def build_report(
             warning=TEST_GUARD_WARNING if guard == "test" else None,
         ),
         promise=result.promise,
+        target=result.target,
         rounds=tuple(result.rounds),
         stages=tuple(result.stage_times),
         settings=job.settings.to_json(),

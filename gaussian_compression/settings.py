@@ -7,6 +7,7 @@ from typing import Any
 from arguments.ranges import Allowed, OneOf, Range, fault_of
 from utils.errors import InputError
 
+MEGABYTE = 1_000_000
 _COUNT = Range(least=0, whole=True)
 
 
@@ -74,9 +75,25 @@ class StoppingRule:
 
     max_psnr_drop: float = 0.1
     """dB below the unpruned model's guard PSNR."""
+    max_ssim_drop: float | None = None
+    """The same for SSIM; a round has to keep to both limits. None: no limit."""
     max_rounds: int = 100
     patience: int = 3
     """Number of rounds in a row that have to lose too much: the mean over few views is noisy."""
+    target_gaussians: int | None = None
+    """The number of Gaussians to store. With a target, the limits above do not end the rounds."""
+    target_mb: float | None = None
+    """The size of the file, in decimal megabytes."""
+
+    @property
+    def target_bytes(self) -> int | None:
+        """The size of the file."""
+        return None if self.target_mb is None else round(self.target_mb * MEGABYTE)
+
+    @property
+    def has_target(self) -> bool:
+        """Whether a target, instead of the limits, ends the rounds."""
+        return self.target_gaussians is not None or self.target_mb is not None
 
 
 @dataclass(frozen=True)
@@ -135,6 +152,14 @@ def check_settings(settings: CompressionSettings) -> None:
         ("guard", trajectory.guard, OneOf(("train", "test"))),
         ("measure_test_every", settings.measure_test_every, _COUNT),
     ]
+    optional: list[tuple[str, Any, Allowed]] = [
+        ("max_ssim_drop", stopping.max_ssim_drop, Range(least=0)),
+        ("target_gaussians", stopping.target_gaussians, Range(least=1, whole=True)),
+        ("target_mb", stopping.target_mb, Range(above=0)),
+    ]
+    checks += [check for check in optional if check[1] is not None]
+    if stopping.target_gaussians is not None and stopping.target_mb is not None:
+        raise InputError("expected one of --target_gaussians and --target_mb, got both")
     if grids := settings.grids:
         checks.append(("noise", grids.noise, Range(above=0)))
         checks.append(("sparsity", grids.sparsity, Range(least=0)))

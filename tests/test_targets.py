@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""compress.py with targets: a number of Gaussians, a size, limits of PSNR and SSIM."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import compress
+from gaussian_compression import pipeline
+from gaussian_compression.presets import PRESETS
+from gaussian_compression.report import CompressionReport, read_report, report_path
+from gaussian_compression.rounds import Quality, Round
+from gaussian_compression.settings import StoppingRule, check_settings
+from gaussian_compression.stopping import judge
+from gaussian_compression.targets import judge_target, last_with
+from scene.colmap_loader import read_points3D_binary
+from splat_codec.model_file import decode
+from splat_formats.ply import write_ply
+from splat_formats.splats import Splats
+from utils.errors import InputError
+
+Compress = Callable[..., CompressionReport]
+SHORT = ("--warmup_iterations", 2, "--finetune_iterations", 1, "--final_iterations", 4)
+PLY = "point_cloud/iteration_9/point_cloud.ply"
+
+
+@pytest.fixture(scope="module")
+def splats(small_scene: Path) -> Splats:
+    """300 points of the small scene as grey balls, with SH of degree 1."""
+    points = read_points3D_binary(small_scene / "sparse/0/points3D.bin")[0].astype(np.float32)
+    count, random = len(points), np.random.default_rng(0)
+    return Splats(
+        xyz=points,
+        features_dc=random.normal(0, 0.3, (count, 1, 3)).astype(np.float32),
+        features_rest=random.normal(0, 0.1, (count, 3, 3)).astype(np.float32),
+        opacity=np.zeros((count, 1), np.float32),
+        scaling=np.full((count, 3), -3, np.float32),
+        rotation=np.tile(np.float32([1, 0, 0, 0]), (count, 1)),
+    )
+
+
+@pytest.fixture
+def model(tmp_path: Path, splats: Splats) -> Path:
+    """A model folder with one trained iteration."""
+    write_ply(tmp_path / "model" / PLY, splats)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def run(small_scene: Path, command_line, monkeypatch: pytest.MonkeyPatch) -> Compress:
+    """Compresses into a folder."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[:])
+
+    def run(model: Path, *arguments: object) -> CompressionReport:
+        command_line("-s", small_scene, "-m", model, *SHORT, *arguments)
+        compress.main()
+        return read_report(report_path(model))
+
+    return run
+
+
+def file_of(model: Path) -> bytes:
+    return (model / "compressed/model.f3dgs").read_bytes()
+
+
+def stop_after(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run ends by Ctrl-C when it has saved this round."""
+    save = pipeline.RoundFolder.save
+
+    def save_and_stop(self: pipeline.RoundFolder, checkpoint: pipeline.Checkpoint) -> None:
+        save(self, checkpoint)
+        if checkpoint.rounds[-1].number == number:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.RoundFolder, "save", save_and_stop)
+
+
+def history(*figures: tuple[int, float, float]) -> list[Round]:
+    return [
+        Round(number, count, number, Quality(psnr, ssim), 0.0, 0.0)
+        for number, (count, psnr, ssim) in enumerate(figures)
+    ]
+
+
+def test_both_limits_must_hold() -> None:
+    rounds = history((9, 30.0, 0.9), (8, 29.95, 0.9), (7, 29.95, 0.88), (6, 29.95, 0.88))
+    assert judge(rounds, StoppingRule(max_rounds=3, patience=2)).ship == 3
+    verdict = judge(rounds, StoppingRule(max_rounds=3, patience=2, max_ssim_drop=0.01))
+    assert verdict.ship == 1 and "0.01 in SSIM" in verdict.reason and "0.0200" in verdict.reason
+
+
+def test_rounds_end_where_one_pruning_leads_to_the_target() -> None:
+    rounds = history((100, 30.0, 0.9), (80, 20.0, 0.5), (64, 10.0, 0.2))
+    assert last_with(rounds, 64) == 2 and last_with(rounds, 65) == 1 and last_with(rounds, 101) == 0
+    rule = StoppingRule(target_gaussians=60, patience=1)
+    assert judge_target(rounds[:2], 64, rule) is None
+    assert judge_target(rounds, 51, rule).ship == 2
+    assert judge_target(rounds[:1], 80, StoppingRule(target_gaussians=81)).ship == 0
+    assert judge_target(rounds, 51, StoppingRule(target_gaussians=1, max_rounds=2)).ship == 2
+    assert judge_target(rounds, 64, StoppingRule(target_gaussians=1)).ship == 2  # removes nothing
+
+
+@pytest.mark.parametrize("preset", ["balanced", "fast3dgs"])
+def test_a_number_of_gaussians_is_reached_exactly(
+    model: Path, run: Compress, capsys: pytest.CaptureFixture[str], preset: str
+) -> None:
+    report = run(model, "--preset", preset, "--target_gaussians", 250, "--prune_fraction", 0.1)
+    assert [done.gaussians for done in report.rounds] == [300, 270]
+    assert decode(file_of(model)).splats.count == report.compressed.gaussians == 250
+    assert report.target.reached and report.target.reached_gaussians == 250
+    assert report.stopping.shipped_round == 1
+    assert report.compressed.iteration == 9 + 2 + 1 + 1 + 4
+    assert "Target 250 Gaussians: 250 in the file" in capsys.readouterr().out
+
+
+def test_other_targets_use_the_same_rounds(
+    model: Path, run: Compress, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, splats: Splats
+) -> None:
+    flags = ("--prune_fraction", 0.2)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        stop_after(1, patched)
+        run(model, "--target_gaussians", 30, *flags)
+    resumed = run(model, "--target_gaussians", 200, *flags)
+    write_ply(tmp_path / "other" / PLY, splats)
+    straight = run(tmp_path / "other", "--target_gaussians", 200, *flags)
+    assert [done.gaussians for done in resumed.rounds] == [300, 240]
+    assert resumed.compressed == straight.compressed
+    assert file_of(model) == file_of(tmp_path / "other")
+
+
+@pytest.mark.parametrize("preset", ["balanced", "fast3dgs"])
+def test_a_size_is_reached_within_3_per_cent(model: Path, run: Compress, preset: str) -> None:
+    start = run(model, "--preset", preset, "--max_rounds", 0).compressed.bytes
+    wanted = 0.6 * start / 1e6
+    report = run(model, "--preset", preset, "--target_mb", wanted, "--prune_fraction", 0.15)
+    assert len(file_of(model)) == pytest.approx(0.6 * start, rel=0.03)
+    assert report.target.reached and report.target.reached_bytes == len(file_of(model))
+    assert report.promise.drop is not None
+    assert report.rounds[0].estimate is not None
+
+
+def test_a_killed_run_reaches_the_same_file(
+    model: Path, run: Compress, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, splats: Splats
+) -> None:
+    write_ply(tmp_path / "other" / PLY, splats)
+    flags = ("--target_mb", 0.0015, "--prune_fraction", 0.2)
+    straight = run(tmp_path / "other", *flags)
+    for number in (0, 2):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            stop_after(number, patched)
+            run(model, *flags)
+    assert run(model, *flags).compressed == straight.compressed
+    assert file_of(model) == file_of(tmp_path / "other")
+
+
+def test_a_size_above_the_unpruned_file_is_reported(model: Path, run: Compress) -> None:
+    report = run(model, "--target_mb", 1)
+    assert report.compressed.gaussians == 300 and len(report.rounds) == 1
+    assert not report.target.reached
+    assert any("away from the 1 MB of --target_mb" in notice for notice in report.notices)
+
+
+def test_presets_have_names_and_an_old_one(model: Path, run: Compress) -> None:
+    report = run(model, "--preset", "compact", "--max_rounds", 0)
+    assert report.preset == "balanced" and "preset" not in report.changed_settings
+    assert decode(file_of(model)).metadata["settings"]["preset"] == "balanced"
+    fast, small = PRESETS["fast"], PRESETS["small"]
+    assert fast.trajectory.warmup_iterations < PRESETS["balanced"].trajectory.warmup_iterations
+    assert small.grids.noise > PRESETS["balanced"].grids.noise
+    for preset in PRESETS.values():
+        check_settings(preset)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--target_gaussians", 301), "at most the 300 Gaussians"),
+        (("--target_gaussians", 0), "--target_gaussians 0: expected a whole number"),
+        (("--target_mb", 1e-5), "the size of a file with one Gaussian"),
+        (("--target_mb", "nan"), "--target_mb nan: expected"),
+        (("--target_mb", 1, "--target_gaussians", 5), "got both"),
+        (("--max_ssim_drop", -1), "--max_ssim_drop -1.0: expected"),
+    ],
+)
+def test_targets_that_cannot_be_reached_are_refused(
+    model: Path, run: Compress, flags: tuple[object, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(model, *flags)
+    assert not (model / "compressed").exists()
