@@ -9,6 +9,7 @@ continues from the last finished round.
 
 import logging
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -77,6 +78,7 @@ from gaussian_compression.settings import (
     TrajectorySettings,
     check_settings,
 )
+from gaussian_compression.timing import planned
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.rasterizer import default_device
 from scene import VIEWER_FILES, Scene, write_model_folder
@@ -95,6 +97,7 @@ logger = logging.getLogger("gaussian_compression")
 
 def main() -> None:
     """Reads the command line, compresses the model, writes the outputs and prints a summary."""
+    began = time.monotonic()
     show_messages()
     parser, loading, pipeline = build_parser()
     args = parse(parser)
@@ -104,7 +107,7 @@ def main() -> None:
     options, pipe = loading.extract(args), pipeline.extract(args)
     check_ranges(options, pipe)
     with locked(Path(args.model_path)):
-        compress_folder(args, options, pipe, settings, exports)
+        compress_folder(args, options, pipe, settings, exports, began)
 
 
 def compress_folder(
@@ -113,22 +116,27 @@ def compress_folder(
     pipe: PipelineOptions,
     settings: CompressionSettings,
     exports: tuple[str, ...],
+    began: float,
 ) -> None:
-    """Compresses the model and writes the outputs into the model folder."""
+    """Compresses the model and writes the outputs into the model folder.
+
+    `began`: the time.monotonic() at which the program began.
+    """
     model_path = Path(args.model_path)
     start = find_start(args, model_path)
     prepare_outputs(model_path, start.path, exports)
     options = check_options(options, start, args.sh_degree)
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
-    job = build_job(options, pipe, start, settings)
-    job = replace(with_metadata(job, args.preset, start.metadata.origin), exports=exports)
+    progress = ConsoleProgress()
     if args.restart:
-        clear_rounds(job.rounds_folder)
-    result = compress(job, ConsoleProgress())
+        clear_rounds(rounds_folder(model_path))
+    job = planned(build_job(options, pipe, start, settings), began, progress.note)
+    job = replace(with_metadata(job, args.preset, start.metadata.origin), exports=exports)
+    result = compress(job, progress)
     record_options(model_path, options)
     iteration = free_iteration(model_path, start.iteration + max(1, result.iterations))
-    changed = changed_settings(settings.to_json(), PRESETS[args.preset].to_json())
+    changed = changed_settings(job.settings.to_json(), PRESETS[args.preset].to_json())
     invocation = Invocation(command_line(), args.preset, changed)
     report = build_report(start, iteration, job, result, invocation)
     decoded = SplatScene(result.decoded, from_entries(job.metadata))
@@ -167,6 +175,8 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
         "it is reached, whatever they lose")  # fmt: skip
     add("--target_mb", type=float, help="size of the file in MB (a million bytes): the rounds go "
         "on until it is reached within 3 %%, whatever they lose")  # fmt: skip
+    add("--budget_minutes", type=float, help="time that the run may take on this machine: chooses "
+        "smaller numbers of iterations and rounds")  # fmt: skip
     add("--max_psnr_drop", type=float, help="dB that the guard views may lose")
     add("--max_ssim_drop", type=float, help="SSIM that they may lose (default: no limit)")
     add("--max_rounds", type=int, help="highest number of rounds")

@@ -24,6 +24,9 @@ from scene.raw_parameters import RawParameters
 from utils.errors import InputError
 from utils.files import atomic_path, remove_empty
 
+BUDGET_NAME = "budget.json"
+"""The choice for --budget_minutes (budget.py)."""
+
 # Recorded by earlier versions instead of the photographs' contents.
 _NO_LONGER_COMPARED = {"source_path"}
 
@@ -169,9 +172,10 @@ def _entries(values: dict[str, Any], place: str = "") -> dict[str, Any]:
 
 
 def clear_rounds(folder: Path) -> None:
-    """Removes the rounds in `folder`, and the folder if it is then empty."""
+    """Removes what a run keeps in `folder`, and the folder if it is then empty."""
     for number in _numbers(folder):
         _round_path(folder, number).unlink()
+    (folder / BUDGET_NAME).unlink(missing_ok=True)
     remove_empty([folder])
 
 

@@ -29,6 +29,7 @@ from gaussian_compression.final_model import (
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
 from gaussian_compression.fingerprint import environment, splats_digest, views_digest
 from gaussian_compression.measuring import Measuring
+from gaussian_compression.plan import Plan, TimeLeft, duration
 from gaussian_compression.progress import Progress
 from gaussian_compression.prune import count_after_round, rows_to_keep
 from gaussian_compression.quantize import box_warnings
@@ -98,6 +99,8 @@ class CompressionJob:
     """The metadata to store in the file."""
     exports: tuple[str, ...] = ()
     """Names of files of other formats to make of the decoded model."""
+    plan: Plan | None = None
+    """For the time left after each round; None: it is not shown."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,7 @@ class _Run:
             job.rounds_folder, self._fingerprint(), keep, environment(self._device), self._needed
         )
         self._stages = StageClock()
+        self._time_left = None if job.plan is None else TimeLeft(job.plan)
 
     def result(self) -> CompressionResult:
         start = RawParameters.from_splats(self._start, self._device)
@@ -483,7 +487,11 @@ class _Run:
             )
         )
         self._folder.save(checkpoint)
-        self._progress.note(_round_line(rounds, self._start.count))
+        line = _round_line(rounds, self._start.count)
+        if self._time_left is not None:
+            left = self._time_left.after(number, rounds[-1].wall_seconds)
+            line += f", about {duration(left)} left"
+        self._progress.note(line)
 
     def _measurement(
         self, number: int, model: TrainableModel, guard: Quality

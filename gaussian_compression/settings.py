@@ -131,6 +131,8 @@ class CompressionSettings:
     """Keep all checkpoints: a run with another stopping rule then repeats only the last stage."""
     measure_test_every: int = 0
     """Report quality on test views and file size every N rounds (0: never); has no other effect."""
+    budget_minutes: float | None = None
+    """The time for which iterations and rounds were chosen; None: no limit."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dictionaries."""
@@ -156,6 +158,7 @@ def check_settings(settings: CompressionSettings) -> None:
         ("max_ssim_drop", stopping.max_ssim_drop, Range(least=0)),
         ("target_gaussians", stopping.target_gaussians, Range(least=1, whole=True)),
         ("target_mb", stopping.target_mb, Range(above=0)),
+        ("budget_minutes", settings.budget_minutes, Range(above=0)),
     ]
     checks += [check for check in optional if check[1] is not None]
     if stopping.target_gaussians is not None and stopping.target_mb is not None:

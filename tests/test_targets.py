@@ -3,17 +3,21 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import compress
-from gaussian_compression import pipeline
+from gaussian_compression import pipeline, timing
+from gaussian_compression.budget import settings_within
+from gaussian_compression.plan import Costs, TimeLeft, ViewCounts, duration, plan_lines, plan_of
 from gaussian_compression.presets import PRESETS
 from gaussian_compression.report import CompressionReport, read_report, report_path
 from gaussian_compression.rounds import Quality, Round
-from gaussian_compression.settings import StoppingRule, check_settings
+from gaussian_compression.settings import StoppingRule, TrajectorySettings, check_settings
 from gaussian_compression.stopping import judge
 from gaussian_compression.targets import judge_target, last_with
 from scene.colmap_loader import read_points3D_binary
@@ -161,6 +165,66 @@ def test_a_size_above_the_unpruned_file_is_reported(model: Path, run: Compress) 
     assert report.compressed.gaussians == 300 and len(report.rounds) == 1
     assert not report.target.reached
     assert any("away from the 1 MB of --target_mb" in notice for notice in report.notices)
+
+
+def test_the_plan_counts_rounds_and_their_time() -> None:
+    costs, views = Costs(fixed=0.5, per_gaussian=0.01), ViewCounts(training=4, guard=2, test=1)
+    given = replace(
+        PRESETS["balanced"],
+        trajectory=TrajectorySettings(0.2, 10, finetune_iterations=5),
+        stopping=StoppingRule(target_gaussians=70),
+        final_iterations=20,
+    )
+    plan = plan_of(given, 100, views, costs)
+    assert plan.counts == (100, 80, 64)
+    assert plan.round_seconds(0) == pytest.approx(1.5 * (10 + 1))
+    assert plan.round_seconds(2) == pytest.approx(1.14 * (5 + 4 + 1))
+    assert plan.seconds() == pytest.approx(
+        sum(plan.round_seconds(k) for k in range(3)) + plan.seconds_after(2)
+    )
+    left = TimeLeft(plan)
+    assert left.after(0, 2 * plan.round_seconds(0)) == pytest.approx(2 * plan.seconds_after(0))
+    assert left.after(7, 1.0) > 0
+    work, took = plan_lines(plan)
+    assert "about 2 rounds, down to 70 Gaussians" in work and "iterations per second" in took
+    assert (duration(5), duration(600), duration(7500)) == ("5 s", "10 min", "2 h 5 min")
+
+
+@pytest.mark.parametrize("target", [None, 100])
+def test_a_budget_shortens_the_run_until_it_fits(target: int | None) -> None:
+    costs, views = Costs(fixed=0.01, per_gaussian=1e-6), ViewCounts(40, 5, 5)
+    rule = StoppingRule(target_gaussians=target)
+    settings = replace(PRESETS["balanced"], stopping=rule, budget_minutes=1.0)
+    plan_with = partial(plan_of, start=10_000, views=views, costs=costs)
+    whole = plan_with(settings).seconds()
+    assert settings_within(settings, 2 * whole, plan_with).trajectory == settings.trajectory
+    before = settings
+    for seconds in (whole / 2, whole / 10, whole / 30):
+        chosen = settings_within(settings, seconds, plan_with)
+        assert 0.75 * seconds < plan_with(chosen).seconds() <= seconds
+        assert chosen.final_iterations <= before.final_iterations
+        assert target or chosen.stopping.max_rounds == plan_with(chosen).rounds
+        before = chosen
+    with pytest.raises(InputError, match=r"--budget_minutes 1: .* expected at least"):
+        settings_within(settings, whole / 10_000, plan_with)
+
+
+def test_a_resumed_run_keeps_the_choice_of_its_budget(
+    model: Path, run: Compress, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--budget_minutes", 1, "--final_iterations", 300, "--prune_fraction", 0.3)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        stop_after(1, patched)
+        patched.setattr(timing, "measured_costs", lambda job: Costs(0.2, 0.0))
+        run(model, *flags)
+    first = capsys.readouterr().out
+    assert "Gaussians; 9 training views" in first and " left" in first
+    report = run(model, *flags)
+    choice = [line for line in first.splitlines() if line.startswith("--budget_minutes")]
+    assert choice[0] in capsys.readouterr().out
+    assert report.settings["budget_minutes"] == 1
+    assert report.settings["final_iterations"] < 300
+    assert not (model / "compressed/rounds").exists()
 
 
 def test_presets_have_names_and_an_old_one(model: Path, run: Compress) -> None:
