@@ -43,6 +43,7 @@ from gaussian_compression.exports import (
 )
 from gaussian_compression.file_metadata import changed_settings, up_axis
 from gaussian_compression.final_model import target_line
+from gaussian_compression.ladder import clear_steps, ladder_lines, ladder_parts, step_name
 from gaussian_compression.model_folder import (
     MEGABYTE,
     Outputs,
@@ -102,7 +103,7 @@ def main() -> None:
     parser, loading, pipeline = build_parser()
     args = parse(parser)
     exports = export_names(args.export)
-    settings = settings_of(args)
+    settings = replace(settings_of(args), ladder=ladder_parts(args.ladder))
     check_settings(settings)
     options, pipe = loading.extract(args), pipeline.extract(args)
     check_ranges(options, pipe)
@@ -124,13 +125,14 @@ def compress_folder(
     """
     model_path = Path(args.model_path)
     start = find_start(args, model_path)
-    prepare_outputs(model_path, start.path, exports)
+    steps = tuple(step_name(part) for part in settings.ladder)
+    prepare_outputs(model_path, start.path, (*exports, *steps))
     options = check_options(options, start, args.sh_degree)
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
     progress = ConsoleProgress()
     if args.restart:
-        clear_rounds(rounds_folder(model_path))
+        clear_run(rounds_folder(model_path))
     job = planned(build_job(options, pipe, start, settings), began, progress.note)
     job = replace(with_metadata(job, args.preset, start.metadata.origin), exports=exports)
     result = compress(job, progress)
@@ -141,11 +143,12 @@ def compress_folder(
     report = build_report(start, iteration, job, result, invocation)
     decoded = SplatScene(result.decoded, from_entries(job.metadata))
     exported = result.exports.contents()
+    exported |= {step.figures.file: step.data for step in result.ladder}
     outputs = Outputs(result.data, decoded, report, result.pictures.files, exported)
     write_outputs(model_path, start, outputs)
     write_viewer_files(model_path, options)
     if not settings.keep_rounds:
-        clear_rounds(job.rounds_folder)
+        clear_run(job.rounds_folder)
     print_result(model_path, report)
     check_complete(result.exports)
 
@@ -175,6 +178,8 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
         "it is reached, whatever they lose")  # fmt: skip
     add("--target_mb", type=float, help="size of the file in MB (a million bytes): the rounds go "
         "on until it is reached within 3 %%, whatever they lose")  # fmt: skip
+    add("--ladder", metavar="PARTS", help="per cent of the start model's Gaussians with commas "
+        "between them, such as 50,25,12: a file compressed/ladder/PART.f3dgs for each")  # fmt: skip
     add("--budget_minutes", type=float, help="time that the run may take on this machine: chooses "
         "smaller numbers of iterations and rounds")  # fmt: skip
     add("--max_psnr_drop", type=float, help="dB that the guard views may lose")
@@ -251,9 +256,7 @@ def settings_of(args: Namespace) -> CompressionSettings:
 def _check_flags_of_preset(args: Namespace, preset: CompressionSettings) -> None:
     for name in ("noise", "sparsity") if preset.grids is None else ():
         if getattr(args, name) is not None:
-            raise InputError(
-                f"--{name} belongs to presets with grids, but got --preset {args.preset}"
-            )
+            raise InputError(f"--{name}: expected a preset with grids, but got {args.preset}")
 
 
 def find_start(args: Namespace, model_path: Path) -> StartModel:
@@ -317,8 +320,8 @@ def build_job(
 
 def with_metadata(job: CompressionJob, preset: str, origin: Origin) -> CompressionJob:
     """The job with the file's metadata: origin, settings, and how to render the model."""
-    # These two settings only concern the run: they must not change the file.
-    settings = replace(job.settings, keep_rounds=False, measure_test_every=0)
+    # These settings only concern the run: they must not change the file.
+    settings = replace(job.settings, keep_rounds=False, measure_test_every=0, ladder=())
     changed = changed_settings(settings.to_json(), PRESETS[preset].to_json())
     metadata = describe(
         job.start,
@@ -329,6 +332,12 @@ def with_metadata(job: CompressionJob, preset: str, origin: Origin) -> Compressi
         up=up_axis([view.R for view in job.training_views]),
     )
     return replace(job, metadata=metadata)
+
+
+def clear_run(folder: Path) -> None:
+    """Removes the rounds in `folder`, and what a run keeps beside them."""
+    clear_steps(folder)
+    clear_rounds(folder)
 
 
 def write_viewer_files(model_path: Path, options: ModelOptions) -> None:
@@ -349,6 +358,7 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
     ):
         if before is not None and after is not None:
             print(f"PSNR on {views} views: {before:.3f} -> {after:.3f} dB")
+    print("".join(f"{line}\n" for line in ladder_lines(report.ladder)), end="")
     if report.target is not None:
         print(target_line(report.target))
     print("".join(f"{line}\n" for line in export_lines(report)), end="")

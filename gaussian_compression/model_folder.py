@@ -3,6 +3,7 @@
 
 MODEL/compressed/model.f3dgs                       the file
 MODEL/compressed/model.spz, ...                    the decoded model in other formats
+MODEL/compressed/ladder/50.f3dgs, ...              files with other numbers of Gaussians
 MODEL/compressed/report.json                       all figures and settings of the compression
 MODEL/compressed/report.html                       the page that is drawn of it
 MODEL/compressed/report_views/                     the pictures on this page
@@ -51,7 +52,7 @@ from splat_formats.files import (
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
-from utils.files import atomic_folder, atomic_path, remove_folder, remove_leftovers
+from utils.files import atomic_folder, atomic_path, remove_empty, remove_folder, remove_leftovers
 
 MEGABYTE = 1_000_000
 FILE_NAME = "compressed/model.f3dgs"
@@ -90,7 +91,7 @@ class Outputs:
     pictures: dict[str, bytes] = field(default_factory=dict)
     """The report's, by file name."""
     exports: dict[str, bytes] = field(default_factory=dict)
-    """Files of other formats, by name in the folder of the compressed file."""
+    """Other files, by their paths in the folder of the compressed file."""
 
 
 def start_from_file(path: Path, iteration: int = 0) -> StartModel:
@@ -168,10 +169,10 @@ def prepare_outputs(model_path: Path, start_path: Path, exports: Sequence[str] =
     InputError where the outputs, with `exports` beside the compressed file, would replace a file
     that no compression wrote.
     """
-    for folder in ("compressed", "compressed/rounds", "point_cloud"):
+    for folder in ("compressed", "compressed/rounds", "compressed/ladder", "point_cloud"):
         remove_leftovers(model_path / folder)
     file, report = file_path(model_path), report_path(model_path)
-    exported = [file.with_name(name) for name in exports]
+    exported = [file.parent / name for name in exports]
     for path in (file, report, page_path(report), *exported):
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: expected an ordinary file or none, move it away")
@@ -232,7 +233,7 @@ def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None
         file_at = complete.enter_context(atomic_path(file))
         file_at.write_bytes(outputs.data)
         for name, content in outputs.exports.items():
-            complete.enter_context(atomic_path(file.with_name(name))).write_bytes(content)
+            complete.enter_context(atomic_path(file.parent / name)).write_bytes(content)
         decoded_at = complete.enter_context(atomic_folder(decoded))
         notices = write_splats(decoded_at / PLY_NAME, outputs.decoded)
         write_mark(decoded_at, FILE_NAME, start.iteration, outputs.data, outputs.exports)
@@ -251,9 +252,11 @@ def _remove_exports(model_path: Path, iterations: Sequence[int]) -> None:
     for number in iterations:
         mark = read_mark(iteration_folder(model_path, number))
         for name, digest in mark.exports.items() if mark is not None else ():
-            path = file_path(model_path).with_name(name)
+            path = file_path(model_path).parent / name
             if path.is_file() and file_sha256(path) == digest:
                 path.unlink()
+                if path.parent != file_path(model_path).parent:
+                    remove_empty([path.parent])
 
 
 def _write_pictures(folder: Path, pictures: dict[str, bytes], complete: ExitStack) -> None:

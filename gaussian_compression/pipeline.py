@@ -23,17 +23,19 @@ from gaussian_compression.final_model import (
     Storing,
     check_target,
     model_to_store,
+    reduced_and_stored,
     target_figures,
     target_warnings,
 )
 from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
 from gaussian_compression.fingerprint import environment, splats_digest, views_digest
+from gaussian_compression.ladder import LadderStep, StepFolder, step_count, step_name
 from gaussian_compression.measuring import Measuring
 from gaussian_compression.plan import Plan, TimeLeft, duration
 from gaussian_compression.progress import Progress
 from gaussian_compression.prune import count_after_round, rows_to_keep
 from gaussian_compression.quantize import box_warnings
-from gaussian_compression.report import PromiseFigures, TargetFigures, ViewFigures
+from gaussian_compression.report import LadderFigures, PromiseFigures, TargetFigures, ViewFigures
 from gaussian_compression.report_pictures import fault_of_pillow
 from gaussian_compression.rounds import (
     Measurement,
@@ -58,7 +60,7 @@ from gaussian_compression.size_target import Stored, estimated_with, is_near, ro
 from gaussian_compression.stage_times import Clock, StageClock
 from gaussian_compression.stopping import Verdict, judge
 from gaussian_compression.straight_through import RangedStraightThrough, straight_through
-from gaussian_compression.targets import Reducer, judge_target, no_checkpoint
+from gaussian_compression.targets import Reducer, judge_target, no_checkpoint, passes, rounds_for
 from gaussian_compression.trainable import FullPrecision, StraightThrough, Trainable
 from gaussian_compression.validation_split import ViewSplit, split_off_guard
 from gaussian_compression.view_figures import Pictures, Scores, pictures_of, view_figures
@@ -132,6 +134,7 @@ class CompressionResult:
     views: tuple[ViewFigures, ...]
     pictures: Pictures
     exports: Exports
+    ladder: tuple[LadderStep, ...]
 
 
 def compress(job: CompressionJob, progress: Progress) -> CompressionResult:
@@ -180,6 +183,10 @@ class _Run:
         self._folder = RoundFolder(
             job.rounds_folder, self._fingerprint(), keep, environment(self._device), self._needed
         )
+        self._ladder = tuple(
+            min(step_count(part, job.start.count), self._start.count)
+            for part in job.settings.ladder
+        )
         self._stages = StageClock()
         self._time_left = None if job.plan is None else TimeLeft(job.plan)
 
@@ -211,6 +218,8 @@ class _Run:
             pictures = self._pictures(views, final)
         with self._stages.timed("export"):
             exports = self._exports(decoded)
+        with self._stages.timed("ladder"):
+            ladder = self._ladder_steps(reducer)
         promise = self._promise(rounds[0].guard, final_guard)
         target = target_figures(self._settings.stopping, made, len(data))
         if target is None:
@@ -239,6 +248,7 @@ class _Run:
             views=views,
             pictures=pictures,
             exports=exports,
+            ladder=ladder,
         )
 
     def _scores(self, raw: RawParameters, name: str) -> Scores:
@@ -295,17 +305,23 @@ class _Run:
         return checkpoint.rounds, verdict
 
     def _verdict(self, rounds: list[Round]) -> Verdict | None:
-        rule = self._settings.stopping
-        if not rule.has_target:
-            return judge(rounds, rule)
-        return judge_target(rounds, self._count_after(rounds[-1].gaussians), rule)
+        """None: another round follows."""
+        rule, following = self._settings.stopping, self._count_after(rounds[-1].gaussians)
+        if self._ladder and not passes(rounds, following, self._ladder[-1], rule):
+            return None
+        return judge_target(rounds, following, rule) if rule.has_target else judge(rounds, rule)
 
     def _count_after(self, count: int) -> int:
         return count_after_round(count, self._trajectory.prune_fraction)
 
     def _needed(self, rounds: list[Round]) -> set[int]:
         """The rounds that stay on disk although they are not among the last ones."""
-        return rounds_near(rounds, self._settings.stopping.target_bytes)
+        rule, counts = self._settings.stopping, self._ladder
+        chosen = None if rule.has_target else judge(rounds, rule)
+        if rule.target_gaussians is not None:
+            counts = (*counts, rule.target_gaussians)
+        needed = rounds_near(rounds, rule.target_bytes) | rounds_for(rounds, counts)
+        return needed if chosen is None else needed | {chosen.ship}
 
     def _resumed(self) -> Checkpoint | None:
         number = self._folder.latest()
@@ -375,6 +391,36 @@ class _Run:
             settle=self._settle,
             bytes_of=self._bytes_of,
         )
+
+    def _ladder_steps(self, reducer: Reducer) -> tuple[LadderStep, ...]:
+        """From the largest to the smallest."""
+        settings = self._settings.to_json()
+        depends_on = {
+            "rounds": self._fingerprint(),
+            "file": {name: settings[name] for name in ("grids", "final_iterations")},
+            "metadata": self._job.metadata,
+        }
+        folder = StepFolder(self._job.rounds_folder, depends_on)
+        steps = []
+        for part, count in zip(self._settings.ladder, self._ladder, strict=True):
+            step = folder.load(part)
+            if step is None:
+                step = self._ladder_step(part, count, reducer)
+                folder.save(part, step)
+            steps.append(step)
+            self._progress.note(f"{step.figures.file}: {step.figures.gaussians:,} Gaussians, "
+                                f"{step.figures.bytes:,} bytes")  # fmt: skip
+        return tuple(steps)
+
+    def _ladder_step(self, part: float, count: int, reducer: Reducer) -> LadderStep:
+        made = reduced_and_stored(count, reducer, self._storing(), self._settings)
+        data = encode(ModelFile(made.stored, self._job.metadata))
+        decoded = to_splats(decode(data).splats)
+        guard, test = self._quality(decoded, step_name(part))
+        figures = LadderFigures(
+            part, step_name(part), decoded.count, len(data), made.base, guard, test
+        )
+        return LadderStep(data, decoded, figures)
 
     def _reducer(self, rounds: list[Round]) -> Reducer:
         load = partial(self._folder.load, device=self._device)

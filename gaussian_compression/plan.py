@@ -7,6 +7,7 @@ to a usual share of the Gaussians are planned.
 
 from dataclasses import dataclass
 
+from gaussian_compression.ladder import step_count
 from gaussian_compression.prune import count_after_round
 from gaussian_compression.settings import CompressionSettings
 
@@ -53,6 +54,8 @@ class Plan:
     """Gaussians after each round; the first is round 0."""
     views: ViewCounts
     costs: Costs
+    ladder: tuple[int, ...] = ()
+    """Gaussians of each step of the ladder."""
 
     @property
     def rounds(self) -> int:
@@ -76,15 +79,23 @@ class Plan:
         return self.costs.iteration(count) * (steps + scores + _MEASURING * views.guard)
 
     def _last_seconds(self) -> float:
+        round_steps = self.settings.trajectory.finetune_iterations + self.views.training
+        ladder = sum(self._file_seconds(n) + round_steps * self.costs.iteration(n)
+                     for n in self.ladder)  # fmt: skip
+        return self._file_seconds(self.counts[-1]) + ladder
+
+    def _file_seconds(self, count: int) -> float:
+        """The final fine-tuning of a model of `count` Gaussians."""
         measured = 2 * _MEASURING * (self.views.guard + self.views.test)
         steps = self.settings.final_iterations + _VIEW_PASSES * self.views.training + measured
-        return steps * self.costs.iteration(self.counts[-1])
+        return steps * self.costs.iteration(count)
 
 
 def plan_of(settings: CompressionSettings, start: int, views: ViewCounts, costs: Costs) -> Plan:
     """The plan for a start model of `start` Gaussians."""
-    least = planned_count(settings, start)
-    return Plan(settings, counts_down_to(least, start, settings), views, costs)
+    ladder = tuple(step_count(part, start) for part in settings.ladder)
+    least = min((planned_count(settings, start), *ladder))
+    return Plan(settings, counts_down_to(least, start, settings), views, costs, ladder)
 
 
 def planned_count(settings: CompressionSettings, start: int) -> int:
@@ -118,6 +129,8 @@ def plan_lines(plan: Plan) -> tuple[str, str]:
         f"{_rounds_text(plan)} of {trajectory.finetune_iterations}, and "
         f"{plan.settings.final_iterations} at the end"
     )
+    if plan.ladder:
+        work += f"; the same for each of {len(plan.ladder)} files of the ladder"
     return work, f"this takes about {duration(plan.seconds())} ({rate:.3g} iterations per second)"
 
 

@@ -197,6 +197,22 @@ class ExportFigures:
 
 
 @dataclass(frozen=True)
+class LadderFigures:
+    """One file of --ladder."""
+
+    part: float
+    """Of the start model's Gaussians, per cent."""
+    file: str
+    """Its path in the folder of the compressed file."""
+    gaussians: int
+    bytes: int
+    base_round: int
+    """The round that it was made of."""
+    guard: Quality = UNMEASURED
+    test: Quality = UNMEASURED
+
+
+@dataclass(frozen=True)
 class CompressionReport:
     """All figures of a compression. Sizes in bytes, times in seconds, PSNR in dB."""
 
@@ -228,6 +244,8 @@ class CompressionReport:
     shown_views: tuple[ShownView, ...] = ()
     histograms: dict[str, Histogram] = field(default_factory=dict)
     exports: tuple[ExportFigures, ...] = ()
+    ladder: tuple[LadderFigures, ...] = ()
+    """From the largest file to the smallest."""
     schema: int = SCHEMA
 
     def all_files(self) -> tuple[ExportFigures, ...]:

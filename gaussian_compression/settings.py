@@ -131,6 +131,8 @@ class CompressionSettings:
     """Keep all checkpoints: a run with another stopping rule then repeats only the last stage."""
     measure_test_every: int = 0
     """Report quality on test views and file size every N rounds (0: never); has no other effect."""
+    ladder: tuple[float, ...] = ()
+    """Per cent of the start model's Gaussians, from large to small: a file is made for each."""
     budget_minutes: float | None = None
     """The time for which iterations and rounds were chosen; None: no limit."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from gaussian_compression.finetune import TrainableModel
 from gaussian_compression.rounds import Quality, Round
-from gaussian_compression.targets import Reduced, Reducer, no_checkpoint
+from gaussian_compression.targets import Reduced, Reducer, first_within, no_checkpoint
 from gaussian_compression.trainable import StraightThrough
 from splat_codec.grid_splats import GridSplats
 from splat_codec.symbols import QuantizedSplats
@@ -103,8 +103,8 @@ def first_count(reducer: Reducer, target: int) -> int | None:
 
     InputError if a round that this needs is not on disk.
     """
-    last = reducer.rounds[-1]
-    known = [done for done in reducer.rounds if done.estimate is not None]
+    last = first_within(reducer.rounds, target) or reducer.rounds[-1]
+    known = [done for done in reducer.rounds[: last.number + 1] if done.estimate is not None]
     size = _size_by_count(known[-1], last.gaussians)
     if last.number == 0 and size < (1 - TOLERANCE) * target:
         return None

@@ -85,9 +85,19 @@ def has_ended(rounds: Sequence[Round], following: int, rule: StoppingRule) -> bo
     return len(rounds) > rule.max_rounds or following == rounds[-1].gaussians
 
 
+def rounds_for(rounds: Sequence[Round], counts: Sequence[int]) -> set[int]:
+    """The rounds that models with these numbers of Gaussians are made of, as far as is known."""
+    return {last_with(rounds, count) for count in counts}
+
+
 def passes(rounds: Sequence[Round], following: int, count: int, rule: StoppingRule) -> bool:
     """Whether the last round for a model of `count` Gaussians is among the rounds."""
     return following < count or has_ended(rounds, following, rule)
+
+
+def first_within(rounds: Sequence[Round], size: int) -> Round | None:
+    """The first round whose file is estimated to have at most `size` bytes."""
+    return next((done for done in rounds if done.estimate and done.estimate.bytes <= size), None)
 
 
 def judge_target(rounds: Sequence[Round], following: int, rule: StoppingRule) -> Verdict | None:
@@ -96,13 +106,16 @@ def judge_target(rounds: Sequence[Round], following: int, rule: StoppingRule) ->
     `following`: the number of Gaussians after one more round.
     """
     last = rounds[-1].number
-    estimate = None if rounds[-1].estimate is None else rounds[-1].estimate.bytes
     count, size = rule.target_gaussians, rule.target_bytes
     if count is not None and passes(rounds, following, count, rule):
         base = last_with(rounds, count)
         return Verdict(base, f"one pruning leads from it to the {count:,} of --target_gaussians")
-    if size is not None and estimate is not None and estimate <= size:
-        return Verdict(last, f"its file would have {estimate:,} bytes, the target is {size:,}")
+    found = None if size is None else first_within(rounds, size)
+    if found is not None and found.estimate is not None:
+        return Verdict(
+            found.number,
+            f"its file would have {found.estimate.bytes:,} bytes, the target is {size:,}",
+        )
     if size is not None and has_ended(rounds, following, rule):
         return Verdict(last, "it is the last possible round")
     return None

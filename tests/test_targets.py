@@ -227,6 +227,65 @@ def test_a_resumed_run_keeps_the_choice_of_its_budget(
     assert not (model / "compressed/rounds").exists()
 
 
+def test_a_ladder_is_a_valid_file_for_each_part(
+    model: Path, run: Compress, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--max_rounds", 20, "--prune_fraction", 0.3, "--max_psnr_drop", 0, "--patience", 1)
+    alone = run(model, *flags)
+    stored = file_of(model)
+    report = run(model, *flags, "--ladder", "20,60,60,100")
+    assert [step.gaussians for step in report.ladder] == [300, 180, 60]
+    assert [step.base_round for step in report.ladder] == [0, 1, 4]
+    for step, part in zip(report.ladder, (100, 60, 20), strict=True):
+        data = (model / f"compressed/ladder/{part}.f3dgs").read_bytes()
+        assert (step.file, step.bytes) == (f"ladder/{part}.f3dgs", len(data))
+        assert decode(data).splats.count == step.gaussians
+        assert step.guard.psnr is not None
+    assert file_of(model) == stored and report.compressed == alone.compressed
+    assert "ladder/20.f3dgs" in capsys.readouterr().out
+    page = (model / "compressed/report.html").read_text()
+    assert "ladder/60.f3dgs" in page and "Target and ladder" in page
+    run(model, *flags, "--ladder", "50")
+    assert [path.name for path in (model / "compressed/ladder").iterdir()] == ["50.f3dgs"]
+    run(model, *flags)
+    assert not (model / "compressed/ladder").exists()
+
+
+def test_finished_steps_of_a_ladder_are_not_repeated(
+    model: Path, run: Compress, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, splats: Splats
+) -> None:
+    flags = ("--max_rounds", 3, "--prune_fraction", 0.3, "--ladder", "60,40")
+    write_ply(tmp_path / "other" / PLY, splats)
+    straight = run(tmp_path / "other", *flags)
+    save = pipeline.StepFolder.save
+    made = []
+
+    def save_and_stop(self: pipeline.StepFolder, part: float, step: pipeline.LadderStep) -> None:
+        save(self, part, step)
+        made.append(part)
+        if len(made) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.StepFolder, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, *flags)
+    assert run(model, *flags).ladder == straight.ladder
+    assert made == [60, 40]
+    for part in (60, 40):
+        name = f"compressed/ladder/{part}.f3dgs"
+        assert (model / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    assert not (model / "compressed/rounds").exists()
+
+
+def test_a_foreign_file_in_the_place_of_a_step_stays(model: Path, run: Compress) -> None:
+    foreign = model / "compressed/ladder/50.f3dgs"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    with pytest.raises(InputError, match="no compression in this folder wrote it"):
+        run(model, "--ladder", "50")
+    assert foreign.read_text() == "mine"
+
+
 def test_presets_have_names_and_an_old_one(model: Path, run: Compress) -> None:
     report = run(model, "--preset", "compact", "--max_rounds", 0)
     assert report.preset == "balanced" and "preset" not in report.changed_settings
@@ -246,6 +305,9 @@ def test_presets_have_names_and_an_old_one(model: Path, run: Compress) -> None:
         (("--target_mb", 1e-5), "the size of a file with one Gaussian"),
         (("--target_mb", "nan"), "--target_mb nan: expected"),
         (("--target_mb", 1, "--target_gaussians", 5), "got both"),
+        (("--ladder", "50,x"), "--ladder 50,x: expected percentages"),
+        (("--ladder", "50,0"), "--ladder 0.0: expected"),
+        (("--ladder", "nan"), "--ladder nan: expected"),
         (("--max_ssim_drop", -1), "--max_ssim_drop -1.0: expected"),
     ],
 )
