@@ -44,6 +44,7 @@ from gaussian_compression.exports import (
 from gaussian_compression.file_metadata import changed_settings, up_axis
 from gaussian_compression.final_model import target_line
 from gaussian_compression.ladder import clear_steps, ladder_lines, ladder_parts, step_name
+from gaussian_compression.lod import existing_files, lod_of
 from gaussian_compression.model_folder import (
     MEGABYTE,
     Outputs,
@@ -105,6 +106,8 @@ def main() -> None:
     exports = export_names(args.export)
     settings = replace(settings_of(args), ladder=ladder_parts(args.ladder))
     check_settings(settings)
+    if args.lod and not settings.ladder:
+        raise InputError("--lod: expected --ladder too, which makes the levels of detail")
     options, pipe = loading.extract(args), pipeline.extract(args)
     check_ranges(options, pipe)
     with locked(Path(args.model_path)):
@@ -126,7 +129,8 @@ def compress_folder(
     model_path = Path(args.model_path)
     start = find_start(args, model_path)
     steps = tuple(step_name(part) for part in settings.ladder)
-    prepare_outputs(model_path, start.path, (*exports, *steps))
+    old_lod = existing_files(file_path(model_path).parent) if args.lod else ()
+    prepare_outputs(model_path, start.path, (*exports, *steps, *old_lod))
     options = check_options(options, start, args.sh_degree)
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
@@ -144,6 +148,10 @@ def compress_folder(
     decoded = SplatScene(result.decoded, from_entries(job.metadata))
     exported = result.exports.contents()
     exported |= {step.figures.file: step.data for step in result.ladder}
+    if args.lod:
+        lod = lod_of(result.ladder, from_entries(job.metadata))
+        exported |= lod.files
+        report = replace(report, lod=lod.figures, notices=(*report.notices, *lod.notices))
     outputs = Outputs(result.data, decoded, report, result.pictures.files, exported)
     write_outputs(model_path, start, outputs)
     write_viewer_files(model_path, options)
@@ -180,6 +188,8 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
         "on until it is reached within 3 %%, whatever they lose")  # fmt: skip
     add("--ladder", metavar="PARTS", help="per cent of the start model's Gaussians with commas "
         "between them, such as 50,25,12: a file compressed/ladder/PART.f3dgs for each")  # fmt: skip
+    add("--lod", action="store_true", help="also write the files of --ladder as levels of detail "
+        "of one streamed SOG, compressed/lod/lod-meta.json")  # fmt: skip
     add("--budget_minutes", type=float, help="time that the run may take on this machine: chooses "
         "smaller numbers of iterations and rounds")  # fmt: skip
     add("--max_psnr_drop", type=float, help="dB that the guard views may lose")
@@ -359,6 +369,9 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
         if before is not None and after is not None:
             print(f"PSNR on {views} views: {before:.3f} -> {after:.3f} dB")
     print("".join(f"{line}\n" for line in ladder_lines(report.ladder)), end="")
+    if report.lod is not None:
+        index = file_path(model_path).parent / report.lod.file
+        print(f"{index}: {report.lod.bytes / MEGABYTE:.3g} MB, all levels")
     if report.target is not None:
         print(target_line(report.target))
     print("".join(f"{line}\n" for line in export_lines(report)), end="")

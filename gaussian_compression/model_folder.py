@@ -4,6 +4,7 @@
 MODEL/compressed/model.f3dgs                       the file
 MODEL/compressed/model.spz, ...                    the decoded model in other formats
 MODEL/compressed/ladder/50.f3dgs, ...              files with other numbers of Gaussians
+MODEL/compressed/lod/lod-meta.json, lod/*/         the same as levels of detail
 MODEL/compressed/report.json                       all figures and settings of the compression
 MODEL/compressed/report.html                       the page that is drawn of it
 MODEL/compressed/report_views/                     the pictures on this page
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from gaussian_compression.decoded_mark import (
     PLY_NAME,
@@ -169,8 +170,11 @@ def prepare_outputs(model_path: Path, start_path: Path, exports: Sequence[str] =
     InputError where the outputs, with `exports` beside the compressed file, would replace a file
     that no compression wrote.
     """
-    for folder in ("compressed", "compressed/rounds", "compressed/ladder", "point_cloud"):
+    for folder in ("compressed", "compressed/rounds", "point_cloud"):
         remove_leftovers(model_path / folder)
+    for folder in ("ladder", "lod", "lod/*"):
+        for place in (model_path / "compressed").glob(folder):
+            remove_leftovers(place)
     file, report = file_path(model_path), report_path(model_path)
     exported = [file.parent / name for name in exports]
     for path in (file, report, page_path(report), *exported):
@@ -255,8 +259,12 @@ def _remove_exports(model_path: Path, iterations: Sequence[int]) -> None:
             path = file_path(model_path).parent / name
             if path.is_file() and file_sha256(path) == digest:
                 path.unlink()
-                if path.parent != file_path(model_path).parent:
-                    remove_empty([path.parent])
+                remove_empty([model_path / "compressed" / inner for inner in _folders_of(name)])
+
+
+def _folders_of(name: str) -> list[PurePosixPath]:
+    """The folders of a relative path, the innermost first."""
+    return list(PurePosixPath(name).parents)[:-1]
 
 
 def _write_pictures(folder: Path, pictures: dict[str, bytes], complete: ExitStack) -> None:

@@ -213,6 +213,18 @@ class LadderFigures:
 
 
 @dataclass(frozen=True)
+class LodFigures:
+    """The streamed SOG of --lod."""
+
+    file: str
+    """The path of its index in the folder of the compressed file."""
+    bytes: int
+    """Of all its files."""
+    gaussians: tuple[int, ...]
+    """Of each level, from the finest to the coarsest."""
+
+
+@dataclass(frozen=True)
 class CompressionReport:
     """All figures of a compression. Sizes in bytes, times in seconds, PSNR in dB."""
 
@@ -246,6 +258,7 @@ class CompressionReport:
     exports: tuple[ExportFigures, ...] = ()
     ladder: tuple[LadderFigures, ...] = ()
     """From the largest file to the smallest."""
+    lod: LodFigures | None = None
     schema: int = SCHEMA
 
     def all_files(self) -> tuple[ExportFigures, ...]:

@@ -22,6 +22,7 @@ from gaussian_compression.stopping import judge
 from gaussian_compression.targets import judge_target, last_with
 from scene.colmap_loader import read_points3D_binary
 from splat_codec.model_file import decode
+from splat_formats.files import bytes_of_model, read_splats
 from splat_formats.ply import write_ply
 from splat_formats.splats import Splats
 from utils.errors import InputError
@@ -277,6 +278,23 @@ def test_finished_steps_of_a_ladder_are_not_repeated(
     assert not (model / "compressed/rounds").exists()
 
 
+def test_the_ladder_as_levels_of_detail(model: Path, run: Compress) -> None:
+    flags = ("--max_rounds", 2, "--prune_fraction", 0.3, "--ladder", "60,30", "--lod")
+    report = run(model, *flags)
+    lod = model / "compressed/lod"
+    assert report.lod.gaussians == (180, 90)
+    assert report.lod.bytes == bytes_of_model(lod / "lod-meta.json")
+    finest = decode((model / "compressed/ladder/60.f3dgs").read_bytes()).splats
+    assert read_splats(lod).splats.count == finest.count == 180
+    run(model, *flags)  # replaces what it wrote itself
+    (lod / "0_0/mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"mine\.txt would be replaced"):
+        run(model, *flags)
+    (lod / "0_0/mine.txt").unlink()
+    run(model, "--max_rounds", 0)
+    assert not lod.exists() and not (model / "compressed/ladder").exists()
+
+
 def test_a_foreign_file_in_the_place_of_a_step_stays(model: Path, run: Compress) -> None:
     foreign = model / "compressed/ladder/50.f3dgs"
     foreign.parent.mkdir(parents=True)
@@ -307,6 +325,7 @@ def test_presets_have_names_and_an_old_one(model: Path, run: Compress) -> None:
         (("--target_mb", 1, "--target_gaussians", 5), "got both"),
         (("--ladder", "50,x"), "--ladder 50,x: expected percentages"),
         (("--ladder", "50,0"), "--ladder 0.0: expected"),
+        (("--lod",), "--lod: expected --ladder too"),
         (("--ladder", "nan"), "--ladder nan: expected"),
         (("--max_ssim_drop", -1), "--max_ssim_drop -1.0: expected"),
     ],
