@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores the test images that render.py has saved: PSNR, SSIM and LPIPS.
 
-    python metrics.py -m <model folder> [<model folder> ...]
+    python metrics.py -m <model folder> [<model folder> ...] [--extra]
 
-Each model folder gets results.json (means) and per_view.json (every image).
+Each model folder gets results.json (means) and per_view.json (every image). In both files null
+stands for what was not computed, and for what is not finite: the PSNR of equal images. The list
+`not_finite`, present only if there are such figures, has the places of the latter.
 """
 
-import json
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,15 +20,18 @@ from tqdm import tqdm
 from lpipsPyTorch import LPIPS
 from utils import cli
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import write_json
 from utils.image_metrics import score_images
 from utils.image_utils import load_png
+from utils.json_values import finite_only
+from utils.perceptual_metrics import LEAST_SIDE, Measure, extra_measures
 
-Perceptual = Callable[[Tensor, Tensor], float]
 Scores = dict[str, dict[str, float | None]]
 """Metric -> image name -> value; None where the metric was not computed."""
 
-METRICS = ("SSIM", "PSNR", "LPIPS")
+Perceptual = Mapping[str, Measure | None]
+"""The metrics beside SSIM and PSNR, by name; None: it cannot be computed here."""
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -44,7 +48,13 @@ def main() -> None:
         type=Path,
         help="one or more model folders; may be given several times",
     )
-    score_models(different_folders(parser.parse_args().model_paths))
+    parser.add_argument(
+        "--extra",
+        action="store_true",
+        help="MS-SSIM and, if the package flip-evaluator is installed, FLIP too",
+    )
+    args = parser.parse_args()
+    score_models(different_folders(args.model_paths), extra=args.extra)
 
 
 def different_folders(paths: Sequence[Path]) -> list[Path]:
@@ -55,9 +65,12 @@ def different_folders(paths: Sequence[Path]) -> list[Path]:
     return list(by_folder.values())
 
 
-def score_models(model_paths: Sequence[Path]) -> None:
-    """Scores every model; ends the program with status 1 if one of them could not be scored."""
-    perceptual = load_perceptual()
+def score_models(model_paths: Sequence[Path], extra: bool = False) -> None:
+    """Scores every model; ends the program with status 1 if one of them could not be scored.
+
+    With `extra`, by MS-SSIM and FLIP too.
+    """
+    perceptual = {"LPIPS": load_lpips(), **(load_extra() if extra else {})}
     failures = 0
     for model_path in model_paths:
         try:
@@ -72,7 +85,7 @@ def score_models(model_paths: Sequence[Path]) -> None:
         sys.exit(cli.EXIT_FAILURE)
 
 
-def load_perceptual() -> Perceptual | None:
+def load_lpips() -> Measure | None:
     """LPIPS of two uint8 images (3, H, W); without weights None, and the reason is printed."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -89,7 +102,15 @@ def load_perceptual() -> Perceptual | None:
     return distance
 
 
-def score_model(model_path: Path, perceptual: Perceptual | None) -> None:
+def load_extra() -> dict[str, Measure | None]:
+    """MS-SSIM and FLIP; without its package FLIP is None, and the reason is printed."""
+    measures = extra_measures()
+    if measures["FLIP"] is None:
+        print("FLIP is left out: it needs the package flip-evaluator (pip install flip-evaluator)")
+    return measures
+
+
+def score_model(model_path: Path, perceptual: Perceptual) -> None:
     """Scores all methods (`ours_<iteration>`) under `model_path`/test and writes the two files.
 
     Raises `InputError` at the end if a method could not be scored; the others are written.
@@ -125,25 +146,30 @@ def write_scores(model_path: Path, per_view: Mapping[str, Scores]) -> None:
         print(f"Method: {method}")
         for metric, value in values.items():
             print(f"  {metric:<5}: {'   not computed' if value is None else f'{value:>15.7f}'}")
-    write_text(model_path / "results.json", json.dumps(results, indent=1))
-    write_text(model_path / "per_view.json", json.dumps(per_view, indent=1))
+    for name, scores in (("results.json", results), ("per_view.json", per_view)):
+        places: list[str] = []
+        finite = finite_only(scores, places)
+        write_json(model_path / name, {**finite, "not_finite": places} if places else finite)
 
 
-def score_method(folder: Path, perceptual: Perceptual | None) -> Scores:
+def score_method(folder: Path, perceptual: Perceptual) -> Scores:
     """Every render in `folder` against its photo; two images in memory at a time."""
     renders = folder / "renders"
     entries = renders.iterdir() if renders.is_dir() else ()
     names = sorted(path.name for path in entries if path.suffix.lower() in IMAGE_SUFFIXES)
     if not names:
         raise InputError(f"{renders}: expected rendered images, found none")
-    scores: Scores = {metric: {} for metric in METRICS}
+    scores: Scores = {metric: {} for metric in ("SSIM", "PSNR", *perceptual)}
     for name in tqdm(names, desc=f"Metrics of {folder.name}"):
         render, truth = load_png(renders / name), load_png(folder / "gt" / name)
         try:
             scores["PSNR"][name], scores["SSIM"][name] = score_images(render, truth)
         except InputError as error:
             raise InputError(f"{renders / name}: {error}") from error
-        scores["LPIPS"][name] = None if perceptual is None else perceptual(render, truth)
+        for metric, measure in perceptual.items():
+            scores[metric][name] = None if measure is None else measure(render, truth)
+    if None in scores.get("MS-SSIM", {}).values():
+        print(f"MS-SSIM is left out for images with a side of less than {LEAST_SIDE} pixels")
     return scores
 
 

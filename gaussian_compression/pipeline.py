@@ -306,13 +306,15 @@ class _Run:
 
     def _verdict(self, rounds: list[Round]) -> Verdict | None:
         """None: another round follows."""
-        rule, following = self._settings.stopping, self._count_after(rounds[-1].gaussians)
+        rule, following = self._settings.stopping, self._next_count(rounds)
         if self._ladder and not passes(rounds, following, self._ladder[-1], rule):
             return None
         return judge_target(rounds, following, rule) if rule.has_target else judge(rounds, rule)
 
-    def _count_after(self, count: int) -> int:
-        return count_after_round(count, self._trajectory.prune_fraction)
+    def _next_count(self, rounds: Sequence[Round]) -> int:
+        """The number of Gaussians after one more round."""
+        fraction = self._trajectory.fraction_of_round(len(rounds))
+        return count_after_round(rounds[-1].gaussians, fraction)
 
     def _needed(self, rounds: list[Round]) -> set[int]:
         """The rounds that stay on disk although they are not among the last ones."""
@@ -348,7 +350,7 @@ class _Run:
     def _next_round(self, checkpoint: Checkpoint) -> None:
         number = len(checkpoint.rounds)
         began = Clock()
-        count = self._count_after(checkpoint.model.raw.gaussian_count)
+        count = self._next_count(checkpoint.rounds)
         self._prune(checkpoint.model, count, f"round {number}, gradients")
         iterations = self._trajectory.finetune_iterations
         self._finetune(checkpoint.model, iterations, f"round {number}, fine-tuning", CONSTANT_RATES)

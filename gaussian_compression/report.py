@@ -7,7 +7,6 @@ reports of earlier versions are read too, with defaults for the fields that they
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from gaussian_compression.rounds import Quality, Round, StageTime
 from splat_formats.losses import Losses
 from utils.errors import InputError
 from utils.files import write_json
-from utils.json_values import from_json
+from utils.json_values import finite_only, from_json
 
 SCHEMA = 3
 """1: reports without a schema number, of compress.py and, in another form, of --training_free.
@@ -299,7 +298,7 @@ def picture_name(role: str, kind: str) -> str:
 def write_report(path: Path, report: CompressionReport) -> None:
     """Writes the report, whole or not at all."""
     places: list[str] = []
-    values = _finite(asdict(report), "", places)
+    values = finite_only(asdict(report), places)
     write_json(path, {**values, "not_finite": places})
 
 
@@ -308,7 +307,7 @@ def read_report(path: Path) -> CompressionReport:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES:,} bytes")
-        found = _finite(json.loads(path.read_text(encoding="utf-8")), "", [])
+        found = finite_only(json.loads(path.read_text(encoding="utf-8")), [])
         schema = found.get("schema", 1)
         if schema > SCHEMA:
             raise InputError(
@@ -318,26 +317,23 @@ def read_report(path: Path) -> CompressionReport:
         return _of_schema_1(found) if schema == 1 else _report(found)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path}: expected the report of a compression, but cannot read it ({error!r}); "
-            "move it away"
+            f"{path}: expected the report of a compression, but cannot read it "
+            f"({_reason(error)}); move it away"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a report cannot be read, without Python's names where there are words for it."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return f"no JSON: {error}"
+    return str(error) if isinstance(error, ValueError) else repr(error)
 
 
 def as_read(report: CompressionReport) -> CompressionReport:
     """The report that read_report returns once this one is written."""
-    return _report(_finite(asdict(report), "", []))
-
-
-def _finite(value: Any, place: str, places: list[str]) -> Any:
-    """`value` with None for numbers that are not finite; their places are added to `places`."""
-    if isinstance(value, dict):
-        return {k: _finite(v, f"{place}.{k}" if place else k, places) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v, f"{place}[{i}]", places) for i, v in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        places.append(place)
-        return None
-    return value
+    return _report(finite_only(asdict(report), []))
 
 
 def _report(values: dict[str, Any]) -> CompressionReport:

@@ -15,7 +15,8 @@ GUARD_EVERY = 8
 
 
 class _Named(Protocol):
-    image_name: str
+    @property
+    def image_name(self) -> str: ...
 
 
 View = TypeVar("View", bound=_Named)

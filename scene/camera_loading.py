@@ -14,8 +14,9 @@ from scene.camera_info import CameraInfo
 from scene.cameras import Camera
 from utils.errors import InputError
 from utils.graphics_utils import fov2focal
+from utils.logged_once import log_once
 from utils.photos import Size, opacity_u8, open_photo, photo_size, planar_u8, same_shape
-from utils.system_utils import log_once, resolve_data_device
+from utils.system_utils import resolve_data_device
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from scene.transforms_scene import (
     readNerfSyntheticInfo,
 )
 from utils.errors import InputError
-from utils.system_utils import log_once
+from utils.logged_once import log_once
 
 __all__ = [
     "CameraInfo",

@@ -36,6 +36,7 @@ from splat_formats.snap_to_grids import higher_sh, snap_to_grids
 from splat_formats.splats import FloatArray, Splats
 
 _UNIT = 1 << 16  # of the integer rules
+_FARTHEST = np.float32(1e30)  # of the box of positions: the extent of a wider one overflows
 MIDDLE_CLASS = 12  # of the median Gaussian; the next class has colour steps wider by sqrt(2)
 
 
@@ -166,9 +167,13 @@ def _position_grid(splats: Splats, steps: GridSteps, scale: EvenGrid) -> Positio
 
 
 def robust_box(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """A box of all Gaussians without outliers, which would make the grid coarse for the others."""
+    """A box of all Gaussians without outliers, which would make the grid coarse for the others.
+
+    It ends at _FARTHEST, even where all Gaussians lie beyond.
+    """
     if not len(xyz):
         return np.zeros(3, np.float32), np.ones(3, np.float32)
+    xyz = np.clip(xyz, -_FARTHEST, _FARTHEST)
     low, high = (end.astype(np.float64) for end in middle(xyz))
     reach = 8 * (high - low)
     inside = (xyz >= low - reach) & (xyz <= high + reach)

@@ -104,21 +104,28 @@ def read_splats(path: str | os.PathLike[str]) -> SplatScene:
     Raises InputError for any other file, and for a damaged one.
     """
     path = Path(path)
+    try:
+        return with_limits_clamped(format_to_read(path).read(path))
+    except CorruptFile as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def format_to_read(path: Path) -> SplatFormat:
+    """The format of a file or a folder, by its content, else by its name.
+
+    Reads no more than the beginning. Raises InputError for what is no model.
+    """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise InputError(f"{path}: a pipe or a device cannot be read: an ordinary file is expected")
     chosen = _format_of_path(path)
     if chosen is None and path.is_dir():
         raise InputError(f"{path}: this is {kind_of_folder(path)}")
     if chosen is None:
-        head = _head(path)
-        kind = foreign_kind(path, head)
+        kind = foreign_kind(path, _head(path))
         chosen = _format_of_name(path)
         if kind or chosen is None:
             raise InputError(f"{path}: this is {kind or 'no model'}; expected {readable_names()}")
-    try:
-        return with_limits_clamped(chosen.read(path))
-    except CorruptFile as error:
-        raise InputError(f"{path}: {error}") from error
+    return chosen
 
 
 def with_limits_clamped(scene: SplatScene) -> SplatScene:

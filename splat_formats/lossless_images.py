@@ -9,12 +9,14 @@ import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
 from splat_codec.errors import CorruptFile
 from utils.errors import InputError
+from utils.optional_modules import load_required
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -41,11 +43,9 @@ class ImageSize:
 
 def encoded(texels: ByteArray) -> bytes:
     """A lossless WebP image of texels (height, width, 3 or 4)."""
-    from PIL import Image
-
-    _require_webp()
+    pillow = required_pillow()
     file = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(texels))
+    image = pillow.fromarray(np.ascontiguousarray(texels))
     # Without `exact`, the encoder replaces the colours of texels whose alpha is 0.
     image.save(file, "WEBP", lossless=True, exact=True, quality=_QUALITY, method=_METHOD)
     return file.getvalue()
@@ -72,18 +72,16 @@ def decoded(data: bytes, name: str) -> ByteArray:
 
     Raises CorruptFile.
     """
-    from PIL import Image
-
-    _require_webp()
+    pillow = required_pillow()
     size = image_size(data, name)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=("WEBP", "PNG"))
+            warnings.simplefilter("ignore", pillow.DecompressionBombWarning)
+            image = pillow.open(io.BytesIO(data), formats=("WEBP", "PNG"))
             if image.mode not in ("RGB", "RGBA"):
                 raise CorruptFile(name, f"8-bit RGB or RGBA is expected, it is {image.mode}")
             texels = np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error, pillow.DecompressionBombError) as error:
         if isinstance(error, CorruptFile):
             raise
         raise CorruptFile(name, f"a damaged image: {error}") from error
@@ -93,12 +91,14 @@ def decoded(data: bytes, name: str) -> ByteArray:
     return texels
 
 
-def _require_webp() -> None:
-    """Raises InputError where Pillow was built without WebP."""
-    from PIL import features
-
+def required_pillow() -> ModuleType:
+    """PIL.Image. Raises InputError without Pillow, and where it was built without WebP."""
+    image, features = (
+        load_required(f"PIL.{name}", "SOG", "pip install pillow") for name in ("Image", "features")
+    )
     if not features.check("webp"):
         raise InputError("SOG needs Pillow with WebP, which this Pillow lacks: pip install pillow")
+    return image
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:

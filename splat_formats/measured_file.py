@@ -8,6 +8,7 @@ from typing import Any
 from splat_formats.files import Notices, format_to_write, read_splats, written_by
 from splat_formats.losses import Losses, lines, losses
 from splat_formats.scene import SplatScene
+from utils.errors import InputError
 from utils.files import is_special
 
 
@@ -33,12 +34,17 @@ class MeasuredFile:
 def write_measured(path: Path, scene: SplatScene, **options: Any) -> MeasuredFile:
     """Writes the scene in the format of the name's ending, and measures what the file lost.
 
-    Raises InputError for an unknown ending.
+    Raises InputError for an unknown ending, and if another program replaces the file meanwhile.
     """
     known = format_to_write(path)
     written = written_by(known, path, scene, **options)
-    size = None if is_special(path) else path.stat().st_size
-    if known.is_exact or size is None:
-        return MeasuredFile(scene, size, written.notices, None)
+    if is_special(path):
+        return MeasuredFile(scene, None, written.notices, None)
+    state = path.stat()
+    if known.is_exact:
+        return MeasuredFile(scene, state.st_size, written.notices, None)
     found = read_splats(path)
-    return MeasuredFile(found, size, written.notices, losses(scene, found, written))
+    now = path.stat()
+    if (now.st_ino, now.st_mtime_ns) != (state.st_ino, state.st_mtime_ns):
+        raise InputError(f"{path}: another program replaced this file while it was measured")
+    return MeasuredFile(found, state.st_size, written.notices, losses(scene, found, written))

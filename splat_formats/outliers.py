@@ -29,6 +29,8 @@ _FREE_REACH = {"scaling": 4.0, "features_dc": 4.0, "features_rest": 2.0}
 _WIDEST = np.float32(110)
 """Log scale: beyond, a standard deviation is 0 or infinite in float32. No grid reaches farther,
 even where many Gaussians, or one of a few, have such numbers."""
+_GREATEST_COLOUR = np.float32(1e9)
+"""Of a coefficient: sums of squares of greater ones overflow where grids are designed."""
 _SAMPLE = 1 << 17
 _SAMPLE_OF_ENDS = 1 << 14
 
@@ -105,7 +107,8 @@ def set_aside(splats: Splats) -> tuple[Splats, ExactValues]:
             inside = columns[~beyond] if not beyond.all() else np.clip(columns, -_WIDEST, _WIDEST)
             replaced = np.clip(columns, inside.min(), inside.max())
         else:
-            replaced[rows, places] = np.median(sample(columns), axis=0)[places]
+            stand_in = np.median(np.clip(sample(columns), low, high), axis=0)
+            replaced[rows, places] = stand_in[places]
         stand_ins[name] = replaced.reshape(getattr(splats, name).shape)
     return replace(splats, **stand_ins), exact
 
@@ -129,9 +132,11 @@ def _bounds(columns: FloatArray, name: str) -> tuple[FloatArray, FloatArray]:
     """The bounds of each column of (N, C); numbers beyond are far from all others."""
     if name == "scaling":  # all three have one grid
         columns = columns.reshape(-1, 1)
-    low, high = (bound.astype(np.float64) for bound in middle(columns))
+    greatest = _WIDEST if name == "scaling" else _GREATEST_COLOUR
+    low, high = (
+        np.clip(bound.astype(np.float64), -greatest, greatest) for bound in middle(columns)
+    )
     width = np.maximum(_REACH[name] * (high - low), _FREE_REACH[name])
-    greatest = _WIDEST if name == "scaling" else np.finfo(np.float32).max
     return (
         np.maximum(low - width, -greatest).astype(np.float32),
         np.minimum(high + width, greatest).astype(np.float32),

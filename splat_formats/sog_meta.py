@@ -50,9 +50,9 @@ class Palette:
     """Higher spherical harmonics: an entry of a palette for each Gaussian."""
 
     entries: int | None
-    """None if the file does not tell: as many as its image holds."""
+    """None if the file does not state it: as many as its image holds."""
     degree: int | None
-    """None if the file does not tell: as the width of its image shows."""
+    """None if the file does not state it: as the width of its image shows."""
     levels: FloatArray
     """(256,)"""
     centroids_file: str

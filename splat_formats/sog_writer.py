@@ -14,7 +14,7 @@ import numpy as np
 
 from splat_formats.byte_codes import ROOT_HALF, alpha_bytes, outside, three_smallest
 from splat_formats.file_description import GENERATOR
-from splat_formats.lossless_images import ByteArray, encoded
+from splat_formats.lossless_images import ByteArray, encoded, required_pillow
 from splat_formats.palettes import levels_of, nearest_levels, palette_of
 from splat_formats.prepared import clipped_notices, prepared
 from splat_formats.scene import SplatScene, Written
@@ -48,6 +48,7 @@ def write_sog(path: Path, scene: SplatScene, palette_entries: int | None = None)
     The palette of higher spherical harmonics has up to `palette_entries` rows (1 to 65536), by
     default as many as other writers choose.
     """
+    required_pillow()  # before all other work
     ready = prepared(scene)
     if ready.splats.count > MAX_COUNT:
         raise InputError(

@@ -34,6 +34,7 @@ from splat_formats.spz_container import (
     unpack,
 )
 from splat_formats.turns import HALF_TURN_X, turned
+from utils.errors import InputError
 from utils.files import write_bytes
 
 __all__ = ["is_spz", "read_spz", "write_spz"]
@@ -84,12 +85,15 @@ def read_spz(path: Path) -> SplatScene:
 
 
 def write_spz(path: Path, scene: SplatScene, spz_version: int = 4) -> Written:
-    """Writes the scene as version 4 or 3 in Morton order, whole or not at all."""
+    """Writes the scene as version 4 or 3 in Morton order, whole or not at all.
+
+    InputError if most Gaussians lie beyond all positions that the format can hold.
+    """
     if spz_version not in VERSIONS:
         raise ValueError(f"version {spz_version}: SPZ can be written in versions {VERSIONS}")
     ready = prepared(scene)
     splats = turned(ready.splats, HALF_TURN_X)
-    bits = _fractional_bits(splats)
+    bits = _fractional_bits(splats, path)
     flags = ANTIALIASED if scene.metadata.antialiasing else 0
     header = SpzHeader(spz_version, splats.count, splats.sh_degree, bits, flags)
     streams = (
@@ -120,13 +124,21 @@ def _losses(splats: Splats, bits: int) -> tuple[str, ...]:
     return (*coarse, *clipped_notices(clipped))
 
 
-def _fractional_bits(splats: Splats) -> int:
+def _fractional_bits(splats: Splats, path: Path) -> int:
     """The number of bits after the point of positions: 12, but fewer where a large model needs
     them before the point, and more where the Gaussians of a tiny model are smaller than the steps.
+    Gaussians that no number of bits can reach do not count. InputError if they are the majority.
     """
     if not splats.count:
         return _FRACTIONAL_BITS
     reach = np.abs(splats.xyz).max(axis=1)
+    beyond = reach > _LARGEST_POSITION
+    if beyond.sum() > splats.count / 2:
+        raise InputError(
+            f"{path}: {beyond.sum():,} of {splats.count:,} Gaussians lie farther from 0 than SPZ "
+            f"can hold: expected positions up to {_LARGEST_POSITION:,}"
+        )
+    reach = reach[~beyond]
     most = float(np.quantile(reach, 1 - _FEW, method="inverted_cdf"))
     size = float(np.exp(np.median(np.sort(splats.scaling, axis=1)[:, 1].astype(np.float64))))
     bits = _FRACTIONAL_BITS

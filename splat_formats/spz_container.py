@@ -10,12 +10,14 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
 from splat_codec.errors import CorruptFile
 from splat_formats.byte_codes import Bytes
 from splat_formats.unpacked import MOST_GZIP_RATIO, is_gzip, unpacked_head
+from utils.optional_modules import load_required
 
 MAGIC = b"NGSP"
 ANTIALIASED = 1
@@ -188,8 +190,7 @@ def _unpack_4(data: bytes) -> SpzContent:
 
 def _zstd_decompressed(packed: memoryview, length: int, name: str) -> bytes:
     """The content of one zstd frame of `length` plain bytes. Raises CorruptFile."""
-    import zstandard
-
+    zstandard = _zstandard()
     if not length and not packed:
         return b""
     try:
@@ -199,6 +200,11 @@ def _zstd_decompressed(packed: memoryview, length: int, name: str) -> bytes:
         raise CorruptFile(name, f"damaged zstd frame: {error}") from error
     _check_length(name, len(found), length)
     return found
+
+
+def _zstandard() -> ModuleType:
+    """The package. Raises InputError where it is missing."""
+    return load_required("zstandard", "SPZ of version 4", "pip install zstandard")
 
 
 def _check_length(name: str, found: int, expected: int) -> None:
@@ -215,7 +221,7 @@ def _pack_3(content: SpzContent) -> bytes:
 
 
 def _pack_4(content: SpzContent, zstd_level: int) -> bytes:
-    import zstandard
+    zstandard = _zstandard()
 
     def compressed(stream: Bytes) -> bytes:
         return zstandard.ZstdCompressor(level=zstd_level).compress(stream.tobytes())

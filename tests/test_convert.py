@@ -16,7 +16,7 @@ import convert_splats
 import decompress
 from gaussian_compression import training_free
 from gaussian_compression.report import read_report, report_path
-from splat_formats import files
+from splat_formats import files, measured_file
 from splat_formats.files import FORMATS, read_splats, write_splats
 from splat_formats.scene import SplatMetadata, SplatScene, Written
 from splat_formats.splats import Splats
@@ -299,3 +299,17 @@ def test_a_format_that_cannot_hold_the_model_loses_nothing_else(
     assert (model / "compressed/model.f3dgs").exists()
     assert (model / "compressed/model.ply").exists()
     assert "too many Gaussians" in read_report(report_path(model)).notices[-1]
+
+
+def test_a_file_that_another_program_replaces_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.splat"
+
+    def replaced(read: Path) -> SplatScene:
+        write_splats(read, SplatScene(visible(7, 0)))
+        return read_splats(read)
+
+    monkeypatch.setattr(measured_file, "read_splats", replaced)
+    with pytest.raises(InputError, match=r"a\.splat: another program replaced this file"):
+        measured_file.write_measured(path, SplatScene(visible(3, 0)))

@@ -34,7 +34,7 @@ from scene.dataset_readers import (
     storePly,
     write_input_ply,
 )
-from utils import camera_utils, system_utils
+from utils import camera_utils, logged_once
 from utils.errors import InputError
 from utils.photos import planar_u8
 
@@ -271,7 +271,7 @@ def test_too_small_photos_are_refused(resolution: int, size: str) -> None:
 def test_a_width_above_the_photos_is_announced_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system_utils, "_logged", set())
+    monkeypatch.setattr(logged_once, "_logged", set())
     caplog.set_level(logging.INFO)
     args = options(make_colmap(tmp_path, count=20), resolution=10_000)
     cameras = cameraList_from_camInfos(readSceneInfo(args).train_cameras, 1.0, args)
@@ -301,7 +301,7 @@ def test_order_is_kept_by_the_threads(tmp_path: Path) -> None:
 def test_large_photos_are_announced_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system_utils, "_logged", set())
+    monkeypatch.setattr(logged_once, "_logged", set())
     caplog.set_level(logging.INFO)
     folder = make_colmap(tmp_path, count=2, size=(1700, 10))
     args = options(folder)

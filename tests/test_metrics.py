@@ -12,8 +12,11 @@ import metrics
 from utils.errors import InputError
 from utils.image_metrics import score_images
 from utils.image_utils import save_png
+from utils.optional_modules import installed
+from utils.perceptual_metrics import ms_ssim
 
 ROOT = Path(__file__).parents[1]
+NO_LPIPS = {"LPIPS": None}
 
 
 def make_model(folder: Path, count: int = 3, method: str = "ours_30000") -> Path:
@@ -40,7 +43,7 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_files_have_the_usual_form(tmp_path: Path) -> None:
     model = make_model(tmp_path)
-    metrics.score_model(model, lambda render, truth: 0.25)
+    metrics.score_model(model, {"LPIPS": lambda render, truth: 0.25})
     results = json.loads((model / "results.json").read_text())
     per_view = json.loads((model / "per_view.json").read_text())
     assert list(results) == list(per_view) == ["ours_30000"]
@@ -61,7 +64,7 @@ def test_the_files_have_the_usual_form(tmp_path: Path) -> None:
 
 def test_every_method_is_scored(tmp_path: Path) -> None:
     make_model(tmp_path, method="ours_7000")
-    metrics.score_model(make_model(tmp_path), None)
+    metrics.score_model(make_model(tmp_path), NO_LPIPS)
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["ours_30000", "ours_7000"]
 
@@ -104,7 +107,7 @@ def test_a_failing_method_does_not_stop_the_others(tmp_path: Path, capsys) -> No
     (make_model(tmp_path) / "test" / "ours_30000" / "gt" / "00001.png").unlink()
     (tmp_path / "test" / ".DS_Store").write_bytes(b"no method")
     with pytest.raises(InputError, match=r"image 00001\.png is missing in .*ours_30000"):
-        metrics.score_model(tmp_path, None)
+        metrics.score_model(tmp_path, NO_LPIPS)
     assert list(json.loads((tmp_path / "results.json").read_text())) == ["ours_7000"]
     assert "Method: ours_7000" in capsys.readouterr().out
 
@@ -112,9 +115,9 @@ def test_a_failing_method_does_not_stop_the_others(tmp_path: Path, capsys) -> No
 def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "test" / "ours_1" / "renders").mkdir(parents=True)
     with pytest.raises(InputError, match=r"renders: expected rendered images, found none"):
-        metrics.score_model(tmp_path, None)
+        metrics.score_model(tmp_path, NO_LPIPS)
     with pytest.raises(InputError, match="other: there is no such folder"):
-        metrics.score_model(tmp_path / "other", None)
+        metrics.score_model(tmp_path / "other", NO_LPIPS)
 
 
 def test_a_photo_that_is_missing_or_of_another_size(tmp_path: Path) -> None:
@@ -122,17 +125,59 @@ def test_a_photo_that_is_missing_or_of_another_size(tmp_path: Path) -> None:
     photo = model / "test" / "ours_30000" / "gt" / "00001.png"
     save_png(photo, torch.zeros(3, 20, 23, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"renders/00001\.png: .*24x20 pixels, the photo 23x20"):
-        metrics.score_model(model, None)
+        metrics.score_model(model, NO_LPIPS)
     photo.unlink()
     with pytest.raises(InputError, match=r"image 00001\.png is missing in .*gt"):
-        metrics.score_model(model, None)
+        metrics.score_model(model, NO_LPIPS)
     assert not (model / "results.json").exists()
 
 
-def test_infinite_scores_stay_readable(tmp_path: Path) -> None:
-    folder = tmp_path / "test" / "ours_1"
-    for kind in ("renders", "gt"):
-        save_png(folder / kind / "00000.png", torch.zeros(3, 16, 16, dtype=torch.uint8))
-    metrics.score_model(tmp_path, None)
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["ours_1"]["PSNR"] == float("inf")
+def save_pair(folder: Path, name: str, render: torch.Tensor, photo: torch.Tensor) -> None:
+    save_png(folder / "renders" / name, render)
+    save_png(folder / "gt" / name, photo)
+
+
+def no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def test_infinite_scores_are_null_in_the_files(tmp_path: Path, capsys) -> None:
+    black = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    save_pair(tmp_path / "test" / "ours_1", "00000.png", black, black)
+    save_pair(tmp_path / "test" / "ours_1", "00001.png", black + 9, black)
+    metrics.score_model(tmp_path, NO_LPIPS)
+    results, per_view = (
+        json.loads((tmp_path / name).read_text(), parse_constant=no_constant)
+        for name in ("results.json", "per_view.json")
+    )
+    assert results["ours_1"]["PSNR"] is None and results["not_finite"] == ["ours_1.PSNR"]
+    assert per_view["ours_1"]["PSNR"]["00000.png"] is None
+    assert per_view["ours_1"]["PSNR"]["00001.png"] > 0
+    assert per_view["not_finite"] == ["ours_1.PSNR.00000.png"]
+    assert "  PSNR :             inf\n" in capsys.readouterr().out
+
+
+def test_extra_measures_follow_the_usual_ones(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    photo = torch.randint(0, 256, (3, 180, 180), dtype=torch.uint8, generator=generator)
+    render = photo // 2 + 60
+    save_pair(tmp_path / "test" / "ours_1", "00000.png", render, photo)
+    end = run("-m", tmp_path, "--extra", cwd=tmp_path)
+    assert end.returncode == 0, end.stderr
+    scores = json.loads((tmp_path / "results.json").read_text())["ours_1"]
+    assert list(scores) == ["SSIM", "PSNR", "LPIPS", "MS-SSIM", "FLIP"]
+    assert scores["MS-SSIM"] == pytest.approx(ms_ssim(render, photo))
+    if installed("flip_evaluator"):
+        assert 0 < scores["FLIP"] < 1
+    else:
+        assert scores["FLIP"] is None and "FLIP is left out: it needs" in end.stdout
+
+
+def test_images_too_small_for_five_scales(tmp_path: Path, capsys) -> None:
+    metrics.score_model(
+        make_model(tmp_path), {**NO_LPIPS, "MS-SSIM": metrics.load_extra()["MS-SSIM"]}
+    )
+    assert json.loads((tmp_path / "results.json").read_text())["ours_30000"]["MS-SSIM"] is None
+    assert "MS-SSIM is left out for images with a side of less than 176 pixels" in (
+        capsys.readouterr().out
+    )

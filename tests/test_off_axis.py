@@ -18,7 +18,7 @@ from scene.cameras import Camera
 from scene.dataset_readers import readSceneInfo
 from scene.gaussian_model import GaussianModel
 from splat_formats.splats import Splats
-from utils import system_utils
+from utils import logged_once
 from utils.graphics_utils import focal2fov
 
 # Single precision: a pixel's distance to a centre is rounded to 1e-5 pixels.
@@ -114,7 +114,7 @@ def test_photos_cropped_on_one_side_with_a_moved_principal_point(
 def test_the_principal_point_is_logged_and_can_be_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system_utils, "_logged", set())
+    monkeypatch.setattr(logged_once, "_logged", set())
     folder = make_colmap(tmp_path, 2, size=(96, 64), params=(FOCAL, FOCAL, 32.0, 30.0))
     caplog.set_level("INFO")
     seen = readSceneInfo(options(folder)).train_cameras[0]

@@ -14,7 +14,7 @@ from gaussian_renderer import photometric
 from gaussian_renderer.rasterizer import installed_package
 from scene.gaussian_model import _initial_log_scaling
 from scene.optimizer import _sparse_adam_class
-from utils import loss_utils, system_utils, tensorboard_log
+from utils import logged_once, loss_utils, tensorboard_log
 from utils.errors import InputError
 from utils.optional_modules import installed, load, load_required
 
@@ -43,7 +43,7 @@ class BrokenPackages:
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BrokenPackages:
-    monkeypatch.setattr(system_utils, "_logged", set())
+    monkeypatch.setattr(logged_once, "_logged", set())
     for choice in (photometric._fused_l1_ssim, loss_utils._fused_ssim):
         monkeypatch.setattr(*_home(choice), choice.__wrapped__)
     return BrokenPackages(tmp_path, monkeypatch)

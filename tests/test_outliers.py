@@ -9,6 +9,7 @@ import pytest
 from splat_codec.model_file import decode
 from splat_formats.axes import unit_quaternions
 from splat_formats.decoded import to_splats
+from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.outliers import MOST_OPACITY, middle, set_aside, with_limited_colours
 from splat_formats.splats import Splats
 from tests.test_grid_codec import random_splats
@@ -83,6 +84,20 @@ def test_numbers_far_from_all_others_are_decoded_exactly(count: int) -> None:
     assert np.count_nonzero(found.features_rest == np.float32(1e3)) == 1
     assert {80.0, -90.0} <= set(found.scaling.ravel().tolist())
     assert any("stored exactly: 3" in notice for notice in result.report.notices)
+
+
+@pytest.mark.parametrize("value", [1e20, -1e38, 3.4e38])
+@pytest.mark.parametrize("name", ["features_dc", "features_rest", "scaling", "xyz"])
+@pytest.mark.parametrize("count", [6, 300])
+def test_many_extreme_numbers_are_decoded_too(name: str, value: float, count: int) -> None:
+    """More than the hundredth part that lies outside of the middle; up to all Gaussians."""
+    ordinary = visible_splats()
+    array = getattr(ordinary, name).copy()
+    array.reshape(COUNT, -1)[:count, 0] = value
+    on_grids = quantize_splats(replace(ordinary, **{name: array}), QUALITIES["high"])
+    decoded = getattr(to_splats(on_grids.splats), name)[np.argsort(on_grids.order)]
+    found = np.sort(decoded.reshape(COUNT, -1), axis=1)[:count]  # scales have another order
+    assert np.isclose(found, np.float32(value), rtol=1e-5).any(axis=1).all()
 
 
 def test_opacities_are_clamped_to_where_the_sigmoid_changes() -> None:

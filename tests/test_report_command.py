@@ -105,6 +105,7 @@ def test_faults_are_one_sentence(models: Path, command_line) -> None:
     good = report_path(models / "a").read_text()
     (models / "cut.json").write_text(good[:-20])
     (models / "typed.json").write_text(good.replace('"bytes": 637082', '"bytes": "many"'))
+    (models / "nothing.json").write_text('{"start": {}}')
     (models / "deep.json").write_text("[" * 100_000)
     (models / "huge.json").write_text(good.replace('"bytes": 637082', f'"bytes": 1{"0" * 200}'))
     (models / "bins.json").write_text(good.replace('"high": 1.0', '"high": -1.0'))
@@ -113,7 +114,8 @@ def test_faults_are_one_sentence(models: Path, command_line) -> None:
         ("gone",): "there is no such folder",
         ("empty",): "expected the report of a compression at",
         ("later.json",): f"expected at most {SCHEMA}",
-        ("cut.json",): "cannot read it",
+        ("cut.json",): "cannot read it (no JSON: ",
+        ("nothing.json",): "cannot read it (dropped_non_finite is missing)",
         ("typed.json",): "compressed.bytes: expected int, got 'many'",
         ("deep.json",): "cannot read it",
         ("huge.json",): "expected a number up to 1e",

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from gaussian_compression import training_free
 from splat_codec.model_file import decode, encode
 from splat_formats.files import read_splats, write_splats
 from splat_formats.scene import SplatMetadata, SplatScene
+from tests.format_models import model
 from tests.test_ply import assert_equal, random_splats
 from utils.errors import InputError
 
@@ -197,3 +199,35 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.ply")
     with pytest.raises(InputError, match="an ordinary file is expected"):
         read_splats(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "message"),
+    [
+        ("a.sog", "PIL", "SOG needs the package PIL.*pip install pillow"),
+        ("a.spz", "zstandard", "SPZ of version 4 needs the package zstandard"),
+    ],
+)
+@pytest.mark.parametrize("error", [ModuleNotFoundError, ImportError, OSError])
+def test_a_package_that_cannot_be_imported(
+    name: str,
+    package: str,
+    message: str,
+    error: type[Exception],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Missing, or built for another machine: one sentence, for reading and for writing."""
+    scene = SplatScene(model(3, 1))
+    write_splats(tmp_path / name, scene)
+    for module in [known for known in sys.modules if known.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    (folder / f"{package}.py").write_text(f"raise {error.__name__}('made for the test')")
+    monkeypatch.syspath_prepend(folder)
+    with pytest.raises(InputError, match=message):
+        read_splats(tmp_path / name)
+    with pytest.raises(InputError, match=message):
+        write_splats(tmp_path / f"new{Path(name).suffix}", scene)
+    assert not (tmp_path / f"new{Path(name).suffix}").exists()

@@ -161,11 +161,19 @@ def test_a_large_model_gets_coarser_steps_and_an_outlier_is_clipped(tmp_path: Pa
     written = write_spz(path, SplatScene(far(model(2000, 0), 1, 10_000.4)))
     assert written.notices == ("clipped: positions (beyond 2048) of 1 Gaussian",)
     assert read_splats(path).splats.xyz.max() == 2048
-    written = write_spz(path, SplatScene(far(model(2000, 0), 1000, 1e30)))
-    assert written.notices == (
-        "positions in steps of 1/1 instead of 1/4096: the model is large",
-        "clipped: positions (beyond 8.38861e+06) of 1,000 Gaussians",
-    )
+    splats = far(model(2000, 0), 1000, 1e30)
+    written = write_spz(path, SplatScene(splats))
+    assert written.notices == ("clipped: positions (beyond 2048) of 1,000 Gaussians",)
+    difference = np.abs(read_splats(path).splats.xyz - splats.xyz[rows_of(written)]).max(axis=1)
+    assert np.count_nonzero(difference <= 2**-13) == 1000
+
+
+@pytest.mark.parametrize("distance", [8.4e6, 1e7, 3e38])
+def test_a_model_beyond_all_positions_is_refused(tmp_path: Path, distance: float) -> None:
+    path = tmp_path / "a.spz"
+    with pytest.raises(InputError, match=r"a\.spz: 1,001 of 2,000 Gaussians lie farther from 0"):
+        write_spz(path, SplatScene(far(model(2000, 0), 1001, distance)))
+    assert not path.exists()
 
 
 def test_a_tiny_model_gets_finer_steps(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from scene.view_queue import ViewQueue
 from splat_formats.files import read_splats, write_splats
 from splat_formats.ply import read_ply
 from splat_formats.splats import Splats
-from utils import system_utils
+from utils import logged_once
 from utils.errors import InputError
 from utils.folder_lock import locked
 from utils.interruption import Terminated
@@ -119,7 +119,7 @@ def test_quiet_prints_nothing(run_train: Train, capfd, command_line) -> None:
 def test_the_device_of_photographs_is_printed_only_if_it_was_given(
     run_train: Train, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system_utils, "_logged", set())
+    monkeypatch.setattr(logged_once, "_logged", set())
     run_train("--iterations", 1)
     assert "Photos are kept" not in capsys.readouterr().out
     monkeypatch.setattr(train, "default_device", lambda: torch.device("cpu"))

@@ -19,7 +19,7 @@ from scipy.ndimage import correlate1d
 from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
-from utils import cli, loss_utils, system_utils
+from utils import cli, logged_once, loss_utils
 from utils.errors import InputError
 from utils.files import atomic_path, write_text
 from utils.general_utils import (
@@ -297,7 +297,7 @@ class TestSystem:
     def test_photos_stay_where_the_computation_is(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(system_utils, "_logged", set())
+        monkeypatch.setattr(logged_once, "_logged", set())
         caplog.set_level(logging.INFO)
         gpu = torch.device("cuda", 0)
         assert resolve_data_device("cuda", CPU) == CPU
@@ -311,7 +311,7 @@ class TestSystem:
     def test_a_device_that_was_given_and_is_not_there_is_announced_once(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(system_utils, "_logged", set())
+        monkeypatch.setattr(logged_once, "_logged", set())
         caplog.set_level(logging.INFO)
         for given in (None, "cpu", "toaster"):
             announce_data_device(given, CPU)

@@ -3,6 +3,7 @@
 
 import http.client
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -246,6 +247,60 @@ def test_files_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
         write_splats(file, random_scene(1, 0))
     (scene,) = scenes_to_serve(files, DatasetChoice())
     assert [model.name for model in scene.models] == [str(file) for file in files]
+
+
+def test_folders_of_the_same_name_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "xy":
+        write_model_folder(tmp_path / name, random_scene(2, 0))
+    folders = [tmp_path / name / "model" for name in "xy"]
+    assert [scene.name for scene in scenes_to_serve(folders, DatasetChoice())] == [
+        *map(str, folders)
+    ]
+    monkeypatch.chdir(folders[0])
+    assert scenes_to_serve([Path()], DatasetChoice())[0].name == "model"
+
+
+def test_what_is_no_model_is_refused_before_the_page_is_served(tmp_path: Path) -> None:
+    (tmp_path / "empty.ply").write_bytes(b"")
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    for path in (tmp_path, tmp_path / "empty.ply", tmp_path / "photo.jpg", Path("/dev/null")):
+        with pytest.raises(InputError, match=re.escape(f"{path}: ")):
+            scenes_to_serve([path], DatasetChoice())
+
+
+_VALUES = {
+    "img_name": ("a", (None, [], {})),
+    "width": (4, (0, -1, "4", True, None, float("inf"), float("nan"), 10**400, [4])),
+    "fy": (1.5, (0, "x", [[]])),
+    "position": ([0, 0, 0], ([0, 0], [0, 0, None], "000", [[0, 0, 0]], {"x": 0})),
+    "rotation": (
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        (
+            None,
+            [1, 2, 3],
+            [[1], [1, 2], []],
+            [[]] * 3,
+            [[0] * 3] * 3,
+            [[-1, 0, 0], [0, 1, 0], [0, 0, 1]],
+            [[2, 0, 0], [0, 1, 0], [0, 0, 1]],
+            [[1e300] * 3] * 3,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("key", _VALUES)
+def test_wrong_values_of_cameras_are_named(tmp_path: Path, key: str) -> None:
+    right = {name: value for name, (value, _) in _VALUES.items()} | {"height": 3, "fx": 2}
+    path = tmp_path / "cameras.json"
+    path.write_text(json.dumps([right]))
+    assert read_cameras(path)[0]["name"] == "a"
+    for wrong in _VALUES[key][1]:
+        path.write_text(json.dumps([right, right | {key: wrong}]))
+        with pytest.raises(InputError, match=rf"cameras\.json: camera 1: {key}: expected "):
+            read_cameras(path)
 
 
 @pytest.mark.parametrize(

@@ -344,6 +344,31 @@ def test_other_files_are_converted_by_the_server(page: Any) -> None:
     page.locator("#left-label", has_text="text.ply · 1 Gaussian").wait_for(timeout=PATIENCE)
 
 
+def test_a_message_names_the_file_once(page: Any) -> None:
+    error = "{ message: 'folder/a.ply: truncated' }"
+    shown = f"import('./panel.js').then(({{ showFault }}) => showFault('a.ply', {error}))"
+    page.evaluate(shown)
+    assert page.inner_text("#message").startswith("folder/a.ply: truncated")
+    page.evaluate(shown.replace("folder/a.ply: ", ""))
+    assert page.inner_text("#message").startswith("a.ply: truncated")
+    page.evaluate(CLOSE_MESSAGE)
+
+
+@pytest.mark.parametrize("way", [-1, 1])
+def test_the_wheel_can_be_turned_back_from_any_distance(page: Any, way: int) -> None:
+    for amount in (way * 1e7, way * 1e7, -way * 100):
+        before = page.evaluate("viewer.stage.view.distance")
+        page.evaluate(
+            "(deltaY) => document.querySelector('canvas').dispatchEvent("
+            "new WheelEvent('wheel', { deltaY, cancelable: true }))",
+            amount,
+        )
+        settled(page)
+    after = page.evaluate("viewer.stage.view.distance")
+    assert (0 < after < before) if way > 0 else (0 < before < after)
+    press(page, "r")
+
+
 def test_the_self_contained_page(
     open_page: Callable[..., Any], page: Any, folder: Path, tmp_path: Path
 ) -> None:

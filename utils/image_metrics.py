@@ -17,6 +17,16 @@ def score_images(render_u8: Tensor, gt_u8: Tensor) -> tuple[float, float]:
 
     PSNR is over all pixels and channels, and infinite for equal images.
     """
+    check_pair(render_u8, gt_u8)
+    difference = _difference(render_u8, gt_u8)
+    squared_error = int(np.square(difference, dtype=np.int32).sum(dtype=np.int64)) / difference.size
+    psnr = 10 * math.log10(255**2 / squared_error) if squared_error > 0 else math.inf
+    ssim = fast_ssim(_in_unit_range(render_u8), _in_unit_range(gt_u8))
+    return psnr, float(ssim)
+
+
+def check_pair(render_u8: Tensor, gt_u8: Tensor) -> None:
+    """InputError unless both are uint8 (3, H, W), of one size."""
     for name, image in (("render", render_u8), ("photo", gt_u8)):
         if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
             raise InputError(
@@ -27,11 +37,6 @@ def score_images(render_u8: Tensor, gt_u8: Tensor) -> tuple[float, float]:
             f"the render has {_size(render_u8)} pixels, the photo {_size(gt_u8)}: "
             "expected the same size"
         )
-    difference = _difference(render_u8, gt_u8)
-    squared_error = int(np.square(difference, dtype=np.int32).sum(dtype=np.int64)) / difference.size
-    psnr = 10 * math.log10(255**2 / squared_error) if squared_error > 0 else math.inf
-    ssim = fast_ssim(_in_unit_range(render_u8), _in_unit_range(gt_u8))
-    return psnr, float(ssim)
 
 
 def mean_difference(render_u8: Tensor, gt_u8: Tensor) -> float:

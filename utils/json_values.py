@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values parsed from JSON as frozen dataclasses, with every type checked. Standard library only."""
+"""Values for JSON, and those parsed from it as frozen dataclasses with every type checked.
 
+Standard library only.
+"""
+
+import math
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -9,6 +13,25 @@ T = TypeVar("T")
 
 MOST = 1e100
 """The greatest absolute value of a number: products of three remain finite."""
+
+
+def finite_only(value: Any, places: list[str], place: str = "") -> Any:
+    """`value` with None for numbers that are not finite; their places are added to `places`.
+
+    JSON has no form for such numbers. Dictionaries, lists and tuples are searched; tuples become
+    lists.
+    """
+    if isinstance(value, dict):
+        return {
+            key: finite_only(inner, places, f"{place}.{key}" if place else key)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [finite_only(inner, places, f"{place}[{i}]") for i, inner in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        places.append(place)
+        return None
+    return value
 
 
 def from_json(kind: type[T], value: Any, place: str = "") -> T:

@@ -6,7 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 from utils.errors import InputError
-from utils.system_utils import log_once
+from utils.logged_once import log_once
 
 logger = logging.getLogger(__name__)
 

@@ -3,12 +3,12 @@
 
 import logging
 import os
-import threading
 from pathlib import Path
 
 import torch
 
 from utils.errors import InputError
+from utils.logged_once import log_once
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +58,3 @@ def _device(name: str) -> torch.device | None:
         return torch.device(name)
     except RuntimeError:
         return None
-
-
-def log_once(logger: logging.Logger, text: str, level: int = logging.INFO) -> None:
-    """Log `text`, unless it has been logged before, by any thread."""
-    with _once_lock:
-        is_new = text not in _logged
-        _logged.add(text)
-    if is_new:
-        logger.log(level, "%s", text)
-
-
-_once_lock = threading.Lock()
-_logged: set[str] = set()

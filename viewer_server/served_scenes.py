@@ -2,21 +2,24 @@
 """What the viewer shows, found from the command line: models, cameras, photographs. No PyTorch."""
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from arguments import ModelOptions, read_cfg_args
 from gaussian_compression.model_folder import file_path, trained_ply
+from splat_formats.files import format_to_read
 from utils.errors import InputError
 from utils.photo_files import find_photos, name_key
 
 CAMERAS_NAME = "cameras.json"
 _MOST_CAMERA_BYTES = 1 << 26
 _LENS = ("width", "height", "fx", "fy")
+_SHEAR_TOLERANCE = 1e-2  # of the products of a rotation's rows, as in scene/poses.py
 _BLENDER_SPLITS = ("test", "train")  # the order of cameras.json
 
 
@@ -55,7 +58,8 @@ class DatasetChoice:
 def scenes_to_serve(paths: Sequence[Path], dataset: DatasetChoice) -> tuple[ServedScene, ...]:
     """One scene for each model folder, and one for all files together.
 
-    Raises InputError for a path without a model.
+    Raises InputError for a path without a model. Files are read when the page needs them; here only
+    their kind is checked.
     """
     for path in paths:
         if not path.exists():
@@ -64,12 +68,27 @@ def scenes_to_serve(paths: Sequence[Path], dataset: DatasetChoice) -> tuple[Serv
         raise InputError(f"{dataset.source_path}: there is no such folder of photographs")
     folders = [path for path in paths if is_model_folder(path)]
     files = [path for path in paths if path not in folders]
-    scenes = [folder_scene(folder, dataset) for folder in folders]
+    for path in files:
+        _check_file(path)
+    named = zip(folders, _short(folders), strict=True)
+    scenes = [folder_scene(folder, name, dataset) for folder, name in named]
     if files:
-        named = zip(_short(files), files, strict=True)
-        models = tuple(ServedModel(name, path) for name, path in named)
+        models = tuple(map(ServedModel, _short(files), files))
         scenes.append(ServedScene(", ".join(model.name for model in models), models))
     return tuple(scenes)
+
+
+def _check_file(path: Path) -> None:
+    """Raises InputError for what is no file of Gaussians; reads no more than its beginning."""
+    try:
+        format_to_read(path)
+    except InputError as error:
+        if path.is_dir():
+            raise InputError(
+                f"{path}: no model: expected a model folder (with point_cloud/ or compressed/), a "
+                "folder of SOG, or a file"
+            ) from error
+        raise
 
 
 def is_model_folder(path: Path) -> bool:
@@ -77,7 +96,7 @@ def is_model_folder(path: Path) -> bool:
     return (path / "point_cloud").is_dir() or file_path(path).is_file()
 
 
-def folder_scene(folder: Path, dataset: DatasetChoice) -> ServedScene:
+def folder_scene(folder: Path, name: str, dataset: DatasetChoice) -> ServedScene:
     """The trained and the compressed model of a model folder."""
     try:
         recorded = read_cfg_args(folder)
@@ -102,14 +121,16 @@ def folder_scene(folder: Path, dataset: DatasetChoice) -> ServedScene:
     source = dataset.source_path or (Path(options.source_path) if options.source_path else None)
     photographs = find_photographs(source, dataset.images or options.images, cameras)
     background = options.white_background if recorded else None
-    name = folder.resolve().name
     return ServedScene(name, tuple(models), background, cameras, photographs)
 
 
-def _short(files: Sequence[Path]) -> list[str]:
-    """The files' names, with their folders where two are equal."""
-    names = [path.name for path in files]
-    return [str(path) if names.count(path.name) > 1 else path.name for path in files]
+def _short(paths: Sequence[Path]) -> list[str]:
+    """The names of files or folders, also of `.`; the paths where two names are equal."""
+    names = [Path(os.path.abspath(path)).name for path in paths]  # noqa: PTH100, keeps links
+    return [
+        str(path) if names.count(name) > 1 else name
+        for path, name in zip(paths, names, strict=True)
+    ]
 
 
 def read_cameras(path: Path) -> tuple[dict[str, Any], ...]:
@@ -128,26 +149,40 @@ def read_cameras(path: Path) -> tuple[dict[str, Any], ...]:
 
 
 def _camera(path: Path, index: int, entry: Any) -> dict[str, Any]:
-    try:
-        camera: dict[str, Any] = {name: _number(entry[name]) for name in _LENS}
-        camera["position"] = [_number(x) for x in entry["position"]]
-        camera["rotation"] = [[_number(x) for x in row] for row in entry["rotation"]]
-        camera["name"] = str(entry["img_name"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: camera {index}: {type(error).__name__}: {error}") from error
-    shapes = [len(camera["position"]), *map(len, camera["rotation"]), len(camera["rotation"])]
-    if shapes != [3] * 5 or min(camera[name] for name in _LENS) <= 0:
-        raise InputError(
-            f"{path}: camera {index}: expected a position of 3 numbers, a rotation of 3 x 3, and a "
-            "positive size and focal lengths"
-        )
+    place = f"{path}: camera {index}"
+    if not isinstance(entry, dict):
+        raise InputError(f"{place}: expected an object, got {entry!r:.40}")
+    camera: dict[str, Any] = {
+        name: _numbers(entry, name, (), place, positive=True) for name in _LENS
+    }
+    camera["position"] = _numbers(entry, "position", (3,), place)
+    camera["rotation"] = _numbers(entry, "rotation", (3, 3), place)
+    matrix = np.array(camera["rotation"])
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_rotation = np.allclose(matrix @ matrix.T, np.eye(3), atol=_SHEAR_TOLERANCE)
+    if not is_rotation or np.linalg.det(matrix) < 0:
+        raise InputError(f"{place}: rotation: expected a rotation matrix, got {matrix.tolist()}")
+    if not isinstance(entry.get("img_name"), str | int):
+        raise InputError(f"{place}: img_name: expected a text, got {entry.get('img_name')!r:.40}")
+    camera["name"] = str(entry["img_name"])
     return camera
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not math.isfinite(float(value)):
-        raise ValueError(f"expected a finite number, got {value!r}")
-    return float(value)
+def _numbers(
+    entry: Mapping[str, Any], key: str, shape: tuple[int, ...], place: str, positive: bool = False
+) -> Any:
+    """Finite numbers of this shape, in lists; InputError for anything else."""
+    value = entry.get(key)
+    try:
+        found = np.array(value)
+    except ValueError:  # lists of different lengths
+        found = np.array(None)
+    is_right = found.shape == shape and found.dtype.kind in "iuf" and np.isfinite(found).all()
+    if not is_right or (positive and found.min() <= 0):
+        count = " x ".join(map(str, shape)) or "a"
+        what = f"{count} {'positive ' * positive}{'numbers' if shape else 'number'}"
+        raise InputError(f"{place}: {key}: expected {what}, got {value!r:.40}")
+    return found.astype(np.float64).tolist()
 
 
 def find_photographs(

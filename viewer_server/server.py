@@ -26,6 +26,7 @@ from splat_formats.f3dgs_file import is_f3dgs
 from splat_formats.files import read_splats
 from splat_formats.ply import write_ply_scene
 from splat_formats.web_page import WEB_FOLDER, web_files
+from utils.cli import os_error_text
 from utils.errors import InputError
 from viewer_server.served_scenes import ServedModel, ServedScene
 
@@ -210,6 +211,10 @@ def _model_entry(model: ServedModel, url: str) -> Mapping[str, Any]:
     return {"name": model.name, "url": url, "bytes": size, "antialiasing": model.antialiasing}
 
 
+def _reason(error: InputError | OSError) -> str:
+    return os_error_text(error) if isinstance(error, OSError) else str(error)
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -258,7 +263,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             ply = self.server.converted.upload(self.rfile, length, name or "file")
         except (InputError, OSError) as error:
-            self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+            self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, _reason(error))
             return
         try:
             self._send_file(ply, _BINARY)
@@ -280,7 +285,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             content = self.server.session()
         except OSError as error:
-            self._refuse(HTTPStatus.NOT_FOUND, f"{error.filename}: {error.strerror}")
+            self._refuse(HTTPStatus.NOT_FOUND, _reason(error))
             return
         self._send_head(HTTPStatus.OK, "application/json", len(content))
         self._send(content)
@@ -289,8 +294,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             path = resource.open()
         except (InputError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+            print(f"error: {_reason(error)}", file=sys.stderr)
+            self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, _reason(error))
             return
         self._send_file(path, resource.content_type)
 

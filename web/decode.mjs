@@ -14,6 +14,17 @@ import { F3dgsError, decode } from "./f3dgs.js";
 const USAGE = "usage: node web/decode.mjs FILE OUT.ply [--layers N]";
 const ROWS_PER_WRITE = 2 ** 16;
 const SIGNALS = { SIGINT: 130, SIGTERM: 143 };
+/** Of errors of the operating system: the words that decompress.py uses. */
+const REASONS = {
+  EACCES: "Permission denied",
+  EFBIG: "File too large",
+  EISDIR: "Is a directory",
+  ENOENT: "No such file or directory",
+  ENOSPC: "disk full",
+  ENOTDIR: "Not a directory",
+  EPIPE: "Broken pipe",
+  EROFS: "Read-only file system",
+};
 
 /** A fault that the user can remedy: its message is printed in one line. */
 class UserError extends Error {}
@@ -21,8 +32,9 @@ class UserError extends Error {}
 async function main() {
   const { file, ply, layers } = readArguments();
   checkTarget(ply, file);
-  const model = decodeFile(file, layers);
-  await writePly(ply, model);
+  const data = await namingErrors(file, () => fs.readFileSync(file));
+  const model = decodeFile(file, data, layers);
+  await namingErrors(ply, () => writePly(ply, model));
   const print = isSpecial(ply) ? console.error : console.log;
   const count = model.count.toLocaleString("en");
   print(`${ply}: ${count} Gaussians, SH degree ${model.shDegree}`);
@@ -51,8 +63,7 @@ function readArguments() {
   return { file: positionals[0], ply: positionals[1], layers };
 }
 
-function decodeFile(file, layers) {
-  const data = fs.readFileSync(file);
+function decodeFile(file, data, layers) {
   try {
     return decode(data, { layers });
   } catch (error) {
@@ -195,11 +206,20 @@ function putRecord(view, start, model, row, origin) {
   for (let i = 0; i < 4; i++) put(model.rotation[4 * row + i]);
 }
 
+/** What `work` returns; errors of the operating system that name no file get the name `path`. */
+async function namingErrors(path, work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (error.code !== undefined) error.path ??= path;
+    throw error;
+  }
+}
+
 /** What happened and where, in one line. */
 function textOf(error) {
-  if (error instanceof UserError) return error.message;
-  if (error.code === "ENOENT") return `No such file or directory: ${error.path}`;
-  return error.code === "ENOSPC" ? `disk full: ${error.path}` : error.message;
+  const reason = REASONS[error.code];
+  return reason === undefined ? error.message : `${reason}: ${error.path}`;
 }
 
 try {

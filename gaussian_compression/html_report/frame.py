@@ -19,7 +19,7 @@ _HEAD_BYTES = 2000
 
 def page(title: str, *content: object) -> str:
     """The whole page."""
-    style, script = _resource("page.css"), _resource("page.js")
+    style, script = style_sheet(), _resource("page.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
@@ -39,6 +39,11 @@ def page(title: str, *content: object) -> str:
         + element("html", element("head", joined(head)), element("body", joined(body)), lang="en")
         + "\n"
     )
+
+
+def style_sheet() -> str:
+    """The style sheet of the page, on which the plots depend."""
+    return _resource("page.css")
 
 
 def is_own_page(path: Path) -> bool:

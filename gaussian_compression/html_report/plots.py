@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from gaussian_compression.html_report.markup import Html, element, joined
 from gaussian_compression.html_report.scales import Scale, scale_of, tick_text
 
-_WIDTH, _HEIGHT = 640.0, 360.0
+WIDTH, HEIGHT = 640.0, 360.0
+"""Of a plot."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76.0, 14.0, 12.0, 48.0
 _SHAPES = 4
 COLOURS = 8
@@ -62,25 +63,37 @@ def line_plot(
 
     On logarithmic axes values are positive.
     """
+    plot = line_drawing(title, x, y, series, limit=limit)
+    names = [(index, one.name) for index, one in enumerate(series) if one.points]
+    return element("figure", plot, _legend(names), element("figcaption", title))
+
+
+def line_drawing(
+    title: str,
+    x: Axis,
+    y: Axis,
+    series: Sequence[Series],
+    *,
+    limit: tuple[float, str] | None = None,
+) -> Html:
+    """The plot of `line_plot` alone: an SVG element without the names of the series."""
     points = [point for one in series for point in one.points]
     ys = [point.y for point in points] + ([limit[0]] if limit else [])
     frame = Frame(
-        scale_of((point.x for point in points), _LEFT, _WIDTH - _RIGHT, log=x.log),
-        scale_of(ys, _HEIGHT - _BOTTOM, _TOP, log=y.log),
-        _WIDTH,
-        _HEIGHT,
+        scale_of((point.x for point in points), _LEFT, WIDTH - _RIGHT, log=x.log),
+        scale_of(ys, HEIGHT - _BOTTOM, _TOP, log=y.log),
+        WIDTH,
+        HEIGHT,
     )
     drawn = [_series(frame, index, one) for index, one in enumerate(series)]
     line = _limit(frame, *limit) if limit else None
-    plot = _svg(title, frame, _axes(frame, x.label, y.label), line, *drawn)
-    names = [(index, one.name) for index, one in enumerate(series) if one.points]
-    return element("figure", plot, _legend(names), element("figcaption", title))
+    return _svg(title, frame, _axes(frame, x.label, y.label), line, *drawn)
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Html:
     """Horizontal bars: name, value from 0 on, and the value as text."""
     left, height, most = 170.0, 24.0, max([value for _, value, _ in rows] + [0]) or 1
-    length = _WIDTH - left - 170
+    length = WIDTH - left - 170
     drawn = []
     for index, (name, value, text) in enumerate(rows):
         top = index * height + 4
@@ -91,7 +104,7 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Html:
                     height=height - 6, class_="fill c0"),
             element("text", text, x=left + bar + 6, y=top + 13),
         ]  # fmt: skip
-    plot = element("svg", *drawn, viewBox=f"0 0 {_WIDTH:g} {height * len(rows) + 4:g}", role="img",
+    plot = element("svg", *drawn, viewBox=f"0 0 {WIDTH:g} {height * len(rows) + 4:g}", role="img",
                    aria_label=title)  # fmt: skip
     return element("figure", plot, element("figcaption", title))
 
@@ -204,6 +217,11 @@ def _marker(index: int, x: float, y: float, *content: object, class_: str) -> Ht
     return element("path", *content, d=paths[shape], class_=class_)
 
 
+def marker(index: int) -> Html:
+    """The marker of the series with this index, in a square of 14 pixels."""
+    return _marker(index, 7.0, 7.0, class_=f"fill c{index % COLOURS}")
+
+
 def _limit(frame: Frame, value: float, text: str) -> Html:
     at = frame.y.pixel(value)
     return joined([
@@ -218,7 +236,6 @@ def _legend(names: Sequence[tuple[int, str]]) -> Html | None:
         return None
     entries = []
     for index, name in names:
-        marker = _marker(index, 7.0, 7.0, class_=f"fill c{index % COLOURS}")
-        sign = element("svg", marker, viewBox="0 0 14 14", aria_hidden="true")
+        sign = element("svg", marker(index), viewBox="0 0 14 14", aria_hidden="true")
         entries.append(element("li", sign, " ", name))
     return element("ul", *entries, class_="legend")

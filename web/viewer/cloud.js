@@ -90,7 +90,7 @@ export class SplatCloud {
     return subtract(view.position, this.origin);
   }
 
-  // Asks for the order of this view, unless it is the one that was asked for last.
+  // Requests the order of this view, unless it is the one that was requested last.
   sort(view) {
     if (this.isSorting) return;
     const [, , forward] = view.axes;

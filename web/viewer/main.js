@@ -5,7 +5,7 @@ import { Comparison } from "./comparison.js";
 import { firstView } from "./framing.js";
 import { add, isVector, unit } from "./maths.js";
 import { ShownModel } from "./model.js";
-import { element, fillSelect, showMessage } from "./panel.js";
+import { element, fillSelect, showFault, showMessage } from "./panel.js";
 import { Photographs } from "./photographs.js";
 import { readSession } from "./session.js";
 import { Stage } from "./stage.js";
@@ -93,7 +93,7 @@ class Page {
     const model = this.makeModel(entry);
     model
       .load()
-      .catch((error) => this.shown.includes(model) && showMessage(`${entry.name}: ${error.message}`))
+      .catch((error) => this.shown.includes(model) && showFault(entry.name, error))
       .finally(() => this.update());
     return model;
   }
@@ -134,10 +134,10 @@ class Page {
       await this.replace({ name: file.name, bytes: file.size, source: { file } }, side);
     } catch (error) {
       if (!error.isUnknown || !this.session.convert) {
-        showMessage(`${file.name}: ${error.message}`);
+        showFault(file.name, error);
         return;
       }
-      await this.convert(file, side).catch((problem) => showMessage(`${file.name}: ${problem.message}`));
+      await this.convert(file, side).catch((problem) => showFault(file.name, problem));
     }
   }
 

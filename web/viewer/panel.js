@@ -21,6 +21,11 @@ export function showMessage(text) {
   box.firstElementChild.textContent = text ?? "";
 }
 
+// What is wrong with a file; messages of the server begin with its name already.
+export function showFault(name, { message }) {
+  showMessage(message.includes(`${name}: `) ? message : `${name}: ${message}`);
+}
+
 function formatBytes(bytes) {
   if (bytes >= 1e6) return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 2 : 1)} MB`;
   return `${Math.max(0, bytes / 1e3).toFixed(1)} kB`;

@@ -36,6 +36,10 @@ export function viewOfCamera({ position, rotation, fx, fy, width, height }, midd
   return { position, axes, distance: Math.max(ahead, 0.1 * away, 1e-3), lens: { fx, fy, width, height } };
 }
 
+// From the point to turn around: at 0, or at infinity, no wheel would bring it back.
+const LEAST_DISTANCE = 1e-6;
+const MOST_DISTANCE = 1e12;
+
 // The point that is nearest to all cameras' optical axes, and the mean distance from it; null where the axes are parallel.
 export function focusOf(cameras) {
   const matrix = [0, 0, 0, 0, 0, 0];
@@ -92,6 +96,6 @@ export function moved(view, right, down, forward) {
 
 // Nearer to the target, or farther away from it.
 export function zoomed(view, factor) {
-  const distance = view.distance * factor;
+  const distance = Math.min(Math.max(view.distance * factor, LEAST_DISTANCE), MOST_DISTANCE);
   return { ...view, distance, position: subtract(targetOf(view), scale(view.axes[2], distance)) };
 }
