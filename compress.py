@@ -9,6 +9,7 @@ continues from the last finished round.
 
 import logging
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,6 +42,9 @@ from gaussian_compression.exports import (
     export_names,
 )
 from gaussian_compression.file_metadata import changed_settings, up_axis
+from gaussian_compression.final_model import target_line
+from gaussian_compression.ladder import clear_steps, ladder_lines, ladder_parts, step_name
+from gaussian_compression.lod import existing_files, lod_of
 from gaussian_compression.model_folder import (
     MEGABYTE,
     Outputs,
@@ -55,6 +59,13 @@ from gaussian_compression.model_folder import (
     write_outputs,
 )
 from gaussian_compression.pipeline import CompressionJob, compress
+from gaussian_compression.presets import (
+    DEFAULT_PRESET,
+    OTHER_NAMES,
+    PRESET_HELP,
+    PRESETS,
+    preset_name,
+)
 from gaussian_compression.report import CompressionReport, page_path, report_path
 from gaussian_compression.run_report import TEST_GUARD_WARNING, Invocation, build_report
 from gaussian_compression.settings import (
@@ -64,12 +75,12 @@ from gaussian_compression.settings import (
     CompressionSettings,
     FinetuneSettings,
     GridSettings,
-    LargeFirstRounds,
     QuantizationSettings,
     StoppingRule,
     TrajectorySettings,
     check_settings,
 )
+from gaussian_compression.timing import planned
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.rasterizer import default_device
 from scene import VIEWER_FILES, Scene, write_model_folder
@@ -85,34 +96,22 @@ from utils.system_utils import announce_data_device
 
 logger = logging.getLogger("gaussian_compression")
 
-PRESETS = {
-    "compact": CompressionSettings(
-        TrajectorySettings(
-            quantization=None,
-            score="removal_error",
-            large_first_rounds=LargeFirstRounds(first=0.35, decay=0.8),
-            finetune_iterations=400,
-            finetune=FinetuneSettings(opacity_weight=0.01),
-        ),
-        grids=GridSettings(),
-    ),
-    "fast3dgs": CompressionSettings(),
-}
-"""Named settings: a preset gives the values of all flags that are not on the command line."""
-
 
 def main() -> None:
     """Reads the command line, compresses the model, writes the outputs and prints a summary."""
+    began = time.monotonic()
     show_messages()
     parser, loading, pipeline = build_parser()
     args = parse(parser)
     exports = export_names(args.export)
-    settings = settings_of(args)
+    settings = replace(settings_of(args), ladder=ladder_parts(args.ladder))
     check_settings(settings)
+    if args.lod and not settings.ladder:
+        raise InputError("--lod: expected --ladder too, which makes the levels of detail")
     options, pipe = loading.extract(args), pipeline.extract(args)
     check_ranges(options, pipe)
     with locked(Path(args.model_path)):
-        compress_folder(args, options, pipe, settings, exports)
+        compress_folder(args, options, pipe, settings, exports, began)
 
 
 def compress_folder(
@@ -121,31 +120,43 @@ def compress_folder(
     pipe: PipelineOptions,
     settings: CompressionSettings,
     exports: tuple[str, ...],
+    began: float,
 ) -> None:
-    """Compresses the model and writes the outputs into the model folder."""
+    """Compresses the model and writes the outputs into the model folder.
+
+    `began`: the time.monotonic() at which the program began.
+    """
     model_path = Path(args.model_path)
     start = find_start(args, model_path)
-    prepare_outputs(model_path, start.path, exports)
+    steps = tuple(step_name(part) for part in settings.ladder)
+    old_lod = existing_files(file_path(model_path).parent) if args.lod else ()
+    prepare_outputs(model_path, start.path, (*exports, *steps, *old_lod))
     options = check_options(options, start, args.sh_degree)
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
-    job = build_job(options, pipe, start, settings)
-    job = replace(with_metadata(job, args.preset, start.metadata.origin), exports=exports)
+    progress = ConsoleProgress()
     if args.restart:
-        clear_rounds(job.rounds_folder)
-    result = compress(job, ConsoleProgress())
+        clear_run(rounds_folder(model_path))
+    job = planned(build_job(options, pipe, start, settings), began, progress.note)
+    job = replace(with_metadata(job, args.preset, start.metadata.origin), exports=exports)
+    result = compress(job, progress)
     record_options(model_path, options)
     iteration = free_iteration(model_path, start.iteration + max(1, result.iterations))
-    changed = changed_settings(settings.to_json(), PRESETS[args.preset].to_json())
+    changed = changed_settings(job.settings.to_json(), PRESETS[args.preset].to_json())
     invocation = Invocation(command_line(), args.preset, changed)
     report = build_report(start, iteration, job, result, invocation)
     decoded = SplatScene(result.decoded, from_entries(job.metadata))
     exported = result.exports.contents()
+    exported |= {step.figures.file: step.data for step in result.ladder}
+    if args.lod:
+        lod = lod_of(result.ladder, from_entries(job.metadata))
+        exported |= lod.files
+        report = replace(report, lod=lod.figures, notices=(*report.notices, *lod.notices))
     outputs = Outputs(result.data, decoded, report, result.pictures.files, exported)
     write_outputs(model_path, start, outputs)
     write_viewer_files(model_path, options)
     if not settings.keep_rounds:
-        clear_rounds(job.rounds_folder)
+        clear_run(job.rounds_folder)
     print_result(model_path, report)
     check_complete(result.exports)
 
@@ -163,27 +174,37 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
         "only, in seconds, without photographs; see --training_free --help")  # fmt: skip
     parser.add_argument("--export", metavar="FORMATS", help=EXPORT_HELP)
     group = parser.add_argument_group("Compression (defaults: the preset's)")
-    group.add_argument("--preset", choices=sorted(PRESETS), default="compact", help="compact"
-        " (default): rounds in full precision, then grids fitted to the scene and entropy coding; "
-        "fast3dgs: the published method throughout, 8-bit SH, half floats and LZMA")  # fmt: skip
+    group.add_argument("--preset", choices=(*PRESETS, *OTHER_NAMES), default=DEFAULT_PRESET,
+        type=preset_name, help=PRESET_HELP)  # fmt: skip
     add = group.add_argument
     add("--prune_fraction", type=float, help="part of the remaining Gaussians that a round removes")
     add("--warmup_iterations", type=int, help="iterations of fine-tuning before the first pruning")
     add("--finetune_iterations", type=int, help="iterations of fine-tuning in each round")
     add("--final_iterations", type=int, help="iterations of fine-tuning on all training views, at "
         "the end")  # fmt: skip
+    add("--target_gaussians", type=int, help="number of Gaussians to store: the rounds go on until "
+        "it is reached, whatever they lose")  # fmt: skip
+    add("--target_mb", type=float, help="size of the file in MB (a million bytes): the rounds go "
+        "on until it is reached within 3 %%, whatever they lose")  # fmt: skip
+    add("--ladder", metavar="PARTS", help="per cent of the start model's Gaussians with commas "
+        "between them, such as 50,25,12: a file compressed/ladder/PART.f3dgs for each")  # fmt: skip
+    add("--lod", action="store_true", help="also write the files of --ladder as levels of detail "
+        "of one streamed SOG, compressed/lod/lod-meta.json")  # fmt: skip
+    add("--budget_minutes", type=float, help="time that the run may take on this machine: chooses "
+        "smaller numbers of iterations and rounds")  # fmt: skip
     add("--max_psnr_drop", type=float, help="dB that the guard views may lose")
+    add("--max_ssim_drop", type=float, help="SSIM that they may lose (default: no limit)")
     add("--max_rounds", type=int, help="highest number of rounds")
     add("--patience", type=int, help="the rounds end when this number in a row lose more")
     add("--guard", choices=("train", "test"), help="views that decide when the rounds end: "
         "some training views, held out, or the test views, as in the published method")  # fmt: skip
     add("--noise", type=float, help="how much rounding may increase the squared error of unseen "
-        "views, as a fraction: higher gives a smaller file (preset compact)")  # fmt: skip
+        "views, as a fraction: higher gives a smaller file (not with preset fast3dgs)")  # fmt: skip
     add("--sparsity", type=float, help="weight of the coded SH's magnitude in the final "
-        "fine-tuning: higher gives a smaller file (preset compact)")  # fmt: skip
-    add("--position_bits", type=int, help="bits of a position on each axis. compact: 12 to 20, of "
-        "the finest grid (default: what the finest Gaussians need); fast3dgs: 32 (float32), or 8 "
-        "to 24 over the bounding box")  # fmt: skip
+        "fine-tuning: higher gives a smaller file (not with preset fast3dgs)")  # fmt: skip
+    add("--position_bits", type=int, help="bits of a position on each axis: 12 to 20, of the "
+        "finest grid (default: what the finest Gaussians need); preset fast3dgs: 32 (float32), or "
+        "8 to 24 over the bounding box")  # fmt: skip
     add("--sh_sparsity", type=float, help="weight of mean |f_rest| in the loss")
     add("--seed", type=int, help="seed of all random numbers")
     add("--keep_rounds", action="store_true", help="keep all checkpoints in compressed/rounds")
@@ -231,8 +252,6 @@ def settings_of(args: Namespace) -> CompressionSettings:
         trajectory["warmup_restart"] = NO_RESTART
         trajectory["warmup_iterations"] = given.get("warmup_iterations", PUBLISHED_WARMUP)
         given.setdefault("patience", PUBLISHED_PATIENCE)
-    if args.prune_fraction is not None:  # of every round
-        trajectory["large_first_rounds"] = None
     trajectory["finetune"] = FinetuneSettings(**chosen(preset.trajectory.finetune))
     if preset.grids is None:  # with grids, --position_bits belongs to GridSettings
         trajectory["quantization"] = QuantizationSettings(**chosen(preset.trajectory.quantization))
@@ -247,7 +266,7 @@ def settings_of(args: Namespace) -> CompressionSettings:
 def _check_flags_of_preset(args: Namespace, preset: CompressionSettings) -> None:
     for name in ("noise", "sparsity") if preset.grids is None else ():
         if getattr(args, name) is not None:
-            raise InputError(f"--{name} belongs to --preset compact, but got {args.preset}")
+            raise InputError(f"--{name}: expected a preset with grids, but got {args.preset}")
 
 
 def find_start(args: Namespace, model_path: Path) -> StartModel:
@@ -311,8 +330,8 @@ def build_job(
 
 def with_metadata(job: CompressionJob, preset: str, origin: Origin) -> CompressionJob:
     """The job with the file's metadata: origin, settings, and how to render the model."""
-    # These two settings only concern the run: they must not change the file.
-    settings = replace(job.settings, keep_rounds=False, measure_test_every=0)
+    # These settings only concern the run: they must not change the file.
+    settings = replace(job.settings, keep_rounds=False, measure_test_every=0, ladder=())
     changed = changed_settings(settings.to_json(), PRESETS[preset].to_json())
     metadata = describe(
         job.start,
@@ -323,6 +342,12 @@ def with_metadata(job: CompressionJob, preset: str, origin: Origin) -> Compressi
         up=up_axis([view.R for view in job.training_views]),
     )
     return replace(job, metadata=metadata)
+
+
+def clear_run(folder: Path) -> None:
+    """Removes the rounds in `folder`, and what a run keeps beside them."""
+    clear_steps(folder)
+    clear_rounds(folder)
 
 
 def write_viewer_files(model_path: Path, options: ModelOptions) -> None:
@@ -343,6 +368,12 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
     ):
         if before is not None and after is not None:
             print(f"PSNR on {views} views: {before:.3f} -> {after:.3f} dB")
+    print("".join(f"{line}\n" for line in ladder_lines(report.ladder)), end="")
+    if report.lod is not None:
+        index = file_path(model_path).parent / report.lod.file
+        print(f"{index}: {report.lod.bytes / MEGABYTE:.3g} MB, all levels")
+    if report.target is not None:
+        print(target_line(report.target))
     print("".join(f"{line}\n" for line in export_lines(report)), end="")
     print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")
     print(f"Report: {page_path(report_path(model_path))}")

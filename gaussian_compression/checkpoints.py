@@ -8,6 +8,7 @@ software are the same. Other settings, another start model or other views give a
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from gaussian_compression.rounds import Round, round_from_json
 from scene.raw_parameters import RawParameters
 from utils.errors import InputError
 from utils.files import atomic_path, remove_empty
+
+BUDGET_NAME = "budget.json"
+"""The choice for --budget_minutes (budget.py)."""
 
 # Recorded by earlier versions instead of the photographs' contents.
 _NO_LONGER_COMPARED = {"source_path"}
@@ -49,12 +53,13 @@ class RoundFolder:
         fingerprint: dict[str, Any],
         keep_last: int | None = None,
         environment: dict[str, Any] | None = None,
+        needed: Callable[[list[Round]], set[int]] = lambda rounds: set(),
     ) -> None:
-        """The last `keep_last` rounds stay on disk; None: all."""
+        """The last `keep_last` rounds (None: all), and those `needed`, stay on disk."""
         self._folder = folder
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._environment = json.loads(json.dumps(environment or {}))
-        self._keep_last = keep_last
+        self._keep_last, self._needed = keep_last, needed
         self.environments = [{"from_round": 0, **self._environment}]
         self.warnings = []
 
@@ -73,7 +78,7 @@ class RoundFolder:
         return self._path(number).exists()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a round, and remove all but the last `keep_last` rounds."""
+        """Write a round, and remove all but the last `keep_last` rounds and those needed."""
         number = checkpoint.rounds[-1].number
         text = {
             "fingerprint": self._fingerprint,
@@ -85,8 +90,9 @@ class RoundFolder:
         with atomic_path(self._path(number)) as path, path.open("wb") as file:
             np.savez(file, allow_pickle=False, text=np.array(json.dumps(text)), **arrays)
         if self._keep_last is not None:
+            needed = self._needed(checkpoint.rounds)
             for old in _numbers(self._folder):  # the new one is on disk
-                if old <= number - self._keep_last:
+                if old <= number - self._keep_last and old not in needed:
                     self._path(old).unlink()
 
     def load(self, number: int, device: torch.device) -> Checkpoint:
@@ -166,9 +172,10 @@ def _entries(values: dict[str, Any], place: str = "") -> dict[str, Any]:
 
 
 def clear_rounds(folder: Path) -> None:
-    """Removes the rounds in `folder`, and the folder if it is then empty."""
+    """Removes what a run keeps in `folder`, and the folder if it is then empty."""
     for number in _numbers(folder):
         _round_path(folder, number).unlink()
+    (folder / BUDGET_NAME).unlink(missing_ok=True)
     remove_empty([folder])
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from utils.files import write_json
 
@@ -28,11 +28,18 @@ class DecodedMark:
     file_sha256: str
     ply_sha256: str
     exports: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of files of other formats in the folder of the compressed file, by name."""
+    """SHA-256 of other files in the folder of the compressed file, by their paths in it."""
 
     def __post_init__(self) -> None:
-        if any(Path(name).name != name for name in dict(self.exports)):
-            raise ValueError("the name of an exported file is a path")
+        if not all(map(_is_inside, dict(self.exports))):
+            raise ValueError("the path of an exported file leads out of its folder")
+
+
+def _is_inside(name: str) -> bool:
+    """Whether `name` is a path that leads into a folder, written in the one usual way."""
+    path = PurePosixPath(name)
+    usual = str(path) == name and bool(path.parts)
+    return usual and not path.is_absolute() and ".." not in path.parts
 
 
 def write_mark(

@@ -15,10 +15,10 @@ from gaussian_compression.quantize import (
     quantizers_for,
 )
 from gaussian_compression.settings import (
-    NO_RESTART,
+    CONSTANT_RATES,
     FinetuneSettings,
     QuantizationSettings,
-    WarmRestart,
+    RateCourse,
 )
 from gaussian_compression.trainable import Trainable, take_step
 from gaussian_renderer.backend import Differentiate
@@ -47,17 +47,6 @@ class TrainableModel:
             return self.raw
         out = self.raw.map(torch.empty_like)
         return quantize_into(self.raw, quantizers_for(self.raw, self.ranges, settings), out)
-
-
-@dataclass(frozen=True)
-class RateCourse:
-    """How learning rates change, log-linearly: from `start` to `end` x their constant values."""
-
-    start: WarmRestart = NO_RESTART
-    end: float = 1.0
-
-
-CONSTANT_RATES = RateCourse()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 
 MODEL/compressed/model.f3dgs                       the file
 MODEL/compressed/model.spz, ...                    the decoded model in other formats
+MODEL/compressed/ladder/50.f3dgs, ...              files with other numbers of Gaussians
+MODEL/compressed/lod/lod-meta.json, lod/*/         the same as levels of detail
 MODEL/compressed/report.json                       all figures and settings of the compression
 MODEL/compressed/report.html                       the page that is drawn of it
 MODEL/compressed/report_views/                     the pictures on this page
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from gaussian_compression.decoded_mark import (
     PLY_NAME,
@@ -51,7 +53,7 @@ from splat_formats.files import (
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
-from utils.files import atomic_folder, atomic_path, remove_folder, remove_leftovers
+from utils.files import atomic_folder, atomic_path, remove_empty, remove_folder, remove_leftovers
 
 MEGABYTE = 1_000_000
 FILE_NAME = "compressed/model.f3dgs"
@@ -90,7 +92,7 @@ class Outputs:
     pictures: dict[str, bytes] = field(default_factory=dict)
     """The report's, by file name."""
     exports: dict[str, bytes] = field(default_factory=dict)
-    """Files of other formats, by name in the folder of the compressed file."""
+    """Other files, by their paths in the folder of the compressed file."""
 
 
 def start_from_file(path: Path, iteration: int = 0) -> StartModel:
@@ -170,8 +172,11 @@ def prepare_outputs(model_path: Path, start_path: Path, exports: Sequence[str] =
     """
     for folder in ("compressed", "compressed/rounds", "point_cloud"):
         remove_leftovers(model_path / folder)
+    for folder in ("ladder", "lod", "lod/*"):
+        for place in (model_path / "compressed").glob(folder):
+            remove_leftovers(place)
     file, report = file_path(model_path), report_path(model_path)
-    exported = [file.with_name(name) for name in exports]
+    exported = [file.parent / name for name in exports]
     for path in (file, report, page_path(report), *exported):
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: expected an ordinary file or none, move it away")
@@ -232,7 +237,7 @@ def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None
         file_at = complete.enter_context(atomic_path(file))
         file_at.write_bytes(outputs.data)
         for name, content in outputs.exports.items():
-            complete.enter_context(atomic_path(file.with_name(name))).write_bytes(content)
+            complete.enter_context(atomic_path(file.parent / name)).write_bytes(content)
         decoded_at = complete.enter_context(atomic_folder(decoded))
         notices = write_splats(decoded_at / PLY_NAME, outputs.decoded)
         write_mark(decoded_at, FILE_NAME, start.iteration, outputs.data, outputs.exports)
@@ -251,9 +256,15 @@ def _remove_exports(model_path: Path, iterations: Sequence[int]) -> None:
     for number in iterations:
         mark = read_mark(iteration_folder(model_path, number))
         for name, digest in mark.exports.items() if mark is not None else ():
-            path = file_path(model_path).with_name(name)
+            path = file_path(model_path).parent / name
             if path.is_file() and file_sha256(path) == digest:
                 path.unlink()
+                remove_empty([model_path / "compressed" / inner for inner in _folders_of(name)])
+
+
+def _folders_of(name: str) -> list[PurePosixPath]:
+    """The folders of a relative path, the innermost first."""
+    return list(PurePosixPath(name).parents)[:-1]
 
 
 def _write_pictures(folder: Path, pictures: dict[str, bytes], complete: ExitStack) -> None:

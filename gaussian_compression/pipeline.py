@@ -6,10 +6,11 @@ prune, fine-tune, measure the guard views} -> the model that the stopping rule c
 fine-tuning on grids that satisfy the rule (shipping.py) -> integers -> bytes.
 """
 
+import json
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,39 @@ import torch
 
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.exports import Exports, exports_of, measured
-from gaussian_compression.finetune import CONSTANT_RATES, Finetuner, RateCourse, TrainableModel
+from gaussian_compression.final_model import (
+    Storing,
+    check_target,
+    model_to_store,
+    reduced_and_stored,
+    target_figures,
+    target_warnings,
+)
+from gaussian_compression.finetune import Finetuner, TrainableModel
 from gaussian_compression.fingerprint import environment, splats_digest, views_digest
+from gaussian_compression.ladder import LadderStep, StepFolder, step_count, step_name
 from gaussian_compression.measuring import Measuring
+from gaussian_compression.plan import Plan, TimeLeft, duration
 from gaussian_compression.progress import Progress
-from gaussian_compression.prune import rows_to_keep
+from gaussian_compression.prune import count_after_round, rows_to_keep
 from gaussian_compression.quantize import box_warnings
-from gaussian_compression.report import PromiseFigures, ViewFigures
+from gaussian_compression.report import LadderFigures, PromiseFigures, TargetFigures, ViewFigures
 from gaussian_compression.report_pictures import fault_of_pillow
-from gaussian_compression.rounds import Measurement, Quality, Round, StageTime, psnr_of
+from gaussian_compression.rounds import (
+    Measurement,
+    Quality,
+    Round,
+    SizeEstimate,
+    StageTime,
+    psnr_of,
+)
 from gaussian_compression.scores import ScoreTools, accumulate_scores, score_named
-from gaussian_compression.settings import CompressionSettings, check_settings
+from gaussian_compression.settings import (
+    CONSTANT_RATES,
+    CompressionSettings,
+    RateCourse,
+    check_settings,
+)
 from gaussian_compression.shipping import (
     FinalTools,
     adjustments_of,
@@ -38,9 +61,11 @@ from gaussian_compression.shipping import (
     promise_of,
     start_warnings,
 )
+from gaussian_compression.size_target import Stored, estimated_with, is_near, rounds_near
 from gaussian_compression.stage_times import Clock, StageClock
-from gaussian_compression.stopping import judge
+from gaussian_compression.stopping import Verdict, judge
 from gaussian_compression.straight_through import RangedStraightThrough, straight_through
+from gaussian_compression.targets import Reducer, judge_target, no_checkpoint, passes, rounds_for
 from gaussian_compression.trainable import FullPrecision, StraightThrough, Trainable
 from gaussian_compression.validation_split import ViewSplit, split_off_guard
 from gaussian_compression.view_figures import Pictures, Scores, pictures_of, view_figures
@@ -50,7 +75,6 @@ from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
-from splat_codec.symbols import QuantizedSplats
 from splat_formats.decoded import to_splats
 from splat_formats.file_description import from_entries
 from splat_formats.outliers import Adjustments, with_limited_colours
@@ -58,8 +82,6 @@ from splat_formats.repairs import showable
 from splat_formats.scene import SplatScene
 from splat_formats.splats import Splats
 from utils.errors import InputError
-
-Stored = QuantizedSplats | GridSplats
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +106,8 @@ class CompressionJob:
     """The metadata to store in the file."""
     exports: tuple[str, ...] = ()
     """Names of files of other formats to make of the decoded model."""
+    plan: Plan | None = None
+    """For the time left after each round; None: it is not shown."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +133,13 @@ class CompressionResult:
     environments: list[dict[str, Any]]
     """Machine and software, each from its round `from_round` on."""
     promise: PromiseFigures
+    target: TargetFigures | None
     warnings: tuple[str, ...]
     """Sentences for the report, which have also been logged."""
     views: tuple[ViewFigures, ...]
     pictures: Pictures
     exports: Exports
+    ladder: tuple[LadderStep, ...]
 
 
 def compress(job: CompressionJob, progress: Progress) -> CompressionResult:
@@ -137,6 +163,7 @@ class _Run:
                 "start model: expected Gaussians that an image can show, found none among "
                 f"{job.start.count:,}"
             )
+        check_target(job.settings.stopping, self._start)
         self._warnings = list(shown.notices)
         if self._settings.grids is None:  # version 1 has no place for exact values
             self._start, limited = with_limited_colours(self._start)
@@ -161,9 +188,14 @@ class _Run:
         # The stored round may be `patience` rounds before the last one.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
         self._folder = RoundFolder(
-            job.rounds_folder, self._fingerprint(), keep, environment(self._device)
+            job.rounds_folder, self._fingerprint(), keep, environment(self._device), self._needed
+        )
+        self._ladder = tuple(
+            min(step_count(part, job.start.count), self._start.count)
+            for part in job.settings.ladder
         )
         self._stages = StageClock()
+        self._time_left = None if job.plan is None else TimeLeft(job.plan)
 
     def result(self) -> CompressionResult:
         start = RawParameters.from_splats(self._start, self._device)
@@ -172,12 +204,13 @@ class _Run:
         start_guard, start_test = start_scores.means()
         self._warn(start_warnings(start_guard))
         with self._stages.timed("rounds"):
-            rounds, shipped, reason = self._all_rounds(start)
-        model = self._folder.load(shipped, self._device).model
+            rounds, verdict = self._all_rounds(start)
         with self._stages.timed("final fine-tuning"):
-            stored = self._finally_finetuned(model, rounds[shipped].guard, rounds[0].guard)
+            reducer = self._reducer(rounds)
+            made = model_to_store(verdict, reducer, self._storing(), self._settings)
+        stored = made.stored
         if isinstance(stored, GridSplats):
-            adjustments = adjustments_of(model.raw, stored)
+            adjustments = adjustments_of(made.before, stored)
             adjustments.log()
             self._warnings += filter(None, [str(adjustments)])
         with self._stages.timed("encode, decode and compare"):
@@ -192,16 +225,22 @@ class _Run:
             pictures = self._pictures(views, final)
         with self._stages.timed("export"):
             exports = self._exports(decoded)
+        with self._stages.timed("ladder"):
+            ladder = self._ladder_steps(reducer)
         promise = self._promise(rounds[0].guard, final_guard)
-        self._warn(end_warnings(start_guard, final_guard, promise))
+        target = target_figures(self._settings.stopping, made, len(data))
+        if target is None:
+            self._warn(end_warnings(start_guard, final_guard, promise))
+        else:
+            self._warn(target_warnings(target))
         return CompressionResult(
             data=data,
             stored=stored,
             decoded=decoded,
             rounds=rounds,
-            shipped_round=shipped,
-            stop_reason=reason,
-            iterations=rounds[shipped].iterations + self._settings.final_iterations,
+            shipped_round=made.base,
+            stop_reason=verdict.reason,
+            iterations=made.iterations,
             guard_views=[view.image_name for view in self._views.guard],
             start_guard=start_guard,
             start_test=start_test,
@@ -211,10 +250,12 @@ class _Run:
             stage_times=self._stages.times,
             environments=self._folder.environments,
             promise=promise,
+            target=target,
             warnings=tuple(self._warnings),
             views=views,
             pictures=pictures,
             exports=exports,
+            ladder=ladder,
         )
 
     def _scores(self, raw: RawParameters, name: str) -> Scores:
@@ -261,17 +302,35 @@ class _Run:
             )
         return ViewSplit(list(self._job.training_views), list(self._job.test_views))
 
-    def _all_rounds(self, start: RawParameters) -> tuple[list[Round], int, str]:
+    def _all_rounds(self, start: RawParameters) -> tuple[list[Round], Verdict]:
         checkpoint = self._resumed() or self._round_zero(start)
-        while (verdict := judge(checkpoint.rounds, self._settings.stopping)) is None:
+        while (verdict := self._verdict(checkpoint.rounds)) is None:
             self._next_round(checkpoint)
         if not self._folder.has(verdict.ship):
-            raise InputError(
-                f"this stopping rule chooses round {verdict.ship}: expected its checkpoint, found "
-                "none; run again with --restart (and --keep_rounds, to try several rules)"
-            )
+            raise no_checkpoint(f"this stopping rule chooses round {verdict.ship}")
         self._progress.note(f"chosen: round {verdict.ship}, as {verdict.reason}")
-        return checkpoint.rounds, verdict.ship, verdict.reason
+        return checkpoint.rounds, verdict
+
+    def _verdict(self, rounds: list[Round]) -> Verdict | None:
+        """None: another round follows."""
+        rule, following = self._settings.stopping, self._next_count(rounds)
+        if self._ladder and not passes(rounds, following, self._ladder[-1], rule):
+            return None
+        return judge_target(rounds, following, rule) if rule.has_target else judge(rounds, rule)
+
+    def _next_count(self, rounds: Sequence[Round]) -> int:
+        """The number of Gaussians after one more round."""
+        fraction = self._trajectory.fraction_of_round(len(rounds))
+        return count_after_round(rounds[-1].gaussians, fraction)
+
+    def _needed(self, rounds: list[Round]) -> set[int]:
+        """The rounds that stay on disk although they are not among the last ones."""
+        rule, counts = self._settings.stopping, self._ladder
+        chosen = None if rule.has_target else judge(rounds, rule)
+        if rule.target_gaussians is not None:
+            counts = (*counts, rule.target_gaussians)
+        needed = rounds_near(rounds, rule.target_bytes) | rounds_for(rounds, counts)
+        return needed if chosen is None else needed | {chosen.ship}
 
     def _resumed(self) -> Checkpoint | None:
         number = self._folder.latest()
@@ -279,7 +338,11 @@ class _Run:
             return None
         self._progress.note(f"continues after round {number} in {self._job.rounds_folder}")
         self._warn(self._folder.warnings)
-        return self._folder.load(number, self._device)
+        checkpoint = self._folder.load(number, self._device)
+        *earlier, last = estimated_with(checkpoint.rounds, self._file_settings())
+        if last.estimate is None:  # the rounds may have been made for another target or none
+            last = replace(last, estimate=self._estimate(checkpoint.model, last.guard, earlier))
+        return Checkpoint(checkpoint.model, [*earlier, last])
 
     def _round_zero(self, start: RawParameters) -> Checkpoint:
         model = TrainableModel.start_from(start, self._trajectory.quantization)
@@ -294,17 +357,20 @@ class _Run:
     def _next_round(self, checkpoint: Checkpoint) -> None:
         number = len(checkpoint.rounds)
         began = Clock()
-        self._prune(checkpoint.model, number)
+        count = self._next_count(checkpoint.rounds)
+        self._prune(checkpoint.model, count, f"round {number}, scores")
         iterations = self._trajectory.finetune_iterations
-        self._finetune(checkpoint.model, iterations, f"round {number}, fine-tuning", CONSTANT_RATES)
+        name, course = f"round {number}, fine-tuning", self._trajectory.round_rates
+        self._finetune(checkpoint.model, iterations, name, course)
         self._close_round(checkpoint, iterations, began)
 
-    def _prune(self, model: TrainableModel, number: int) -> None:
+    def _prune(self, model: TrainableModel, count: int, name: str) -> None:
+        """Leaves `count` Gaussians in `model`."""
         seen, views = model.seen(self._trajectory.quantization), self._views.training
-        with self._progress.stage(f"round {number}, scores", len(views)) as advance:
+        with self._progress.stage(name, len(views)) as advance:
             accumulate_scores([self._score], seen, views, self._tools, lambda: advance(None))
-        fraction = self._trajectory.fraction_of_round(number)
-        model.raw = model.raw.rows(rows_to_keep(self._score.scores(), fraction))
+        keep = rows_to_keep(self._score.scores(), count)
+        model.raw = model.raw.rows(keep)
 
     def _finetune(
         self, model: TrainableModel, iterations: int, name: str, course: RateCourse
@@ -325,30 +391,88 @@ class _Run:
             raise ValueError("rounds in full precision have no quantisers")
         return straight_through(model.raw, model.ranges, loss, quantization, self._backend)
 
-    def _finally_finetuned(self, model: TrainableModel, guard: Quality, zero: Quality) -> Stored:
+    def _storing(self) -> Storing:
+        return Storing(
+            finally_finetuned=self._finally_finetuned,
+            quantized=self._quantized,
+            finetune=self._finetune_finally,
+            settle=self._settle,
+            bytes_of=self._bytes_of,
+        )
+
+    def _ladder_steps(self, reducer: Reducer) -> tuple[LadderStep, ...]:
+        """From the largest to the smallest."""
+        settings = self._settings.to_json()
+        depends_on = {
+            "rounds": self._fingerprint(),
+            "file": {name: settings[name] for name in ("grids", "final_iterations")},
+            "metadata": self._job.metadata,
+        }
+        folder = StepFolder(self._job.rounds_folder, depends_on)
+        steps = []
+        for part, count in zip(self._settings.ladder, self._ladder, strict=True):
+            step = folder.load(part)
+            if step is None:
+                step = self._ladder_step(part, count, reducer)
+                folder.save(part, step)
+            steps.append(step)
+            self._progress.note(f"{step.figures.file}: {step.figures.gaussians:,} Gaussians, "
+                                f"{step.figures.bytes:,} bytes")  # fmt: skip
+        return tuple(steps)
+
+    def _ladder_step(self, part: float, count: int, reducer: Reducer) -> LadderStep:
+        made = reduced_and_stored(count, reducer, self._storing(), self._settings)
+        data = encode(ModelFile(made.stored, self._job.metadata))
+        decoded = to_splats(decode(data).splats)
+        guard, test = self._quality(decoded, step_name(part))
+        figures = LadderFigures(
+            part, step_name(part), decoded.count, len(data), made.base, guard, test
+        )
+        return LadderStep(data, decoded, figures)
+
+    def _reducer(self, rounds: list[Round]) -> Reducer:
+        load = partial(self._folder.load, device=self._device)
+        return Reducer(rounds, load, self._folder.has, self._reduce)
+
+    def _reduce(self, model: TrainableModel, count: int) -> tuple[Quality, int]:
+        name, iterations = f"{count:,} Gaussians", self._trajectory.finetune_iterations
+        self._prune(model, count, f"{name}, scores")
+        self._finetune(model, iterations, f"{name}, fine-tuning", self._trajectory.round_rates)
+        seen = model.seen(self._trajectory.quantization)
+        return self._measure.quality(self._views.guard, seen, f"{name}, guard views"), iterations
+
+    def _bytes_of(self, stored: Stored) -> int:
+        return len(encode(ModelFile(stored, self._job.metadata)))
+
+    def _finally_finetuned(self, model: TrainableModel, guard: Quality, least: float) -> Stored:
         """The integers to store of `model`, whose quality on guard views is `guard`.
 
-        `zero` is that of round 0.
+        `least`: the PSNR on guard views below which grids are made finer.
         """
         if self._settings.grids is None:
             optimizer = self._as_published(model)
             self._finetune_finally(optimizer)
             return optimizer.stored()
-        least = psnr_of(zero) - self._settings.stopping.max_psnr_drop
         return model_on_grids(
             model.raw, psnr_of(guard), least, self._final_tools(), self._settings.grids
         )
 
-    def _finetune_finally(self, optimizer: StraightThrough) -> None:
-        # No rounds follow: the guard views become training views.
-        views = [*self._views.training, *self._views.guard]
+    def _all_views(self) -> list[Camera]:
+        """The views of the final fine-tuning: no rounds follow, guard views are trained on too."""
         if self._trajectory.guard == "test":
-            views = self._views.training
+            return self._views.training
+        return [*self._views.training, *self._views.guard]
+
+    def _finetune_finally(self, optimizer: StraightThrough) -> None:
         grids, course = self._settings.grids, CONSTANT_RATES
         if grids is not None:
             course = RateCourse(grids.final_restart, grids.final_rate_end)
         iterations = self._settings.final_iterations
-        self._run(optimizer, views, iterations, "final fine-tuning", course)
+        self._run(optimizer, self._all_views(), iterations, "final fine-tuning", course)
+
+    def _settle(self, optimizer: StraightThrough, iterations: int, name: str) -> None:
+        end = 1.0 if self._settings.grids is None else self._settings.grids.final_rate_end
+        self._run(optimizer, self._all_views(), iterations, name, RateCourse(end=end))
 
     def _final_tools(self) -> FinalTools:
         measure, views = self._measure, self._views
@@ -360,12 +484,32 @@ class _Run:
             operations=self._backend,
         )
 
+    def _quantized(
+        self, model: TrainableModel, guard: Quality, noise: float | None
+    ) -> StraightThrough:
+        """`model`, of this quality on guard views, on grids with this `noise` (None: version 1)."""
+        if self._settings.grids is None or noise is None:
+            return self._as_published(model)
+        grids = replace(self._settings.grids, noise=noise)
+        return on_grids(model.raw, psnr_of(guard), self._final_tools(), grids).optimizer
+
     def _as_stored(self, model: TrainableModel, guard: Quality) -> Stored:
         """`model`, of this quality on guard views, as its file would hold it."""
-        if self._settings.grids is None:
-            return self._as_published(model).stored()
-        tools, grids = self._final_tools(), self._settings.grids
-        return on_grids(model.raw, psnr_of(guard), tools, grids).optimizer.stored()
+        grids = self._settings.grids
+        return self._quantized(model, guard, None if grids is None else grids.noise).stored()
+
+    def _estimate(
+        self, model: TrainableModel, guard: Quality, earlier: Sequence[Round]
+    ) -> SizeEstimate | None:
+        """The size of the file of the round after `earlier`, if a target needs it."""
+        target = self._settings.stopping.target_bytes
+        if not is_near(earlier, model.raw.gaussian_count, target):
+            return None
+        return SizeEstimate(self._bytes_of(self._as_stored(model, guard)), self._file_settings())
+
+    def _file_settings(self) -> str:
+        """What the size of a round's file depends on besides the round."""
+        return json.dumps(self._settings.to_json()["grids"])
 
     def _run(
         self,
@@ -393,10 +537,15 @@ class _Run:
                 wall_seconds=began.wall_seconds(),
                 cpu_seconds=began.cpu_seconds(),
                 measurement=self._measurement(number, model, guard),
+                estimate=self._estimate(model, guard, rounds),
             )
         )
         self._folder.save(checkpoint)
-        self._progress.note(_round_line(rounds, self._start.count))
+        line = _round_line(rounds, self._start.count)
+        if self._time_left is not None:
+            left = self._time_left.after(number, rounds[-1].wall_seconds)
+            line += f", about {duration(left)} left"
+        self._progress.note(line)
 
     def _measurement(
         self, number: int, model: TrainableModel, guard: Quality
@@ -408,7 +557,7 @@ class _Run:
         stored = self._as_stored(model, guard)
         decoded = RawParameters.from_splats(to_splats(stored), self._device)
         test = self._measure.quality(self._job.test_views, decoded, f"round {number}, test views")
-        return Measurement(test, len(encode(ModelFile(stored, self._job.metadata))))
+        return Measurement(test, self._bytes_of(stored))
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = self._settings.to_json()["trajectory"]

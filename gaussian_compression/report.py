@@ -84,6 +84,27 @@ class PromiseFigures:
     """Of the decoded file, against round 0."""
     kept: bool | None
     guard_was_trained_on: bool
+    allowed_ssim_drop: float | None = None
+    """None: no limit."""
+    ssim_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class TargetFigures:
+    """The target that was given, and what was reached."""
+
+    gaussians: int | None
+    """None: no number of Gaussians was given."""
+    bytes: int | None
+    """None: no size was given."""
+    reached_gaussians: int
+    """In the file."""
+    reached_bytes: int
+    reached: bool
+    """For a number of Gaussians: that of the file, and those that no image can show, which the file
+    leaves out. For a size: the file's, within 3 %."""
+    noise: float | None = None
+    """Of the file's grids, which a size changes; None for files of version 1."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +196,34 @@ class ExportFigures:
 
 
 @dataclass(frozen=True)
+class LadderFigures:
+    """One file of --ladder."""
+
+    part: float
+    """Of the start model's Gaussians, per cent."""
+    file: str
+    """Its path in the folder of the compressed file."""
+    gaussians: int
+    bytes: int
+    base_round: int
+    """The round that it was made of."""
+    guard: Quality = UNMEASURED
+    test: Quality = UNMEASURED
+
+
+@dataclass(frozen=True)
+class LodFigures:
+    """The streamed SOG of --lod."""
+
+    file: str
+    """The path of its index in the folder of the compressed file."""
+    bytes: int
+    """Of all its files."""
+    gaussians: tuple[int, ...]
+    """Of each level, from the finest to the coarsest."""
+
+
+@dataclass(frozen=True)
 class CompressionReport:
     """All figures of a compression. Sizes in bytes, times in seconds, PSNR in dB."""
 
@@ -187,6 +236,7 @@ class CompressionReport:
     stopping: StoppingFigures | None = None
     guard: GuardFigures | None = None
     promise: PromiseFigures | None = None
+    target: TargetFigures | None = None
     rounds: tuple[Round, ...] = ()
     stages: tuple[StageTime, ...] = ()
     seed: int | None = None
@@ -205,6 +255,9 @@ class CompressionReport:
     shown_views: tuple[ShownView, ...] = ()
     histograms: dict[str, Histogram] = field(default_factory=dict)
     exports: tuple[ExportFigures, ...] = ()
+    ladder: tuple[LadderFigures, ...] = ()
+    """From the largest file to the smallest."""
+    lod: LodFigures | None = None
     schema: int = SCHEMA
 
     def all_files(self) -> tuple[ExportFigures, ...]:

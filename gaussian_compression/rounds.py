@@ -34,6 +34,15 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class SizeEstimate:
+    """The size of the file if a round were stored without the final fine-tuning."""
+
+    bytes: int
+    made_with: str
+    """A digest of the settings and the metadata that it depends on besides the round's model."""
+
+
+@dataclass(frozen=True)
 class Round:
     """The figures of one round."""
 
@@ -45,6 +54,8 @@ class Round:
     wall_seconds: float
     cpu_seconds: float
     measurement: Measurement | None = None
+    estimate: SizeEstimate | None = None
+    """With --target_mb, in rounds whose file is not much larger than the target."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +69,11 @@ class StageTime:
 
 def round_from_json(fields: dict[str, Any]) -> Round:
     """The round whose `asdict` is `fields`."""
-    measured = fields["measurement"]
-    others = {name: value for name, value in fields.items() if name != "measurement"}
-    return Round(
-        **{**others, "guard": Quality(**fields["guard"])},
-        measurement=measured and Measurement(Quality(**measured["test"]), measured["file_bytes"]),
-    )
+    measured, estimate = fields["measurement"], fields.get("estimate")
+    converted = {
+        "guard": Quality(**fields["guard"]),
+        "measurement": measured
+        and Measurement(Quality(**measured["test"]), measured["file_bytes"]),
+        "estimate": estimate and SizeEstimate(**estimate),
+    }
+    return Round(**{**fields, **converted})

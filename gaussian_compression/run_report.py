@@ -63,6 +63,7 @@ def build_report(
             warning=TEST_GUARD_WARNING if guard == "test" else None,
         ),
         promise=result.promise,
+        target=result.target,
         rounds=tuple(result.rounds),
         stages=tuple(result.stage_times),
         settings=job.settings.to_json(),
@@ -75,6 +76,7 @@ def build_report(
         changed_settings=invocation.changed_settings,
         views=result.views,
         shown_views=result.pictures.views,
+        ladder=tuple(step.figures for step in result.ladder),
         exports=tuple(file.figures for file in result.exports.files),
         histograms=attribute_histograms(showable(start.splats).splats, result.decoded),
     )

@@ -7,6 +7,7 @@ from typing import Any
 from arguments.ranges import Allowed, OneOf, Range, fault_of
 from utils.errors import InputError
 
+MEGABYTE = 1_000_000
 _COUNT = Range(least=0, whole=True)
 
 
@@ -47,18 +48,20 @@ class WarmRestart:
     position_rate_factor: float = 100.0
 
 
-@dataclass(frozen=True)
-class LargeFirstRounds:
-    """Rounds that remove the fraction `first`, then `decay` times as much in each next one, until
-    that is less than `prune_fraction`."""
-
-    first: float
-    decay: float
-
-
 PUBLISHED_WARMUP = 1000
 PUBLISHED_PATIENCE = 1
 NO_RESTART = WarmRestart(rate_factor=1.0, position_rate_factor=1.0)
+
+
+@dataclass(frozen=True)
+class RateCourse:
+    """How learning rates change, log-linearly: from `start` to `end` x their constant values."""
+
+    start: WarmRestart = NO_RESTART
+    end: float = 1.0
+
+
+CONSTANT_RATES = RateCourse()
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,13 @@ class TrajectorySettings:
     """The settings of the rounds. A checkpoint is valid only for the settings it was made with."""
 
     prune_fraction: float = 0.05
-    large_first_rounds: LargeFirstRounds | None = None
-    """None: every round removes `prune_fraction`."""
     warmup_iterations: int = 4000
     warmup_restart: WarmRestart = WarmRestart()
     """So that the model no longer fits the guard views better than others: see docs/results.md."""
     finetune_iterations: int = 1000
+    round_rates: RateCourse = CONSTANT_RATES
+    """The learning rates in each round. Where they fall, the guard views show sooner what the final
+    fine-tuning, whose rates fall, will reach."""
     guard: str = "train"
     seed: int = 0
     score: str = "gradient_norm"
@@ -82,10 +86,7 @@ class TrajectorySettings:
 
     def fraction_of_round(self, number: int) -> float:
         """The fraction of the remaining Gaussians that round `number`, from 1, removes."""
-        if self.large_first_rounds is None:
-            return self.prune_fraction
-        first, decay = self.large_first_rounds.first, self.large_first_rounds.decay
-        return max(self.prune_fraction, first * decay ** (number - 1))
+        return self.prune_fraction
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,25 @@ class StoppingRule:
 
     max_psnr_drop: float = 0.1
     """dB below the unpruned model's guard PSNR."""
+    max_ssim_drop: float | None = None
+    """The same for SSIM; a round has to keep to both limits. None: no limit."""
     max_rounds: int = 100
     patience: int = 3
     """Number of rounds in a row that have to lose too much: the mean over few views is noisy."""
+    target_gaussians: int | None = None
+    """The number of Gaussians to store. With a target, the limits above do not end the rounds."""
+    target_mb: float | None = None
+    """The size of the file, in decimal megabytes."""
+
+    @property
+    def target_bytes(self) -> int | None:
+        """The size of the file."""
+        return None if self.target_mb is None else round(self.target_mb * MEGABYTE)
+
+    @property
+    def has_target(self) -> bool:
+        """Whether a target, instead of the limits, ends the rounds."""
+        return self.target_gaussians is not None or self.target_mb is not None
 
 
 @dataclass(frozen=True)
@@ -134,6 +151,10 @@ class CompressionSettings:
     """Keep all checkpoints: a run with another stopping rule then repeats only the last stage."""
     measure_test_every: int = 0
     """Report quality on test views and file size every N rounds (0: never); has no other effect."""
+    ladder: tuple[float, ...] = ()
+    """Per cent of the start model's Gaussians, from large to small: a file is made for each."""
+    budget_minutes: float | None = None
+    """The time for which iterations and rounds were chosen; None: no limit."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dictionaries."""
@@ -155,6 +176,15 @@ def check_settings(settings: CompressionSettings) -> None:
         ("guard", trajectory.guard, OneOf(("train", "test"))),
         ("measure_test_every", settings.measure_test_every, _COUNT),
     ]
+    optional: list[tuple[str, Any, Allowed]] = [
+        ("max_ssim_drop", stopping.max_ssim_drop, Range(least=0)),
+        ("target_gaussians", stopping.target_gaussians, Range(least=1, whole=True)),
+        ("target_mb", stopping.target_mb, Range(above=0)),
+        ("budget_minutes", settings.budget_minutes, Range(above=0)),
+    ]
+    checks += [check for check in optional if check[1] is not None]
+    if stopping.target_gaussians is not None and stopping.target_mb is not None:
+        raise InputError("expected one of --target_gaussians and --target_mb, got both")
     if grids := settings.grids:
         checks.append(("noise", grids.noise, Range(above=0)))
         checks.append(("sparsity", grids.sparsity, Range(least=0)))

@@ -21,6 +21,7 @@ from gaussian_compression.report import PromiseFigures
 from gaussian_compression.rounds import Quality, psnr_of
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings, StoppingRule
+from gaussian_compression.stopping import drop_of
 from gaussian_compression.trainable import StraightThrough
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
@@ -56,11 +57,13 @@ def promise_of(
     zero: Quality, shipped: Quality, rule: StoppingRule, *, guard_was_trained_on: bool
 ) -> PromiseFigures:
     """Whether the stored file, of quality `shipped`, keeps to the rule."""
-    drop = None
-    if zero.psnr is not None and shipped.psnr is not None:
-        drop = psnr_of(zero) - psnr_of(shipped)
-    kept = None if drop is None else drop <= rule.max_psnr_drop
-    return PromiseFigures(rule.max_psnr_drop, drop, kept, guard_was_trained_on)
+    promise = PromiseFigures(
+        rule.max_psnr_drop, None, None, guard_was_trained_on, allowed_ssim_drop=rule.max_ssim_drop
+    )
+    if zero.psnr is None or shipped.psnr is None:
+        return promise
+    drop = drop_of(zero, shipped)
+    return replace(promise, drop=drop.psnr, kept=drop.keeps_to(rule), ssim_drop=drop.ssim)
 
 
 def start_warnings(start: Quality) -> list[str]:
@@ -75,19 +78,29 @@ def start_warnings(start: Quality) -> list[str]:
 
 def end_warnings(start: Quality, shipped: Quality, promise: PromiseFigures) -> list[str]:
     """Warnings about the finished file, in sentences."""
-    warnings = []
-    if promise.kept is False:
-        warnings.append(
-            f"the file loses {promise.drop:.2f} dB on the guard views against round 0, more than "
-            f"the {promise.allowed_drop:g} dB of --max_psnr_drop: longer fine-tuning "
-            "(--warmup_iterations, --final_iterations) or a smaller --noise reduces the loss"
-        )
+    warnings = [
+        f"the file loses {lost} on the guard views against round 0, more than the {allowed}: "
+        "longer fine-tuning (--warmup_iterations, --final_iterations) or a smaller --noise "
+        "reduces the loss"
+        for lost, allowed in _broken(promise)
+    ]
     if start.psnr is None or shipped.psnr is None:
         return warnings
     lost = psnr_of(start) - psnr_of(shipped)
     if lost > promise.allowed_drop + FAR_BELOW_START:
         warnings.append(f"the file is {lost:.2f} dB below the start model on the guard views")
     return warnings
+
+
+def _broken(promise: PromiseFigures) -> list[tuple[str, str]]:
+    """What was lost, and the limit, for each limit that is not kept."""
+    drop, ssim_drop, most_ssim = promise.drop, promise.ssim_drop, promise.allowed_ssim_drop
+    broken = []
+    if drop is not None and drop > promise.allowed_drop:
+        broken.append((f"{drop:.2f} dB", f"{promise.allowed_drop:g} dB of --max_psnr_drop"))
+    if ssim_drop is not None and most_ssim is not None and ssim_drop > most_ssim:
+        broken.append((f"{ssim_drop:.4f} in SSIM", f"{most_ssim:g} of --max_ssim_drop"))
+    return broken
 
 
 def visible_rows(raw: RawParameters) -> RawParameters:

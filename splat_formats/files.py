@@ -32,6 +32,7 @@ from splat_formats.sog_writer import write_sog
 from splat_formats.splat_file import ENDING as SPLAT
 from splat_formats.splat_file import is_splat_path, read_splat, write_splat
 from splat_formats.spz import is_spz, read_spz, write_spz
+from splat_formats.streamed_sog import INDEX, is_streamed_index, is_streamed_path, read_streamed_sog
 from utils.errors import InputError
 from utils.files import bytes_of, is_special
 
@@ -81,6 +82,13 @@ FORMATS = (
     SplatFormat("a .f3dgs file", (F3DGS,), is_f3dgs, read_f3dgs, write_f3dgs, options=("quality",)),
     SplatFormat("an SPZ file", (".spz",), is_spz, read_spz, write_spz, options=("spz_version",)),
     SplatFormat("a SOG model", (".sog",), is_sog_meta, read_sog, write_sog, is_of_path=is_sog_path),
+    SplatFormat(
+        "a streamed SOG model",
+        (),
+        is_streamed_index,
+        read_streamed_sog,
+        is_of_path=is_streamed_path,
+    ),
     SplatFormat("a glTF file", (".glb",), is_gltf, read_gltf, write_glb, is_of_path=is_gltf_path),
     SplatFormat(
         "a .splat file", (SPLAT,), _never, read_splat, write_splat, is_of_path=is_splat_path
@@ -144,7 +152,9 @@ def log_notices(path: str | os.PathLike[str], notices: Notices) -> None:
 
 def bytes_of_model(path: Path) -> int:
     """The size of a model's file, or of all files of a model that is a folder."""
-    return bytes_of(path.parent if path.name == META else path)
+    place = path.parent if path.name in (META, INDEX) else path
+    inner = (part for part in place.rglob("*") if part.is_dir()) if is_streamed_path(place) else ()
+    return bytes_of(place) + sum(map(bytes_of, inner))
 
 
 def kind_of_file(path: Path) -> str | None:

@@ -39,8 +39,6 @@ def foreign_kind(path: Path, head: bytes) -> str | None:
 
 def kind_of_folder(path: Path) -> str:
     """A short description of a folder where a file is expected."""
-    if (path / "lod-meta.json").is_file():
-        return "a streamed SOG model: give the folder of one of its parts"
     if (path / "point_cloud").is_dir():
         return "a model folder: a file is expected, such as its point_cloud.ply"
     return "a folder: a file is expected"

@@ -6,7 +6,7 @@ glTF 2.0. +Y is up in glTF: a half turn about Z leads to the axes of a PLY and b
 splat-transform 2.7.1 does it.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from splat_formats.outliers import MOST_OPACITY
 from splat_formats.positions import place
 from splat_formats.repairs import gaussians
 from splat_formats.scene import SplatMetadata, SplatScene
-from splat_formats.splats import MAX_SH_DEGREE, FloatArray, Splats
+from splat_formats.splats import MAX_SH_DEGREE, FloatArray, Splats, joined
 from splat_formats.turns import HALF_TURN_Z, turned
 from utils.errors import InputError
 
@@ -218,18 +218,7 @@ def _merged(
     parts: list[tuple[Splats, npt.NDArray[np.float64]]],
 ) -> tuple[Splats, npt.NDArray[np.float64]]:
     """All Gaussians; higher spherical harmonics that some of them lack are 0."""
-    if len(parts) == 1:
-        return parts[0]
-    most = max(splats.features_rest.shape[1] for splats, _ in parts)
-    columns: dict[str, list[FloatArray]] = {field.name: [] for field in fields(Splats)}
-    for splats, _ in parts:
-        for name, arrays in columns.items():
-            array = getattr(splats, name)
-            if name == "features_rest":
-                array = np.pad(array, ((0, 0), (0, most - array.shape[1]), (0, 0)))
-            arrays.append(array)
-    merged = Splats(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
-    return merged, np.concatenate([xyz for _, xyz in parts])
+    return joined([splats for splats, _ in parts]), np.concatenate([xyz for _, xyz in parts])
 
 
 def _empty() -> Splats:

@@ -50,9 +50,25 @@ def write_sog(path: Path, scene: SplatScene, palette_entries: int | None = None)
     """
     required_pillow()  # before all other work
     ready = prepared(scene)
-    splats = ready.splats
-    if splats.count > MAX_COUNT:
-        raise InputError(f"{path}: {splats.count:,} Gaussians, SOG holds at most {MAX_COUNT:,}")
+    if ready.splats.count > MAX_COUNT:
+        raise InputError(
+            f"{path}: {ready.splats.count:,} Gaussians, SOG holds at most {MAX_COUNT:,}"
+        )
+    antialiasing = scene.metadata.antialiasing
+    _write_bundle(path, sog_files(ready.splats, antialiasing, palette_entries))
+    return Written((*ready.notices, *sog_clipped(ready.splats)), ready.rows)
+
+
+def sog_clipped(splats: Splats) -> tuple[str, ...]:
+    """A sentence if values of this model are clipped."""
+    beyond = outside(splats.features_rest, -_MOST_SH, _MOST_SH)
+    return clipped_notices({f"higher SH coefficients to ±{_MOST_SH:g}": beyond})
+
+
+def sog_files(
+    splats: Splats, antialiasing: bool, palette_entries: int | None = None
+) -> dict[str, bytes]:
+    """meta.json and the images of finite Gaussians, in their order, by name."""
     parts = {
         "means": _means(splats.xyz),
         "scales": _table(splats.scaling, "scales.webp"),
@@ -62,15 +78,12 @@ def write_sog(path: Path, scene: SplatScene, palette_entries: int | None = None)
     if splats.features_rest.size:
         parts["shN"] = _harmonics(splats, palette_entries or palette_size(splats.count))
     meta = {"version": 2, "asset": {"generator": GENERATOR}, "count": splats.count}
-    if scene.metadata.antialiasing:
+    if antialiasing:
         meta["model"] = "antialiased"
     meta |= {name: {**part.entry, "files": list(part.texels)} for name, part in parts.items()}
     images = {name: texels for part in parts.values() for name, texels in part.texels.items()}
     text = json.dumps(meta, separators=(",", ":"), allow_nan=False)
-    _write_bundle(path, text, _encoded(images))
-    beyond = outside(splats.features_rest, -_MOST_SH, _MOST_SH)
-    clipped = clipped_notices({f"higher SH coefficients to ±{_MOST_SH:g}": beyond})
-    return Written((*ready.notices, *clipped), ready.rows)
+    return {META: text.encode(), **_encoded(images)}
 
 
 def _means(xyz: FloatArray) -> _Part:
@@ -155,8 +168,7 @@ def _in_rows(texels: ByteArray) -> ByteArray:
     return image.reshape(height, width, channels)
 
 
-def _write_bundle(path: Path, meta: str, images: Mapping[str, bytes]) -> None:
-    files = {META: meta.encode(), **images}
+def _write_bundle(path: Path, files: Mapping[str, bytes]) -> None:
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, data in files.items():
             # Images do not get smaller by deflating. meta.json does, but not all readers inflate.

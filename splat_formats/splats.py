@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The six raw tensors of a trained Gaussian model as one value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -77,6 +78,21 @@ class Splats:
     def sh_degree(self) -> int:
         """Degree of the spherical harmonics, 0 to 3."""
         return REST_COEFFICIENTS.index(self.features_rest.shape[1])
+
+
+def joined(parts: Sequence[Splats]) -> Splats:
+    """The Gaussians of all parts; higher spherical harmonics that some of them lack are 0."""
+    if len(parts) == 1:
+        return parts[0]
+    most = max(part.features_rest.shape[1] for part in parts)
+    columns: dict[str, list[FloatArray]] = {field.name: [] for field in fields(Splats)}
+    for part in parts:
+        for name, arrays in columns.items():
+            array = getattr(part, name)
+            if name == "features_rest":
+                array = np.pad(array, ((0, 0), (0, most - array.shape[1]), (0, 0)))
+            arrays.append(array)
+    return Splats(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
 def _require_float32(name: str, array: object) -> None:

@@ -171,7 +171,7 @@ def test_outputs_and_report(scene: Path, trained: Path, compressed: Path, tmp_pa
     assert file_of(model) == file_of(compressed)
     page, command_given = model / "compressed/report.html", report.command
     assert command_given[:5] == ("compress.py", "-s", str(scene), "-m", str(model))
-    assert report.preset == "compact"
+    assert report.preset == "balanced"
     assert report.changed_settings["stopping"] == {"max_psnr_drop": 100.0, "max_rounds": 3}
     for views in ("guard", "test"):
         psnr = [view.compressed.psnr for view in report.views if view.views == views]

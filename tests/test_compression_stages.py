@@ -17,7 +17,7 @@ from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.decoded_mark import MARK
 from gaussian_compression.finetune import TrainableModel
 from gaussian_compression.model_folder import start_from_file, start_from_folder
-from gaussian_compression.prune import rows_to_keep
+from gaussian_compression.prune import count_after_round, rows_to_keep
 from gaussian_compression.quantize import (
     Range,
     ShRanges,
@@ -41,7 +41,6 @@ from gaussian_compression.settings import (
     CompressionSettings,
     FinetuneSettings,
     GridSettings,
-    LargeFirstRounds,
     QuantizationSettings,
     StoppingRule,
     TrajectorySettings,
@@ -150,18 +149,18 @@ def test_one_view_is_not_enough() -> None:
 
 def test_the_lowest_scores_are_removed() -> None:
     scores = torch.tensor([5.0, 1.0, 4.0, 0.5, 3.0])
-    assert rows_to_keep(scores, 0.4).tolist() == [True, False, True, False, True]
+    assert rows_to_keep(scores, 3).tolist() == [True, False, True, False, True]
 
 
 def test_counts_are_rounded_down_and_ties_go_in_order() -> None:
-    assert rows_to_keep(torch.ones(39), 0.05).sum() == 38
-    assert rows_to_keep(torch.ones(4), 0.5).tolist() == [False, False, True, True]
-    assert rows_to_keep(torch.ones(19), 0.05).all()
-    assert rows_to_keep(torch.zeros(0), 0.05).shape == (0,)
+    assert rows_to_keep(torch.ones(39), count_after_round(39, 0.05)).sum() == 38
+    assert rows_to_keep(torch.ones(4), 2).tolist() == [False, False, True, True]
+    assert rows_to_keep(torch.ones(19), count_after_round(19, 0.05)).all()
+    assert rows_to_keep(torch.zeros(0), 0).shape == (0,)
 
 
 def test_a_score_of_nan_counts_as_the_lowest() -> None:
-    assert rows_to_keep(torch.tensor([1.0, float("nan"), 0.0]), 0.34).tolist() == [1, 0, 1]
+    assert rows_to_keep(torch.tensor([1.0, float("nan"), 0.0]), 2).tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("sh_degree", [0, 2])
@@ -217,14 +216,6 @@ def test_any_set_of_scores_takes_one_pass(monkeypatch: pytest.MonkeyPatch) -> No
     widths = [tensor[0].numel() for tensor in raw]
     expected = sum(6 * width**0.5 for width in widths)
     np.testing.assert_allclose(norm.scores(), expected, rtol=1e-5)
-
-
-def test_first_rounds_may_remove_more() -> None:
-    constant = TrajectorySettings(prune_fraction=0.1)
-    assert [constant.fraction_of_round(number) for number in (1, 9)] == [0.1, 0.1]
-    falling = TrajectorySettings(prune_fraction=0.1, large_first_rounds=LargeFirstRounds(0.4, 0.5))
-    found = [falling.fraction_of_round(number) for number in (1, 2, 3, 4)]
-    np.testing.assert_allclose(found, [0.4, 0.2, 0.1, 0.1])
 
 
 def test_an_unknown_score_is_named() -> None:
@@ -370,7 +361,9 @@ def test_full_precision_is_adam_with_the_penalties(operations: ArrayOperations) 
 
 def test_only_the_published_preset_trains_rounds_under_its_quantisation() -> None:
     raw = random_raw(20, 1)
-    compact, published = (PRESETS[name].trajectory.quantization for name in ("compact", "fast3dgs"))
+    compact, published = (
+        PRESETS[name].trajectory.quantization for name in ("balanced", "fast3dgs")
+    )
     assert TrainableModel.start_from(raw, compact).seen(compact) is raw
     quantized = TrainableModel.start_from(raw, published)
     assert quantized.ranges == initial_ranges(raw)

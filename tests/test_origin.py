@@ -92,7 +92,7 @@ def test_compression_starts_from_it_with_its_cameras(
     assert job.identity["origin"] == list(start.metadata.origin)
     centres = torch.stack([view.camera_center for view in job.training_views])
     assert centres.abs().max() < 1000
-    job = script.with_metadata(job, "compact", start.metadata.origin)
+    job = script.with_metadata(job, "balanced", start.metadata.origin)
     assert job.metadata["origin"] == list(start.metadata.origin)
     assert job.metadata["antialiasing"] is True
 

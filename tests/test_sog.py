@@ -179,12 +179,6 @@ def test_folder_meta_bundle_and_a_folder_in_the_bundle(tmp_path: Path, folder: P
     assert_equal(expected, read_splats(tmp_path / "deep.zip").splats)
 
 
-def test_a_streamed_model_is_named(tmp_path: Path) -> None:
-    (tmp_path / "lod-meta.json").write_text("{}")
-    with pytest.raises(InputError, match="this is a streamed SOG model: give the folder"):
-        read_splats(tmp_path)
-
-
 def test_png_images(folder: Path) -> None:
     expected = read_splats(folder).splats
     Image.open(folder / "scales.webp").save(folder / "scales.png")

@@ -12,6 +12,7 @@ from gaussian_compression.html_report.markup import (
     table,
 )
 from gaussian_compression.html_report.plots import Axis, Point, Series, line_plot
+from gaussian_compression.html_report.target_section import ladder_series
 from gaussian_compression.report import CompressionReport, PromiseFigures, ViewFigures
 from gaussian_compression.rounds import Quality, Round
 
@@ -172,6 +173,7 @@ def _by_bytes(report: CompressionReport) -> Html | None:
     if report.start.bytes is not None:
         ends.append(("original", report.start.bytes, before))
     ends += [(other.file, other.bytes, getattr(other, views)) for other in report.exports]
+    series += ladder_series(report, views)
     for name, size, quality in ends:
         if size > 0 and quality.psnr is not None:
             text = f"{figures.size(size)}, {figures.psnr(quality)}"

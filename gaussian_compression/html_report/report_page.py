@@ -8,6 +8,7 @@ from gaussian_compression.html_report.export_section import exports
 from gaussian_compression.html_report.frame import page
 from gaussian_compression.html_report.markup import paragraph
 from gaussian_compression.html_report.picture_section import pictures
+from gaussian_compression.html_report.target_section import target_and_ladder
 from gaussian_compression.report import CompressionReport
 
 
@@ -32,6 +33,7 @@ def report_page(
         quality_sections.notices(report),
         pictures(report, files, missing),
         quality_sections.sizes_and_quality(report),
+        target_and_ladder(report),
         quality_sections.rounds(report),
         quality_sections.single_views(report),
         content_sections.file_bytes(report),

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named settings of compress.py."""
+
+from dataclasses import replace
+
+from gaussian_compression.settings import (
+    CompressionSettings,
+    FinetuneSettings,
+    GridSettings,
+    RateCourse,
+    TrajectorySettings,
+    WarmRestart,
+)
+
+_BALANCED = CompressionSettings(
+    TrajectorySettings(
+        quantization=None,
+        score="removal_error",
+        prune_fraction=0.15,
+        finetune_iterations=400,
+        round_rates=RateCourse(WarmRestart(rate_factor=3.0, position_rate_factor=10.0), end=0.1),
+        finetune=FinetuneSettings(opacity_weight=0.01),
+    ),
+    grids=GridSettings(),
+)
+"""Chosen on guard views (docs/compression.md)."""
+
+PRESETS = {
+    "fast": replace(
+        _BALANCED,
+        trajectory=replace(
+            _BALANCED.trajectory,
+            prune_fraction=0.3,
+            warmup_iterations=1000,
+            finetune_iterations=200,
+        ),
+        final_iterations=1500,
+    ),
+    "balanced": _BALANCED,
+    "small": replace(
+        _BALANCED,
+        final_iterations=2 * _BALANCED.final_iterations,
+        grids=GridSettings(noise=0.06),
+    ),
+    "fast3dgs": CompressionSettings(),
+}
+"""A preset gives the values of all flags that are not on the command line."""
+
+DEFAULT_PRESET = "balanced"
+OTHER_NAMES = {"compact": "balanced"}
+"""Names that earlier versions used."""
+PRESET_HELP = (
+    "balanced (default): rounds in full precision, then grids fitted to the scene and entropy "
+    "coding; fast: the same with fewer iterations; small: coarser grids and a longer last "
+    "fine-tuning, for a smaller file; fast3dgs: the published method throughout, 8-bit SH, half "
+    "floats and LZMA"
+)
+
+
+def preset_name(name: str) -> str:
+    """The name in PRESETS of a preset that may be given by another name."""
+    return OTHER_NAMES.get(name, name)
