@@ -37,7 +37,12 @@ from gaussian_compression.finetune import Finetuner
 from gaussian_compression.grid_straight_through import on_fitted_grids, with_ordered_raw_axes
 from gaussian_compression.quantize import initial_ranges
 from gaussian_compression.sensitivity import RenderSensitivity
-from gaussian_compression.settings import CONSTANT_RATES, FinetuneSettings, GridSettings, QuantizationSettings
+from gaussian_compression.settings import (
+    CONSTANT_RATES,
+    FinetuneSettings,
+    GridSettings,
+    QuantizationSettings,
+)
 from gaussian_compression.straight_through import straight_through
 from gaussian_compression.trainable import FullPrecision, Trainable
 from gaussian_compression.trainable import take_step as take_finetuning_step
