@@ -3,6 +3,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from gaussian_compression.final_stage import FinalStage
 from gaussian_compression.finetune import TrainableModel
@@ -23,6 +24,7 @@ from gaussian_compression.trainable import StraightThrough
 from scene.raw_parameters import RawParameters
 from splat_codec.model_file import ModelFile, encode
 from splat_formats.design_grids import QUALITIES, quantize_splats
+from splat_formats.repairs import gaussians
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
@@ -101,8 +103,11 @@ def _trained(optimizer: StraightThrough, before: TrainableModel) -> TrainableMod
     return before
 
 
-def check_target(rule: StoppingRule, start: Splats) -> None:
-    """Raises InputError for a target that no file of a model of `start` can have."""
+def check_target(rule: StoppingRule, start: Splats, metadata: dict[str, Any]) -> None:
+    """Raises InputError for a target that no file of a model of `start` can have.
+
+    `metadata`: of the file.
+    """
     if rule.target_gaussians is not None and rule.target_gaussians > start.count:
         raise InputError(
             f"--target_gaussians {rule.target_gaussians}: expected at most the {start.count:,} "
@@ -111,7 +116,7 @@ def check_target(rule: StoppingRule, start: Splats) -> None:
     if rule.target_bytes is None:
         return
     one = quantize_splats(start.rows(slice(1)), QUALITIES["low"]).splats
-    smallest = len(encode(ModelFile(one)))
+    smallest = len(encode(ModelFile(one, metadata)))
     if rule.target_bytes < smallest:
         raise InputError(
             f"--target_mb {rule.target_mb:g}: expected at least {smallest / MEGABYTE:g}, the size "
@@ -143,7 +148,7 @@ def target_warnings(target: TargetFigures) -> list[str]:
         return []
     return [
         f"the file has {target.reached_bytes / MEGABYTE:.4g} MB with "
-        f"{target.reached_gaussians:,} Gaussians, more than {100 * TOLERANCE:g} % away from the "
+        f"{gaussians(target.reached_gaussians)}, more than {100 * TOLERANCE:g} % away from the "
         f"{target.bytes / MEGABYTE:g} MB of --target_mb"
     ]
 

@@ -17,6 +17,7 @@ from gaussian_compression.report import LadderFigures
 from splat_codec.errors import CorruptFile
 from splat_codec.model_file import decode
 from splat_formats.decoded import to_splats
+from splat_formats.repairs import gaussians
 from splat_formats.splats import Splats
 from utils.errors import InputError
 from utils.files import write_bytes, write_json
@@ -102,7 +103,7 @@ class StepFolder:
             step = make()
             self.save(part, step)
         found = step.figures
-        note(f"{found.file}: {found.gaussians:,} Gaussians, {found.bytes:,} bytes")
+        note(f"{found.file}: {gaussians(found.gaussians)}, {found.bytes:,} bytes")
         return step
 
     def save(self, part: float, step: LadderStep) -> None:

@@ -154,7 +154,7 @@ class _Run:
                 "start model: expected Gaussians that an image can show, found none among "
                 f"{job.start.count:,}"
             )
-        check_target(job.settings.stopping, self._start)
+        check_target(job.settings.stopping, self._start, job.metadata)
         self._warnings = list(shown.notices)
         if self._settings.grids is None:  # version 1 has no place for exact values
             self._start, limited = with_limited_colours(self._start)
@@ -179,10 +179,7 @@ class _Run:
         )
         # The stored round may be `patience` rounds before the last one.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
-        self._ladder = tuple(
-            min(step_count(part, job.start.count), self._start.count)
-            for part in job.settings.ladder
-        )
+        self._ladder = tuple(step_count(part, self._start.count) for part in job.settings.ladder)
         self._folder = RoundFolder(
             job.rounds_folder,
             self._fingerprint(),
