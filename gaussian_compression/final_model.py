@@ -8,7 +8,7 @@ from typing import Any
 from gaussian_compression.final_stage import FinalStage
 from gaussian_compression.finetune import TrainableModel
 from gaussian_compression.grid_straight_through import GridStraightThrough
-from gaussian_compression.report import TargetFigures
+from gaussian_compression.report import PromiseFigures, TargetFigures
 from gaussian_compression.rounds import psnr_of
 from gaussian_compression.settings import MEGABYTE, StoppingRule
 from gaussian_compression.size_target import (
@@ -153,8 +153,18 @@ def target_warnings(target: TargetFigures) -> list[str]:
     ]
 
 
-def target_line(target: TargetFigures) -> str:
-    """The target and what was reached, in one line."""
+def target_lines(target: TargetFigures, promise: PromiseFigures | None) -> list[str]:
+    """The target, what was reached, and what was lost, in a line each."""
+    lines = [_reached(target)]
+    if promise is not None and promise.drop is not None and promise.ssim_drop is not None:
+        lines.append(
+            f"Against round 0, on guard views: {-promise.drop:+.3f} dB, "
+            f"{-promise.ssim_drop:+.4f} in SSIM"
+        )
+    return lines
+
+
+def _reached(target: TargetFigures) -> str:
     if target.bytes is not None:
         size, wanted = target.reached_bytes, target.bytes
         return (
