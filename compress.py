@@ -42,7 +42,7 @@ from gaussian_compression.exports import (
     export_names,
 )
 from gaussian_compression.file_metadata import changed_settings, up_axis
-from gaussian_compression.final_model import target_line
+from gaussian_compression.final_model import target_lines
 from gaussian_compression.ladder import clear_steps, ladder_lines, ladder_parts, step_name
 from gaussian_compression.lod import existing_files, lod_of
 from gaussian_compression.model_folder import (
@@ -373,7 +373,7 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
         index = file_path(model_path).parent / report.lod.file
         print(f"{index}: {report.lod.bytes / MEGABYTE:.3g} MB, all levels")
     if report.target is not None:
-        print(target_line(report.target))
+        print("\n".join(target_lines(report.target, report.promise)))
     print("".join(f"{line}\n" for line in export_lines(report)), end="")
     print(f"Decoded model: {iteration_folder(model_path, compressed.iteration)}")
     print(f"Report: {page_path(report_path(model_path))}")

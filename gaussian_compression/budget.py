@@ -45,8 +45,8 @@ def settings_within(
             return fitting[1]
     shortest = plan_of(_scaled(settings, fractions[-1], _LEAST, plan_of)).seconds() / _PART
     raise InputError(
-        f"--budget_minutes {settings.budget_minutes:g}: {max(seconds, 0):.0f} s are left after "
-        f"loading the scene, expected at least {shortest:.0f} s on this machine for this model"
+        f"--budget_minutes {settings.budget_minutes:g}: {max(seconds, 0):.2g} s are left after "
+        f"loading the scene, expected at least {shortest:.2g} s on this machine for this model"
     )
 
 

@@ -2,14 +2,15 @@
 """Which model a run stores: that of the stopping rule, or one that meets the target."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from gaussian_compression.final_stage import FinalStage
 from gaussian_compression.finetune import TrainableModel
 from gaussian_compression.grid_straight_through import GridStraightThrough
-from gaussian_compression.report import TargetFigures
-from gaussian_compression.rounds import Quality, psnr_of
-from gaussian_compression.settings import MEGABYTE, CompressionSettings, StoppingRule
+from gaussian_compression.report import PromiseFigures, TargetFigures
+from gaussian_compression.rounds import psnr_of
+from gaussian_compression.settings import MEGABYTE, StoppingRule
 from gaussian_compression.size_target import (
     TOLERANCE,
     SizeTools,
@@ -23,6 +24,7 @@ from gaussian_compression.trainable import StraightThrough
 from scene.raw_parameters import RawParameters
 from splat_codec.model_file import ModelFile, encode
 from splat_formats.design_grids import QUALITIES, quantize_splats
+from splat_formats.repairs import gaussians
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
@@ -45,78 +47,52 @@ class FinalModel:
     """Of its grids; None: version 1."""
 
 
-@dataclass(frozen=True)
-class Storing:
-    """The functions that put models on the grids of a file."""
-
-    finally_finetuned: Callable[[TrainableModel, Quality, float], Stored]
-    """A model, its quality on guard views, and the least PSNR there that its file should have."""
-    quantized: Callable[[TrainableModel, Quality, float | None], StraightThrough]
-    """The same, and the noise of the grids (None: version 1)."""
-    finetune: Callable[[StraightThrough], None]
-    """The final fine-tuning."""
-    settle: Callable[[StraightThrough, int, str], None]
-    """A shorter fine-tuning of so many iterations, with its name."""
-    bytes_of: Callable[[Stored], int]
-    """The size of the file."""
-
-
-def model_to_store(
-    verdict: Verdict, reducer: Reducer, storing: Storing, settings: CompressionSettings
-) -> FinalModel:
+def model_to_store(verdict: Verdict, reducer: Reducer, stage: FinalStage) -> FinalModel:
     """The finally fine-tuned model."""
-    rule, zero = settings.stopping, reducer.rounds[0]
+    rule, zero = stage.settings.stopping, reducer.rounds[0]
     if rule.target_gaussians is not None:
-        return reduced_and_stored(rule.target_gaussians, reducer, storing, settings)
+        return reduced_and_stored(rule.target_gaussians, reducer, stage)
     if rule.target_bytes is None:
         least = psnr_of(zero.guard) - rule.max_psnr_drop
-        return _stored(reducer.round(verdict.ship), least, storing, settings)
+        return _stored(reducer.round(verdict.ship), least, stage)
     count = first_count(reducer, rule.target_bytes)
     if count is None:  # not even the unpruned model is large enough
-        return _stored(reducer.round(0), -math.inf, storing, settings)
-    tools = _size_tools(reducer, storing, settings)
-    sized = model_of_size(rule.target_bytes, count, _noise(settings), tools)
+        return _stored(reducer.round(0), -math.inf, stage)
+    tools = _size_tools(reducer, stage)
+    sized = model_of_size(rule.target_bytes, count, stage.noise, tools)
     before, base = sized.reduced.model.raw, sized.reduced.base
     return FinalModel(sized.stored, before, base, sized.iterations, sized.noise)
 
 
-def reduced_and_stored(
-    count: int, reducer: Reducer, storing: Storing, settings: CompressionSettings
-) -> FinalModel:
+def reduced_and_stored(count: int, reducer: Reducer, stage: FinalStage) -> FinalModel:
     """A model of `count` Gaussians, whatever it loses."""
-    return _stored(reducer.to(count), -math.inf, storing, settings)
+    return _stored(reducer.to(count), -math.inf, stage)
 
 
-def _stored(
-    reduced: Reduced, least: float, storing: Storing, settings: CompressionSettings
-) -> FinalModel:
-    stored = storing.finally_finetuned(reduced.model, reduced.guard, least)
-    iterations = reduced.iterations + settings.final_iterations
-    return FinalModel(stored, reduced.model.raw, reduced.base, iterations, _noise(settings))
+def _stored(reduced: Reduced, least: float, stage: FinalStage) -> FinalModel:
+    stored = stage.finally_finetuned(reduced.model, reduced.guard, least)
+    iterations = reduced.iterations + stage.settings.final_iterations
+    return FinalModel(stored, reduced.model.raw, reduced.base, iterations, stage.noise)
 
 
-def _noise(settings: CompressionSettings) -> float | None:
-    return None if settings.grids is None else settings.grids.noise
-
-
-def _size_tools(reducer: Reducer, storing: Storing, settings: CompressionSettings) -> SizeTools:
+def _size_tools(reducer: Reducer, stage: FinalStage) -> SizeTools:
     def finetune(optimizer: StraightThrough) -> int:
-        storing.finetune(optimizer)
-        return settings.final_iterations
+        stage.finetune(optimizer)
+        return stage.settings.final_iterations
 
     def settle(optimizer: StraightThrough, repeat: int) -> int:
-        iterations = settings.final_iterations // _SETTLE_DIVISOR
-        storing.settle(optimizer, iterations, f"final fine-tuning, correction {repeat}")
+        iterations = stage.settings.final_iterations // _SETTLE_DIVISOR
+        stage.settle(optimizer, iterations, f"final fine-tuning, correction {repeat}")
         return iterations
 
     return SizeTools(
         reduced_to=reducer.to,
         most=reducer.most(),
-        quantized=storing.quantized,
+        quantized=stage.quantized,
         finetune=finetune,
         settle=settle,
         trained=_trained,
-        bytes_of=storing.bytes_of,
+        bytes_of=lambda stored: len(stage.encoded(stored)),
     )
 
 
@@ -127,8 +103,11 @@ def _trained(optimizer: StraightThrough, before: TrainableModel) -> TrainableMod
     return before
 
 
-def check_target(rule: StoppingRule, start: Splats) -> None:
-    """Raises InputError for a target that no file of a model of `start` can have."""
+def check_target(rule: StoppingRule, start: Splats, metadata: dict[str, Any]) -> None:
+    """Raises InputError for a target that no file of a model of `start` can have.
+
+    `metadata`: of the file.
+    """
     if rule.target_gaussians is not None and rule.target_gaussians > start.count:
         raise InputError(
             f"--target_gaussians {rule.target_gaussians}: expected at most the {start.count:,} "
@@ -137,7 +116,7 @@ def check_target(rule: StoppingRule, start: Splats) -> None:
     if rule.target_bytes is None:
         return
     one = quantize_splats(start.rows(slice(1)), QUALITIES["low"]).splats
-    smallest = len(encode(ModelFile(one)))
+    smallest = len(encode(ModelFile(one, metadata)))
     if rule.target_bytes < smallest:
         raise InputError(
             f"--target_mb {rule.target_mb:g}: expected at least {smallest / MEGABYTE:g}, the size "
@@ -169,13 +148,23 @@ def target_warnings(target: TargetFigures) -> list[str]:
         return []
     return [
         f"the file has {target.reached_bytes / MEGABYTE:.4g} MB with "
-        f"{target.reached_gaussians:,} Gaussians, more than {100 * TOLERANCE:g} % away from the "
+        f"{gaussians(target.reached_gaussians)}, more than {100 * TOLERANCE:g} % away from the "
         f"{target.bytes / MEGABYTE:g} MB of --target_mb"
     ]
 
 
-def target_line(target: TargetFigures) -> str:
-    """The target and what was reached, in one line."""
+def target_lines(target: TargetFigures, promise: PromiseFigures | None) -> list[str]:
+    """The target, what was reached, and what was lost, in a line each."""
+    lines = [_reached(target)]
+    if promise is not None and promise.drop is not None and promise.ssim_drop is not None:
+        lines.append(
+            f"Against round 0, on guard views: {-promise.drop:+.3f} dB, "
+            f"{-promise.ssim_drop:+.4f} in SSIM"
+        )
+    return lines
+
+
+def _reached(target: TargetFigures) -> str:
     if target.bytes is not None:
         size, wanted = target.reached_bytes, target.bytes
         return (

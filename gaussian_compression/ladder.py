@@ -7,7 +7,7 @@ kept beside the rounds, so that an interrupted run does not repeat it.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gaussian_compression.report import LadderFigures
 from splat_codec.errors import CorruptFile
 from splat_codec.model_file import decode
 from splat_formats.decoded import to_splats
+from splat_formats.repairs import gaussians
 from splat_formats.splats import Splats
 from utils.errors import InputError
 from utils.files import write_bytes, write_json
@@ -92,6 +93,18 @@ class StepFolder:
             return LadderStep(data, to_splats(decode(data).splats), record.figures)
         except (FileNotFoundError, ValueError, CorruptFile):
             return None
+
+    def step(
+        self, part: float, make: Callable[[], LadderStep], note: Callable[[str], None]
+    ) -> LadderStep:
+        """The finished step, or one that is made and saved now; `note` gets a line about it."""
+        step = self.load(part)
+        if step is None:
+            step = make()
+            self.save(part, step)
+        found = step.figures
+        note(f"{found.file}: {gaussians(found.gaussians)}, {found.bytes:,} bytes")
+        return step
 
     def save(self, part: float, step: LadderStep) -> None:
         """Writes a step: first the file, then the record that makes it valid."""

@@ -20,13 +20,13 @@ import torch
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.exports import Exports, exports_of, measured
 from gaussian_compression.final_model import (
-    Storing,
     check_target,
     model_to_store,
     reduced_and_stored,
     target_figures,
     target_warnings,
 )
+from gaussian_compression.final_stage import FinalStage, as_published
 from gaussian_compression.finetune import Finetuner, TrainableModel
 from gaussian_compression.fingerprint import environment, splats_digest, views_digest
 from gaussian_compression.ladder import LadderStep, StepFolder, step_count, step_name
@@ -37,36 +37,31 @@ from gaussian_compression.prune import count_after_round, rows_to_keep
 from gaussian_compression.quantize import box_warnings
 from gaussian_compression.report import LadderFigures, PromiseFigures, TargetFigures, ViewFigures
 from gaussian_compression.report_pictures import fault_of_pillow
+from gaussian_compression.round_choice import needed_rounds, verdict_of
 from gaussian_compression.rounds import (
     Measurement,
     Quality,
     Round,
     SizeEstimate,
     StageTime,
-    psnr_of,
 )
 from gaussian_compression.scores import ScoreTools, accumulate_scores, score_named
 from gaussian_compression.settings import (
-    CONSTANT_RATES,
     CompressionSettings,
     RateCourse,
     check_settings,
 )
 from gaussian_compression.shipping import (
-    FinalTools,
     adjustments_of,
     end_warnings,
-    model_on_grids,
-    on_grids,
     promise_of,
     start_warnings,
 )
-from gaussian_compression.size_target import Stored, estimated_with, is_near, rounds_near
+from gaussian_compression.size_target import Stored, estimated_with, is_near
 from gaussian_compression.stage_times import Clock, StageClock
-from gaussian_compression.stopping import Verdict, judge
-from gaussian_compression.straight_through import RangedStraightThrough, straight_through
-from gaussian_compression.targets import Reducer, judge_target, no_checkpoint, passes, rounds_for
-from gaussian_compression.trainable import FullPrecision, StraightThrough, Trainable
+from gaussian_compression.stopping import Verdict
+from gaussian_compression.targets import Reducer, no_checkpoint
+from gaussian_compression.trainable import FullPrecision, Trainable
 from gaussian_compression.validation_split import ViewSplit, split_off_guard
 from gaussian_compression.view_figures import Pictures, Scores, pictures_of, view_figures
 from gaussian_renderer.backend import RenderOptions
@@ -74,7 +69,7 @@ from gaussian_renderer.choose_backend import backend_for
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 from splat_codec.grid_splats import GridSplats
-from splat_codec.model_file import ModelFile, decode, encode
+from splat_codec.model_file import decode
 from splat_formats.decoded import to_splats
 from splat_formats.file_description import from_entries
 from splat_formats.outliers import Adjustments, with_limited_colours
@@ -163,7 +158,7 @@ class _Run:
                 "start model: expected Gaussians that an image can show, found none among "
                 f"{job.start.count:,}"
             )
-        check_target(job.settings.stopping, self._start)
+        check_target(job.settings.stopping, self._start, job.metadata)
         self._warnings = list(shown.notices)
         if self._settings.grids is None:  # version 1 has no place for exact values
             self._start, limited = with_limited_colours(self._start)
@@ -185,14 +180,18 @@ class _Run:
         self._tools = ScoreTools(self._backend, self._differentiate, pull_back, background)
         self._score = score_named(self._trajectory.score, self._tools)
         self._finetuner = Finetuner(self._differentiate, job.extent, self._trajectory.finetune)
+        self._final = FinalStage(
+            job.settings, self._views, self._measure, self._backend, self._run, job.metadata
+        )
         # The stored round may be `patience` rounds before the last one.
         keep = None if job.settings.keep_rounds else job.settings.stopping.patience + 1
+        self._ladder = tuple(step_count(part, self._start.count) for part in job.settings.ladder)
         self._folder = RoundFolder(
-            job.rounds_folder, self._fingerprint(), keep, environment(self._device), self._needed
-        )
-        self._ladder = tuple(
-            min(step_count(part, job.start.count), self._start.count)
-            for part in job.settings.ladder
+            job.rounds_folder,
+            self._fingerprint(),
+            keep,
+            environment(self._device),
+            partial(needed_rounds, rule=job.settings.stopping, ladder=self._ladder),
         )
         self._stages = StageClock()
         self._time_left = None if job.plan is None else TimeLeft(job.plan)
@@ -207,14 +206,14 @@ class _Run:
             rounds, verdict = self._all_rounds(start)
         with self._stages.timed("final fine-tuning"):
             reducer = self._reducer(rounds)
-            made = model_to_store(verdict, reducer, self._storing(), self._settings)
+            made = model_to_store(verdict, reducer, self._final)
         stored = made.stored
         if isinstance(stored, GridSplats):
             adjustments = adjustments_of(made.before, stored)
             adjustments.log()
             self._warnings += filter(None, [str(adjustments)])
         with self._stages.timed("encode, decode and compare"):
-            data = encode(ModelFile(stored, self._job.metadata))
+            data = self._final.encoded(stored)
         decoded = to_splats(decode(data).splats)
         with self._stages.timed("measure the decoded model"):
             final = RawParameters.from_splats(decoded, self._device)
@@ -304,33 +303,18 @@ class _Run:
 
     def _all_rounds(self, start: RawParameters) -> tuple[list[Round], Verdict]:
         checkpoint = self._resumed() or self._round_zero(start)
-        while (verdict := self._verdict(checkpoint.rounds)) is None:
+        rounds, rule = checkpoint.rounds, self._settings.stopping
+        while (verdict := verdict_of(rounds, self._next_count(rounds), rule, self._ladder)) is None:
             self._next_round(checkpoint)
         if not self._folder.has(verdict.ship):
             raise no_checkpoint(f"this stopping rule chooses round {verdict.ship}")
         self._progress.note(f"chosen: round {verdict.ship}, as {verdict.reason}")
-        return checkpoint.rounds, verdict
-
-    def _verdict(self, rounds: list[Round]) -> Verdict | None:
-        """None: another round follows."""
-        rule, following = self._settings.stopping, self._next_count(rounds)
-        if self._ladder and not passes(rounds, following, self._ladder[-1], rule):
-            return None
-        return judge_target(rounds, following, rule) if rule.has_target else judge(rounds, rule)
+        return rounds, verdict
 
     def _next_count(self, rounds: Sequence[Round]) -> int:
         """The number of Gaussians after one more round."""
         fraction = self._trajectory.fraction_of_round(len(rounds))
         return count_after_round(rounds[-1].gaussians, fraction)
-
-    def _needed(self, rounds: list[Round]) -> set[int]:
-        """The rounds that stay on disk although they are not among the last ones."""
-        rule, counts = self._settings.stopping, self._ladder
-        chosen = None if rule.has_target else judge(rounds, rule)
-        if rule.target_gaussians is not None:
-            counts = (*counts, rule.target_gaussians)
-        needed = rounds_near(rounds, rule.target_bytes) | rounds_for(rounds, counts)
-        return needed if chosen is None else needed | {chosen.ship}
 
     def _resumed(self) -> Checkpoint | None:
         number = self._folder.latest()
@@ -381,27 +365,11 @@ class _Run:
             trained = FullPrecision(model.raw, self._trajectory.finetune, self._backend)
             self._run(trained, self._views.training, iterations, name, course)
             return
-        quantized = self._as_published(model)
+        quantized = as_published(model, self._trajectory, self._backend)
         self._run(quantized, self._views.training, iterations, name, course)
         model.ranges = quantized.ranges
 
-    def _as_published(self, model: TrainableModel) -> RangedStraightThrough:
-        loss, quantization = self._trajectory.finetune, self._trajectory.quantization
-        if model.ranges is None or quantization is None:
-            raise ValueError("rounds in full precision have no quantisers")
-        return straight_through(model.raw, model.ranges, loss, quantization, self._backend)
-
-    def _storing(self) -> Storing:
-        return Storing(
-            finally_finetuned=self._finally_finetuned,
-            quantized=self._quantized,
-            finetune=self._finetune_finally,
-            settle=self._settle,
-            bytes_of=self._bytes_of,
-        )
-
     def _ladder_steps(self, reducer: Reducer) -> tuple[LadderStep, ...]:
-        """From the largest to the smallest."""
         settings = self._settings.to_json()
         depends_on = {
             "rounds": self._fingerprint(),
@@ -409,20 +377,15 @@ class _Run:
             "metadata": self._job.metadata,
         }
         folder = StepFolder(self._job.rounds_folder, depends_on)
-        steps = []
-        for part, count in zip(self._settings.ladder, self._ladder, strict=True):
-            step = folder.load(part)
-            if step is None:
-                step = self._ladder_step(part, count, reducer)
-                folder.save(part, step)
-            steps.append(step)
-            self._progress.note(f"{step.figures.file}: {step.figures.gaussians:,} Gaussians, "
-                                f"{step.figures.bytes:,} bytes")  # fmt: skip
-        return tuple(steps)
+        steps = zip(self._settings.ladder, self._ladder, strict=True)
+        return tuple(
+            folder.step(part, partial(self._ladder_step, part, count, reducer), self._progress.note)
+            for part, count in steps
+        )
 
     def _ladder_step(self, part: float, count: int, reducer: Reducer) -> LadderStep:
-        made = reduced_and_stored(count, reducer, self._storing(), self._settings)
-        data = encode(ModelFile(made.stored, self._job.metadata))
+        made = reduced_and_stored(count, reducer, self._final)
+        data = self._final.encoded(made.stored)
         decoded = to_splats(decode(data).splats)
         guard, test = self._quality(decoded, step_name(part))
         figures = LadderFigures(
@@ -441,63 +404,6 @@ class _Run:
         seen = model.seen(self._trajectory.quantization)
         return self._measure.quality(self._views.guard, seen, f"{name}, guard views"), iterations
 
-    def _bytes_of(self, stored: Stored) -> int:
-        return len(encode(ModelFile(stored, self._job.metadata)))
-
-    def _finally_finetuned(self, model: TrainableModel, guard: Quality, least: float) -> Stored:
-        """The integers to store of `model`, whose quality on guard views is `guard`.
-
-        `least`: the PSNR on guard views below which grids are made finer.
-        """
-        if self._settings.grids is None:
-            optimizer = self._as_published(model)
-            self._finetune_finally(optimizer)
-            return optimizer.stored()
-        return model_on_grids(
-            model.raw, psnr_of(guard), least, self._final_tools(), self._settings.grids
-        )
-
-    def _all_views(self) -> list[Camera]:
-        """The views of the final fine-tuning: no rounds follow, guard views are trained on too."""
-        if self._trajectory.guard == "test":
-            return self._views.training
-        return [*self._views.training, *self._views.guard]
-
-    def _finetune_finally(self, optimizer: StraightThrough) -> None:
-        grids, course = self._settings.grids, CONSTANT_RATES
-        if grids is not None:
-            course = RateCourse(grids.final_restart, grids.final_rate_end)
-        iterations = self._settings.final_iterations
-        self._run(optimizer, self._all_views(), iterations, "final fine-tuning", course)
-
-    def _settle(self, optimizer: StraightThrough, iterations: int, name: str) -> None:
-        end = 1.0 if self._settings.grids is None else self._settings.grids.final_rate_end
-        self._run(optimizer, self._all_views(), iterations, name, RateCourse(end=end))
-
-    def _final_tools(self) -> FinalTools:
-        measure, views = self._measure, self._views
-        return FinalTools(
-            sensitivity=partial(measure.sensitivity, views.training, self._trajectory.seed),
-            added_error=partial(measure.added_error, views.training),
-            guard_psnr=lambda raw: psnr_of(measure.quality(views.guard, raw, "grids, guard views")),
-            finetune=self._finetune_finally,
-            operations=self._backend,
-        )
-
-    def _quantized(
-        self, model: TrainableModel, guard: Quality, noise: float | None
-    ) -> StraightThrough:
-        """`model`, of this quality on guard views, on grids with this `noise` (None: version 1)."""
-        if self._settings.grids is None or noise is None:
-            return self._as_published(model)
-        grids = replace(self._settings.grids, noise=noise)
-        return on_grids(model.raw, psnr_of(guard), self._final_tools(), grids).optimizer
-
-    def _as_stored(self, model: TrainableModel, guard: Quality) -> Stored:
-        """`model`, of this quality on guard views, as its file would hold it."""
-        grids = self._settings.grids
-        return self._quantized(model, guard, None if grids is None else grids.noise).stored()
-
     def _estimate(
         self, model: TrainableModel, guard: Quality, earlier: Sequence[Round]
     ) -> SizeEstimate | None:
@@ -505,7 +411,11 @@ class _Run:
         target = self._settings.stopping.target_bytes
         if not is_near(earlier, model.raw.gaussian_count, target):
             return None
-        return SizeEstimate(self._bytes_of(self._as_stored(model, guard)), self._file_settings())
+        return SizeEstimate(self._bytes_of(model, guard), self._file_settings())
+
+    def _bytes_of(self, model: TrainableModel, guard: Quality) -> int:
+        """The size of the file if the model were stored without the final fine-tuning."""
+        return len(self._final.encoded(self._final.as_stored(model, guard)))
 
     def _file_settings(self) -> str:
         """What the size of a round's file depends on besides the round."""
@@ -554,10 +464,10 @@ class _Run:
         every = self._settings.measure_test_every
         if not every or number % every:
             return None
-        stored = self._as_stored(model, guard)
+        stored = self._final.as_stored(model, guard)
         decoded = RawParameters.from_splats(to_splats(stored), self._device)
         test = self._measure.quality(self._job.test_views, decoded, f"round {number}, test views")
-        return Measurement(test, self._bytes_of(stored))
+        return Measurement(test, len(self._final.encoded(stored)))
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = self._settings.to_json()["trajectory"]

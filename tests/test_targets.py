@@ -97,6 +97,15 @@ def test_both_limits_must_hold() -> None:
     assert verdict.ship == 1 and "0.01 in SSIM" in verdict.reason and "0.0200" in verdict.reason
 
 
+def test_the_report_has_the_limit_and_the_loss_of_ssim(model: Path, run: Compress) -> None:
+    flags = ("--max_psnr_drop", 100, "--max_ssim_drop", 1e-9, "--patience", 1, "--noise", 5)
+    report = run(model, *flags, "--prune_fraction", 0.5)
+    assert report.stopping.shipped_round == 0 and len(report.rounds) == 2
+    assert report.promise.allowed_ssim_drop == 1e-9
+    assert report.promise.kept == (report.promise.ssim_drop <= 1e-9)
+    assert "in SSIM on the guard views" in (model / "compressed/report.html").read_text()
+
+
 def test_rounds_end_where_one_pruning_leads_to_the_target() -> None:
     rounds = history((100, 30.0, 0.9), (80, 20.0, 0.5), (64, 10.0, 0.2))
     assert last_with(rounds, 64) == 2 and last_with(rounds, 65) == 1 and last_with(rounds, 101) == 0
@@ -118,7 +127,10 @@ def test_a_number_of_gaussians_is_reached_exactly(
     assert report.target.reached and report.target.reached_gaussians == 250
     assert report.stopping.shipped_round == 1
     assert report.compressed.iteration == 9 + 2 + 1 + 1 + 4
-    assert "Target 250 Gaussians: 250 in the file" in capsys.readouterr().out
+    assert "Target 250 Gaussians: 250 in the file\nAgainst round 0" in capsys.readouterr().out
+    page = (model / "compressed/report.html").read_text()
+    assert "The target of 250 Gaussians was reached" in page
+    assert "The stopping rule allows" not in page
 
 
 def test_other_targets_use_the_same_rounds(

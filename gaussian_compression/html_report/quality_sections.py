@@ -75,7 +75,7 @@ def sizes_and_quality(report: CompressionReport) -> Html:
             "This run used no photographs, so that PSNR and SSIM were not measured. The section "
             "“Errors of the attributes” compares the models themselves."
         ))  # fmt: skip
-    if report.promise is not None:
+    if report.promise is not None and report.target is None:
         content.append(paragraph(_promise(report.promise)))
     return section("Sizes and quality", *content)
 
@@ -83,17 +83,30 @@ def sizes_and_quality(report: CompressionReport) -> Html:
 def _promise(promise: PromiseFigures) -> str:
     most = figures.number(promise.allowed_drop)
     allowed = f"The stopping rule allows a loss of {most} dB on the guard views"
+    if promise.allowed_ssim_drop is not None:
+        most_ssim = figures.number(promise.allowed_ssim_drop)
+        allowed = (
+            f"The stopping rule allows losses of {most} dB and of {most_ssim} in SSIM on the guard "
+            "views"
+        )
     if promise.drop is None or promise.kept is None:
         return f"{allowed}; the loss of the file was not measured."
     verb = "loses" if promise.drop >= 0 else "gains"
     kept = "keeps to the rule" if promise.kept else "does not keep to the rule"
     text = (
         f"{allowed} against round 0, the model fine-tuned without pruning. The file {verb} "
-        f"{abs(promise.drop):.3f} dB: it {kept}."
+        f"{abs(promise.drop):.3f} dB{_ssim(promise)}: it {kept}."
     )
     if promise.guard_was_trained_on:
         text += " The last fine-tuning trains on the guard views too: their figures are too good."
     return text
+
+
+def _ssim(promise: PromiseFigures) -> str:
+    """The change of SSIM, where it has a limit."""
+    if promise.allowed_ssim_drop is None or promise.ssim_drop is None:
+        return ""
+    return f", and its SSIM changes by {-promise.ssim_drop:+.4f}"
 
 
 def rounds(report: CompressionReport) -> Html | None:
@@ -140,8 +153,9 @@ def _by_gaussians(report: CompressionReport) -> Html | None:
     if report.stopping is not None and report.stopping.shipped_round in points:
         series.append(Series("stored round", [points[report.stopping.shipped_round]]))
     zero, limit = report.rounds[0].guard.psnr, None
-    if report.promise is not None and zero is not None and report.promise.allowed_drop is not None:
-        least = zero - report.promise.allowed_drop
+    allowed = None if report.promise is None else report.promise.allowed_drop
+    if allowed is not None and zero is not None and report.target is None:
+        least = zero - allowed
         limit = (least, f"least allowed: {least:.2f} dB")
     return line_plot(
         "PSNR on the guard views after each round",

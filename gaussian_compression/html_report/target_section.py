@@ -4,7 +4,7 @@
 from gaussian_compression.html_report import figures
 from gaussian_compression.html_report.markup import Html, paragraph, section, table
 from gaussian_compression.html_report.plots import Point, Series
-from gaussian_compression.report import CompressionReport, TargetFigures
+from gaussian_compression.report import CompressionReport, PromiseFigures, TargetFigures
 
 
 def ladder_series(report: CompressionReport, views: str) -> list[Series]:
@@ -25,7 +25,7 @@ def target_and_ladder(report: CompressionReport) -> Html | None:
     """None without both."""
     content = []
     if report.target is not None:
-        content.append(paragraph(_target(report.target)))
+        content.append(paragraph(_target(report.target) + _loss(report.promise)))
     if report.ladder:
         head = ("file", "Gaussians", "bytes", "made of round", "PSNR, guard views",
                 "SSIM, guard views", "PSNR, test views", "SSIM, test views")  # fmt: skip
@@ -44,6 +44,15 @@ def target_and_ladder(report: CompressionReport) -> Html | None:
         ]
         content.append(table(head, rows))
     return section("Target and ladder", *content) if content else None
+
+
+def _loss(promise: PromiseFigures | None) -> str:
+    if promise is None or promise.drop is None or promise.ssim_drop is None:
+        return ""
+    return (
+        " Against round 0, the model fine-tuned without pruning, PSNR on the guard views changes "
+        f"by {-promise.drop:+.3f} dB and SSIM by {-promise.ssim_drop:+.4f}."
+    )
 
 
 def _target(target: TargetFigures) -> str:

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the rounds end, which one is stored, and which stay on disk, by rule, target and ladder."""
+
+from collections.abc import Sequence
+
+from gaussian_compression.rounds import Round
+from gaussian_compression.settings import StoppingRule
+from gaussian_compression.size_target import rounds_near
+from gaussian_compression.stopping import Verdict, judge
+from gaussian_compression.targets import judge_target, passes, rounds_for
+
+
+def verdict_of(
+    rounds: list[Round], following: int, rule: StoppingRule, ladder: Sequence[int]
+) -> Verdict | None:
+    """The round to store; None: another round follows.
+
+    `following`: the number of Gaussians after one more round; `ladder`: those of the ladder's
+    steps, from large to small.
+    """
+    if ladder and not passes(rounds, following, ladder[-1], rule):
+        return None
+    return judge_target(rounds, following, rule) if rule.has_target else judge(rounds, rule)
+
+
+def needed_rounds(rounds: list[Round], rule: StoppingRule, ladder: Sequence[int]) -> set[int]:
+    """The rounds that stay on disk although they are not among the last ones."""
+    counts = list(ladder)
+    if rule.target_gaussians is not None:
+        counts.append(rule.target_gaussians)
+    needed = rounds_near(rounds, rule.target_bytes) | rounds_for(rounds, counts)
+    chosen = None if rule.has_target else judge(rounds, rule)
+    return needed if chosen is None else needed | {chosen.ship}
