@@ -267,7 +267,7 @@ def test_damaged_tables(scene: CurveScene, tmp_path: Path, change, message: str)
 
 
 def test_hours_from_rows_and_from_a_short_run(scene: CurveScene, tmp_path: Path) -> None:
-    tasks = plan([scene], [Variant("compact", ("--preset", "compact"))], [0], POINTS)
+    tasks = plan([scene], [Variant("fast3dgs", ("--preset", "fast3dgs"))], [0], POINTS)
     # 4,000 unpruned, 4 rounds of 1,000, and three times 5,000 at the end.
     assert iterations_to_do(tasks, separate=False) == 23_000
     assert iterations_to_do(tasks, separate=True) == 12_000 + 6_000 + 15_000
