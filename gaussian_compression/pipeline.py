@@ -313,7 +313,7 @@ class _Run:
 
     def _next_count(self, rounds: Sequence[Round]) -> int:
         """The number of Gaussians after one more round."""
-        fraction = self._trajectory.fraction_of_round(len(rounds))
+        fraction = self._trajectory.prune_fraction
         return count_after_round(rounds[-1].gaussians, fraction)
 
     def _resumed(self) -> Checkpoint | None:

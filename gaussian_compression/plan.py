@@ -112,7 +112,7 @@ def counts_down_to(least: int, start: int, settings: CompressionSettings) -> tup
     """The numbers of Gaussians of the rounds, from `start` to the first with at most `least`."""
     counts = [start]
     while counts[-1] > least and len(counts) <= settings.stopping.max_rounds:
-        fraction = settings.trajectory.fraction_of_round(len(counts))
+        fraction = settings.trajectory.prune_fraction
         following = count_after_round(counts[-1], fraction)
         if following == counts[-1]:
             break

@@ -84,10 +84,6 @@ class TrajectorySettings:
     quantization: QuantizationSettings | None = field(default_factory=QuantizationSettings)
     """The quantisation during the rounds; None: they train in full precision."""
 
-    def fraction_of_round(self, number: int) -> float:
-        """The fraction of the remaining Gaussians that round `number`, from 1, removes."""
-        return self.prune_fraction
-
 
 @dataclass(frozen=True)
 class StoppingRule:

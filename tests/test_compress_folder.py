@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interrupted_runs import stop_after
 from PIL import Image
 
 import compress
@@ -72,18 +73,6 @@ def numbers(model: Path) -> list[int]:
     return sorted(int(name.removeprefix("iteration_")) for name in names)
 
 
-def stopped_after(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next run ends by Ctrl-C when it has saved this round."""
-    save = pipeline.RoundFolder.save
-
-    def save_and_stop(self: pipeline.RoundFolder, checkpoint: pipeline.Checkpoint) -> None:
-        save(self, checkpoint)
-        if checkpoint.rounds[-1].number == number:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(pipeline.RoundFolder, "save", save_and_stop)
-
-
 def test_a_second_shorter_run_leaves_only_its_own_result(model: Path, run: Compress) -> None:
     trained = (model / PLY.format(9)).read_bytes()
     assert run(model, "--final_iterations", 5).compressed.iteration == 9 + 7
@@ -145,7 +134,7 @@ def test_a_run_does_not_continue_with_changed_photographs(
 ) -> None:
     scene = shutil.copytree(small_scene, tmp_path / "scene")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        stopped_after(0, patched)
+        stop_after(0, patched)
         run(model, scene=scene)
     moved = scene.rename(tmp_path / "elsewhere")  # the same photographs, another folder
     photograph = sorted((moved / "images").iterdir())[3]
@@ -163,7 +152,7 @@ def test_a_run_continues_in_another_environment_with_a_warning(
     model: Path, run: Compress, monkeypatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        stopped_after(0, patched)
+        stop_after(0, patched)
         patched.setattr(
             pipeline, "environment", lambda device: {"torch": "1.0", "kernels": {"a": "1"}}
         )
@@ -188,7 +177,7 @@ def test_a_run_continues_rounds_of_an_earlier_version_with_a_warning(
         return {n: v for n, v in found.items() if n != "guard_views"} | {"source_path": "/old"}
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        stopped_after(0, patched)
+        stop_after(0, patched)
         patched.setattr(pipeline._Run, "_fingerprint", earlier)
         run(model)
     run(model)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interrupted_runs import stop_after
 
 import compress
 from gaussian_compression import pipeline, timing
@@ -69,18 +70,6 @@ def run(small_scene: Path, command_line, monkeypatch: pytest.MonkeyPatch) -> Com
 
 def file_of(model: Path) -> bytes:
     return (model / "compressed/model.f3dgs").read_bytes()
-
-
-def stop_after(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next run ends by Ctrl-C when it has saved this round."""
-    save = pipeline.RoundFolder.save
-
-    def save_and_stop(self: pipeline.RoundFolder, checkpoint: pipeline.Checkpoint) -> None:
-        save(self, checkpoint)
-        if checkpoint.rounds[-1].number == number:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(pipeline.RoundFolder, "save", save_and_stop)
 
 
 def history(*figures: tuple[int, float, float]) -> list[Round]:
