@@ -57,6 +57,8 @@ FALLING = RateCourse(WarmRestart(rate_factor=3.0, position_rate_factor=10.0), en
 class SumOfNorms:
     """The sum over the views of the norms of the six gradients of the loss."""
 
+    passes = 1
+
     def __init__(self, tools: ScoreTools) -> None:
         pass
 

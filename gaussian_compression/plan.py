@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gaussian_compression.ladder import step_count
 from gaussian_compression.prune import count_after_round
+from gaussian_compression.scores import SCORES
 from gaussian_compression.settings import CompressionSettings
 
 _USUAL_SHARE = 0.5
@@ -75,11 +76,15 @@ class Plan:
         """One round, 0 for the unpruned one, with its measurements."""
         trajectory, views, count = self.settings.trajectory, self.views, self.counts[number]
         steps = trajectory.finetune_iterations if number else trajectory.warmup_iterations
-        scores = views.training if number else 0
+        scores = self._score_passes if number else 0
         return self.costs.iteration(count) * (steps + scores + _MEASURING * views.guard)
 
+    @property
+    def _score_passes(self) -> int:
+        return SCORES[self.settings.trajectory.score].passes * self.views.training
+
     def _last_seconds(self) -> float:
-        round_steps = self.settings.trajectory.finetune_iterations + self.views.training
+        round_steps = self.settings.trajectory.finetune_iterations + self._score_passes
         ladder = sum(self._file_seconds(n) + round_steps * self.costs.iteration(n)
                      for n in self.ladder)  # fmt: skip
         return self._file_seconds(self.counts[-1]) + ladder

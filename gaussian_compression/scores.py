@@ -53,6 +53,9 @@ class ScoredView:
 class ScoreAccumulator(Protocol):
     """Accumulates over the views what a score needs."""
 
+    passes: int
+    """Backward passes for each view."""
+
     def start(self, raw: RawParameters) -> None:
         """Reset, for this model."""
         ...
@@ -68,6 +71,8 @@ class ScoreAccumulator(Protocol):
 
 class GradientNorm:
     """Norms of the signed sums of the loss gradients over the views (Fast-3DGS, COGS'25)."""
+
+    passes = 1
 
     def __init__(self, tools: ScoreTools) -> None:
         self._operations = tools.operations
@@ -95,8 +100,8 @@ class RemovalError:
     `render_sensitivity`. Colours are dimmed, so that the limit 1 of the images hides no change.
     """
 
-    samples = 2
-    """Random images of signs for each view: one has 0.1 dB less at a fifth of the Gaussians."""
+    passes = 2
+    """Each with random signs: one has 0.1 dB less at a fifth of the Gaussians."""
     most_opacity = 0.98
     """Above it, alpha may be at its limit, 0.99, where its derivative is 0."""
 
@@ -114,7 +119,7 @@ class RemovalError:
     def add(self, view: ScoredView) -> None:
         """See ScoreAccumulator."""
         shape = view.camera.image_u8.shape
-        for _ in range(self.samples):
+        for _ in range(self.passes):
             signs = torch.randint(0, 2, shape, generator=self._random, dtype=torch.float32) * 2 - 1
             signs = signs.to(self._total.device)
             self._pull_back(view.camera, signs, self._model, self._gradients, self._background)
@@ -124,11 +129,11 @@ class RemovalError:
         """Squared differences of images in 0..1."""
         # The derivative of the opacity with respect to its logit is opacity x (1 - opacity).
         transparency = torch.sigmoid(-self._model.opacity)
-        scale = self.samples * DIMMING**2
+        scale = self.passes * DIMMING**2
         return (self._total / (transparency.square() * scale)).squeeze(1)
 
 
-SCORES: dict[str, Callable[[ScoreTools], ScoreAccumulator]] = {
+SCORES: dict[str, type[GradientNorm] | type[RemovalError]] = {
     "gradient_norm": GradientNorm,
     "removal_error": RemovalError,
 }

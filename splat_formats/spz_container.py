@@ -224,7 +224,9 @@ def _pack_4(content: SpzContent, zstd_level: int) -> bytes:
     zstandard = _zstandard()
 
     def compressed(stream: Bytes) -> bytes:
-        return zstandard.ZstdCompressor(level=zstd_level).compress(stream.tobytes())
+        # The checksum, 4 bytes, makes readers notice damage that decompresses.
+        compressor = zstandard.ZstdCompressor(level=zstd_level, write_checksum=True)
+        return compressor.compress(stream.tobytes())
 
     used = content.streams if content.header.degree else content.streams[:-1]
     with ThreadPoolExecutor(2) as pool:  # the harmonics take as long as all others together

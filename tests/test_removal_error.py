@@ -37,7 +37,7 @@ def test_it_is_the_change_of_the_images_without_the_gaussian(antialiasing: bool)
     pull_back = partial(backend.pull_back, sh_degree=1)
     tools = ScoreTools(backend, None, pull_back, BACKGROUND)  # type: ignore[arg-type]
     score = RemovalError(tools)
-    score.samples = 600
+    score.passes = 600
     accumulate_scores([score], raw, views, tools, lambda: None)
 
     def images(rows: torch.Tensor) -> list[torch.Tensor]:
