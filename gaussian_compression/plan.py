@@ -149,7 +149,8 @@ def _rounds_text(plan: Plan) -> str:
         return f"{rounds}, down to a file of {rule.target_mb:g} MB,"
     if rule.max_rounds <= number:
         return rounds.removeprefix("about ")
-    return f"{rounds}, at most {rule.max_rounds}, by the loss on the guard views,"
+    views = "guard and training views" if rule.guard_memory else "the guard views"
+    return f"{rounds}, at most {rule.max_rounds}, by the loss on {views},"
 
 
 def duration(seconds: float) -> str:

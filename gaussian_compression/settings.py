@@ -94,6 +94,10 @@ class StoppingRule:
     max_ssim_drop: float | None = None
     """The same for SSIM; a round has to keep to both limits. None: no limit."""
     max_rounds: int = 100
+    guard_memory: float = 0.0
+    """How much of the difference between training views and unseen views the guard views still have
+    from the training of the start model, from 0 to less than 1: docs/guard.md. 0: the guard views
+    count as unseen."""
     patience: int = 3
     """Number of rounds in a row that have to lose too much: the mean over few views is noisy."""
     target_gaussians: int | None = None
@@ -168,6 +172,7 @@ def check_settings(settings: CompressionSettings) -> None:
         ("max_rounds", stopping.max_rounds, _COUNT),
         ("patience", stopping.patience, Range(least=1, whole=True)),
         ("max_psnr_drop", stopping.max_psnr_drop, Range(least=0)),
+        ("guard_memory", stopping.guard_memory, Range(least=0, below=1)),
         ("sh_sparsity", trajectory.finetune.sh_sparsity, Range(least=0)),
         ("guard", trajectory.guard, OneOf(("train", "test"))),
         ("measure_test_every", settings.measure_test_every, _COUNT),
