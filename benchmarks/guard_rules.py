@@ -102,8 +102,11 @@ def trend(course: Course, number: int, measure: str) -> float:
 
 
 def extrapolated(course: Course, number: int, measure: str, memory: float) -> float:
-    """The line from training views through guard views; see stopping.py."""
-    guard, training = (course.loss(number, views, measure) for views in ("guard", "training"))
+    """The line from training views through guard views, against the twin after one round.
+
+    See stopping.py: round 0 of compress.py ends like a round, so that it is this twin.
+    """
+    guard, training = (course.loss(number, views, measure, 1) for views in ("guard", "training"))
     return guard - memory / (1 - memory) * max(training - guard, 0)
 
 
@@ -112,12 +115,18 @@ MEMORY = PRESETS["balanced"].stopping.guard_memory
 FORMER, ADOPTED = "guard views against round 0", "the line through training and guard views"
 PREDICTIONS: dict[str, Prediction] = {
     FORMER: lambda course, number: course.loss(number, "guard"),
-    "against the twin after one round": lambda course, number: course.loss(number, "guard", 1),
-    "against the twin after as many": lambda course, number: course.loss(number, "guard", None),
+    "against the twin after one round": lambda course, number: course.loss(
+        number, "guard", against=1
+    ),
+    "against the twin after as many": lambda course, number: course.loss(
+        number, "guard", against=None
+    ),
     "the same, median of the views": lambda course, number: views_median(course, number, "psnr"),
     "the same, of the mean squared error": of_mean_error,
     "trend from the first round on": lambda course, number: trend(course, number, "psnr"),
-    "training views": lambda course, number: course.loss(number, "training"),
+    "training views against the twin after one round": lambda course, number: course.loss(
+        number, "training", against=1
+    ),
     ADOPTED: lambda course, number: extrapolated(course, number, "psnr", MEMORY),
 }
 """By name, all in dB; the first are the guard views' losses in some form."""
@@ -175,9 +184,9 @@ def rows(courses: Sequence[Course]) -> Iterator[str]:
             kept = state["gaussians"] / course.twin[0]["gaussians"]
             losses = [
                 course.loss(number, "guard"),
-                course.loss(number, "guard", None),
-                course.loss(number, "training"),
-                course.loss(number, "test", None),
+                course.loss(number, "guard", against=None),
+                course.loss(number, "training", against=1),
+                course.loss(number, "test", against=None),
                 PREDICTIONS[ADOPTED](course, number),
             ]
             cells = [f"{loss:+.3f}" for loss in losses]

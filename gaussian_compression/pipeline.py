@@ -341,7 +341,10 @@ class _Run:
         iterations = self._trajectory.warmup_iterations
         course = RateCourse(start=self._trajectory.warmup_restart)
         self._finetune(checkpoint.model, iterations, "round 0, unpruned", course)
-        self._close_round(checkpoint, iterations, began)
+        if self._trajectory.settle:
+            iterations, course = self._trajectory.finetune_iterations, self._trajectory.round_rates
+            self._finetune(checkpoint.model, iterations, "round 0, unpruned, settling", course)
+        self._close_round(checkpoint, self._trajectory.first_iterations, began)
         return checkpoint
 
     def _next_round(self, checkpoint: Checkpoint) -> None:

@@ -76,6 +76,9 @@ class TrajectorySettings:
     round_rates: RateCourse = CONSTANT_RATES
     """The learning rates in each round. Where they fall, the guard views show sooner what the final
     fine-tuning, whose rates fall, will reach."""
+    settle: bool = False
+    """Whether round 0 ends with the fine-tuning of a round, without pruning: losses are then
+    against a model after equally low rates."""
     guard: str = "train"
     seed: int = 0
     score: str = "gradient_norm"
@@ -83,6 +86,11 @@ class TrajectorySettings:
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     quantization: QuantizationSettings | None = field(default_factory=QuantizationSettings)
     """The quantisation during the rounds; None: they train in full precision."""
+
+    @property
+    def first_iterations(self) -> int:
+        """Of fine-tuning in round 0."""
+        return self.warmup_iterations + (self.finetune_iterations if self.settle else 0)
 
 
 @dataclass(frozen=True)
