@@ -57,6 +57,9 @@ class Lengths:
     rounds: int
     finals: tuple[int, ...]
     """The rounds after which a final fine-tuning is measured."""
+    start_gaussians: int | None
+    """The start model is first pruned to this number and fine-tuned on all training views, to save
+    time; None: it is not."""
     prune_fraction: float
     warmup_iterations: int
     final_iterations: int
@@ -93,13 +96,18 @@ class Twins:
     def run(self, lengths: Lengths) -> None:
         """Passes all figures to `record`."""
         raw, trajectory = self._start, self._trajectory
+        if lengths.start_gaussians is not None:
+            raw = self._pruned(raw, self._everything, lengths.start_gaussians)
+            course = trajectory.round_rates
+            self._finetune(raw, self._everything, lengths.final_iterations, "smaller", course)
         self._note("unpruned", "start", 0, raw)
         warmup = RateCourse(start=trajectory.warmup_restart)
         self._finetune(raw, self._training, lengths.warmup_iterations, "round 0", warmup)
         self._note("unpruned", "round", 0, raw)
         pruned, twin = raw, raw.map(torch.clone)
         for number in range(1, lengths.rounds + 1):
-            pruned = self._pruned(pruned, lengths.prune_fraction)
+            count = count_after_round(pruned.gaussian_count, lengths.prune_fraction)
+            pruned = self._pruned(pruned, self._training, count)
             for name, model in (("pruned", pruned), ("unpruned", twin)):
                 length, course = trajectory.finetune_iterations, trajectory.round_rates
                 self._finetune(model, self._training, length, f"round {number}", course)
@@ -107,10 +115,9 @@ class Twins:
                 if number in lengths.finals:
                     self._note(name, "final", number, self._final(model, lengths, number))
 
-    def _pruned(self, raw: RawParameters, fraction: float) -> RawParameters:
+    def _pruned(self, raw: RawParameters, views: Sequence[Camera], count: int) -> RawParameters:
         score = score_named(self._trajectory.score, self._tools)
-        accumulate_scores([score], raw, self._training, self._tools, lambda: None)
-        count = count_after_round(raw.gaussian_count, fraction)
+        accumulate_scores([score], raw, views, self._tools, lambda: None)
         return raw.rows(rows_to_keep(score.scores(), count))
 
     def _final(self, raw: RawParameters, lengths: Lengths, number: int) -> RawParameters:
@@ -184,6 +191,8 @@ def main() -> None:
     parser.add_argument("--prune_fraction", type=float, default=balanced.prune_fraction)
     parser.add_argument("--warmup_iterations", type=int, default=balanced.warmup_iterations)
     parser.add_argument("--final_iterations", type=int, default=2000)
+    parser.add_argument("--start_gaussians", type=int,
+        help="prune the start model to this number first")  # fmt: skip
     args = parser.parse_args()
     options = loading.extract(args)
     start = start_from_folder(Path(options.model_path))
@@ -192,7 +201,12 @@ def main() -> None:
     raw = RawParameters.from_splats(start.splats, torch.device("cpu"))
     finals = tuple(int(number) for number in args.finals.split(",") if number)
     lengths = Lengths(
-        args.rounds, finals, args.prune_fraction, args.warmup_iterations, args.final_iterations
+        rounds=args.rounds,
+        finals=finals,
+        start_gaussians=args.start_gaussians,
+        prune_fraction=args.prune_fraction,
+        warmup_iterations=args.warmup_iterations,
+        final_iterations=args.final_iterations,
     )
     states: list[dict[str, Any]] = []
 

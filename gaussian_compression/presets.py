@@ -23,7 +23,7 @@ _BALANCED = CompressionSettings(
         settle=True,
         finetune=FinetuneSettings(opacity_weight=0.01),
     ),
-    stopping=StoppingRule(guard_memory=0.2),
+    stopping=StoppingRule(guard_memory=0.1),
     grids=GridSettings(),
 )
 """Chosen on guard views (docs/compression.md, docs/guard.md)."""
