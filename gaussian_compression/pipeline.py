@@ -502,7 +502,7 @@ def _round_line(rounds: list[Round], start_count: int, rule: StoppingRule) -> st
     )
     if done.guard.psnr is not None and zero is not None:
         line += f", guard {done.guard.psnr:.3f} dB ({done.guard.psnr - zero:+.3f})"
-        if rule.guard_memory:
+        if done.number and rule.guard_memory and done.training and rounds[0].training:
             drop = predicted_drop(rounds[0], done, rule.guard_memory)
             line += f", unseen views {-drop.psnr:+.3f} dB by prediction"
     return f"{line}, {done.wall_seconds:.0f} s"
