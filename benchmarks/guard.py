@@ -57,9 +57,6 @@ class Lengths:
     rounds: int
     finals: tuple[int, ...]
     """The rounds after which a final fine-tuning is measured."""
-    start_gaussians: int | None
-    """The start model is first pruned to this number and fine-tuned on all training views, to save
-    time; None: it is not."""
     prune_fraction: float
     warmup_iterations: int
     final_iterations: int
@@ -96,10 +93,6 @@ class Twins:
     def run(self, lengths: Lengths) -> None:
         """Passes all figures to `record`."""
         raw, trajectory = self._start, self._trajectory
-        if lengths.start_gaussians is not None:
-            raw = self._pruned(raw, self._everything, lengths.start_gaussians)
-            course = trajectory.round_rates
-            self._finetune(raw, self._everything, lengths.final_iterations, "smaller", course)
         self._note("unpruned", "start", 0, raw)
         warmup = RateCourse(start=trajectory.warmup_restart)
         self._finetune(raw, self._training, lengths.warmup_iterations, "round 0", warmup)
@@ -107,7 +100,7 @@ class Twins:
         pruned, twin = raw, raw.map(torch.clone)
         for number in range(1, lengths.rounds + 1):
             count = count_after_round(pruned.gaussian_count, lengths.prune_fraction)
-            pruned = self._pruned(pruned, self._training, count)
+            pruned = self._pruned(pruned, count)
             for name, model in (("pruned", pruned), ("unpruned", twin)):
                 length, course = trajectory.finetune_iterations, trajectory.round_rates
                 self._finetune(model, self._training, length, f"round {number}", course)
@@ -115,9 +108,9 @@ class Twins:
                 if number in lengths.finals:
                     self._note(name, "final", number, self._final(model, lengths, number))
 
-    def _pruned(self, raw: RawParameters, views: Sequence[Camera], count: int) -> RawParameters:
+    def _pruned(self, raw: RawParameters, count: int) -> RawParameters:
         score = score_named(self._trajectory.score, self._tools)
-        accumulate_scores([score], raw, views, self._tools, lambda: None)
+        accumulate_scores([score], raw, self._training, self._tools, lambda: None)
         return raw.rows(rows_to_keep(score.scores(), count))
 
     def _final(self, raw: RawParameters, lengths: Lengths, number: int) -> RawParameters:
@@ -191,8 +184,6 @@ def main() -> None:
     parser.add_argument("--prune_fraction", type=float, default=balanced.prune_fraction)
     parser.add_argument("--warmup_iterations", type=int, default=balanced.warmup_iterations)
     parser.add_argument("--final_iterations", type=int, default=2000)
-    parser.add_argument("--start_gaussians", type=int,
-        help="prune the start model to this number first")  # fmt: skip
     args = parser.parse_args()
     options = loading.extract(args)
     start = start_from_folder(Path(options.model_path))
@@ -203,7 +194,6 @@ def main() -> None:
     lengths = Lengths(
         rounds=args.rounds,
         finals=finals,
-        start_gaussians=args.start_gaussians,
         prune_fraction=args.prune_fraction,
         warmup_iterations=args.warmup_iterations,
         final_iterations=args.final_iterations,
