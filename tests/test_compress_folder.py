@@ -94,7 +94,7 @@ def test_a_start_file_of_any_format_does_not_touch_the_trained_model(
     write_splats(tmp_path / "start.spz", SplatScene(splats))
     assert run(model, "--start_ply", tmp_path / "start.spz").compressed.iteration == 5
     assert numbers(model) == [4, 5]
-    assert [path.name for path in (model / PLY.format(3)).parent.iterdir()] == ["point_cloud.ply"]
+    assert [path.name for path in (model / PLY.format(4)).parent.iterdir()] == ["point_cloud.ply"]
     assert (model / PLY.format(4)).read_bytes() == trained
 
 
