@@ -75,7 +75,8 @@ def main() -> None:
 
 def grid_settings(text: str) -> GridSettings:
     """Those of the default preset, changed as `text`, NAME=NUMBER with commas, says."""
-    grids, names = GridSettings(), {field.name for field in fields(GridSettings)}
+    grids = GridSettings()
+    names = {f.name for f in fields(GridSettings) if isinstance(getattr(grids, f.name), float)}
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
         try:
@@ -218,7 +219,7 @@ def figures_of(bench: Bench, stored: GridSplats, seconds: float) -> Figures:
 ATTRIBUTES = (
     "xyz", "opacity", "scaling", "rotation", "features_dc", "features_rest", "precision"
 )  # fmt: skip
-HEAD = f"settings;seed;gaussians;bytes;guard_psnr;train_psnr;sum;{';'.join(ATTRIBUTES)};cpu_s"
+HEAD = f"settings;seed;gaussians;bytes;guard_psnr;train_psnr;file;{';'.join(ATTRIBUTES)};cpu_s"
 
 
 def row(name: str, seed: int, figures: Figures) -> str:
