@@ -10,6 +10,7 @@ line of CSV for each; sizes in bytes per Gaussian. The loading options that are 
 MODEL/cfg_args.
 """
 
+import random
 import sys
 import time
 from argparse import ArgumentParser
@@ -18,10 +19,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import random
 
 import torch
 
@@ -75,7 +75,7 @@ def main() -> None:
 
 def grid_settings(text: str) -> GridSettings:
     """Those of the default preset, changed as `text`, NAME=NUMBER with commas, says."""
-    grids = GridSettings()
+    grids, changed = GridSettings(), dict[str, Any]()
     names = {f.name for f in fields(GridSettings) if isinstance(getattr(grids, f.name), float)}
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
@@ -85,8 +85,8 @@ def grid_settings(text: str) -> GridSettings:
             raise InputError(f"--settings: expected NAME=NUMBER, got {part!r}") from None
         if name not in names:
             raise InputError(f"--settings: expected a name of {sorted(names)}, got {name!r}")
-        grids = replace(grids, **{name: number})
-    return grids
+        changed[name] = number
+    return replace(grids, **changed)
 
 
 @dataclass(frozen=True)
