@@ -23,6 +23,8 @@ FEWEST = 0.01
 Fewer cannot make a file much smaller, and each attempt encodes it twice.
 """
 
+_FIRST_CHANNELS = 3  # in ordinary models, these alone show that no row repeats
+
 
 def with_shared_sh(splats: GridSplats, sh: FloatArray) -> GridSplats:
     """The model, or the same with its repeated SH stored once, whichever file is smaller.
@@ -48,6 +50,7 @@ def repeated_sh(splats: GridSplats, sh: FloatArray) -> SharedSh:
     is_plain = used_groups(splats.sh) > 0
     is_plain[splats.exact.rows[splats.exact.channels >= FIRST_CHANNELS["features_rest"]]] = False
     (rows,) = is_plain.nonzero()
+    rows = rows[_is_repeated(row_hashes(sh[rows, :_FIRST_CHANNELS]))]
     hashes = row_hashes(sh[rows])
     order = np.lexsort((rows, splats.precision[rows], hashes))
     owners = rows[order][_starts_of_runs(hashes[order])]
@@ -55,6 +58,12 @@ def repeated_sh(splats: GridSplats, sh: FloatArray) -> SharedSh:
     other = (rows != owners).nonzero()[0]
     other = other[same_bits(sh[rows[other]], sh[owners[other]])]
     return SharedSh.of(rows[other], owners[other])
+
+
+def _is_repeated(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """(n,): whether a value occurs more than once."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return counts[inverse.reshape(-1)] > 1
 
 
 def _starts_of_runs(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
