@@ -117,7 +117,7 @@ class Bench:
         return FinalTools(
             sensitivity=partial(self.measure.sensitivity, training, seed),
             added_error=partial(self.measure.added_error, training),
-            guard_psnr=partial(self.psnr, self.views.guard),
+            guard=partial(self.measure.quality, self.views.guard, name="quality"),
             finetune=partial(self.finetune, seed=seed, grids=grids),
             operations=self.backend,
         )
@@ -192,7 +192,7 @@ def measured(bench: Bench, grids: GridSettings, seed: int) -> Figures:
     """The last stage with these settings."""
     tools = bench.tools(seed, grids)
     raw = bench.start.map(torch.clone)
-    optimizer = on_grids(raw, tools.guard_psnr(raw), tools, grids).optimizer
+    optimizer = on_grids(raw, psnr_of(tools.guard(raw)), tools, grids).optimizer
     return trained_figures(bench, optimizer, tools)
 
 
