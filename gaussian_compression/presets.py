@@ -17,13 +17,14 @@ _BALANCED = CompressionSettings(
     TrajectorySettings(
         quantization=None,
         score="removal_error",
-        prune_fraction=0.15,
+        prune_fraction=0.2,
         finetune_iterations=400,
         round_rates=RateCourse(WarmRestart(rate_factor=3.0, position_rate_factor=10.0), end=0.1),
         settle=True,
         finetune=FinetuneSettings(opacity_weight=0.01),
     ),
     stopping=StoppingRule(guard_memory=0.1),
+    final_iterations=2500,
     grids=GridSettings(),
 )
 """Chosen on guard views (docs/compression.md, docs/guard.md)."""
