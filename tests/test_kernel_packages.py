@@ -13,6 +13,7 @@ from pathlib import Path
 import fused_ssim
 import pytest
 import torch
+from emulated_kernels import launch_layer, source_of
 from fused_ssim import l1_ssim_value_and_gradient
 from simple_knn._C import distCUDA2
 
@@ -42,11 +43,12 @@ def test_every_package_starts_the_shared_build() -> None:
 
 def copy_sources(folder: Path) -> Path:
     """A copy of submodules/ without anything that was built."""
-    built = ("*.so", "build", "dist", "*.egg-info", "__pycache__", "_native.py")
+    built = ("*.so", "build", "dist", "*.egg-info", "__pycache__", "_native.py", "_cuda.py", "cuda")
     copy = Path(
         shutil.copytree(SUBMODULES, folder / "submodules", ignore=shutil.ignore_patterns(*built))
     )
-    shutil.copy(SUBMODULES / "common" / "_native.py", copy / "common")
+    for name in ("_native.py", "_cuda.py"):
+        shutil.copy(SUBMODULES / "common" / name, copy / "common")
     return copy
 
 
@@ -137,7 +139,17 @@ def test_package_builds_from_its_folder_without_torch(tmp_path: Path, package: s
     result = build_wheel(copy_sources(tmp_path) / package, tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    check_it_runs(package, unpack(wheel, tmp_path))
+    installed = unpack(wheel, tmp_path)
+    check_it_runs(package, installed)
+    check_cuda_sources(package, installed / PACKAGES[package] / "cuda")
+
+
+def check_cuda_sources(package: str, folder: Path) -> None:
+    """An installed package has all CUDA sources, with the headers that they include."""
+    names = [path.stem for path in (SUBMODULES / package / "native").glob("*.cu")]
+    assert sorted(path.stem for path in folder.glob("*.cu")) == sorted(names)
+    for name in names:
+        assert launch_layer().Source.read(name, (folder,)) == source_of(package, name)
 
 
 def test_package_builds_from_its_sdist_alone(tmp_path: Path) -> None:

@@ -52,8 +52,9 @@ for argument in sys.argv[1:]:
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     for file in files:
         built = {"build", "dist", "__pycache__"} & set(file.parts) or "egg-info" in str(file)
-        # An editable install puts the libraries, and a copy of common/_native.py, beside the code.
-        built = built or (file.name == "_native.py" and file.parent.name != "common")
+        # An editable install puts the libraries, and copies of files of common, beside the code.
+        copied = file.name in {"_native.py", "_cuda.py"} and file.parent.name != "common"
+        built = built or copied or file.parent.name == "cuda"
         if file.is_file() and not built and file.suffix not in {".so", ".tmp"}:
             total.update(f"{file} {file.stat().st_size} ".encode() + file.read_bytes())
 print(total.hexdigest())

@@ -6,6 +6,9 @@ interface and use neither Python nor PyTorch, so one build serves every version 
 one library per instruction set, and not one with all of them: a linker merges equal inline
 functions, and could then keep the copy that an older processor cannot run. `_native.py`,
 beside the libraries, selects one at run time; an sdist includes this folder.
+
+CUDA sources, native/*.cu, are not compiled here: they become files of the package, with the headers
+that they may include, and `_cuda.py` compiles them on the machine that has a GPU.
 """
 
 from __future__ import annotations
@@ -25,10 +28,16 @@ from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError
 
 SHARED = Path(__file__).resolve().parent
-SHARED_FILES = ("build_kernels.py", "_native.py", "cpu_level.h", "thread_pool.h")
 LOADER = "_native.py"
+LAUNCHER = "_cuda.py"
+CUDA_HEADER = "cuda_kernel.h"
+SHARED_FILES = (
+    *("build_kernels.py", LOADER, LAUNCHER, "cpu_level.h", "thread_pool.h"),
+    CUDA_HEADER,
+)
 SOURCES = sorted(path.as_posix() for path in Path("native").glob("*.cpp"))
 HEADERS = sorted(path.as_posix() for path in Path("native").glob("*.h"))
+KERNELS = sorted(path.as_posix() for path in Path("native").glob("*.cu"))
 
 # Fused multiply-adds are allowed, but nothing that reorders sums: results must not depend on the
 # compiler.
@@ -85,7 +94,9 @@ class BuildLibraries(build_ext):
     def run(self) -> None:
         """Compile one library per instruction set, at the same time, and add the loader."""
         compiler = find_compiler()
-        shutil.copyfile(SHARED / LOADER, self._folder() / LOADER)
+        for source, target in self._copies(self._folder()).items():
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, target)
         with ThreadPoolExecutor() as pool:
             jobs = [
                 pool.submit(compile_library, compiler, flags, self.extensions[0].sources, target)
@@ -96,7 +107,8 @@ class BuildLibraries(build_ext):
 
     def get_outputs(self) -> list[str]:
         """The files that `run` writes."""
-        return [str(path) for path in (*self._targets(self._folder()), self._folder() / LOADER)]
+        folder = self._folder()
+        return [str(path) for path in (*self._targets(folder), *self._copies(folder).values())]
 
     def get_output_mapping(self) -> dict[str, str]:
         """Built file -> source tree file: none, an editable build writes there directly."""
@@ -109,6 +121,16 @@ class BuildLibraries(build_ext):
         folder = Path(self.build_lib) / package
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @staticmethod
+    def _copies(folder: Path) -> dict[Path, Path]:
+        """File -> its copy in the package."""
+        copies = {SHARED / LOADER: folder / LOADER}
+        if KERNELS:
+            copies[SHARED / LAUNCHER] = folder / LAUNCHER
+            for source in (SHARED / CUDA_HEADER, *map(Path, (*HEADERS, *KERNELS))):
+                copies[source] = folder / "cuda" / source.name
+        return copies
 
     @staticmethod
     def _targets(folder: Path) -> dict[Path, list[str]]:
@@ -136,6 +158,6 @@ class PlatformWheel(bdist_wheel):
 
 
 setup(
-    ext_modules=[Extension("_native", sources=SOURCES, depends=HEADERS)],
+    ext_modules=[Extension("_native", sources=SOURCES, depends=[*HEADERS, *KERNELS])],
     cmdclass={"build_ext": BuildLibraries, "bdist_wheel": PlatformWheel, "sdist": CompleteSdist},
 )

@@ -6,13 +6,16 @@ The argument lists are this package's own.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from . import adam, native
 from .native import address, checked, row_count
 from .settings import GaussianRasterizationSettings
+
+if TYPE_CHECKING:
+    from .cuda_render import CudaFrame
 
 
 class Parameters(NamedTuple):
@@ -39,7 +42,7 @@ class Rendered(NamedTuple):
     color: torch.Tensor
     radii: torch.Tensor
     inverse_depth: torch.Tensor
-    frame: native.Frame
+    frame: native.Frame | CudaFrame
 
 
 class Gradients(NamedTuple):
@@ -60,16 +63,17 @@ def check_parameters(parameters: Parameters, sh_degree: int) -> Parameters:
     """The parameters, contiguous; ValueError names the first tensor that does not fit."""
     _check_choices(parameters)
     n = row_count("means3D", parameters.means)
+    device = native.kernel_device(parameters.means)
     opacities = parameters.opacities
     if isinstance(opacities, torch.Tensor) and opacities.dim() == 1:
         opacities = opacities[:, None]
 
     def optional(name: str, tensor: torch.Tensor | None, *shape: int | None) -> torch.Tensor | None:
-        return None if tensor is None else checked(name, tensor, (n, *shape))
+        return None if tensor is None else checked(name, tensor, (n, *shape), device=device)
 
     result = Parameters(
-        means=checked("means3D", parameters.means, (n, 3)),
-        opacities=checked("opacities", opacities, (n, 1)),
+        means=checked("means3D", parameters.means, (n, 3), device=device),
+        opacities=checked("opacities", opacities, (n, 1), device=device),
         scales=optional("scales", parameters.scales, 3),
         rotations=optional("rotations", parameters.rotations, 4),
         covariances=optional("cov3D_precomp", parameters.covariances, 6),
@@ -154,34 +158,49 @@ def rasterize_gaussians(
     parameters: Parameters, settings: GaussianRasterizationSettings, keep: bool = True
 ) -> Rendered:
     """The view of checked parameters; `keep`: with the data that the backward pass needs."""
-    height, width = settings.image_height, settings.image_width
     camera = native.camera_of(settings)
-    n = parameters.means.shape[0]
-    frame = native.Frame()
+    n, device = parameters.means.shape[0], parameters.means.device
+    if n != 0 and native.on_cuda(parameters.means):
+        return _rasterize_on_cuda(parameters, camera, keep)
     # Without Gaussians the original's image is black, whatever the background.
     make = torch.zeros if n == 0 else torch.empty
-    color, inverse_depth = make(3, height, width), make(1, height, width)
+    color = make(3, camera.height, camera.width, device=device)
+    inverse_depth = make(1, camera.height, camera.width, device=device)
     # Not zeros: PyTorch's own threads would do that, and then busy-wait beside the kernels.
-    radii = torch.empty(n, dtype=torch.int32)
+    radii = torch.empty(n, dtype=torch.int32, device=device)
+    frame = native.Frame()
     if n != 0:
         outputs = native.Outputs(address(color), address(inverse_depth), address(radii))
         frame.render(camera, scene_of(parameters), outputs, keep=keep, clamp=False)
     return Rendered(color, radii, inverse_depth, frame)
 
 
+def _rasterize_on_cuda(parameters: Parameters, camera: native.Camera, keep: bool) -> Rendered:
+    from . import cuda_render
+
+    kernels = cuda_render.kernels_on(parameters.means.device)
+    options = {"raw": False, "inverse_depth": True, "keep": keep, "clamp": False}
+    frame = cuda_render.CudaFrame(kernels, camera, parameters, **options)
+    assert frame.inverse_depth is not None
+    return Rendered(frame.image, frame.radii, frame.inverse_depth, frame)
+
+
 def rasterize_gaussians_backward(
     parameters: Parameters,
-    frame: native.Frame,
+    frame: native.Frame | CudaFrame,
     grad_color: torch.Tensor,
     grad_inverse_depth: torch.Tensor | None,
 ) -> Gradients:
     """Derivatives for all parameters that `rasterize_gaussians` was given to make `frame`."""
-    places = [None if tensor is None else torch.empty_like(tensor) for tensor in parameters]
-    gradients = Gradients._make([*places, torch.empty_like(parameters.means)])
-    if parameters.means.shape[0] != 0:
-        frame.backward(
-            scene_of(parameters), grad_color, grad_inverse_depth, gradients_of(gradients)
-        )
+    empty = [None if tensor is None else torch.empty_like(tensor) for tensor in parameters]
+    gradients = Gradients._make([*empty, torch.empty_like(parameters.means)])
+    if parameters.means.shape[0] == 0:
+        return gradients
+    if isinstance(frame, native.Frame):
+        places = gradients_of(gradients)
+        frame.backward(scene_of(parameters), grad_color, grad_inverse_depth, places)
+    else:
+        frame.backward(grad_color, grad_inverse_depth, gradients)
     return gradients
 
 
@@ -193,7 +212,14 @@ def mark_visible(
     settings = GaussianRasterizationSettings(
         1, 1, 1.0, 1.0, zero, 1.0, viewmatrix, projmatrix, 0, zero, False, False
     )
-    return native.mark_visible(native.camera_of(settings), positions)
+    camera = native.camera_of(settings)
+    if native.on_cuda(positions):
+        from . import cuda_render
+
+        device = positions.device
+        positions = checked("positions", positions, (None, 3), device=device)
+        return cuda_render.mark_visible(cuda_render.kernels_on(device), camera, positions)
+    return native.mark_visible(camera, positions)
 
 
 adamUpdate = adam.update_visible

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Differentiable rasteriser of 3D Gaussians on the CPU, with the interface of the CUDA original.
 
+Tensors on a CUDA device are taken, too; no GPU has run these kernels yet (docs/gpu.md), and
+`supported_devices` does not name them.
+
 `FAST3DGS_RASTERIZER_RETURNS=2` in the environment makes it return (color, radii), as code of 2023
 expects, instead of (color, radii, inverse depth).
 
@@ -89,7 +92,7 @@ class _RasterizeGaussians(torch.autograd.Function):
         if grad_color is None:
             if grad_inverse_depth is None:
                 return (None,) * 10
-            grad_color = torch.zeros((3, *grad_inverse_depth.shape[1:]))
+            grad_color = grad_inverse_depth.new_zeros((3, *grad_inverse_depth.shape[1:]))
         if grad_inverse_depth is not None:
             grad_inverse_depth = grad_inverse_depth.contiguous()
         g = _C.rasterize_gaussians_backward(

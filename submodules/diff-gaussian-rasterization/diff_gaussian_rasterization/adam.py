@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam on the CPU at the speed of memory: over everything, or over the Gaussians in view only."""
+"""Adam at the speed of memory: over everything, or over the Gaussians in view only.
+
+Tensors are on the CPU. On a CUDA device the kernels of adam.cu are used, which no GPU has run yet.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import torch
 
 from . import native
 from .native import address, checked, row_count
+
+_TENSORS = ("parameter", "gradient", "exp_avg", "exp_avg_sq")
 
 
 class AdamState(NamedTuple):
@@ -31,10 +36,16 @@ def adam_step(
 ) -> None:
     """Update parameters and moments in place, by the formula of `torch.optim.Adam`.
 
-    `step` counts from 1, for the bias correction. All tensors float32, on the CPU and
+    `step` counts from 1, for the bias correction. All tensors float32, on one device and
     contiguous; else ValueError.
     """
     check_step(step)
+    if states and native.on_cuda(states[0].parameter):
+        from . import cuda_adam
+
+        kernels = cuda_adam.kernels_on(states[0].parameter.device)
+        cuda_adam.adam_step(kernels, states, step, betas, eps)
+        return
     _update([corrected_group(state, step, betas) for state in states], betas, eps, None)
 
 
@@ -48,12 +59,18 @@ def update_visible(
 
     The other rows do not change, nor do their moments.
     """
-    if visible.dtype != torch.bool or visible.dim() != 1 or visible.device.type != "cpu":
-        raise ValueError("visible must be a bool tensor (N,) on the CPU.")
+    device = native.kernel_device(states[0].parameter) if states else native.CPU
+    if visible.dtype != torch.bool or visible.dim() != 1 or visible.device != device:
+        raise ValueError(f"visible must be a bool tensor (N,) on {native.name_of(device)}.")
     for state in states:
         rows = row_count("parameter", state.parameter)
         if rows != visible.shape[0]:
             raise ValueError(f"visible has {visible.shape[0]} rows, a parameter {rows}.")
+    if states and native.on_cuda(visible):
+        from . import cuda_adam
+
+        cuda_adam.update_visible(cuda_adam.kernels_on(device), states, visible, betas, eps)
+        return
     groups = [adam_group(state, state.learning_rate, 1.0) for state in states]
     _update(groups, betas, eps, visible.contiguous())
 
@@ -72,14 +89,18 @@ def check_step(step: int) -> None:
 
 def adam_group(state: AdamState, step_size: float, variance_correction: float) -> native.AdamGroup:
     """The library's structure of a state. ValueError for a tensor that cannot change in place."""
+    rows, width = check_state(state, native.CPU)
+    addresses = [address(getattr(state, name)) for name in _TENSORS]
+    return native.AdamGroup(*addresses, rows, width, step_size, variance_correction)
+
+
+def check_state(state: AdamState, device: torch.device) -> tuple[int, int]:
+    """(rows, numbers in a row). ValueError for a tensor that cannot change in place."""
     shape = tuple(state.parameter.shape)
-    tensors = [
-        checked(name, getattr(state, name), shape, written=True)
-        for name in ("parameter", "gradient", "exp_avg", "exp_avg_sq")
-    ]
+    for name in _TENSORS:
+        checked(name, getattr(state, name), shape, written=True, device=device)
     rows = shape[0] if shape else 1
-    width = state.parameter.numel() // rows if rows else 0
-    return native.AdamGroup(*map(address, tensors), rows, width, step_size, variance_correction)
+    return rows, state.parameter.numel() // rows if rows else 0
 
 
 def _update(

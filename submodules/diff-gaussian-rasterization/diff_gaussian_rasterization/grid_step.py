@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from . import native
-from .adam import AdamState, check_step, corrected_group
+from .adam import AdamState, check_state, check_step, corrected_group
 from .native import address, checked
 from .straight_through import EvenGrid as EvenGrid
 
@@ -127,7 +127,7 @@ class _Rule(ctypes.Structure):
     ]
 
 
-class _Constants(ctypes.Structure):
+class Constants(ctypes.Structure):
     """Mirror of `rasterizer::GridConstants`."""
 
     _fields_ = [
@@ -173,13 +173,13 @@ class _Model(ctypes.Structure):
 native.library.grid_pull_back.argtypes = [
     ctypes.c_void_p,
     ctypes.c_int64,
-    ctypes.POINTER(_Constants),
+    ctypes.POINTER(Constants),
     ctypes.c_int32,
     ctypes.c_int32,
 ]
 native.library.grid_update.argtypes = [
     ctypes.POINTER(_Model),
-    ctypes.POINTER(_Constants),
+    ctypes.POINTER(Constants),
     ctypes.POINTER(native.AdamConstants),
     ctypes.c_int32,
 ]
@@ -193,24 +193,31 @@ class GridStep:
 
         ValueError for tensors of another type or shape, and for values out of range.
         """
-        self._count = len(classes)
-        self._classes = _checked_rows("classes", classes, torch.uint8, self._count)
-        self._far = _checked_rows("far", far, torch.bool, self._count)
+        self._count, self._device = len(classes), native.kernel_device(classes)
+        self._classes = _checked_rows("classes", classes, torch.uint8, self._count, self._device)
+        self._far = _checked_rows("far", far, torch.bool, self._count, self._device)
         if self._count and int(classes.max()) >= CLASSES:
             raise ValueError(f"classes must be below {CLASSES}, not {int(classes.max())}.")
         matrix = grids.harmonics.matrix
         self._channels = len(matrix)
         if self._channels not in SH_CHANNELS:
             raise ValueError(f"matrix must have one of {SH_CHANNELS} rows, not {len(matrix)}.")
-        self._matrix = checked("matrix", matrix, (self._channels,) * 2)
+        self._matrix = checked("matrix", matrix, (self._channels,) * 2, device=self._device)
         self._constants = _constants_of(grids, self._matrix)
 
     def pull_back(self, gradients: torch.Tensor) -> None:
         """Turns gradients (N, K, 3) for decoded SH, in place, into those for the coordinates.
 
-        float32, on the CPU, contiguous; else ValueError.
+        float32, on the device of the classes, contiguous; else ValueError.
         """
-        checked("gradients", gradients, (self._count, self._channels // 3, 3), written=True)
+        shape = (self._count, self._channels // 3, 3)
+        checked("gradients", gradients, shape, written=True, device=self._device)
+        if native.on_cuda(self._classes):
+            from . import cuda_grid_step
+
+            kernels = cuda_grid_step.kernels_on(self._device)
+            cuda_grid_step.pull_back(kernels, gradients, self._matrix, self._constants.sh_unit)
+            return
         threads = torch.get_num_threads()
         native.check_status(
             native.library.grid_pull_back(
@@ -227,10 +234,14 @@ class GridStep:
     ) -> None:
         """Update parameters, moments and decoded values in place. Gradients are for the parameters.
 
-        `step` counts from 1. Tensors are float32, on the CPU, contiguous; else ValueError.
+        `step` counts from 1. Tensors are float32, on the device of the classes, contiguous; else
+        ValueError.
         """
         check_step(step)
         widths = dict(zip(SeenModel._fields, (3, 3, self._channels, 1, 3, 4), strict=True))
+        if native.on_cuda(self._classes):
+            self._step_on_cuda(model, widths, step, betas, eps)
+            return
         attributes = [
             self._attribute(name, state, widths[name], step, betas)
             for name, state in zip(SeenModel._fields, model, strict=True)
@@ -244,26 +255,50 @@ class GridStep:
             )
         )
 
+    def _step_on_cuda(
+        self,
+        model: SeenModel,
+        widths: dict[str, int],
+        step: int,
+        betas: tuple[float, float],
+        eps: float,
+    ) -> None:
+        from . import cuda_adam, cuda_grid_step
+
+        for name, state in zip(SeenModel._fields, model, strict=True):
+            self._check_attribute(name, state, widths[name])
+            check_state(state.adam, self._device)
+        factors = {
+            name: cuda_adam.corrected_factors(state.adam.learning_rate, step, betas, eps)
+            for name, state in zip(SeenModel._fields, model, strict=True)
+        }
+        kernels, rows = cuda_grid_step.kernels_on(self._device), (self._classes, self._far)
+        cuda_grid_step.step(kernels, model, self._constants, self._matrix, rows, factors)
+
     def _attribute(
         self, name: str, state: SeenState, width: int, step: int, betas: tuple[float, float]
     ) -> _Attribute:
+        self._check_attribute(name, state, width)
+        group = corrected_group(state.adam, step, betas)
+        group.width = width  # cannot be derived from a tensor without rows
+        return _Attribute(group, address(state.seen))
+
+    def _check_attribute(self, name: str, state: SeenState, width: int) -> None:
         parameter = state.adam.parameter
         if len(parameter) != self._count or parameter.numel() != self._count * width:
             raise ValueError(
                 f"{name} must have {self._count} rows of {width} numbers, not the shape "
                 f"{tuple(parameter.shape)}."
             )
-        checked(f"{name} as seen", state.seen, tuple(parameter.shape), written=True)
-        group = corrected_group(state.adam, step, betas)
-        group.width = width  # cannot be derived from a tensor without rows
-        return _Attribute(group, address(state.seen))
+        shape = tuple(parameter.shape)
+        checked(f"{name} as seen", state.seen, shape, written=True, device=self._device)
 
 
-def _constants_of(grids: Grids, matrix: torch.Tensor) -> _Constants:
+def _constants_of(grids: Grids, matrix: torch.Tensor) -> Constants:
     position, colour, harmonics = grids.position, grids.colour, grids.harmonics
     if not 0 <= harmonics.rounding < 1:
         raise ValueError(f"rounding must be at least 0 and below 1, not {harmonics.rounding}.")
-    return _Constants(
+    return Constants(
         origin=position.origin,
         cell=position.cell,
         top_cell=2**position.bits - 1,
@@ -286,14 +321,17 @@ def _constants_of(grids: Grids, matrix: torch.Tensor) -> _Constants:
     )
 
 
-def _checked_rows(name: str, rows: torch.Tensor, dtype: torch.dtype, count: int) -> torch.Tensor:
-    if rows.dtype != dtype or rows.shape != (count,) or rows.device.type != "cpu":
-        raise ValueError(f"{name} must be a {dtype} tensor ({count},) on the CPU.")
+def _checked_rows(
+    name: str, rows: torch.Tensor, dtype: torch.dtype, count: int, device: torch.device
+) -> torch.Tensor:
+    if rows.dtype != dtype or rows.shape != (count,) or rows.device != device:
+        place = native.name_of(device)
+        raise ValueError(f"{name} must be a {dtype} tensor ({count},) on {place}.")
     return rows.contiguous()
 
 
 def _floats(name: str, tensor: torch.Tensor, shape: Sequence[int]) -> ctypes.Array[ctypes.c_float]:
-    numbers = checked(name, tensor, shape).flatten().tolist()
+    numbers = checked(name, tensor, shape, device=native.kernel_device(tensor)).flatten().tolist()
     return (ctypes.c_float * len(numbers))(*numbers)
 
 

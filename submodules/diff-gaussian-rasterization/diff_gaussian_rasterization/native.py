@@ -17,8 +17,10 @@ from .settings import GaussianRasterizationSettings
 
 library, instruction_set = load_library()
 
+CPU = torch.device("cpu")
 LARGEST_IMAGE_SIDE = 1 << 16  # pixels; tiles are counted in 16 bits
 MOST_GAUSSIANS = 1 << 31
+MOST_ENTRIES = 1 << 31
 _LEAST_CENTRE = 1e-6  # smaller values come from the rounding of float32 matrices
 
 STAGES = ("project", "sort", "blend", "blend backward", "project backward")
@@ -176,18 +178,44 @@ def check_status(status: int) -> None:
         raise RuntimeError(_FAILURES[status])
 
 
+def on_cuda(tensor: torch.Tensor) -> bool:
+    """Whether the kernels for CUDA devices are those for this tensor."""
+    return isinstance(tensor, torch.Tensor) and tensor.device.type == "cuda"
+
+
+def kernel_device(tensor: torch.Tensor) -> torch.device:
+    """The device that all tensors of a call must be on, if this one is the first."""
+    return tensor.device if on_cuda(tensor) else CPU
+
+
+def name_of(device: torch.device) -> str:
+    """How messages name a device."""
+    return "the CPU" if device == CPU else str(device)
+
+
+def check_entries(entries: int) -> None:
+    """Raise RuntimeError if a view has more tile entries than can be numbered."""
+    if entries > MOST_ENTRIES:
+        check_status(2)
+
+
 def checked(
-    name: str, tensor: torch.Tensor, shape: Sequence[int | None], *, written: bool = False
+    name: str,
+    tensor: torch.Tensor,
+    shape: Sequence[int | None],
+    *,
+    written: bool = False,
+    device: torch.device = CPU,
 ) -> torch.Tensor:
     """The tensor, contiguous.
 
-    Raises ValueError unless it is a float32 CPU tensor of the shape (None: any length), and, if it
-    is to be written, contiguous already.
+    Raises ValueError unless it is a float32 tensor of the shape (None: any length), on the device,
+    and, if it is to be written, contiguous already.
     """
     if not isinstance(tensor, torch.Tensor):
         raise ValueError(f"{name} must be a tensor, not {type(tensor).__name__}.")
-    if tensor.device.type != "cpu":
-        raise ValueError(f"{name} must be on the CPU, not on {tensor.device}.")
+    if tensor.device != device:
+        raise ValueError(f"{name} must be on {name_of(device)}, not on {tensor.device}.")
     if tensor.layout != torch.strided:
         raise ValueError(f"{name} must be a dense tensor, not {tensor.layout}.")
     if tensor.dtype != torch.float32:

@@ -8,7 +8,7 @@ in every iteration.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -17,9 +17,12 @@ from ._C import Gradients, Parameters, gradients_of, scene_of
 from .native import address, checked, row_count
 from .settings import GaussianRasterizationSettings
 
+if TYPE_CHECKING:
+    from .cuda_render import CudaFrame
+
 
 class RawGaussians(NamedTuple):
-    """The six tensors of a model as they are stored, or their gradients. float32, on the CPU."""
+    """The six tensors of a model as they are stored, or their gradients. float32, on one device."""
 
     xyz: torch.Tensor  # (N, 3), world
     features_dc: torch.Tensor  # (N, 1, 3)
@@ -37,7 +40,7 @@ class View(NamedTuple):
     """One view, with the numbers of its camera packed."""
 
     numbers: torch.Tensor
-    """As `pack` gives them. The last three are the background, and may be changed."""
+    """As `pack` gives them, on the CPU. The last three are the background, and may be changed."""
     width: int
     height: int
     sh_degree: int
@@ -60,7 +63,7 @@ class Frame:
         image: torch.Tensor,
         radii: torch.Tensor,
         inverse_depth: torch.Tensor | None,
-        context: tuple[native.Frame, Parameters] | None,
+        context: tuple[native.Frame, Parameters] | CudaFrame | None,
         seconds: dict[str, tuple[float, float]],
     ) -> None:
         self.image = image
@@ -70,12 +73,14 @@ class Frame:
         self._seconds = seconds
 
     def stage_seconds(self) -> dict[str, tuple[float, float]]:
-        """(wall, CPU) time of each stage that has run."""
-        return self._seconds if self._context is None else self._context[0].stage_seconds()
+        """(wall, CPU) time of each stage that has run; none on a CUDA device."""
+        context = self._context
+        return context[0].stage_seconds() if isinstance(context, tuple) else self._seconds
 
     def counts(self) -> dict[str, int]:
         """Sizes of this view, for benchmarks; no entries unless rendered for training."""
-        return {} if self._context is None else self._context[0].counts()
+        context = self._context
+        return context[0].counts() if isinstance(context, tuple) else {}
 
     def backward(
         self,
@@ -92,25 +97,42 @@ class Frame:
         """
         if self._context is None:
             raise RuntimeError("backward needs a view rendered with training=True.")
-        frame, parameters = self._context
+        device = self.image.device
         if d_inverse_depth is not None:
             if self.inverse_depth is None:
                 raise RuntimeError("this view was rendered without inverse depth.")
-            d_inverse_depth = checked(
-                "d_inverse_depth", d_inverse_depth, tuple(self.inverse_depth.shape)
-            )
-        d_image = checked("d_image", d_image, tuple(self.image.shape))
+            shape = tuple(self.inverse_depth.shape)
+            d_inverse_depth = checked("d_inverse_depth", d_inverse_depth, shape, device=device)
+        d_image = checked("d_image", d_image, tuple(self.image.shape), device=device)
+        places = self._checked_places(gradients, screen)
+        if len(self.radii) == 0:
+            return
+        if isinstance(self._context, tuple):
+            frame, parameters = self._context
+            scene = scene_of(parameters, raw=True)
+            frame.backward(scene, d_image, d_inverse_depth, gradients_of(places))
+        else:
+            self._context.backward(d_image, d_inverse_depth, places)
+
+    def _checked_places(self, gradients: RawGaussians, screen: torch.Tensor | None) -> Gradients:
+        """Where the derivatives go."""
         target = _checked(gradients, written=True)
-        n = parameters.means.shape[0]
+        n, device = len(self.radii), self.image.device
         if target.means.shape[0] != n:
             raise ValueError(f"gradients are for {target.means.shape[0]} Gaussians, not for {n}.")
-        if target.rest is not None and parameters.rest is not None:
-            checked("gradients.features_rest", target.rest, tuple(parameters.rest.shape))
+        if target.rest is not None:
+            shape = (n, self._rest_coefficients, 3)
+            checked("gradients.features_rest", target.rest, shape, device=device)
         if screen is not None:
-            screen = checked("screen", screen, (n, 2), written=True)
-        if n != 0:
-            places = gradients_of(Gradients(*target, screen=screen))
-            frame.backward(scene_of(parameters, raw=True), d_image, d_inverse_depth, places)
+            screen = checked("screen", screen, (n, 2), written=True, device=device)
+        return Gradients(*target, screen=screen)
+
+    @property
+    def _rest_coefficients(self) -> int:
+        assert self._context is not None
+        context = self._context
+        parameters = context[1] if isinstance(context, tuple) else context.parameters
+        return 0 if parameters.rest is None else parameters.rest.shape[1]
 
 
 def render(
@@ -136,12 +158,14 @@ def render(
     held = 1 + gaussians.features_rest.shape[1]
     if held < (camera.sh_degree + 1) ** 2:
         raise ValueError(f"{held} coefficients are too few for degree {camera.sh_degree}.")
-    height, width, n = camera.height, camera.width, parameters.means.shape[0]
+    n, device = parameters.means.shape[0], parameters.means.device
+    if n != 0 and native.on_cuda(parameters.means):
+        return _render_on_cuda(parameters, camera, inverse_depth, training, clamp)
     make = torch.zeros if n == 0 else torch.empty
-    image = make(3, height, width)
-    depth = make(1, height, width) if inverse_depth else None
+    image = make(3, camera.height, camera.width, device=device)
+    depth = make(1, camera.height, camera.width, device=device) if inverse_depth else None
     # Not zeros: PyTorch's own threads would do that, and then busy-wait beside the kernels.
-    radii = torch.empty(n, dtype=torch.int32)
+    radii = torch.empty(n, dtype=torch.int32, device=device)
     frame = native.Frame()
     if n != 0:
         outputs = native.Outputs(address(image), address(depth), address(radii))
@@ -149,6 +173,22 @@ def render(
         frame.render(camera, scene, outputs, keep=training, clamp=clamp)
     context = (frame, parameters) if training else None
     return Frame(image, radii, depth, context, frame.stage_seconds())
+
+
+def _render_on_cuda(
+    parameters: Parameters,
+    camera: native.Camera,
+    inverse_depth: bool,
+    training: bool,
+    clamp: bool,
+) -> Frame:
+    from . import cuda_render
+
+    kernels = cuda_render.kernels_on(parameters.means.device)
+    options = {"raw": True, "inverse_depth": inverse_depth, "keep": training, "clamp": clamp}
+    frame = cuda_render.CudaFrame(kernels, camera, parameters, **options)
+    context = frame if training else None
+    return Frame(frame.image, frame.radii, frame.inverse_depth, context, {})
 
 
 def release_buffers() -> None:
@@ -161,6 +201,7 @@ def release_buffers() -> None:
 
 def _checked(gaussians: RawGaussians, *, written: bool = False) -> Parameters:
     n = row_count("xyz", gaussians.xyz)
+    device = native.kernel_device(gaussians.xyz)
     shapes = {
         "xyz": (n, 3),
         "features_dc": (n, 1, 3),
@@ -171,7 +212,7 @@ def _checked(gaussians: RawGaussians, *, written: bool = False) -> Parameters:
     }
     g = RawGaussians(
         **{
-            name: checked(name, getattr(gaussians, name), shape, written=written)
+            name: checked(name, getattr(gaussians, name), shape, written=written, device=device)
             for name, shape in shapes.items()
         }
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sums over many views, by the package's own threads.
+"""Sums over many views, on a CPU by the package's own threads.
 
 PyTorch could compute the same sums, but its threads would then busy-wait beside those of the
 kernels, which costs more than the sums themselves.
@@ -64,19 +64,26 @@ def add_view(
     """Add one view to the last three: the greatest radius and, where visible, |screen| and 1.
 
     radii int32 (N,), 0 where not visible; screen (N, 2), or wider with the rest ignored;
-    largest_radii (N,); gradient_sums and visits (N, 1). Float32, contiguous, on the CPU; else
+    largest_radii (N,); gradient_sums and visits (N, 1). Float32, contiguous, on one device; else
     ValueError.
     """
     count = row_count("radii", radii)
-    kind = radii.dtype, radii.device.type, radii.dim()
-    if kind != (torch.int32, "cpu", 1) or not radii.is_contiguous():
-        raise ValueError("radii must be a contiguous int32 tensor (N,) on the CPU.")
+    device = native.kernel_device(radii)
+    kind = radii.dtype, radii.device, radii.dim()
+    if kind != (torch.int32, device, 1) or not radii.is_contiguous():
+        raise ValueError("radii must be a contiguous int32 tensor (N,) on the CPU or a GPU.")
     if screen.dim() != 2 or screen.shape[1] < 2:
         raise ValueError(f"screen must have the shape (N, 2), not {tuple(screen.shape)}.")
-    checked("screen", screen, (count, None), written=True)
-    checked("largest_radii", largest_radii, (count,), written=True)
-    checked("gradient_sums", gradient_sums, (count, 1), written=True)
-    checked("visits", visits, (count, 1), written=True)
+    checked("screen", screen, (count, None), written=True, device=device)
+    checked("largest_radii", largest_radii, (count,), written=True, device=device)
+    checked("gradient_sums", gradient_sums, (count, 1), written=True, device=device)
+    checked("visits", visits, (count, 1), written=True, device=device)
+    if native.on_cuda(radii):
+        from . import cuda_statistics
+
+        kernels = cuda_statistics.kernels_on(device)
+        cuda_statistics.add_view(kernels, radii, screen, largest_radii, gradient_sums, visits)
+        return
     statistics = _ViewStatistics(
         address(radii),
         address(screen),
@@ -90,10 +97,16 @@ def add_view(
 
 
 def add_to(totals: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> None:
-    """Add each part to its total, in place. Float32, contiguous, on the CPU; else ValueError."""
+    """Add each part to its total, in place. Float32, contiguous, on one device; else ValueError."""
     for total, part in zip(totals, parts, strict=True):
-        checked("total", total, tuple(part.shape), written=True)
-        checked("part", part, tuple(part.shape), written=True)
+        device = native.kernel_device(total)
+        checked("total", total, tuple(part.shape), written=True, device=device)
+        checked("part", part, tuple(part.shape), written=True, device=device)
+        if native.on_cuda(total):
+            from . import cuda_statistics
+
+            cuda_statistics.add_floats(cuda_statistics.kernels_on(device), total, part)
+            continue
         threads = torch.get_num_threads()
         native.library.statistics_add_floats(address(total), address(part), part.numel(), threads)
 
@@ -102,13 +115,19 @@ def add_signs(gradients: torch.Tensor, values: torch.Tensor, weights: torch.Tens
     """Add weight x sign(value) to the gradients, in place: a penalty on the magnitudes of values.
 
     `gradients` and `values` (N, ...); `weights` (1,), or (N,), one for each row. Float32,
-    contiguous, on the CPU; else ValueError.
+    contiguous, on one device; else ValueError.
     """
-    rows = gradients.shape[0]
-    checked("gradients", gradients, tuple(gradients.shape), written=True)
-    checked("values", values, tuple(gradients.shape), written=True)
-    checked("weights", weights, (1 if weights.numel() == 1 else rows,), written=True)
+    rows, device = gradients.shape[0], native.kernel_device(gradients)
+    checked("gradients", gradients, tuple(gradients.shape), written=True, device=device)
+    checked("values", values, tuple(gradients.shape), written=True, device=device)
+    shape = (1 if weights.numel() == 1 else rows,)
+    checked("weights", weights, shape, written=True, device=device)
     if not gradients.numel():
+        return
+    if native.on_cuda(gradients):
+        from . import cuda_statistics
+
+        cuda_statistics.add_signs(cuda_statistics.kernels_on(device), gradients, values, weights)
         return
     signs = _WeightedSigns(
         address(gradients),

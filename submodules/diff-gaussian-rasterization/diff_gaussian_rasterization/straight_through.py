@@ -27,6 +27,9 @@ class EvenGrid(NamedTuple):
     levels: int
 
 
+NO_GRID = EvenGrid(0.0, 1.0, 1)
+
+
 class QuantizedState(NamedTuple):
     """A parameter's Adam state and its quantisation."""
 
@@ -80,9 +83,16 @@ def straight_through_step(
 ) -> list[Range]:
     """Update parameters, moments and quantised values in place; the new range of each parameter.
 
-    `step` counts from 1. Tensors are float32, on the CPU, contiguous; else ValueError.
+    `step` counts from 1. Tensors are float32, on one device, contiguous; else ValueError. On a CUDA
+    device this waits for the ranges.
     """
     check_step(step)
+    if states and native.on_cuda(states[0].adam.parameter):
+        from . import cuda_straight_through
+
+        kernels = cuda_straight_through.kernels_on(states[0].adam.parameter.device)
+        found = cuda_straight_through.step(kernels, states, step, betas, eps)
+        return [Range(*pair) for pair in found.tolist()]
     groups = (_Group * len(states))(*(_group(state, step, betas) for state in states))
     ranges = (_Range * len(states))()
     native.check_status(
@@ -94,22 +104,31 @@ def straight_through_step(
             torch.get_num_threads(),
         )
     )
-    return [Range(found.low, found.high) for found in ranges]
+    return [Range(each.low, each.high) for each in ranges]
 
 
 def _group(state: QuantizedState, step: int, betas: tuple[float, float]) -> _Group:
-    parameter = state.adam.parameter
-    if state.seen is not None:
-        checked("seen", state.seen, tuple(parameter.shape), written=True)
-    elif state.grid is not None:
-        raise ValueError("a grid needs a tensor `seen`.")
-    grid = state.grid or EvenGrid(0.0, 1.0, 1)
-    kind = EXACT if state.seen is None else HALF if state.grid is None else GRID
+    check_seen(state, native.CPU)
+    grid = state.grid or NO_GRID
     return _Group(
         corrected_group(state.adam, step, betas),
         address(state.seen),
-        kind,
+        kind_of(state),
         grid.minimum,
         grid.step,
         grid.levels - 1,
     )
+
+
+def check_seen(state: QuantizedState, device: torch.device) -> None:
+    """ValueError unless `seen` fits to the parameter and the grid."""
+    if state.seen is not None:
+        shape = tuple(state.adam.parameter.shape)
+        checked("seen", state.seen, shape, written=True, device=device)
+    elif state.grid is not None:
+        raise ValueError("a grid needs a tensor `seen`.")
+
+
+def kind_of(state: QuantizedState) -> int:
+    """EXACT, HALF or GRID."""
+    return EXACT if state.seen is None else HALF if state.grid is None else GRID

@@ -22,7 +22,9 @@ struct AdamConstants {
   double beta_mean, beta_variance, epsilon;  // 1 - beta is not exact enough in single precision
 };
 
+#if !defined(__CUDACC__)  // functions for CPUs
 // Rows where `chosen` (one byte per row) is 0 do not change, nor do their moments; null chooses all rows.
 void adam_step(const AdamGroup& group, const AdamConstants& constants, const uint8_t* chosen, int threads);
+#endif
 
 }  // namespace rasterizer

@@ -52,9 +52,11 @@ struct GridModel {
   const uint8_t* far;      // whether the row's centre is outside the cells, and not rounded
 };
 
+#if !defined(__CUDACC__)  // functions for CPUs
 // Turns gradients (rows, channels) for decoded SH, in place, into those for their coordinates.
 void pull_back(float* gradients, int64_t rows, const GridConstants& grids, int channels, int threads);
 
 void grid_step(const GridModel& model, const GridConstants& grids, const AdamConstants& constants, int threads);
+#endif
 
 }  // namespace rasterizer

@@ -17,10 +17,12 @@ struct ViewStatistics {
   float* visits;              // views in which it was visible
 };
 
+#if !defined(__CUDACC__)  // functions for CPUs
 void add_view(const ViewStatistics& statistics, int threads);
 
 // total += part, element by element.
 void add_floats(float* total, const float* part, int64_t count, int threads);
+#endif
 
 // A penalty's gradient: gradients += weight x sign(values), row by row.
 struct WeightedSigns {
@@ -32,6 +34,8 @@ struct WeightedSigns {
   int64_t weight_stride;  // 0 or 1
 };
 
+#if !defined(__CUDACC__)  // functions for CPUs
 void add_signs(const WeightedSigns& signs, int threads);
+#endif
 
 }  // namespace rasterizer

@@ -25,7 +25,9 @@ struct ParameterRange {
   float low, high;
 };
 
+#if !defined(__CUDACC__)  // functions for CPUs
 void straight_through_step(const StraightThroughGroup& group, const AdamConstants& constants, ParameterRange* range,
                            int threads);
+#endif
 
 }  // namespace rasterizer

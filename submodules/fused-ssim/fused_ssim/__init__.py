@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mean SSIM of images and its gradient, computed on the CPU in one sweep over the image.
+"""Mean SSIM of images and its gradient, on the CPU in one sweep over the image.
 
 `fused_ssim` has the interface of the CUDA package of this name. `fused_l1_ssim` is the loss of 3D
 Gaussian Splatting (Kerbl et al. 2023, eq. 7), and `l1_ssim_value_and_gradient` the same without
 autograd. SSIM is that of Wang et al. 2004: an 11x11 Gaussian window of sigma 1.5, C1 = 0.01^2,
 C2 = 0.03^2, values in [0, 1], zeros around the image.
 
-Results do not depend on the number of threads, which is `torch.get_num_threads()`.
+Results do not depend on the number of threads, which is `torch.get_num_threads()`. Tensors on a
+CUDA device are taken, too, by the kernels of ssim.cu; no GPU has run these yet.
 """
 
 from __future__ import annotations
@@ -84,8 +85,10 @@ def fused_l1_ssim(image: Tensor, target: Tensor, lambda_dssim: float = 0.2) -> T
 
 def l1_ssim_value_and_gradient(
     image: Tensor, target: Tensor, lambda_dssim: float = 0.2, out: Tensor | None = None
-) -> tuple[float, float, Tensor]:
+) -> tuple[float | Tensor, float | Tensor, Tensor]:
     """mean|image - target|, SSIM, and the gradient of `fused_l1_ssim`, without autograd.
+
+    On a CUDA device the two means are float64 tensors (), so that nothing waits for them.
 
     `image` and `target` as in `fused_l1_ssim`. The gradient is written into `out` if that is given:
     a contiguous float32 tensor of the image's shape that shares no memory with the arguments.
@@ -126,22 +129,33 @@ class _WeightedMeans(torch.autograd.Function):
             ctx.save_for_backward(gradient)
         l1, ssim = _run(image, target, combination, gradient)
         value = combination.l1 * l1 + combination.ssim * ssim + combination.constant
-        return torch.tensor(value, dtype=torch.float32)
+        return torch.as_tensor(value, dtype=torch.float32)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         # The loss is usually the last step: its factor is 1, and no image-sized product is needed.
-        scaled = gradient if scale.item() == 1.0 else gradient * scale
+        # On another device, reading the factor would cost more than the product.
+        keep = scale.device.type == "cpu" and scale.item() == 1.0
+        scaled = gradient if keep else gradient * scale
         return scaled, None, None, None
 
 
 def _run(
     image: Tensor, target: Tensor, combination: _Combination, gradient: Tensor | None
-) -> tuple[float, float]:
+) -> tuple[float | Tensor, float | Tensor]:
     """Mean absolute difference and mean SSIM; fills `gradient` with that of the combination."""
     image, target = image.contiguous(), target.contiguous()
+    if on_cuda(image):
+        from . import cuda_ssim
+
+        weights = combination.l1, combination.ssim
+        kernels = cuda_ssim.kernels_on(image.device)
+        l1, ssim = cuda_ssim.l1_ssim(
+            kernels, image, target, weights, combination.margin, gradient
+        ).unbind()
+        return l1, ssim
     in_bytes = target.dtype == torch.uint8
     height, width = image.shape[-2:]
     means = (ctypes.c_double * 2)()
@@ -164,8 +178,13 @@ def _run(
     return means[0], means[1]
 
 
+def on_cuda(tensor: Tensor) -> bool:
+    """Whether the kernels for CUDA devices are those for this tensor."""
+    return tensor.device.type == "cuda"
+
+
 def _check_image(image: Tensor, name: str, dimensions: int) -> None:
-    if image.device.type not in supported_devices:
+    if image.device.type not in ("cpu", "cuda"):
         raise ValueError(f"{name} must be on the CPU, not on {image.device}.")
     if image.dtype != torch.float32:
         raise TypeError(f"{name} must be float32, not {image.dtype}.")
@@ -181,7 +200,8 @@ def _check_target(
     target: Tensor, name: str, image: Tensor, dtypes: tuple[torch.dtype, ...]
 ) -> None:
     if target.device != image.device:
-        raise ValueError(f"{name} is on {target.device}, but the image it belongs to on the CPU.")
+        place = "the CPU" if image.device.type == "cpu" else image.device
+        raise ValueError(f"{name} is on {target.device}, but the image it belongs to on {place}.")
     if target.dtype not in dtypes:
         names = " or ".join(str(dtype) for dtype in dtypes)
         raise TypeError(f"{name} must be {names}, not {target.dtype}.")
@@ -199,7 +219,8 @@ def _check_out(out: Tensor, image: Tensor, target: Tensor) -> None:
             f"not {out.dtype} of shape {tuple(out.shape)}."
         )
     if out.device != image.device or out.requires_grad:
-        raise ValueError("out must be on the CPU and need no gradient.")
+        place = "the CPU" if image.device.type == "cpu" else image.device
+        raise ValueError(f"out must be on {place} and need no gradient.")
     for name, read in (("image", image), ("target", target)):
         # A pixel's neighbours are read after its gradient is written. (Tensors that are not
         # contiguous are copied first.)

@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "cpu_level.h"
+#include "ssim_formulas.h"
 #include "thread_pool.h"
 
 #if defined(__clang__)
@@ -41,13 +42,9 @@
 
 namespace {
 
-constexpr int kRadius = 5;
-constexpr int kTaps = 2 * kRadius + 1;
-// exp(-k^2 / (2 * 1.5^2)) for k = -5 ... 5, divided by their sum.
-constexpr float kWindow[kTaps] = {0.0010283801f, 0.0075987581f, 0.0360007721f, 0.1093606895f, 0.2130055377f, 0.2660117249f,
-                                  0.2130055377f, 0.1093606895f, 0.0360007721f, 0.0075987581f, 0.0010283801f};
-constexpr float kTwiceC1 = 2 * 0.01f * 0.01f;
-constexpr float kTwiceC2 = 2 * 0.03f * 0.03f;
+using ssim::kRadius;
+using ssim::kTaps;
+using ssim::kWindow;
 
 constexpr int kRows = 4;    // rows per step: more reuse loaded rows more often, but need more registers
 constexpr int kLag = 7;     // at least kRadius, and kRadius + kLag a multiple of kRows: no step is wasted
@@ -157,30 +154,16 @@ void filter_columns(const float (&ring)[kRing][kStride], int first, int width, f
 // SSIM of a row from its four statistics, and with kSlopes the three maps whose filtered forms make up the gradient.
 template <bool kSlopes>
 void ssim_row(const float* __restrict mean_u, const float* __restrict mean_v, const float* __restrict mean_uu,
-              const float* __restrict mean_vv, int width, float* __restrict ssim, float* __restrict slope_mean,
+              const float* __restrict mean_vv, int width, float* __restrict ssim_map, float* __restrict slope_mean,
               float* __restrict slope_uu, float* __restrict slope_vv) {
   INDEPENDENT_ITERATIONS
   for (int x = 0; x < width; ++x) {
-    const float u = mean_u[x], v = mean_v[x];
-    const float uu = u * u, vv = v * v;
-    // A variance is never negative, except by rounding; C2 alone keeps images far outside of [0, 1] from dividing by 0.
-    const float a = std::max(mean_uu[x] - uu, 0.0f);
-    const float b = std::max(mean_vv[x] - vv, 0.0f);
-    const float denominator1 = uu + vv + kTwiceC1;
-    const float denominator2 = a + b + kTwiceC2;
-    const float inverse = 1.0f / (denominator1 * denominator2);
-    const float inverse1 = denominator2 * inverse, inverse2 = denominator1 * inverse;
-    const float luminance = (uu - vv + kTwiceC1) * inverse1;
-    const float contrast = (a - b + kTwiceC2) * inverse2;
-    ssim[x] = luminance * contrast;
+    const ssim::Comparison pixel = ssim::compare(mean_u[x], mean_v[x], mean_uu[x], mean_vv[x]);
+    ssim_map[x] = pixel.ssim;
     if (kSlopes) {
-      const float factor1 = contrast * inverse1 * inverse1;
-      const float factor2 = luminance * inverse2 * inverse2;
-      const float alpha = factor2 * b;
-      const float beta = -factor2 * (a + kTwiceC2);
-      slope_mean[x] = u * (factor1 * vv - alpha) - v * (factor1 * (uu + kTwiceC1) + beta);
-      slope_uu[x] = alpha;
-      slope_vv[x] = beta;
+      slope_mean[x] = pixel.slope_mean;
+      slope_uu[x] = pixel.slope_uu;
+      slope_vv[x] = pixel.slope_vv;
     }
   }
 }

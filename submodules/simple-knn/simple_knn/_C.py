@@ -27,10 +27,15 @@ def distCUDA2(points: Tensor) -> Tensor:
     fewer than three others the mean is over all of them; the result for a single point is 0.
     Squares beyond float32 (distances above 1.8e19) are infinite. The result has no gradient.
 
-    The name is the original's: nothing here needs CUDA.
+    The name is the original's: nothing here needs CUDA. Points on a CUDA device are taken, too; no
+    GPU has run these kernels yet.
     """
     _check(points)
     positions = points.detach().contiguous()
+    if on_cuda(positions):
+        from . import cuda_knn
+
+        return cuda_knn.mean_squared_distances(cuda_knn.kernels_on(positions.device), positions)
     means = torch.empty(len(positions), dtype=torch.float32)
     status = _distances(
         positions.data_ptr(), len(positions), means.data_ptr(), torch.get_num_threads()
@@ -40,8 +45,13 @@ def distCUDA2(points: Tensor) -> Tensor:
     return means
 
 
+def on_cuda(tensor: Tensor) -> bool:
+    """Whether the kernels for CUDA devices are those for this tensor."""
+    return tensor.device.type == "cuda"
+
+
 def _check(points: Tensor) -> None:
-    if points.device.type not in supported_devices:
+    if points.device.type not in ("cpu", "cuda"):
         raise ValueError(f"points must be on the CPU, not on {points.device}.")
     if points.dtype != torch.float32:
         raise TypeError(f"points must be float32, not {points.dtype}.")

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a Gaussian does to a pixel. Both passes use only these functions to decide, so that both decide alike.
+#pragma once
+
+#include "cuda_frame.h"
+
+namespace cuda {
+
+// Pixel number within a tile -> its place there. A warp has a part of 8 x 4 pixels.
+constexpr int kPartWidth = 8, kPartHeight = 4;
+DEVICE int part_x(int part) { return part % (kTileSize / kPartWidth) * kPartWidth; }
+DEVICE int part_y(int part) { return part / (kTileSize / kPartWidth) * kPartHeight; }
+DEVICE int pixel_x(int pixel) { return part_x(pixel / kWarp) + pixel % kPartWidth; }
+DEVICE int pixel_y(int pixel) { return part_y(pixel / kWarp) + pixel % kWarp / kPartWidth; }
+
+DEVICE int tile_left(const Frame& frame, int64_t tile) { return static_cast<int>(tile % frame.columns) * kTileSize; }
+DEVICE int tile_top(const Frame& frame, int64_t tile) { return static_cast<int>(tile / frame.columns) * kTileSize; }
+
+// The splat with its centre relative to the tile.
+DEVICE Splat splat_in_tile(const Frame& frame, uint32_t gaussian, int64_t tile) {
+  Splat splat = frame.splats[gaussian];
+  splat.x -= static_cast<float>(tile_left(frame, tile));
+  splat.y -= static_cast<float>(tile_top(frame, tile));
+  return splat;
+}
+
+struct Step {
+  float dx, dy;                 // pixel - centre
+  float opacity_times_falloff;
+  float alpha;
+  float transmittance;          // after it
+  bool blended;
+};
+
+// A negative transmittance is that of a pixel that takes no more Gaussians.
+DEVICE Step step_into(const Splat& splat, int pixel, float transmittance) {
+  Step step;
+  step.dx = static_cast<float>(pixel_x(pixel)) - splat.x;
+  step.dy = static_cast<float>(pixel_y(pixel)) - splat.y;
+  const float exponent =
+      formulas::alpha_exponent(splat.xx, splat.xy, splat.yy, splat.log2_opacity, step.dx, step.dy);
+  step.opacity_times_falloff = formulas::power_of_two(exponent);
+  step.alpha = formulas::minimum(step.opacity_times_falloff, formulas::kAlphaMax);
+  const bool drawn = exponent <= splat.log2_opacity && formulas::kAlphaMin <= step.alpha;
+  const float next = formulas::fnmadd(transmittance, step.alpha, transmittance);
+  step.blended = drawn && formulas::kLeastTransmittance <= next;
+  step.transmittance = step.blended ? next : drawn ? -fabsf(transmittance) : transmittance;
+  return step;
+}
+
+}  // namespace cuda
