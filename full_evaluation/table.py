@@ -83,9 +83,10 @@ def _means(lines: Sequence[Line]) -> dict[str, float | None]:
 
 def table_text(lines: Sequence[Line]) -> str:
     """The lines as text in columns."""
-    rows = [("data set", "scene", "model", *FIGURES)]
-    rows += [(line.data_set, line.scene, line.model, *map(_shown, FIGURES,
-             (line.figures[name] for name in FIGURES))) for line in lines]  # fmt: skip
+    rows: list[Sequence[str]] = [("data set", "scene", "model", *FIGURES)]
+    for line in lines:
+        figures = [_shown(name, line.figures[name]) for name in FIGURES]
+        rows.append((line.data_set, line.scene, line.model, *figures))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -33,7 +33,7 @@ def build_parser() -> ArgumentParser:
         command.add_argument("--image_path", type=Path, required=True)
     for command in (mapper, undistorter):
         command.add_argument("--output_path", type=Path, required=True)
-    one = {"type": int, "choices": (0, 1)}
+    one: dict[str, Any] = {"type": int, "choices": (0, 1)}
     features.add_argument("--ImageReader.single_camera", dest="single_camera", default=0, **one)
     features.add_argument("--ImageReader.camera_model", dest="camera_model", default="OPENCV")
     features.add_argument("--FeatureExtraction.use_gpu", dest="use_gpu", default=1, **one)

@@ -4,6 +4,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sqlite3
 import struct
@@ -189,6 +190,16 @@ def test_resized_images_are_as_training_resizes(run, source: Path) -> None:
     with Image.open(source / "images_2" / NAMES[0]) as image:
         np.testing.assert_array_equal(np.asarray(image), expected)
     assert [resized_size((5, 3), divisor) for divisor in (2, 4, 8)] == [(3, 2), (1, 1), (1, 1)]
+
+
+def test_help_lists_the_known_flags(command_line, capsys) -> None:
+    command_line("--help")
+    with pytest.raises(SystemExit) as end:
+        convert.main()
+    assert end.value.code == 0
+    flags = "-s --source_path --no_gpu --skip_matching --resize --camera --colmap_executable " \
+        "--magick_executable"  # fmt: skip
+    assert set(flags.split()) <= set(re.findall(r"(?<![\w-])--?\w+", capsys.readouterr().out))
 
 
 def test_second_run_does_nothing_and_says_so(run, source: Path, colmap, capsys) -> None:
