@@ -192,8 +192,11 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
         "of one streamed SOG, compressed/lod/lod-meta.json")  # fmt: skip
     add("--budget_minutes", type=float, help="time that the run may take on this machine: chooses "
         "smaller numbers of iterations and rounds")  # fmt: skip
-    add("--max_psnr_drop", type=float, help="dB that the guard views may lose")
+    add("--max_psnr_drop", type=float, help="dB that unseen views may lose, as guard views and "
+        "training views predict it")  # fmt: skip
     add("--max_ssim_drop", type=float, help="SSIM that they may lose (default: no limit)")
+    add("--guard_memory", type=float, help="how much of the training views' advantage over unseen "
+        "views the guard views still have, below 1; 0: their own loss counts")  # fmt: skip
     add("--max_rounds", type=int, help="highest number of rounds")
     add("--patience", type=int, help="the rounds end when this number in a row lose more")
     add("--guard", choices=("train", "test"), help="views that decide when the rounds end: "
@@ -252,6 +255,7 @@ def settings_of(args: Namespace) -> CompressionSettings:
         trajectory["warmup_restart"] = NO_RESTART
         trajectory["warmup_iterations"] = given.get("warmup_iterations", PUBLISHED_WARMUP)
         given.setdefault("patience", PUBLISHED_PATIENCE)
+        given.setdefault("guard_memory", 0.0)
     trajectory["finetune"] = FinetuneSettings(**chosen(preset.trajectory.finetune))
     if preset.grids is None:  # with grids, --position_bits belongs to GridSettings
         trajectory["quantization"] = QuantizationSettings(**chosen(preset.trajectory.quantization))

@@ -8,7 +8,10 @@ import numpy as np
 from splat_codec.attribute_sizes import bytes_by_attribute, code_lengths
 from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import MATRIX_UNIT, Transform
+from splat_codec.shared_sh import NONE_SHARED
 from splat_formats.design_grids import QUALITIES, GridSteps, quantize_splats
+from splat_formats.repeated_sh import with_shared_sh
+from splat_formats.snap_to_grids import higher_sh
 from splat_formats.splats import Splats
 
 
@@ -52,7 +55,9 @@ def _untransformed(splats: Splats, precision: GridSteps) -> GridSplats:
     channels = model.grids.sh_channels
     identity = (np.eye(channels) * MATRIX_UNIT).astype(np.int16)
     steps = np.array(model.grids.sh_steps)[model.precision, None] * MATRIX_UNIT
-    scaled = splats.features_rest.reshape(splats.count, -1)[quantized.order] / steps
+    sh = higher_sh(splats)[quantized.order]
+    scaled = sh / steps
     magnitude = np.floor(np.abs(scaled) + 1 - precision.deadzone)
     grids = replace(model.grids, sh_transform=Transform(identity))
-    return replace(model, grids=grids, sh=np.copysign(magnitude, scaled).astype(np.int16))
+    symbols = np.copysign(magnitude, scaled).astype(np.int16)
+    return with_shared_sh(replace(model, grids=grids, sh=symbols, shared=NONE_SHARED), sh)

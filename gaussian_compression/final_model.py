@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which model a run stores: that of the stopping rule, or one that meets the target."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,7 @@ from gaussian_compression.final_stage import FinalStage
 from gaussian_compression.finetune import TrainableModel
 from gaussian_compression.grid_straight_through import GridStraightThrough
 from gaussian_compression.report import PromiseFigures, TargetFigures
-from gaussian_compression.rounds import psnr_of
+from gaussian_compression.rounds import WHATEVER, Quality, least_quality
 from gaussian_compression.settings import MEGABYTE, StoppingRule
 from gaussian_compression.size_target import (
     TOLERANCE,
@@ -18,7 +17,7 @@ from gaussian_compression.size_target import (
     first_count,
     model_of_size,
 )
-from gaussian_compression.stopping import Verdict
+from gaussian_compression.stopping import Verdict, allowed_on_guard
 from gaussian_compression.targets import Reduced, Reducer
 from gaussian_compression.trainable import StraightThrough
 from scene.raw_parameters import RawParameters
@@ -53,11 +52,12 @@ def model_to_store(verdict: Verdict, reducer: Reducer, stage: FinalStage) -> Fin
     if rule.target_gaussians is not None:
         return reduced_and_stored(rule.target_gaussians, reducer, stage)
     if rule.target_bytes is None:
-        least = psnr_of(zero.guard) - rule.max_psnr_drop
+        most = allowed_on_guard(zero, reducer.rounds[verdict.ship], rule)
+        least = least_quality(zero.guard, most.psnr, most.ssim)
         return _stored(reducer.round(verdict.ship), least, stage)
     count = first_count(reducer, rule.target_bytes)
     if count is None:  # not even the unpruned model is large enough
-        return _stored(reducer.round(0), -math.inf, stage)
+        return _stored(reducer.round(0), WHATEVER, stage)
     tools = _size_tools(reducer, stage)
     sized = model_of_size(rule.target_bytes, count, stage.noise, tools)
     before, base = sized.reduced.model.raw, sized.reduced.base
@@ -66,10 +66,10 @@ def model_to_store(verdict: Verdict, reducer: Reducer, stage: FinalStage) -> Fin
 
 def reduced_and_stored(count: int, reducer: Reducer, stage: FinalStage) -> FinalModel:
     """A model of `count` Gaussians, whatever it loses."""
-    return _stored(reducer.to(count), -math.inf, stage)
+    return _stored(reducer.to(count), WHATEVER, stage)
 
 
-def _stored(reduced: Reduced, least: float, stage: FinalStage) -> FinalModel:
+def _stored(reduced: Reduced, least: Quality, stage: FinalStage) -> FinalModel:
     stored = stage.finally_finetuned(reduced.model, reduced.guard, least)
     iterations = reduced.iterations + stage.settings.final_iterations
     return FinalModel(stored, reduced.model.raw, reduced.base, iterations, stage.noise)

@@ -55,10 +55,10 @@ class FinalStage:
         """The file."""
         return encode(ModelFile(stored, self.metadata))
 
-    def finally_finetuned(self, model: TrainableModel, guard: Quality, least: float) -> Stored:
+    def finally_finetuned(self, model: TrainableModel, guard: Quality, least: Quality) -> Stored:
         """The integers to store of `model`, whose quality on guard views is `guard`.
 
-        `least`: the PSNR on guard views below which grids are made finer.
+        `least`: on guard views; grids are made finer where one of its figures is not reached.
         """
         if self.settings.grids is None:
             optimizer = as_published(model, self.settings.trajectory, self.backend)
@@ -110,7 +110,7 @@ class FinalStage:
         return FinalTools(
             sensitivity=partial(measure.sensitivity, views.training, seed),
             added_error=partial(measure.added_error, views.training),
-            guard_psnr=lambda raw: psnr_of(measure.quality(views.guard, raw, "grids, guard views")),
+            guard=lambda raw: measure.quality(views.guard, raw, "grids, guard views"),
             finetune=self.finetune,
             operations=self.backend,
         )

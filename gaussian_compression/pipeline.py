@@ -37,7 +37,7 @@ from gaussian_compression.prune import count_after_round, rows_to_keep
 from gaussian_compression.quantize import box_warnings
 from gaussian_compression.report import LadderFigures, PromiseFigures, TargetFigures, ViewFigures
 from gaussian_compression.report_pictures import fault_of_pillow
-from gaussian_compression.round_choice import needed_rounds, verdict_of
+from gaussian_compression.round_choice import check_measured, needed_rounds, verdict_of
 from gaussian_compression.rounds import (
     Measurement,
     Quality,
@@ -49,6 +49,7 @@ from gaussian_compression.scores import ScoreTools, accumulate_scores, score_nam
 from gaussian_compression.settings import (
     CompressionSettings,
     RateCourse,
+    StoppingRule,
     check_settings,
 )
 from gaussian_compression.shipping import (
@@ -59,7 +60,7 @@ from gaussian_compression.shipping import (
 )
 from gaussian_compression.size_target import Stored, estimated_with, is_near
 from gaussian_compression.stage_times import Clock, StageClock
-from gaussian_compression.stopping import Verdict
+from gaussian_compression.stopping import Verdict, allowed_on_guard, predicted_drop
 from gaussian_compression.targets import Reducer, no_checkpoint
 from gaussian_compression.trainable import FullPrecision, Trainable
 from gaussian_compression.validation_split import ViewSplit, split_off_guard
@@ -226,7 +227,7 @@ class _Run:
             exports = self._exports(decoded)
         with self._stages.timed("ladder"):
             ladder = self._ladder_steps(reducer)
-        promise = self._promise(rounds[0].guard, final_guard)
+        promise = self._promise(rounds, made.base, final_guard)
         target = target_figures(self._settings.stopping, made, len(data))
         if target is None:
             self._warn(end_warnings(start_guard, final_guard, promise))
@@ -281,10 +282,14 @@ class _Run:
     def _quality(self, splats: Splats, name: str) -> tuple[Quality, Quality]:
         return self._scores(RawParameters.from_splats(splats, self._device), name).means()
 
-    def _promise(self, zero: Quality, shipped: Quality) -> PromiseFigures:
+    def _promise(self, rounds: list[Round], base: int, shipped: Quality) -> PromiseFigures:
         trained_on = self._trajectory.guard == "train" and self._settings.final_iterations > 0
-        rule = self._settings.stopping
-        return promise_of(zero, shipped, rule, guard_was_trained_on=trained_on)
+        rule, on_guard = self._settings.stopping, None
+        if rule.guard_memory and not rule.has_target:
+            on_guard = allowed_on_guard(rounds[0], rounds[base], rule)
+        return promise_of(
+            rounds[0].guard, shipped, rule, guard_was_trained_on=trained_on, on_guard=on_guard
+        )
 
     def _warn(self, sentences: list[str]) -> None:
         self._warnings += sentences
@@ -323,6 +328,7 @@ class _Run:
         self._progress.note(f"continues after round {number} in {self._job.rounds_folder}")
         self._warn(self._folder.warnings)
         checkpoint = self._folder.load(number, self._device)
+        check_measured(checkpoint.rounds, self._settings.stopping, self._job.rounds_folder)
         *earlier, last = estimated_with(checkpoint.rounds, self._file_settings())
         if last.estimate is None:  # the rounds may have been made for another target or none
             last = replace(last, estimate=self._estimate(checkpoint.model, last.guard, earlier))
@@ -335,7 +341,10 @@ class _Run:
         iterations = self._trajectory.warmup_iterations
         course = RateCourse(start=self._trajectory.warmup_restart)
         self._finetune(checkpoint.model, iterations, "round 0, unpruned", course)
-        self._close_round(checkpoint, iterations, began)
+        if self._trajectory.settle:
+            iterations, course = self._trajectory.finetune_iterations, self._trajectory.round_rates
+            self._finetune(checkpoint.model, iterations, "round 0, unpruned, settling", course)
+        self._close_round(checkpoint, self._trajectory.first_iterations, began)
         return checkpoint
 
     def _next_round(self, checkpoint: Checkpoint) -> None:
@@ -444,6 +453,9 @@ class _Run:
                 gaussians=model.raw.gaussian_count,
                 iterations=iterations + (rounds[-1].iterations if rounds else 0),
                 guard=guard,
+                training=self._measure.quality(
+                    self._views.sample(), seen, f"round {number}, training views"
+                ),
                 wall_seconds=began.wall_seconds(),
                 cpu_seconds=began.cpu_seconds(),
                 measurement=self._measurement(number, model, guard),
@@ -451,7 +463,7 @@ class _Run:
             )
         )
         self._folder.save(checkpoint)
-        line = _round_line(rounds, self._start.count)
+        line = _round_line(rounds, self._start.count, self._settings.stopping)
         if self._time_left is not None:
             left = self._time_left.after(number, rounds[-1].wall_seconds)
             line += f", about {duration(left)} left"
@@ -482,7 +494,7 @@ class _Run:
         }
 
 
-def _round_line(rounds: list[Round], start_count: int) -> str:
+def _round_line(rounds: list[Round], start_count: int, rule: StoppingRule) -> str:
     done, zero = rounds[-1], rounds[0].guard.psnr
     line = (
         f"round {done.number}: {done.gaussians:,} Gaussians "
@@ -490,4 +502,7 @@ def _round_line(rounds: list[Round], start_count: int) -> str:
     )
     if done.guard.psnr is not None and zero is not None:
         line += f", guard {done.guard.psnr:.3f} dB ({done.guard.psnr - zero:+.3f})"
+        if done.number and rule.guard_memory and done.training and rounds[0].training:
+            drop = predicted_drop(rounds[0], done, rule.guard_memory)
+            line += f", unseen views {-drop.psnr:+.3f} dB by prediction"
     return f"{line}, {done.wall_seconds:.0f} s"

@@ -11,6 +11,7 @@ from gaussian_compression.ladder import step_count
 from gaussian_compression.prune import count_after_round
 from gaussian_compression.scores import SCORES
 from gaussian_compression.settings import CompressionSettings
+from gaussian_compression.validation_split import SAMPLE_EVERY
 
 _USUAL_SHARE = 0.5
 """Of the Gaussians that the rule keeps, between 0.42 and 0.86 in docs/results.md."""
@@ -45,6 +46,11 @@ class ViewCounts:
     guard: int
     test: int
 
+    @property
+    def in_rounds(self) -> int:
+        """The number of views that a round is measured on."""
+        return self.guard + len(range(0, self.training, SAMPLE_EVERY))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -75,9 +81,9 @@ class Plan:
     def round_seconds(self, number: int) -> float:
         """One round, 0 for the unpruned one, with its measurements."""
         trajectory, views, count = self.settings.trajectory, self.views, self.counts[number]
-        steps = trajectory.finetune_iterations if number else trajectory.warmup_iterations
+        steps = trajectory.finetune_iterations if number else trajectory.first_iterations
         scores = self._score_passes if number else 0
-        return self.costs.iteration(count) * (steps + scores + _MEASURING * views.guard)
+        return self.costs.iteration(count) * (steps + scores + _MEASURING * views.in_rounds)
 
     @property
     def _score_passes(self) -> int:
@@ -131,7 +137,7 @@ def plan_lines(plan: Plan) -> tuple[str, str]:
     rate = 1 / plan.costs.iteration(plan.counts[0])
     work = (
         f"{plan.counts[0]:,} Gaussians; {views.training} training views, {views.guard} guard views "
-        f"and {views.test} test views; {trajectory.warmup_iterations} iterations of fine-tuning, "
+        f"and {views.test} test views; {trajectory.first_iterations} iterations of fine-tuning, "
         f"{_rounds_text(plan)} of {trajectory.finetune_iterations}, and "
         f"{plan.settings.final_iterations} at the end"
     )
@@ -149,7 +155,8 @@ def _rounds_text(plan: Plan) -> str:
         return f"{rounds}, down to a file of {rule.target_mb:g} MB,"
     if rule.max_rounds <= number:
         return rounds.removeprefix("about ")
-    return f"{rounds}, at most {rule.max_rounds}, by the loss on the guard views,"
+    views = "guard and training views" if rule.guard_memory else "the guard views"
+    return f"{rounds}, at most {rule.max_rounds}, by the loss on {views},"
 
 
 def duration(seconds: float) -> str:

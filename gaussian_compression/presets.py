@@ -8,6 +8,7 @@ from gaussian_compression.settings import (
     FinetuneSettings,
     GridSettings,
     RateCourse,
+    StoppingRule,
     TrajectorySettings,
     WarmRestart,
 )
@@ -16,14 +17,17 @@ _BALANCED = CompressionSettings(
     TrajectorySettings(
         quantization=None,
         score="removal_error",
-        prune_fraction=0.15,
+        prune_fraction=0.2,
         finetune_iterations=400,
         round_rates=RateCourse(WarmRestart(rate_factor=3.0, position_rate_factor=10.0), end=0.1),
+        settle=True,
         finetune=FinetuneSettings(opacity_weight=0.01),
     ),
+    stopping=StoppingRule(guard_memory=0.1),
+    final_iterations=2500,
     grids=GridSettings(),
 )
-"""Chosen on guard views (docs/compression.md)."""
+"""Chosen on guard views (docs/compression.md, docs/guard.md)."""
 
 PRESETS = {
     "fast": replace(

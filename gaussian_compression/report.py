@@ -87,6 +87,11 @@ class PromiseFigures:
     allowed_ssim_drop: float | None = None
     """None: no limit."""
     ssim_drop: float | None = None
+    allowed_on_guard: float | None = None
+    """Where the rule predicts the loss of unseen views: the loss of the guard views, in dB, at
+    which it is `allowed_drop`. None: the limits are those of the guard views."""
+    allowed_ssim_on_guard: float | None = None
+    """The same for SSIM."""
 
 
 @dataclass(frozen=True)

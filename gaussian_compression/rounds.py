@@ -25,6 +25,24 @@ def psnr_of(quality: Quality) -> float:
     return min(quality.psnr, MOST_PSNR)
 
 
+WHATEVER = Quality(-math.inf, -math.inf)
+"""The least quality where none is required."""
+
+
+def least_quality(zero: Quality, psnr_drop: float, ssim_drop: float) -> Quality:
+    """What a model has that loses so much against `zero`; a drop may be infinite."""
+    if zero.ssim is None:
+        raise ValueError("quality was measured on no views")
+    return Quality(psnr_of(zero) - psnr_drop, zero.ssim - ssim_drop)
+
+
+def reaches(quality: Quality, least: Quality) -> bool:
+    """Whether it has at least this PSNR and SSIM; ValueError for no views."""
+    if quality.ssim is None or least.psnr is None or least.ssim is None:
+        raise ValueError("quality was measured on no views")
+    return psnr_of(quality) >= least.psnr and quality.ssim >= least.ssim
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A round's model on test views and as a file: reported, never used to decide."""
@@ -56,6 +74,8 @@ class Round:
     measurement: Measurement | None = None
     estimate: SizeEstimate | None = None
     """With --target_mb, in rounds whose file is not much larger than the target."""
+    training: Quality | None = None
+    """On some of the training views; None in rounds of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +90,12 @@ class StageTime:
 def round_from_json(fields: dict[str, Any]) -> Round:
     """The round whose `asdict` is `fields`."""
     measured, estimate = fields["measurement"], fields.get("estimate")
+    training = fields.get("training")
     converted = {
         "guard": Quality(**fields["guard"]),
         "measurement": measured
         and Measurement(Quality(**measured["test"]), measured["file_bytes"]),
         "estimate": estimate and SizeEstimate(**estimate),
+        "training": training and Quality(**training),
     }
     return Round(**{**fields, **converted})

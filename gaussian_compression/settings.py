@@ -76,6 +76,9 @@ class TrajectorySettings:
     round_rates: RateCourse = CONSTANT_RATES
     """The learning rates in each round. Where they fall, the guard views show sooner what the final
     fine-tuning, whose rates fall, will reach."""
+    settle: bool = False
+    """Whether round 0 ends with the fine-tuning of a round, without pruning: losses are then
+    against a model after equally low rates."""
     guard: str = "train"
     seed: int = 0
     score: str = "gradient_norm"
@@ -83,6 +86,11 @@ class TrajectorySettings:
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     quantization: QuantizationSettings | None = field(default_factory=QuantizationSettings)
     """The quantisation during the rounds; None: they train in full precision."""
+
+    @property
+    def first_iterations(self) -> int:
+        """Of fine-tuning in round 0."""
+        return self.warmup_iterations + (self.finetune_iterations if self.settle else 0)
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,10 @@ class StoppingRule:
     max_ssim_drop: float | None = None
     """The same for SSIM; a round has to keep to both limits. None: no limit."""
     max_rounds: int = 100
+    guard_memory: float = 0.0
+    """How much of the difference between training views and unseen views the guard views still have
+    from the training of the start model, from 0 to less than 1: docs/guard.md. 0: the guard views
+    count as unseen."""
     patience: int = 3
     """Number of rounds in a row that have to lose too much: the mean over few views is noisy."""
     target_gaussians: int | None = None
@@ -168,6 +180,7 @@ def check_settings(settings: CompressionSettings) -> None:
         ("max_rounds", stopping.max_rounds, _COUNT),
         ("patience", stopping.patience, Range(least=1, whole=True)),
         ("max_psnr_drop", stopping.max_psnr_drop, Range(least=0)),
+        ("guard_memory", stopping.guard_memory, Range(least=0, below=1)),
         ("sh_sparsity", trajectory.finetune.sh_sparsity, Range(least=0)),
         ("guard", trajectory.guard, OneOf(("train", "test"))),
         ("measure_test_every", settings.measure_test_every, _COUNT),

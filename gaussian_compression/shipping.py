@@ -18,10 +18,10 @@ from gaussian_compression.grid_straight_through import (
     with_ordered_raw_axes,
 )
 from gaussian_compression.report import PromiseFigures
-from gaussian_compression.rounds import Quality, psnr_of
+from gaussian_compression.rounds import Quality, psnr_of, reaches
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings, StoppingRule
-from gaussian_compression.stopping import drop_of
+from gaussian_compression.stopping import Drop, drop_of
 from gaussian_compression.trainable import StraightThrough
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
@@ -48,22 +48,35 @@ class FinalTools:
     """On the training views without the guard views, which the rounds were not trained on."""
     added_error: AddedError
     """On the same views."""
-    guard_psnr: Callable[[RawParameters], float]
+    guard: Callable[[RawParameters], Quality]
+    """On the guard views."""
     finetune: Callable[[StraightThrough], None]
     operations: ArrayOperations
 
 
 def promise_of(
-    zero: Quality, shipped: Quality, rule: StoppingRule, *, guard_was_trained_on: bool
+    zero: Quality,
+    shipped: Quality,
+    rule: StoppingRule,
+    *,
+    guard_was_trained_on: bool,
+    on_guard: Drop | None = None,
 ) -> PromiseFigures:
-    """Whether the stored file, of quality `shipped`, keeps to the rule."""
+    """Whether the stored file, of quality `shipped` on guard views, keeps to the rule.
+
+    `on_guard`: what these may lose, where the rule predicts the loss of unseen views.
+    """
     promise = PromiseFigures(
         rule.max_psnr_drop, None, None, guard_was_trained_on, allowed_ssim_drop=rule.max_ssim_drop
     )
+    if on_guard is not None:
+        ssim = None if rule.max_ssim_drop is None else on_guard.ssim
+        promise = replace(promise, allowed_on_guard=on_guard.psnr, allowed_ssim_on_guard=ssim)
     if zero.psnr is None or shipped.psnr is None:
         return promise
     drop = drop_of(zero, shipped)
-    return replace(promise, drop=drop.psnr, kept=drop.keeps_to(rule), ssim_drop=drop.ssim)
+    promise = replace(promise, drop=drop.psnr, ssim_drop=drop.ssim)
+    return replace(promise, kept=not _broken(promise))
 
 
 def start_warnings(start: Quality) -> list[str]:
@@ -79,9 +92,9 @@ def start_warnings(start: Quality) -> list[str]:
 def end_warnings(start: Quality, shipped: Quality, promise: PromiseFigures) -> list[str]:
     """Warnings about the finished file, in sentences."""
     warnings = [
-        f"the file loses {lost} on the guard views against round 0, more than the {allowed}: "
-        "longer fine-tuning (--warmup_iterations, --final_iterations) or a smaller --noise "
-        "reduces the loss"
+        f"the file loses {lost} on the guard views against round 0, more than {allowed}: longer "
+        "fine-tuning (--warmup_iterations, --final_iterations) or a smaller --noise reduces the "
+        "loss"
         for lost, allowed in _broken(promise)
     ]
     if start.psnr is None or shipped.psnr is None:
@@ -94,12 +107,24 @@ def end_warnings(start: Quality, shipped: Quality, promise: PromiseFigures) -> l
 
 def _broken(promise: PromiseFigures) -> list[tuple[str, str]]:
     """What was lost, and the limit, for each limit that is not kept."""
-    drop, ssim_drop, most_ssim = promise.drop, promise.ssim_drop, promise.allowed_ssim_drop
+    drop, ssim_drop = promise.drop, promise.ssim_drop
+    most, most_ssim = promise.allowed_drop, promise.allowed_ssim_drop
+    on_guard, ssim_on_guard = promise.allowed_on_guard, promise.allowed_ssim_on_guard
     broken = []
-    if drop is not None and drop > promise.allowed_drop:
-        broken.append((f"{drop:.2f} dB", f"{promise.allowed_drop:g} dB of --max_psnr_drop"))
-    if ssim_drop is not None and most_ssim is not None and ssim_drop > most_ssim:
-        broken.append((f"{ssim_drop:.4f} in SSIM", f"{most_ssim:g} of --max_ssim_drop"))
+    if drop is not None and drop > (most if on_guard is None else on_guard):
+        allowed = f"the {most:g} dB of --max_psnr_drop"
+        if on_guard is not None:
+            allowed = f"the {on_guard:.2f} dB at which unseen views are predicted to lose {allowed}"
+        broken.append((f"{drop:.2f} dB", allowed))
+    if ssim_drop is None or most_ssim is None:
+        return broken
+    if ssim_drop > (most_ssim if ssim_on_guard is None else ssim_on_guard):
+        allowed = f"the {most_ssim:g} of --max_ssim_drop"
+        if ssim_on_guard is not None:
+            allowed = (
+                f"the {ssim_on_guard:.4f} at which unseen views are predicted to lose {allowed}"
+            )
+        broken.append((f"{ssim_drop:.4f} in SSIM", allowed))
     return broken
 
 
@@ -143,38 +168,64 @@ def on_grids(
 
 
 def model_on_grids(
-    raw: RawParameters, guard_psnr: float, least: float, tools: FinalTools, grids: GridSettings
+    raw: RawParameters, guard_psnr: float, least: Quality, tools: FinalTools, grids: GridSettings
 ) -> GridSplats:
-    """The integers to store: fine-tuned on grids, with `least` dB or more on the guard views.
+    """The integers to store: fine-tuned on grids, of `least` quality or better on the guard views.
 
-    If the fine-tuned model has less, the better of it and of the model before fine-tuning is put on
-    finer grids, up to three times. The best of all is stored if none has `least` dB.
+    If the fine-tuned model is worse, the better of it and of the model before fine-tuning is put on
+    finer grids, up to three times. The best of all is stored if none is good enough.
     """
     first = on_grids(raw, guard_psnr, tools, grids)
     tools.finetune(first.optimizer)
-    best = _measured(first.optimizer, tools)
-    if best.psnr >= least:
+    best = found = _measured(first.optimizer, tools)
+    if reaches(best.guard, least):
         return best.stored
-    logger.info("%.2f dB on the guard views, %.2f are needed: finer grids", best.psnr, least)
+    logger.info("finer grids: guard views have %s, need %s", _text(best.guard), _text(least))
     floats = [first.raw, first.optimizer.trained()]
-    base_psnr, base = max(((tools.guard_psnr(f), f) for f in floats), key=lambda pair: pair[0])
-    room = 10 ** ((base_psnr - least) / 10) - 1
-    noise, factor = grids.noise, room / 2 / grids.noise
+    base, base_raw = max(((tools.guard(f), f) for f in floats), key=lambda pair: psnr_of(pair[0]))
+    # The fine-tuning may be what made the model worse: the noise tells more of the first grids.
+    added, noise = 1.4 * grids.noise, grids.noise
     for _ in range(_TRIES):
+        factor = _noise_factor(found.guard, base, least, added)
         noise *= min(max(factor, _FINER[0]), _FINER[1])
-        finer = on_grids(base, guard_psnr, tools, replace(grids, noise=noise))
+        finer = on_grids(base_raw, guard_psnr, tools, replace(grids, noise=noise))
         found = _measured(finer.optimizer, tools)
-        best = max(best, found, key=lambda measured: measured.psnr)
-        if best.psnr >= least or room <= 0:
+        best = max(best, found, key=lambda one: (reaches(one.guard, least), psnr_of(one.guard)))
+        if reaches(best.guard, least) or not reaches(base, least):
             break
-        factor = 0.7 * room / (10 ** ((base_psnr - found.psnr) / 10) - 1)
+        added = _added_error(base, psnr_of(found.guard))
     return best.stored
+
+
+def _text(quality: Quality) -> str:
+    return f"{quality.psnr:.2f} dB and SSIM {quality.ssim:.4f}"
+
+
+def _added_error(base: Quality, psnr: float) -> float:
+    """How much more squared error than `base` a model of this PSNR has, as a fraction."""
+    return 10 ** ((psnr_of(base) - psnr) / 10) - 1
+
+
+def _noise_factor(found: Quality, base: Quality, least: Quality, added: float) -> float:
+    """By how much the noise has to change, so that both limits are kept.
+
+    `base`: the model that the grids of `found` round; `added`: their squared error, as a fraction.
+    Losses of SSIM, too, are about proportional to it.
+    """
+    if found.ssim is None or base.ssim is None or least.psnr is None or least.ssim is None:
+        raise ValueError("quality was measured on no views")
+    factors = []
+    if psnr_of(found) < least.psnr:
+        factors.append(0.7 * _added_error(base, least.psnr) / added)
+    if found.ssim < least.ssim < base.ssim:
+        factors.append(0.7 * (base.ssim - least.ssim) / (base.ssim - found.ssim))
+    return min(factors, default=0.0)
 
 
 @dataclass(frozen=True)
 class _Measured:
-    psnr: float
-    """Of the decoded model on the guard views, in dB."""
+    guard: Quality
+    """Of the decoded model."""
     stored: GridSplats
 
 
@@ -182,4 +233,4 @@ def _measured(optimizer: GridStraightThrough, tools: FinalTools) -> _Measured:
     # In file order, which decides on Gaussians that rounding puts at the same depth.
     stored = optimizer.stored()
     decoded = RawParameters.from_splats(to_splats(stored), optimizer.seen.xyz.device)
-    return _Measured(tools.guard_psnr(decoded), stored)
+    return _Measured(tools.guard(decoded), stored)

@@ -14,6 +14,10 @@ GUARD_EVERY = 8
 """One training view in eight, the proportion of test views with Inria's `--eval`."""
 
 
+SAMPLE_EVERY = 5
+"""The training views that rounds are measured on: one in five."""
+
+
 class _Named(Protocol):
     @property
     def image_name(self) -> str: ...
@@ -28,6 +32,10 @@ class ViewSplit(Generic[View]):
 
     training: list[View]
     guard: list[View]
+
+    def sample(self) -> list[View]:
+        """Every fifth of the views that are trained on, which each round is measured on."""
+        return self.training[::SAMPLE_EVERY]
 
 
 def split_off_guard(training_views: Sequence[View]) -> ViewSplit[View]:

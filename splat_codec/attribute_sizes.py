@@ -8,6 +8,8 @@ import numpy as np
 from splat_codec.grid_file import record_layers
 from splat_codec.grid_splats import GridSplats
 from splat_codec.histograms import Counts, design_tables
+from splat_codec.layer_model import used_groups
+from splat_codec.owners import low_bits
 from splat_codec.rans import PROBABILITY_ONE
 
 # Families of planes (layer_model.py) by what they describe.
@@ -18,7 +20,7 @@ _FAMILIES = {
     "precision": ("precision",),
     "rotation": ("rotation",),
     "features_dc": ("dc",),
-    "features_rest": ("sh", "groups"),
+    "features_rest": ("sh", "groups", "owner"),
 }
 
 
@@ -31,9 +33,18 @@ def bytes_by_attribute(model: GridSplats) -> dict[str, float]:
     grid = model.grids.position
     dropped = grid.shift.apply(model.precision, *model.scale.T)
     low_bits = 3 * int((grid.bits - grid.coarse_bits - dropped).sum())
-    sizes["features_rest"] += np.count_nonzero(model.sh) / 8  # signs
+    signs = np.count_nonzero(model.sh)
+    sizes["features_rest"] += (signs + _plain_bits_of_owners(model)) / 8
     sizes["xyz"] += low_bits / 8
     return sizes
+
+
+def _plain_bits_of_owners(model: GridSplats) -> int:
+    if not len(model.shared):
+        return 0
+    owners = (used_groups(model.sh) > 0).cumsum()[np.array(model.layer_ends) - 1]
+    rows = np.diff(np.searchsorted(model.shared.rows, model.layer_ends), prepend=0)
+    return sum(int(n) * low_bits(int(o)) for n, o in zip(rows, owners, strict=True))
 
 
 def code_lengths(model: GridSplats) -> Iterator[tuple[str, Counts, float]]:

@@ -45,6 +45,10 @@ class SectionReader:
         self._position = end
         return taken
 
+    def has_more(self) -> bool:
+        """Whether bytes are left."""
+        return self._position < len(self._data)
+
     def finish(self) -> None:
         """CorruptFile if bytes are left over."""
         if self._position != len(self._data):

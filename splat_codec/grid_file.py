@@ -41,8 +41,10 @@ from splat_codec.layer_model import (
     code_sh,
     layer_columns,
     put_rows,
+    step_major,
     used_groups,
 )
+from splat_codec.owners import OwnerCoder, owner_numbers
 from splat_codec.planes import ContextBases, Families, PlaneReader, PlaneWriter
 from splat_codec.rans import (
     ENOUGH_LANES,
@@ -56,6 +58,8 @@ from splat_codec.symbols import check_count
 MAX_LAYERS = 16
 _MODEL_LIMIT = 1 << 16
 _TABLES_LIMIT = 1 << 18
+_IS_SHARED = b"\1"
+"""The end of `model` where Gaussians share SH. Readers that do not know it refuse the file."""
 
 Edges = Mapping[str, tuple[int, ...]]
 
@@ -81,12 +85,17 @@ class Recording:
 def record_layers(splats: GridSplats) -> Recording:
     """The planes of `splats`, which has to be in layer order."""
     edges, families, writers = _design_edges(splats), Families(), []
+    owners = None
+    if len(splats.shared):
+        owners = OwnerCoder(owner_numbers(splats.shared, used_groups(splats.sh) > 0))
     for rows in splats.split():
         lanes = lanes_for(rows.count)
         writer = PlaneWriter(lanes, families)
         shape = LayerShape(splats.grids, edges, rows.count, lanes)
         columns = code_columns(writer, shape, layer_columns(rows, lanes))
-        code_sh(writer, shape, columns.precision, rows.sh, writes=True)
+        has_sh = code_sh(writer, shape, columns.precision, rows.sh, writes=True)
+        if owners is not None:
+            owners.code(writer, step_major(rows.count, lanes), has_sh)
         writers.append(writer)
     return Recording(edges, families, writers)
 
@@ -97,7 +106,7 @@ def pack_grid_splats(splats: GridSplats) -> dict[str, bytes]:
     tables = design_tables(recording.families.counts())
     stored_tables = _pack_edges(recording.edges) + pack_tables(tables)
     sections = {
-        "model": zlib.compress(_pack_model(splats.grids, layers), 9),
+        "model": zlib.compress(_pack_model(splats, layers), 9),
         "tables": zlib.compress(stored_tables, 9),
     }
     for number, (rows, writer) in enumerate(zip(layers, recording.writers, strict=True)):
@@ -119,13 +128,14 @@ def unpack_grid_splats(
     Sections of later layers may be absent: `missing` names those that the file's table lists and
     `sections` lacks.
     """
-    grids, parts = _unpack_model(take_section(sections, "model"), file_bytes)
+    grids, parts, is_shared = _unpack_model(take_section(sections, "model"), file_bytes)
     edges, tables = _unpack_tables(take_section(sections, "tables"))
     read = parts[:layers]
     ends = np.cumsum([0, *(part.count for part in read)]).tolist()
     columns = _grown({}, grids, 0)
     static = ContextBases(tables, "tables"), DecodeTable.of(tables.frequencies)
     far_rows, far_xyz, exact = [], [], NONE
+    owners = OwnerCoder()
     for number, part in enumerate(read):
         streams = take_section(sections, f"rans{number}"), take_section(sections, f"bits{number}")
         reader = PlaneReader(streams, part.lanes, static, number)
@@ -134,7 +144,7 @@ def unpack_grid_splats(
         # Only now, when the octree has shown that the header states the right count.
         columns = _grown(columns, grids, ends[number + 1])
         rows = {name: column[ends[number] :] for name, column in columns.items()}
-        _finish_layer(reader, shape, found, rows)
+        _finish_layer(reader, shape, found, rows, owners if is_shared else None)
         far = take_section(sections, f"far{number}") if part.far else b""
         indices, xyz = _unpack_far(far, part, f"far{number}")
         far_rows.append(indices + np.int32(ends[number]))
@@ -152,17 +162,24 @@ def unpack_grid_splats(
         far_rows=np.concatenate(far_rows),
         far_xyz=np.concatenate(far_xyz),
         exact=exact,
+        shared=owners.shared(),
         **columns,
     )
 
 
 def _finish_layer(
-    reader: PlaneReader, shape: LayerShape, found: LayerColumns, rows: Mapping[str, np.ndarray]
+    reader: PlaneReader,
+    shape: LayerShape,
+    found: LayerColumns,
+    rows: Mapping[str, np.ndarray],
+    owners: OwnerCoder | None,
 ) -> None:
     """Fills a layer's rows; one thread puts the columns into place, another decodes the SH."""
     with ThreadPoolExecutor(1) as pool:
         placed = pool.submit(put_rows, found, shape, rows)
-        code_sh(reader, shape, found.precision, rows["sh"], writes=False)
+        has_sh = code_sh(reader, shape, found.precision, rows["sh"], writes=False)
+        if owners is not None:
+            owners.code(reader, step_major(shape.count, shape.lanes), has_sh)
         placed.result()
     reader.finish()
 
@@ -182,22 +199,27 @@ def _grown(columns: Mapping[str, np.ndarray], grids: Grids, count: int) -> dict[
     return grown
 
 
-def _pack_model(grids: Grids, layers: list[GridSplats]) -> bytes:
+def _pack_model(splats: GridSplats, layers: list[GridSplats]) -> bytes:
     counts = b"".join(
         struct.pack("<IIB", rows.count, len(rows.far_rows), lanes_for(rows.count).bit_length() - 1)
         for rows in layers
     )
-    return struct.pack("<B", len(layers)) + counts + pack_grids(grids)
+    head = struct.pack("<B", len(layers)) + counts + pack_grids(splats.grids)
+    return head + (_IS_SHARED if len(splats.shared) else b"")
 
 
-def _unpack_model(data: bytes, file_bytes: int) -> tuple[Grids, list[_Layer]]:
+def _unpack_model(data: bytes, file_bytes: int) -> tuple[Grids, list[_Layer], bool]:
+    """The grids, the layers, and whether Gaussians share SH."""
     reader = SectionReader("model", inflate(data, _MODEL_LIMIT, "model"))
     counts = [struct.unpack("<IIB", reader.take(9)) for _ in range(reader.take(1)[0])]
     layers = [_Layer(count, far, 1 << log_lanes) for count, far, log_lanes in counts]
     _check_layers(layers, file_bytes)
     grids = unpack_grids(reader.take, "model")
+    is_shared = reader.has_more()
+    if is_shared and (reader.take(1) != _IS_SHARED or not grids.sh_channels):
+        raise CorruptFile("model", "bytes after the grids that do not announce shared SH")
     reader.finish()
-    return grids, layers
+    return grids, layers, is_shared
 
 
 def _check_layers(layers: list[_Layer], file_bytes: int) -> None:

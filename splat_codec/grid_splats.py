@@ -9,6 +9,7 @@ import numpy.typing as npt
 from splat_codec.exact_values import NONE, ExactValues, pack_exact_values
 from splat_codec.grid_record import pack_grids
 from splat_codec.grids import FloatArray, Grids, Integers
+from splat_codec.shared_sh import NONE_SHARED, SharedSh
 
 _ROWS_AT_ONCE = 1 << 16
 _COLUMNS = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
@@ -45,6 +46,8 @@ class GridSplats:
     """Rows 0 .. layer_ends[k] - 1 are a coarser model, of layers 0 .. k."""
     exact: ExactValues = NONE
     """Numbers that replace the ones that the integers decode to."""
+    shared: SharedSh = NONE_SHARED
+    """Rows whose SH are those of another row; their `sh` are 0."""
 
     def __post_init__(self) -> None:
         count, rest = self.count, self.grids.sh_channels
@@ -64,6 +67,9 @@ class GridSplats:
         ends = (0, *self.layer_ends)
         if ends[-1] != count or list(ends) != sorted(ends) or not 2 <= len(ends) <= 17:
             raise ValueError(f"1 to 16 ascending layer ends up to {count} expected, got {ends}")
+        layer_of = np.searchsorted(self.layer_ends, [self.shared.rows, self.shared.owners], "right")
+        if (layer_of[0] < layer_of[1]).any():
+            raise ValueError("a row shares the SH of a row in a later layer")
 
     @property
     def count(self) -> int:
@@ -88,15 +94,16 @@ class GridSplats:
             far_xyz=self.far_xyz[by_row],
             layer_ends=layer_ends,
             exact=self.exact.moved(position),
+            shared=self.shared.moved(position),
         )
 
     def first_layers(self, layers: int) -> "GridSplats":
         """The coarser model of the first `layers` layers (all, if there are fewer)."""
         ends = self.layer_ends[:layers]
-        return self._part(0, ends[-1], ends)
+        return replace(self._part(0, ends[-1], ends), shared=self.shared.up_to(ends[-1]))
 
     def split(self) -> list["GridSplats"]:
-        """Each layer's rows as a model of one layer."""
+        """Each layer's rows as a model of one layer, without SH of other rows."""
         starts = (0, *self.layer_ends)
         return [
             self._part(low, high, (high - low,))
@@ -112,6 +119,7 @@ class GridSplats:
             far_xyz=self.far_xyz[far],
             layer_ends=layer_ends,
             exact=self.exact.between(low, high),
+            shared=NONE_SHARED,
         )
 
     def values(self) -> dict[str, FloatArray]:
@@ -161,15 +169,19 @@ class GridSplats:
                 steps[part, None],
                 out=values[part],
             )
+        self.shared.put_into(values)
         return values
 
 
 def same_integers(a: GridSplats, b: GridSplats) -> bool:
     """Whether two models agree in every integer, every grid and every layer."""
-    names = [f.name for f in fields(GridSplats) if f.name not in ("grids", "layer_ends", "exact")]
+    others = ("grids", "layer_ends", "exact", "shared")
+    names = [f.name for f in fields(GridSplats) if f.name not in others]
     return (
         pack_grids(a.grids) == pack_grids(b.grids)
         and a.layer_ends == b.layer_ends
         and pack_exact_values(a.exact) == pack_exact_values(b.exact)
+        and np.array_equal(a.shared.rows, b.shared.rows)
+        and np.array_equal(a.shared.owners, b.shared.owners)
         and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
     )

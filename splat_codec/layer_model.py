@@ -96,12 +96,12 @@ def code_columns(coder: PlaneCoder, shape: LayerShape, given: LayerColumns | Non
 
 def code_sh(
     coder: PlaneCoder, shape: LayerShape, precision: Values, sh: ShRows, writes: bool
-) -> None:
-    """The SH of a layer, after its columns.
+) -> npt.NDArray[np.bool_]:
+    """The SH of a layer, after its columns; which rows (n,) in step-major order have any.
 
     `sh` (n, C), rows in Morton order: a writer writes it; a reader gets zeros and fills them in.
     """
-    _Layer(coder, shape).sh(precision, sh, writes)
+    return _Layer(coder, shape).sh(precision, sh, writes)
 
 
 class _Layer:
@@ -157,10 +157,10 @@ class _Layer:
             planes.append(_within(found, 2**15, "dc"))
         return np.stack(planes)
 
-    def sh(self, precision: Values, rows: ShRows, writes: bool) -> None:
+    def sh(self, precision: Values, rows: ShRows, writes: bool) -> npt.NDArray[np.bool_]:
         channels = self._grids.sh_channels
         if not channels:
-            return
+            return np.zeros(self._shape.count, np.bool_)
         order = step_major(self._shape.count, self._shape.lanes)
         used = used_groups(rows).take(order) if writes else None
         groups = self._near("groups", CLASSES, precision, self._zeros, used)
@@ -186,6 +186,7 @@ class _Layer:
                 len(order),
                 lambda part: kernels.best.planes_to_rows(planes[:, part], order[part], rows),
             )
+        return groups > 0
 
     def _around(self, groups: Values) -> Values:
         """The sum of the groups in the rows before and after, in the same lane."""

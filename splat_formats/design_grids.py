@@ -32,6 +32,7 @@ from splat_codec.order import compact_morton_codes
 from splat_codec.rounding import cells_of
 from splat_formats.axes import with_ordered_axes
 from splat_formats.outliers import middle, sample, set_aside
+from splat_formats.repeated_sh import with_shared_sh
 from splat_formats.snap_to_grids import higher_sh, snap_to_grids
 from splat_formats.splats import FloatArray, Splats
 
@@ -97,13 +98,15 @@ def quantize_splats(
     """The model in integers, in file order; opacities must be within MOST_OPACITY.
 
     `weights` (N,), if given, are measured sensitivities to colour, squared, in any unit: they
-    replace the closed form, at the cost of storing the differences.
+    replace the closed form, at the cost of storing the differences. SH that several Gaussians have
+    are stored once where this makes the file smaller.
     """
     ordered, exact = set_aside(with_ordered_axes(splats))
     grids, classes = design_grids(ordered, steps, weights)
     on_grids = snap_to_grids(ordered, grids, steps.deadzone, classes, exact)
     order, layer_ends = order_in_layers(on_grids, steps.layer_fraction)
-    return Quantized(on_grids.reordered(order, layer_ends), order)
+    in_order = on_grids.reordered(order, layer_ends)
+    return Quantized(with_shared_sh(in_order, higher_sh(ordered)[order]), order)
 
 
 def design_grids(

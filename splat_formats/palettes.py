@@ -119,16 +119,30 @@ def _distinct_rows(rows: FloatArray, size: int) -> RowPalette | None:
     """The palette of all distinct rows, if they are at most `size`."""
     if not rows.shape[1]:
         return RowPalette(rows[:1], np.zeros(len(rows), np.intp))
-    bits = np.ascontiguousarray(rows).view(np.uint32)
-    factors = np.random.default_rng(0).integers(1, 1 << 63, rows.shape[1], np.uint64) | np.uint64(1)
-    hashes = np.zeros(len(rows), np.uint64)
-    for column, factor in enumerate(factors):
-        hashes += bits[:, column] * factor
-    _, first, labels = np.unique(hashes, return_index=True, return_inverse=True)
+    _, first, labels = np.unique(row_hashes(rows), return_index=True, return_inverse=True)
     labels = labels.reshape(-1)
-    if len(first) > size or not (bits[first][labels] == bits).all():
+    if len(first) > size or not same_bits(rows[first][labels], rows).all():
         return None
     return RowPalette(rows[first], labels)
+
+
+def row_hashes(rows: FloatArray) -> npt.NDArray[np.uint64]:
+    """(N,) equal numbers for rows (N, C) that are equal bit by bit; others are rarely equal."""
+    factors = np.random.default_rng(0).integers(1, 1 << 63, rows.shape[1], np.uint64) | np.uint64(1)
+    hashes = np.empty(len(rows), np.uint64)
+
+    def add_up(block: slice) -> None:
+        bits = np.ascontiguousarray(rows[block]).view(np.uint32)
+        hashes[block] = (bits * factors).sum(axis=1)
+
+    for_blocks(len(rows), add_up, _ROWS_AT_ONCE)
+    return hashes
+
+
+def same_bits(a: FloatArray, b: FloatArray) -> npt.NDArray[np.bool_]:
+    """(N,): whether the rows of two arrays (N, C) are equal bit by bit."""
+    bits, others = (np.ascontiguousarray(x).view(np.uint32) for x in (a, b))
+    return (bits == others).all(axis=1)
 
 
 class _Clustering:

@@ -79,6 +79,8 @@ class Model:
         self.dc_shift = Rule(source, 1)
         self.sh_steps = source.take("32f")
         self.sh_matrix = [source.take(f"{self.channels}h") for _ in range(self.channels)]
+        self.is_shared = source.position < len(source.data)
+        assert not self.is_shared or source.one("B") == 1
         assert source.position == len(source.data)
 
     def predicted(self, o: int, s: list[int], cell: list[int]) -> int:
@@ -214,8 +216,13 @@ def step_major(count: int, lanes: int) -> list[int]:
     return [starts[i % lanes] + i // lanes for i in range(count)]
 
 
-def read_layer(model: Model, tables: Tables, sections: dict[str, bytes], k: int) -> list[dict]:
-    """The integers of each Gaussian of layer k, in Morton order."""
+def read_layer(
+    model: Model, tables: Tables, sections: dict[str, bytes], k: int, owners: list[dict]
+) -> list[dict]:
+    """The integers of each Gaussian of layer k, in Morton order.
+
+    `owners`: the Gaussians with SH of their own in earlier layers, to which those of k are added.
+    """
     n, far, log_lanes = model.layers[k]
     lanes = 2**log_lanes
     reader = LayerReader(tables, lanes, sections[f"rans{k}"], sections[f"bits{k}"])
@@ -244,8 +251,7 @@ def read_layer(model: Model, tables: Tables, sections: dict[str, bytes], k: int)
         before = [max(b, x * 2**a >> 4) for a, b, x in zip(r, before, found, strict=True)]
     e = [model.dc_shift(x) for x in p]
     dc = [reader.near_plane(f"dc{channel}", 16, e, e) for channel in range(3)]
-    sh = read_sh(reader, model.channels, p, lanes)
-    reader.finish()
+    used, sh = read_sh(reader, model.channels, p, lanes)
     gaussians: list[dict] = [{} for _ in range(n)]
     for i, place in enumerate(order):
         fine = model.bits - model.levels
@@ -256,6 +262,13 @@ def read_layer(model: Model, tables: Tables, sections: dict[str, bytes], k: int)
             "dc": [dc[a][i] for a in range(3)],
             "sh": sh[i],
         }  # fmt: skip
+    if model.is_shared:
+        owners += [gaussians[place] for place in sorted(order[i] for i in range(n) if used[i])]
+        without = [gaussians[order[i]] for i in range(n) if not used[i]]
+        numbers = read_owners(reader, k, len(owners), len(without))
+        for gaussian, v in zip(without, numbers, strict=True):
+            gaussian["owner"] = owners[v - 1] if v else None
+    reader.finish()
     put_exact_numbers(gaussians, far, sections.get(f"far{k}", b""), sections.get(f"exact{k}", b""))
     return gaussians
 
@@ -273,11 +286,22 @@ def put_exact_numbers(gaussians: list[dict], far: int, centres: bytes, content: 
         gaussians[row].setdefault("exact", {})[channel] = value
 
 
-def read_sh(reader: LayerReader, channels: int, p: list[int], lanes: int) -> Rows:
+def read_owners(reader: LayerReader, k: int, owners: int, count: int) -> list[int]:
+    """For each Gaussian without SH of its own, 0 or 1 + the place of its owner."""
+    b = 0
+    while (owners - 1) >> b > 230:
+        b += 1
+    tokens = reader.plane(f"owner{k}", 1, [0] * count)
+    low = reader.bits([b if token else 0 for token in tokens])
+    return [1 + ((t - 1) << b) + x if t else 0 for t, x in zip(tokens, low, strict=True)]
+
+
+def read_sh(reader: LayerReader, channels: int, p: list[int], lanes: int) -> tuple[list[int], Rows]:
+    """Of each row, the number of used groups and the coefficients."""
     n = len(p)
     sh = [[0] * channels for _ in range(n)]
     if not channels:
-        return sh
+        return [0] * n, sh
     used = reader.near_plane("groups", 32, p, [0] * n)
     around = [
         (used[i - lanes] if i >= lanes else 0) + (used[i + lanes] if i + lanes < n else 0)
@@ -301,7 +325,7 @@ def read_sh(reader: LayerReader, channels: int, p: list[int], lanes: int) -> Row
             for i, m in zip(rows, magnitudes, strict=True):
                 sh[i][c] = -m if m and signs.pop() else m
                 energy[i] += 4 * min(m, 15) - (energy[i] >> 3)
-    return sh
+    return used, sh
 
 
 def times_matrix(row: list[int], matrix: Rows) -> list[int]:
@@ -320,8 +344,9 @@ def values_of(model: Model, gaussian: dict) -> dict[str, list[float]]:
     w = f32(max(0.0, f32(1 - f32(f32(x + y) + z))) ** 0.5)
     fine = [(d << gaussian["e"]) + low for d, low in zip(gaussian["dc"], model.dc_low, strict=True)]
     dc = times_matrix(fine, model.dc_matrix)
-    sh = times_matrix(gaussian["sh"], model.sh_matrix)
-    step = model.sh_steps[gaussian["p"]]
+    owner = gaussian.get("owner") or gaussian
+    sh = times_matrix(owner["sh"], model.sh_matrix)
+    step = model.sh_steps[owner["p"]]
     values = {
         "xyz": gaussian.get("far", xyz),
         "opacity": [f32(f32(gaussian["o"] * model.opacity[1]) + model.opacity[0])],
@@ -344,8 +369,9 @@ def read_model(data: bytes) -> list[dict[str, list[float]]]:
     """The decoded Gaussians of a version-2 file, in file order."""
     sections = read_sections(data)
     model, tables = Model(sections["model"]), Tables(sections["tables"])
-    gaussians = []
+    gaussians: list[dict] = []
+    owners: list[dict] = []
     for k in range(len(model.layers)):
-        gaussians += read_layer(model, tables, sections, k)
+        gaussians += read_layer(model, tables, sections, k, owners)
     assert tables.used == len(tables.context_map)
     return [values_of(model, gaussian) for gaussian in gaussians]

@@ -75,13 +75,13 @@ def numbers(model: Path) -> list[int]:
 
 def test_a_second_shorter_run_leaves_only_its_own_result(model: Path, run: Compress) -> None:
     trained = (model / PLY.format(9)).read_bytes()
-    assert run(model, "--final_iterations", 5).compressed.iteration == 9 + 7
+    assert run(model, "--final_iterations", 5).compressed.iteration == 9 + 8
     report = run(model)
-    assert report.compressed.iteration == 9 + 3
-    assert numbers(model) == [9, 12]
+    assert report.compressed.iteration == 9 + 4
+    assert numbers(model) == [9, 13]
     assert (model / PLY.format(9)).read_bytes() == trained
     decoded = decode((model / "compressed/model.f3dgs").read_bytes()).splats
-    assert read_splats(model / PLY.format(12)).splats.count == decoded.count
+    assert read_splats(model / PLY.format(13)).splats.count == decoded.count
     assert report.environments[0]["from_round"] == 0
     assert report.environments[0]["kernels"]["diff_gaussian_rasterization"]["version"]
 
@@ -89,13 +89,13 @@ def test_a_second_shorter_run_leaves_only_its_own_result(model: Path, run: Compr
 def test_a_start_file_of_any_format_does_not_touch_the_trained_model(
     model: Path, splats: Splats, run: Compress, tmp_path: Path
 ) -> None:
-    (model / PLY.format(9)).parent.rename(model / "point_cloud/iteration_3")  # 0 + 3 iterations
-    trained = (model / PLY.format(3)).read_bytes()
+    (model / PLY.format(9)).parent.rename(model / "point_cloud/iteration_4")  # 0 + 4 iterations
+    trained = (model / PLY.format(4)).read_bytes()
     write_splats(tmp_path / "start.spz", SplatScene(splats))
-    assert run(model, "--start_ply", tmp_path / "start.spz").compressed.iteration == 4
-    assert numbers(model) == [3, 4]
-    assert [path.name for path in (model / PLY.format(3)).parent.iterdir()] == ["point_cloud.ply"]
-    assert (model / PLY.format(3)).read_bytes() == trained
+    assert run(model, "--start_ply", tmp_path / "start.spz").compressed.iteration == 5
+    assert numbers(model) == [4, 5]
+    assert [path.name for path in (model / PLY.format(4)).parent.iterdir()] == ["point_cloud.ply"]
+    assert (model / PLY.format(4)).read_bytes() == trained
 
 
 def test_a_corrected_source_is_recorded_and_nothing_else_changes(

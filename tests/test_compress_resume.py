@@ -158,7 +158,7 @@ def test_outputs_and_report(scene: Path, trained: Path, compressed: Path, tmp_pa
     for _ in range(3):
         expected -= int(0.15 * expected)
     assert report.compressed.gaussians == expected
-    assert report.compressed.iteration == 40 + 8 + 3 * 8 + 8
+    assert report.compressed.iteration == 40 + 8 + 8 + 3 * 8 + 8
     assert report.compressed.bytes == len(file_of(model))
     by_attribute = report.compressed.bytes_per_attribute
     assert sum(by_attribute.values()) == len(file_of(model))

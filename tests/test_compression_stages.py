@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of compression, each alone: quantisers, guard, pruning, the rule, checkpoints."""
 
+import math
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from gaussian_compression.quantize import (
     quantizers_for,
     to_symbols,
 )
+from gaussian_compression.round_choice import check_measured
 from gaussian_compression.rounds import Measurement, Quality, Round
 from gaussian_compression.scores import (
     SCORES,
@@ -46,7 +48,7 @@ from gaussian_compression.settings import (
     TrajectorySettings,
     check_settings,
 )
-from gaussian_compression.stopping import judge
+from gaussian_compression.stopping import allowed_on_guard, judge, predicted_drop
 from gaussian_compression.trainable import FullPrecision, take_step
 from gaussian_compression.validation_split import split_off_guard
 from gaussian_renderer.backend import RenderOptions
@@ -267,6 +269,66 @@ def test_rounds_after_the_stop_do_not_change_the_verdict() -> None:
     assert shipped(history, StoppingRule(max_psnr_drop=0.1, patience=1)) == 1
     assert shipped(history, StoppingRule(max_psnr_drop=0.3, patience=1)) == 3
     assert shipped(history, StoppingRule(max_psnr_drop=100, max_rounds=2)) == 2
+
+
+def forgetting(*losses: tuple[float, float]) -> list[Round]:
+    """Rounds from their losses on guard and training views, in dB; SSIM loses a tenth of these."""
+    return [
+        replace(
+            rounds_with_guard(*[30.0] * (number + 1))[-1],
+            guard=Quality(30 - guard, 0.9 - guard / 10),
+            training=Quality(35 - training, 0.95 - training / 10),
+        )
+        for number, (guard, training) in enumerate([(0.0, 0.0), *losses])
+    ]
+
+
+def test_unseen_views_lose_less_than_guard_views_by_the_share_that_these_remember() -> None:
+    zero, done = forgetting((0.3, 0.6))
+    assert predicted_drop(zero, done, 0.0).psnr == pytest.approx(0.3)
+    assert predicted_drop(zero, done, 0.25).psnr == pytest.approx(0.2)
+    assert predicted_drop(zero, done, 0.25).ssim == pytest.approx(0.02)
+    assert predicted_drop(zero, done, 0.5).psnr == pytest.approx(0.0)
+    # The guard views are then what shows the loss best, not something above it.
+    assert predicted_drop(*forgetting((0.3, 0.2)), 0.5).psnr == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("training", [-0.2, 0.05, 0.1, 0.4, 2.0])
+def test_the_loss_allowed_on_guard_views_is_where_the_prediction_meets_the_limit(
+    training: float,
+) -> None:
+    rule = StoppingRule(max_psnr_drop=0.1, max_ssim_drop=0.02, guard_memory=0.4)
+    most = allowed_on_guard(*forgetting((0.0, training)), rule)
+    met = predicted_drop(*forgetting((most.psnr, training)), rule.guard_memory)
+    assert met.psnr == pytest.approx(0.1)
+    met = predicted_drop(*forgetting((10 * most.ssim, training)), rule.guard_memory)
+    assert met.ssim == pytest.approx(0.02)
+    free = allowed_on_guard(*forgetting((0.0, training)), replace(rule, max_ssim_drop=None))
+    assert free.ssim == math.inf
+
+
+def test_rounds_go_on_while_guard_views_only_forget() -> None:
+    losses = [(0.15, 0.4), (0.25, 0.7), (0.35, 0.8), (0.6, 1.0)]
+    rule = StoppingRule(max_psnr_drop=0.1, patience=1)
+    assert judge(forgetting(*losses), rule).ship == 0
+    verdict = judge(forgetting(*losses), replace(rule, guard_memory=0.4))
+    assert verdict.ship == 3 and "0.333 dB" in verdict.reason and "predicted" in verdict.reason
+
+
+def test_rounds_without_the_figures_of_the_rule_are_refused(tmp_path: Path) -> None:
+    rule = StoppingRule(guard_memory=0.4)
+    check_measured(forgetting((0.1, 0.1)), rule, tmp_path)
+    check_measured(rounds_with_guard(30.0), replace(rule, guard_memory=0.0), tmp_path)
+    check_measured(rounds_with_guard(30.0), replace(rule, target_mb=1.0), tmp_path)
+    with pytest.raises(InputError, match=r"did not measure training views.*--restart"):
+        check_measured(rounds_with_guard(30.0), rule, tmp_path)
+
+
+def test_a_round_keeps_its_figures_of_training_views_on_disk(tmp_path: Path) -> None:
+    saved = Checkpoint(checkpoint(1).model, forgetting((0.1, 0.3)))
+    folder = RoundFolder(tmp_path, {"seed": 0})
+    folder.save(saved)
+    assert folder.load(1, torch.device("cpu")).rounds == saved.rounds
 
 
 # Checkpoints

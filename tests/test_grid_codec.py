@@ -19,8 +19,10 @@ from splat_codec.exact_values import ExactValues
 from splat_codec.grid_splats import GridSplats, same_integers
 from splat_codec.grids import EvenGrid
 from splat_codec.histograms import design_tables, pack_tables, unpack_tables
+from splat_codec.layer_model import used_groups
 from splat_codec.model_file import ModelFile, bytes_per_section, decode, encode
 from splat_codec.rans import DecodeTable
+from splat_codec.shared_sh import SharedSh
 from splat_formats.axes import with_ordered_axes
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, GridSteps, quantize_splats
@@ -91,6 +93,19 @@ def with_exact_values(model: GridSplats) -> GridSplats:
     values = np.random.default_rng(0).normal(0, 1e6, rows.size)
     exact = ExactValues.of(rows.reshape(-1), channels.reshape(-1), values)
     return replace(model, exact=exact)
+
+
+def with_repeated_sh(model: GridSplats) -> GridSplats:
+    """The model with the SH of most rows those of an owner, in the same layer or an earlier one."""
+    generator = np.random.default_rng(model.count)
+    (owners,) = ((used_groups(model.sh) > 0) & (generator.random(model.count) < 0.4)).nonzero()
+    rows = np.setdiff1d((generator.random(model.count) < 0.9).nonzero()[0], owners)
+    layers = np.searchsorted(model.layer_ends, rows, side="right")
+    choice = np.searchsorted(owners, model.layer_ends)[layers]
+    rows, choice = rows[choice > 0], choice[choice > 0]
+    sh = model.sh.copy()
+    sh[rows] = 0
+    return replace(model, sh=sh, shared=SharedSh.of(rows, owners[generator.integers(0, choice)]))
 
 
 def assert_second_decoder_agrees(data: bytes) -> None:

@@ -13,7 +13,9 @@ from reference.random_views import camera
 
 from gaussian_compression.checked_grids import LEEWAY, checked_quantizer
 from gaussian_compression.grid_straight_through import with_ordered_raw_axes
-from gaussian_compression.rounds import Quality, Round
+from gaussian_compression.html_report.quality_sections import _promise
+from gaussian_compression.report import PromiseFigures
+from gaussian_compression.rounds import WHATEVER, Quality, Round, psnr_of
 from gaussian_compression.sensitivity import (
     LEAST_ERROR,
     RenderSensitivity,
@@ -30,13 +32,15 @@ from gaussian_compression.shipping import (
     start_warnings,
     visible_rows,
 )
-from gaussian_compression.stopping import judge
+from gaussian_compression.stopping import Drop, judge
 from gaussian_compression.trainable import StraightThrough
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.choose_backend import backend_for
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 from splat_formats.decoded import to_splats
+from utils.image_metrics import score_images
+from utils.image_utils import to_u8
 from utils.sh_utils import C0
 
 BACKEND = backend_for(torch.device("cpu"), RenderOptions())
@@ -59,14 +63,16 @@ def tools_of(view: Camera) -> FinalTools:
     def sensitivity(raw: RawParameters) -> RenderSensitivity:
         return render_sensitivity(raw, [view] * 4, pull_back, BLACK, 0, lambda: None)
 
-    def psnr(raw: RawParameters) -> float:
-        error = float((DRAW(view, raw) - view.image_u8 / 255).square().mean())
-        return -10 * math.log10(max(error, LEAST_ERROR))
+    def quality(raw: RawParameters) -> Quality:
+        image = DRAW(view, raw)
+        error = float((image - view.image_u8 / 255).square().mean())
+        _, ssim = score_images(to_u8(image), view.image_u8)
+        return Quality(-10 * math.log10(max(error, LEAST_ERROR)), ssim)
 
     return FinalTools(
         sensitivity=sensitivity,
         added_error=lambda a, b: added_error(a, b, [view], DRAW, lambda: None),
-        guard_psnr=psnr,
+        guard=quality,
         finetune=lambda optimizer: None,
         operations=BACKEND,
     )
@@ -77,9 +83,17 @@ def scene(count: int = 600) -> RawParameters:
     return raw._replace(xyz=0.6 * raw.xyz, scaling=0.5 * raw.scaling)
 
 
-def in_file(raw: RawParameters, tools: FinalTools, least: float = 0.0) -> RawParameters:
-    stored = model_on_grids(raw, tools.guard_psnr(raw), least, tools, GridSettings())
+def in_file(raw: RawParameters, tools: FinalTools, least: Quality = WHATEVER) -> RawParameters:
+    stored = model_on_grids(raw, psnr_on_guard(raw, tools), least, tools, GridSettings())
     return RawParameters.from_splats(to_splats(stored), "cpu")
+
+
+def psnr_on_guard(raw: RawParameters, tools: FinalTools) -> float:
+    return psnr_of(tools.guard(raw))
+
+
+def at_least(psnr: float) -> Quality:
+    return Quality(psnr, -math.inf)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +185,24 @@ def test_rounding_that_adds_too_much_is_reported(caplog: pytest.LogCaptureFixtur
 def test_grids_become_finer_until_the_rule_is_satisfied() -> None:
     raw = scene()
     tools = tools_of(photographed(raw))
-    before = tools.guard_psnr(raw)
-    coarse = tools.guard_psnr(in_file(raw, tools))
+    before = psnr_on_guard(raw, tools)
+    coarse = psnr_on_guard(in_file(raw, tools), tools)
     assert coarse < before - 0.05
-    fine = tools.guard_psnr(in_file(raw, tools, least=before - 0.05))
+    fine = psnr_on_guard(in_file(raw, tools, at_least(before - 0.05)), tools)
     assert fine >= before - 0.05
+
+
+def test_grids_also_become_finer_where_only_ssim_is_too_low() -> None:
+    raw = scene()
+    tools = tools_of(photographed(raw))
+    before, coarse = tools.guard(raw).ssim, tools.guard(in_file(raw, tools)).ssim
+    assert before is not None
+    assert coarse is not None
+    least = before - (before - coarse) / 2
+    assert coarse < least
+    fine = tools.guard(in_file(raw, tools, Quality(-math.inf, least))).ssim
+    assert fine is not None
+    assert fine >= least
 
 
 def test_the_result_of_a_harmful_fine_tuning_is_not_stored() -> None:
@@ -187,16 +214,17 @@ def test_the_result_of_a_harmful_fine_tuning_is_not_stored() -> None:
         optimizer.apply(optimizer.seen.map(torch.clone), rates)
 
     harmful = replace(tools, finetune=spoil)
-    before = tools.guard_psnr(raw)
-    assert tools.guard_psnr(in_file(raw, harmful)) < before - 1
-    assert tools.guard_psnr(in_file(raw, harmful, least=before - 0.1)) >= before - 0.1
+    before = psnr_on_guard(raw, tools)
+    assert psnr_on_guard(in_file(raw, harmful), tools) < before - 1
+    least = at_least(before - 0.1)
+    assert psnr_on_guard(in_file(raw, harmful, least), tools) >= before - 0.1
 
 
 def test_the_best_of_all_tries_is_stored_if_none_satisfies_the_rule() -> None:
     raw = scene(100)
     tools = tools_of(photographed(raw))
-    before = tools.guard_psnr(raw)
-    assert tools.guard_psnr(in_file(raw, tools, least=before + 3)) > before - 0.3
+    before = psnr_on_guard(raw, tools)
+    assert psnr_on_guard(in_file(raw, tools, at_least(before + 3)), tools) > before - 0.3
 
 
 def test_gaussians_that_no_image_shows_are_left_out() -> None:
@@ -214,7 +242,7 @@ def test_what_was_done_to_a_model_is_counted() -> None:
     raw.opacity[:30], raw.opacity[30:32], raw.opacity[32:] = -6, 40, 1
     raw.features_dc[50, 0, 1] = 1e4
     tools = tools_of(photographed(raw))
-    stored = model_on_grids(raw, 20.0, 0.0, tools, GridSettings())
+    stored = model_on_grids(raw, 20.0, WHATEVER, tools, GridSettings())
     found = adjustments_of(raw, stored)
     assert (found.invisible_dropped, found.opacities_clamped, found.stored_exactly) == (30, 2, 1)
 
@@ -232,6 +260,24 @@ def test_a_file_that_loses_too_much_is_reported() -> None:
     assert "2.60 dB below the start" in below
     unknown = promise_of(zero, Quality(None, None), rule, guard_was_trained_on=False)
     assert unknown.kept is None
+
+
+def test_a_prediction_lets_the_guard_views_lose_more() -> None:
+    rule, zero = StoppingRule(max_psnr_drop=0.1, max_ssim_drop=0.01), Quality(30.0, 0.9)
+    lost = Quality(29.8, 0.88)
+
+    def promise(on_guard: Drop | None) -> PromiseFigures:
+        return promise_of(zero, lost, rule, guard_was_trained_on=True, on_guard=on_guard)
+
+    assert promise(None).kept is False
+    assert promise(Drop(0.25, 0.03)).kept
+    assert promise(Drop(0.25, 0.015)).kept is False
+    both = end_warnings(zero, lost, promise(Drop(0.15, 0.015)))
+    assert "0.20 dB" in both[0] and "0.15 dB at which unseen views" in both[0]
+    assert "0.0200 in SSIM" in both[1] and "0.0150 at which unseen views" in both[1]
+    page = _promise(promise(Drop(0.25, 0.015)))
+    assert "0.1 dB and of 0.01 in SSIM on unseen views" in page
+    assert "where the guard views lose 0.250 dB and 0.015 in SSIM" in page
 
 
 def test_a_warning_about_photographs_of_another_scene_precedes_the_work() -> None:

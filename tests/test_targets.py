@@ -19,7 +19,7 @@ from gaussian_compression.presets import PRESETS
 from gaussian_compression.report import CompressionReport, read_report, report_path
 from gaussian_compression.rounds import Quality, Round
 from gaussian_compression.settings import StoppingRule, TrajectorySettings, check_settings
-from gaussian_compression.stopping import judge
+from gaussian_compression.stopping import allowed_on_guard, judge
 from gaussian_compression.targets import judge_target, last_with
 from scene.colmap_loader import read_points3D_binary
 from splat_codec.model_file import decode
@@ -95,6 +95,32 @@ def test_the_report_has_the_limit_and_the_loss_of_ssim(model: Path, run: Compres
     assert "in SSIM on the guard views" in (model / "compressed/report.html").read_text()
 
 
+def test_round_0_ends_like_a_round_and_every_round_has_the_figures_of_the_rule(
+    model: Path, run: Compress
+) -> None:
+    report = run(model, "--max_rounds", 1, "--max_psnr_drop", 100)
+    warmup, finetune = SHORT[1], SHORT[3]
+    assert [done.iterations for done in report.rounds] == [warmup + finetune, warmup + 2 * finetune]
+    zero, last = report.rounds
+    rule = StoppingRule(**report.settings["stopping"])
+    assert rule.guard_memory == PRESETS["balanced"].stopping.guard_memory > 0
+    most = allowed_on_guard(zero, last, rule)
+    assert report.promise.allowed_on_guard == pytest.approx(most.psnr)
+    assert "on unseen views" in (model / "compressed/report.html").read_text()
+
+
+def test_the_published_method_stops_by_the_guard_views_alone(model: Path, run: Compress) -> None:
+    report = run(model, "--preset", "fast3dgs", "--max_rounds", 1)
+    assert report.rounds[0].iterations == SHORT[1]
+    assert report.settings["stopping"]["guard_memory"] == 0
+    assert report.promise.allowed_on_guard is None
+
+
+def test_test_views_as_guard_views_have_no_memory(model: Path, run: Compress) -> None:
+    report = run(model, "--guard", "test", "--eval", "--max_rounds", 1)
+    assert report.settings["stopping"]["guard_memory"] == 0
+
+
 def test_rounds_end_where_one_pruning_leads_to_the_target() -> None:
     rounds = history((100, 30.0, 0.9), (80, 20.0, 0.5), (64, 10.0, 0.2))
     assert last_with(rounds, 64) == 2 and last_with(rounds, 65) == 1 and last_with(rounds, 101) == 0
@@ -115,7 +141,8 @@ def test_a_number_of_gaussians_is_reached_exactly(
     assert decode(file_of(model)).splats.count == report.compressed.gaussians == 250
     assert report.target.reached and report.target.reached_gaussians == 250
     assert report.stopping.shipped_round == 1
-    assert report.compressed.iteration == 9 + 2 + 1 + 1 + 4
+    first = 2 + (1 if PRESETS[preset].trajectory.settle else 0)
+    assert report.compressed.iteration == 9 + first + 1 + 1 + 4
     assert "Target 250 Gaussians: 250 in the file\nAgainst round 0" in capsys.readouterr().out
     page = (model / "compressed/report.html").read_text()
     assert "The target of 250 Gaussians was reached" in page
@@ -179,8 +206,8 @@ def test_the_plan_counts_rounds_and_their_time() -> None:
     )
     plan = plan_of(given, 100, views, costs)
     assert plan.counts == (100, 80, 64)
-    assert plan.round_seconds(0) == pytest.approx(1.5 * (10 + 1))
-    assert plan.round_seconds(2) == pytest.approx(1.14 * (5 + 4 + 1))
+    assert plan.round_seconds(0) == pytest.approx(1.5 * (10 + 1.5))
+    assert plan.round_seconds(2) == pytest.approx(1.14 * (5 + 4 + 1.5))
     assert plan.seconds() == pytest.approx(
         sum(plan.round_seconds(k) for k in range(3)) + plan.seconds_after(2)
     )

@@ -24,6 +24,7 @@ from tests.test_grid_codec import (
     many_contexts,
     random_model,
     with_exact_values,
+    with_repeated_sh,
 )
 from tests.web_cases import (
     GOLDEN,
@@ -68,9 +69,10 @@ def test_files_cut_short_at_every_byte(tmp_path: Path) -> None:
 
 
 def test_models_of_any_size(tmp_path: Path) -> None:
-    """One lane and many, no Gaussians, exact values, symbols of up to 15 bits, many histograms."""
+    """One lane and many, no Gaussians, exact values, shared SH, large symbols, many histograms."""
     models = [random_model(count, degree) for count in (0, 1, 2, 777) for degree in range(4)]
     models += [with_exact_values(random_model(300, degree, 1)) for degree in (1, 3)]
+    models += [with_repeated_sh(random_model(count, 2, 0)) for count in (60, 1500)]
     models += [random_model(5000, 3), many_contexts()]
     models += [random_model(400, 2, layer_fraction=fraction) for fraction in (0.0, 1.0)]
     models += [extreme_model(400, seed) for seed in range(3)]

@@ -428,6 +428,10 @@ class SectionReader {
   i32 = () => this.#view.getInt32(this.#advance(4), true);
   f32 = () => this.#view.getFloat32(this.#advance(4), true);
 
+  hasMore() {
+    return this.#position < this.#bytes.length;
+  }
+
   /** F3dgsError if bytes are left over. */
   finish() {
     const left = this.#bytes.length - this.#position;
@@ -676,6 +680,7 @@ const CLASSES = 32;
 const MAX_SYMBOL = 2 ** 15 - 1;
 const MODEL_LIMIT = 2 ** 16;
 const TABLES_LIMIT = 2 ** 18;
+const IS_SHARED = 1; // the last byte of `model` where Gaussians share SH
 const EDGES = 7;
 const BINNED = ["opacity", "scale0", "scale1", "scale2", "dc0", "dc1", "dc2", "groups"];
 
@@ -695,9 +700,14 @@ function readModelSection(bytes, fileBytes) {
   });
   checkLayers(layers, fileBytes);
   const grids = readGrids(reader);
+  const isShared = reader.hasMore();
+  if (isShared && (reader.u8() !== IS_SHARED || !grids.channels)) {
+    const text = "bytes after the grids that do not announce shared SH";
+    throw new F3dgsError("model", text);
+  }
   reader.finish();
   checkGrids(grids);
-  return { layers, grids };
+  return { layers, grids, isShared };
 }
 
 function checkLayers(layers, fileBytes) {
@@ -1177,10 +1187,11 @@ class GridDecoder {
   #grids;
   #tables;
   #contexts;
+  #owners; // null where no Gaussians share SH
 
   constructor(container, fileBytes) {
     this.#container = container;
-    const { layers, grids } = readModelSection(container.take("model"), fileBytes);
+    const { layers, grids, isShared } = readModelSection(container.take("model"), fileBytes);
     this.#parts = layers;
     this.#grids = grids;
     this.#tables = readTables(container.take("tables"));
@@ -1188,6 +1199,7 @@ class GridDecoder {
     this.layers = layers.length;
     this.shDegree = grids.shDegree;
     this.channels = grids.channels;
+    this.#owners = isShared ? new Owners(grids.channels) : null;
     let end = 0;
     this.layerEnds = layers.map(({ count }) => (end += count));
   }
@@ -1203,11 +1215,13 @@ class GridDecoder {
     const rows = stepMajor(count, lanes);
     const integers = readIntegers(reader, this.#tables.bins, grids, cells, rows);
     const sh = readSh(reader, grids, integers.precision, lanes);
+    const sharers = this.#owners?.read(reader, layer, sh.groups, rows);
     reader.finish();
     // Not before: it is the octree that shows that the header states the right count.
     const arrays = columns.extended(count);
     putIntegers(integers, cells, rows, grids, arrays);
     putSh(sh, rows, integers.precision, grids, arrays.featuresRest);
+    if (sharers) this.#owners.put(sharers, arrays.featuresRest, layer === this.layers - 1);
     this.#putFar(far, count, layer, arrays.xyz);
     this.#putExact(count, layer, arrays);
   }
@@ -1258,6 +1272,72 @@ class GridDecoder {
     if (!rows.every(isAfter)) throw new F3dgsError(name, "rows and channels out of order");
     if (!values.every(Number.isFinite)) throw new F3dgsError(name, "a number that is not finite");
     rows.forEach((row, i) => putExactValue(arrays, row, channels[i], values[i], this.channels));
+  }
+}
+
+/**
+ * The owners of shared SH: the Gaussians with SH of their own, numbered in file order. The SH of
+ * those in earlier layers are kept here, because the arrays that held them may be gone.
+ */
+class Owners {
+  #channels;
+  #kept = []; // of each earlier layer, the SH of its owners, one after the other
+  #ends = []; // of each layer, the number of owners up to its end
+
+  constructor(channels) {
+    this.#channels = channels;
+  }
+
+  /**
+   * Of a layer the rows that have SH, in Morton order (`own`), and the others (`rows`), with
+   * 1 + the number of the owner of each, or 0. `gaussians`: those of the rows in step-major order.
+   */
+  read(reader, layer, groups, gaussians) {
+    const own = gaussians.filter((_, i) => groups[i] > 0).sort();
+    const rows = gaussians.filter((_, i) => groups[i] === 0);
+    const count = (this.#ends.at(-1) ?? 0) + own.length;
+    this.#ends.push(count);
+    let low = 0; // plain bits of a number; what is above them is a token without plain bits
+    while ((count - 1) >> low >= DIRECT_TOKENS - 1) low++;
+    const numbers = reader.plane(`owner${layer}`, 1, new Uint8Array(rows.length));
+    requireOwners(numbers, 1 + ((count - 1) >> low));
+    const rest = reader.bits(Uint8Array.from(numbers, (upper) => (upper ? low : 0)));
+    for (let i = 0; i < numbers.length; i++) {
+      if (numbers[i]) numbers[i] = 1 + (((numbers[i] - 1) << low) | rest[i]);
+    }
+    requireOwners(numbers, count);
+    return { own, rows, numbers };
+  }
+
+  /** Fills in the SH of the layer's rows that share them; `isLast`: no layer comes after it. */
+  put({ own, rows, numbers }, featuresRest, isLast) {
+    const width = this.#channels;
+    const before = this.#ends.at(-2) ?? 0;
+    for (let i = 0; i < rows.length; i++) {
+      if (!numbers[i]) continue;
+      const owner = numbers[i] - 1;
+      const sh = owner < before ? this.#keptSh(owner) : rowOf(featuresRest, own[owner - before], width);
+      featuresRest.set(sh, width * rows[i]);
+    }
+    if (isLast) return;
+    const kept = allocated(Float32Array, width * own.length);
+    own.forEach((row, i) => kept.set(rowOf(featuresRest, row, width), width * i));
+    this.#kept.push(kept);
+  }
+
+  #keptSh(owner) {
+    const layer = this.#ends.findIndex((end) => owner < end);
+    return rowOf(this.#kept[layer], owner - (this.#ends[layer - 1] ?? 0), this.#channels);
+  }
+}
+
+function rowOf(values, row, width) {
+  return values.subarray(width * row, width * (row + 1));
+}
+
+function requireOwners(numbers, owners) {
+  if (numbers.some((number) => number > owners)) {
+    throw new F3dgsError("sh", "the owner of shared SH does not exist");
   }
 }
 
@@ -1456,11 +1536,12 @@ function readRotation(reader, shifts) {
 }
 
 /**
- * The SH of a layer: `groups` and `places` (in step-major order) of the rows that have any, those
- * with the most groups first; `planes`, an array for each coefficient, of the first of these rows.
+ * The SH of a layer: `groups`, in step-major order; `places` (in this order) and `used` groups of
+ * the rows that have any, those with the most first; `planes`, an array for each coefficient, of
+ * the first of these rows.
  */
 function readSh(reader, { channels }, precision, lanes) {
-  if (!channels) return { places: [], planes: [] };
+  if (!channels) return { groups: [], places: [], used: [], planes: [] };
   const zeros = new Uint8Array(precision.length);
   const groups = reader.nearPlane("groups", CLASSES, precision, zeros);
   within(groups, channels / 3 + 1, "sh");
@@ -1478,7 +1559,8 @@ function readSh(reader, { channels }, precision, lanes) {
     const first = firsts[channel];
     reader.signedPlane(`sh${channel}`, keys, planes.subarray(first, first + count));
   }
-  return { groups: Uint8Array.from(places, (place) => groups[place]), places, firsts, planes };
+  const used = Uint8Array.from(places, (place) => groups[place]);
+  return { groups, places, used, firsts, planes };
 }
 
 /** How many magnitudes come before those of a coefficient. */
@@ -1592,7 +1674,7 @@ const RIGHT_HALF = 2 ** 26;
  * Fills the higher SH: the integers of each row times the matrix. The sums are exact in any order,
  * because they are below 2^53; integers that are 0 are left out.
  */
-function putSh({ groups, places, firsts, planes }, rows, precision, grids, featuresRest) {
+function putSh({ used, places, firsts, planes }, rows, precision, grids, featuresRest) {
   const { channels, shMatrix, shSteps } = grids;
   const isPaired = greatestSum(shMatrix, channels) * magnitudeBound(planes) < RIGHT_HALF / 2;
   const matrix = isPaired ? pairedColumns(shMatrix, channels) : shMatrix;
@@ -1601,7 +1683,7 @@ function putSh({ groups, places, firsts, planes }, rows, precision, grids, featu
   const factors = new Float64Array(channels + FACTORS_AT_ONCE);
   const lines = new Int32Array(channels + FACTORS_AT_ONCE); // where the factors' matrix rows begin
   for (let i = 0; i < places.length; i++) {
-    const count = takeFactors(planes, firsts, i, 3 * groups[i], width, factors, lines);
+    const count = takeFactors(planes, firsts, i, 3 * used[i], width, factors, lines);
     multiply(sums, factors, lines, count, matrix);
     const start = channels * rows[places[i]];
     const step = shSteps[precision[places[i]]];

@@ -82,24 +82,36 @@ def sizes_and_quality(report: CompressionReport) -> Html:
 
 def _promise(promise: PromiseFigures) -> str:
     most = figures.number(promise.allowed_drop)
-    allowed = f"The stopping rule allows a loss of {most} dB on the guard views"
+    views = "the guard views" if promise.allowed_on_guard is None else "unseen views"
+    allowed = f"The stopping rule allows a loss of {most} dB on {views}"
     if promise.allowed_ssim_drop is not None:
         most_ssim = figures.number(promise.allowed_ssim_drop)
         allowed = (
-            f"The stopping rule allows losses of {most} dB and of {most_ssim} in SSIM on the guard "
-            "views"
+            f"The stopping rule allows losses of {most} dB and of {most_ssim} in SSIM on {views}"
         )
     if promise.drop is None or promise.kept is None:
         return f"{allowed}; the loss of the file was not measured."
     verb = "loses" if promise.drop >= 0 else "gains"
     kept = "keeps to the rule" if promise.kept else "does not keep to the rule"
     text = (
-        f"{allowed} against round 0, the model fine-tuned without pruning. The file {verb} "
-        f"{abs(promise.drop):.3f} dB{_ssim(promise)}: it {kept}."
+        f"{allowed} against round 0, the model fine-tuned without pruning.{_on_guard(promise)} "
+        f"The file {verb} {abs(promise.drop):.3f} dB{_ssim(promise)}: it {kept}."
     )
     if promise.guard_was_trained_on:
         text += " The last fine-tuning trains on the guard views too: their figures are too good."
     return text
+
+
+def _on_guard(promise: PromiseFigures) -> str:
+    """The loss of the guard views that predicts the limits, where a prediction is used."""
+    if promise.allowed_on_guard is None:
+        return ""
+    ssim = promise.allowed_ssim_on_guard
+    more = "" if ssim is None else f" and {figures.number(ssim)} in SSIM"
+    return (
+        f" They are predicted to lose this much where the guard views lose "
+        f"{promise.allowed_on_guard:.3f} dB{more}."
+    )
 
 
 def _ssim(promise: PromiseFigures) -> str:
@@ -125,7 +137,8 @@ def rounds(report: CompressionReport) -> Html | None:
             "--measure_test_every N measures them in every N-th round.", class_="weak"
         ))  # fmt: skip
     head = ("round", "Gaussians", "iterations", "PSNR, guard views", "SSIM, guard views",
-            "PSNR, test views", "bytes", "wall time", "CPU time")  # fmt: skip
+            "PSNR, training views", "PSNR, test views", "bytes", "wall time",
+            "CPU time")  # fmt: skip
     content.append(details("All rounds", table(head, [_round_row(done) for done in report.rounds])))
     return section("Rate and distortion by round", *content)
 
@@ -138,6 +151,7 @@ def _round_row(done: Round) -> tuple[object, ...]:
         figures.count(done.iterations),
         figures.psnr(done.guard),
         figures.ssim(done.guard),
+        figures.psnr(done.training) if done.training else figures.NOT_MEASURED,
         figures.psnr(measured.test) if measured else figures.NOT_MEASURED,
         figures.count(measured.file_bytes) if measured else figures.NOT_MEASURED,
         figures.seconds(done.wall_seconds),
@@ -153,10 +167,12 @@ def _by_gaussians(report: CompressionReport) -> Html | None:
     if report.stopping is not None and report.stopping.shipped_round in points:
         series.append(Series("stored round", [points[report.stopping.shipped_round]]))
     zero, limit = report.rounds[0].guard.psnr, None
-    allowed = None if report.promise is None else report.promise.allowed_drop
-    if allowed is not None and zero is not None and report.target is None:
-        least = zero - allowed
-        limit = (least, f"least allowed: {least:.2f} dB")
+    if report.promise is not None and zero is not None and report.target is None:
+        promise = report.promise
+        most, whose = promise.allowed_drop, ""
+        if promise.allowed_on_guard is not None:
+            most, whose = promise.allowed_on_guard, " of the stored round"
+        limit = (zero - most, f"least allowed{whose}: {zero - most:.2f} dB")
     return line_plot(
         "PSNR on the guard views after each round",
         Axis("Gaussians"), Axis("PSNR, dB"), series, limit=limit,

@@ -19,7 +19,7 @@ from splat_codec.container import Container, pack_container, unpack_container
 from splat_codec.model_file import ModelFile, decode, encode, in_file_order
 from tests.test_codec import random_model as random_version_1
 from tests.test_grid_codec import random_model as random_version_2
-from tests.test_grid_codec import with_exact_values
+from tests.test_grid_codec import with_exact_values, with_repeated_sh
 from utils.files import write_text
 
 FOLDER = Path(__file__).parent
@@ -37,6 +37,8 @@ def good_files() -> dict[str, bytes]:
         files[f"good_v2_sh{degree}"] = encode(ModelFile(model, {"generator": "golden"}))
     exact = with_exact_values(random_version_2(90, 1, seed=9))
     files["good_v2_exact"] = encode(ModelFile(exact, {"generator": "golden"}))
+    shared = with_repeated_sh(random_version_2(300, 1, seed=5, layer_fraction=0.3))
+    files["good_v2_shared"] = encode(ModelFile(shared, {"generator": "golden"}))
     files["good_v2_empty"] = encode(ModelFile(random_version_2(0, 3)))
     return files
 
@@ -60,7 +62,16 @@ def bad_files(good: dict[str, bytes]) -> dict[str, bytes]:
         changed_model[32:36] = struct.pack("<f", 3e38)  # the cell
         return zlib.compress(bytes(changed_model), 9)
 
+    shared = dict(unpack_container(good["good_v2_shared"]).sections)
+    shared_model = zlib.decompress(shared["model"])
+
+    def of_shared(**new: bytes) -> bytes:
+        return pack_container(Container(2, {**shared, **new}))
+
     return {
+        "bad_shared_mark": of_shared(model=zlib.compress(shared_model[:-1] + b"\2", 9)),
+        "bad_shared_unmarked": of_shared(model=zlib.compress(shared_model[:-1], 9)),
+        "bad_shared_bits": of_shared(bits1=shared["bits1"][:-1]),
         "bad_cut_short": data[: len(data) // 2],
         "bad_left_over": data + b"\0",
         "bad_checksum": data[:-3] + bytes([data[-3] ^ 1]) + data[-2:],

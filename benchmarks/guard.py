@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What guard views say about unseen views: `python benchmarks/guard.py -s SCENE -m MODEL --eval`.
+
+Runs the rounds of the preset balanced, and as many without pruning: the unpruned twin, which draws
+the same views in the same order at the same learning rates. After each round, all guard and test
+views and some training views are measured, one by one; after some, also what a final fine-tuning on
+all training views makes of the model. `--out` gets all figures as JSON (guard_rules.py reads them).
+Nothing is quantised. Takes the loading options of compress.py.
+"""
+
+import random
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from arguments import ModelParams, PipelineParams
+from gaussian_compression.finetune import Finetuner
+from gaussian_compression.model_folder import start_from_folder
+from gaussian_compression.presets import PRESETS
+from gaussian_compression.prune import count_after_round, rows_to_keep
+from gaussian_compression.scores import ScoreTools, accumulate_scores, score_named
+from gaussian_compression.settings import GridSettings, RateCourse
+from gaussian_compression.trainable import FullPrecision
+from gaussian_compression.validation_split import split_off_guard
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
+from scene import Scene
+from scene.cameras import Camera
+from scene.gaussian_model import GaussianModel
+from scene.raw_parameters import RawParameters
+from utils.cli import run
+from utils.console_progress import ConsoleProgress
+from utils.files import write_json
+from utils.image_metrics import score_images
+from utils.image_utils import to_u8
+from utils.perceptual_metrics import Measure, extra_measures
+
+TRAINING_EVERY = 5
+"""The training views that are measured: every fifth."""
+Views = Mapping[str, Sequence[Camera]]
+Record = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Rounds, and iterations of fine-tuning."""
+
+    rounds: int
+    finals: tuple[int, ...]
+    """The rounds after which a final fine-tuning is measured."""
+    prune_fraction: float
+    warmup_iterations: int
+    final_iterations: int
+
+
+class Twins:
+    """A model in rounds of pruning and its unpruned twin, and the figures of both."""
+
+    def __init__(self, scene: Scene, start: RawParameters, white: bool, record: Record) -> None:
+        progress = ConsoleProgress()
+        self._trajectory = PRESETS["balanced"].trajectory
+        loss, self._progress = self._trajectory.finetune, progress
+        self._backend = backend_for(torch.device("cpu"), RenderOptions())
+        self._background, self._sh_degree = torch.full((3,), float(white)), start.sh_degree
+        split = split_off_guard(scene.getTrainCameras())
+        self._training, self._everything = split.training, [*split.training, *split.guard]
+        self._measured: Views = {
+            "guard": split.guard,
+            "training": split.training[::TRAINING_EVERY],
+            "test": scene.getTestCameras(),
+        }
+        differentiate = partial(
+            self._backend.differentiate,
+            background=self._background,
+            sh_degree=start.sh_degree,
+            lambda_dssim=loss.lambda_dssim,
+        )
+        pull_back = partial(self._backend.pull_back, sh_degree=start.sh_degree)
+        self._tools = ScoreTools(self._backend, differentiate, pull_back, self._background)
+        self._finetuner = Finetuner(differentiate, scene.cameras_extent, loss)
+        self._measures = extra_measures()
+        self._start, self._record = start, record
+
+    def run(self, lengths: Lengths) -> None:
+        """Passes all figures to `record`."""
+        raw, trajectory = self._start, self._trajectory
+        self._note("unpruned", "start", 0, raw)
+        warmup = RateCourse(start=trajectory.warmup_restart)
+        self._finetune(raw, self._training, lengths.warmup_iterations, "round 0", warmup)
+        self._note("unpruned", "round", 0, raw)
+        pruned, twin = raw, raw.map(torch.clone)
+        for number in range(1, lengths.rounds + 1):
+            count = count_after_round(pruned.gaussian_count, lengths.prune_fraction)
+            pruned = self._pruned(pruned, count)
+            for name, model in (("pruned", pruned), ("unpruned", twin)):
+                length, course = trajectory.finetune_iterations, trajectory.round_rates
+                self._finetune(model, self._training, length, f"round {number}", course)
+                self._note(name, "round", number, model)
+                if number in lengths.finals:
+                    self._note(name, "final", number, self._final(model, lengths, number))
+
+    def _pruned(self, raw: RawParameters, count: int) -> RawParameters:
+        score = score_named(self._trajectory.score, self._tools)
+        accumulate_scores([score], raw, self._training, self._tools, lambda: None)
+        return raw.rows(rows_to_keep(score.scores(), count))
+
+    def _final(self, raw: RawParameters, lengths: Lengths, number: int) -> RawParameters:
+        """A copy, fine-tuned on all training views with the rates of the last stage."""
+        grids, raw = GridSettings(), raw.map(torch.clone)
+        course = RateCourse(grids.final_restart, grids.final_rate_end)
+        name = f"final {number}"
+        self._finetune(raw, self._everything, lengths.final_iterations, name, course)
+        return raw
+
+    def _finetune(
+        self,
+        raw: RawParameters,
+        views: Sequence[Camera],
+        iterations: int,
+        name: str,
+        course: RateCourse,
+    ) -> None:
+        """In place. The order of views depends on `name` only, so that twins have the same."""
+        model = FullPrecision(raw, self._trajectory.finetune, self._backend)
+        order = random.Random(name)
+        with self._progress.stage(name, iterations) as advance:
+            self._finetuner.run(model, views, iterations, order, advance, course)
+
+    @torch.no_grad()
+    def _note(self, model: str, stage: str, number: int, raw: RawParameters) -> None:
+        """Records the figures of each view, by set and measure."""
+        figures = {name: self._figures(views, raw) for name, views in self._measured.items()}
+        self._record(
+            {
+                "model": model,
+                "stage": stage,
+                "round": number,
+                "gaussians": raw.gaussian_count,
+                "cpu_seconds": round(time.process_time(), 1),
+                "views": figures,
+            }
+        )
+        means = {name: sum(found["psnr"]) / len(found["psnr"]) for name, found in figures.items()}
+        line = ", ".join(f"{name} {psnr:.3f}" for name, psnr in means.items())
+        self._progress.note(f"{stage} {number}, {model}, {raw.gaussian_count:,}: {line} dB")
+
+    def _figures(self, views: Sequence[Camera], raw: RawParameters) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {"psnr": [], "ssim": []}
+        for view in views:
+            image = to_u8(self._backend.draw(view, raw, self._background, self._sh_degree))
+            psnr, ssim = score_images(image, view.image_u8)
+            found["psnr"].append(psnr)
+            found["ssim"].append(ssim)
+            for name, value in _extra(self._measures, image, view.image_u8).items():
+                found.setdefault(name, []).append(value)
+        return found
+
+
+def _extra(
+    measures: Mapping[str, Measure | None], image: torch.Tensor, photo: torch.Tensor
+) -> dict[str, float]:
+    """The measures that are installed and that accept images of this size."""
+    found = {name: measure(image, photo) for name, measure in measures.items() if measure}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def main() -> None:
+    balanced = PRESETS["balanced"].trajectory
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").splitlines()[0])
+    loading, _ = ModelParams(parser), PipelineParams(parser)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file with all figures")
+    parser.add_argument("--scene_name", required=True, help="name of the scene in tables")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--finals", default="4,8,12", help="rounds, with commas")
+    parser.add_argument("--prune_fraction", type=float, default=balanced.prune_fraction)
+    parser.add_argument("--warmup_iterations", type=int, default=balanced.warmup_iterations)
+    parser.add_argument("--final_iterations", type=int, default=2000)
+    args = parser.parse_args()
+    options = loading.extract(args)
+    start = start_from_folder(Path(options.model_path))
+    options = replace(options, sh_degree=start.splats.sh_degree)
+    scene = Scene(options, GaussianModel.from_splats(start.splats, device="cpu"), shuffle=False)
+    raw = RawParameters.from_splats(start.splats, torch.device("cpu"))
+    finals = tuple(int(number) for number in args.finals.split(",") if number)
+    lengths = Lengths(
+        rounds=args.rounds,
+        finals=finals,
+        prune_fraction=args.prune_fraction,
+        warmup_iterations=args.warmup_iterations,
+        final_iterations=args.final_iterations,
+    )
+    states: list[dict[str, Any]] = []
+
+    def record(state: dict[str, Any]) -> None:
+        states.append(state)  # and write all, so that an interrupted run leaves figures
+        write_json(args.out, {"scene": args.scene_name, "states": states})
+
+    Twins(scene, raw, options.white_background, record).run(lengths)
+
+
+if __name__ == "__main__":
+    run(main)

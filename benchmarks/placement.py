@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares schedules and placements of the rounds: PSNR on guard views at the same count.
+
+    python benchmarks/placement.py -s SCENE -m MODEL --eval -r 4 --variants base pos=30,its=100
+
+As benchmarks/scores.py, with the score `removal_error`: the start model is first fine-tuned without
+the guard views (`--warm` iterations), then pruned to `--kept` of its Gaussians in rounds, and
+fine-tuned once more with falling rates. A variant is `NAME=VALUE,...` with the fields of `Variant`.
+Nothing is quantised or written.
+"""
+
+import math
+import random
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from arguments import ModelParams, PipelineParams
+from gaussian_compression.finetune import Finetuner
+from gaussian_compression.measuring import Measuring
+from gaussian_compression.model_folder import start_from_folder
+from gaussian_compression.presets import PRESETS
+from gaussian_compression.prune import rows_to_keep
+from gaussian_compression.rounds import psnr_of
+from gaussian_compression.scores import RemovalError, ScoreTools, accumulate_scores
+from gaussian_compression.settings import FinetuneSettings, RateCourse, WarmRestart
+from gaussian_compression.trainable import FullPrecision
+from gaussian_compression.validation_split import split_off_guard
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
+from scene import Scene
+from scene.cameras import Camera
+from scene.gaussian_model import GaussianModel
+from scene.raw_parameters import RawParameters
+from utils.cli import run
+from utils.console_progress import ConsoleProgress
+from utils.errors import InputError
+
+RELOCATE_EVERY, RELOCATE_UNTIL = 100, 0.7
+DEAD = 0.005
+"""Opacities up to this are dead (Kheradmand et al. 2024)."""
+NEIGHBOURS = 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way from the start model to `--kept` of its Gaussians."""
+
+    steps: int = 4
+    """Rounds."""
+    its: int = 400
+    """Iterations in each."""
+    last: int = 1000
+    """Iterations after the rounds."""
+    rate: float = 3.0
+    """The factors of learning rates at the start of a round; they fall to 0.1."""
+    pos: float = 10.0
+    last_rate: float = 0.0
+    """The same after the rounds; 0: as in the rounds."""
+    last_pos: float = 0.0
+    sh_weight: float = 0.05
+    sh_rate: float = 1.0
+    opacity_weight: float = 0.01
+    pseudo: float = 0.0
+    """Share of renders of the start model from between two photographs among the views."""
+    explore: int = 0
+    """Iterations with relocation, before the rounds."""
+    cap: float = 1.0
+    """Part of the Gaussians kept during these, the most important ones."""
+    extra: float = 0.0
+    """Part of the Gaussians, the least important ones, relocated each time besides dead ones."""
+    by_error: float = 0.0
+    """Whether places are drawn by removal error instead of opacity."""
+
+    @property
+    def loss(self) -> FinetuneSettings:
+        default = PRESETS["balanced"].trajectory.finetune
+        return replace(
+            default,
+            sh_sparsity=self.sh_weight,
+            feature_rest_lr=default.feature_rest_lr * self.sh_rate,
+            opacity_weight=self.opacity_weight,
+        )
+
+
+def variant_of(text: str) -> Variant:
+    """Of NAME=VALUE,...; `base` is the default."""
+    kinds = {field.name: type(field.default) for field in fields(Variant)}
+    values: dict[str, Any] = {}
+    for part in [] if text == "base" else text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            values[name] = cast(type, kinds[name])(value)
+        except (KeyError, ValueError):
+            expected = ", ".join(f"{known} ({kind.__name__})" for known, kind in kinds.items())
+            raise InputError(
+                f"--variants: expected NAME=VALUE of {expected}, got {part!r}"
+            ) from None
+    return Variant(**values)
+
+
+class Trials:
+    """One scene, its start model after the first fine-tuning, and the views."""
+
+    def __init__(self, scene: Scene, raw: RawParameters, white: bool, seed: int, warm: int) -> None:
+        self._backend = backend_for(torch.device("cpu"), RenderOptions())
+        self._background, self._seed = torch.full((3,), float(white)), seed
+        self._extent, self._progress = scene.cameras_extent, ConsoleProgress()
+        self._views = split_off_guard(scene.getTrainCameras())
+        degree = raw.sh_degree
+        self._differentiate = partial(
+            self._backend.differentiate,
+            background=self._background,
+            sh_degree=degree,
+            lambda_dssim=Variant().loss.lambda_dssim,
+        )
+        pull_back = partial(self._backend.pull_back, sh_degree=degree)
+        self._tools = ScoreTools(self._backend, self._differentiate, pull_back, self._background)
+        self._measure = Measuring(self._backend, self._background, degree, self._progress)
+        self.start = raw
+        restart = RateCourse(PRESETS["balanced"].trajectory.warmup_restart)
+        self._train(FullPrecision(raw, Variant().loss, self._backend), warm, restart, Variant())
+
+    def guard_psnr(self, raw: RawParameters) -> float:
+        """dB."""
+        return psnr_of(self._measure.quality(self._views.guard, raw, "guard views"))
+
+    def result(self, variant: Variant, kept: float) -> tuple[RawParameters, float]:
+        """The model, and its PSNR on guard views between the rounds and the last fine-tuning."""
+        raw, count = self.start.map(torch.clone), self.start.gaussian_count
+        views = [*self._views.training, *self._renders_between(variant.pseudo)]
+        course = RateCourse(WarmRestart(variant.rate, variant.pos), end=0.1)
+        if variant.explore:
+            raw = self._explored(raw, variant, views)
+        for step in range(1, variant.steps + 1):
+            raw = self._pruned(raw, int(count * kept ** (step / variant.steps)))
+            model = FullPrecision(raw, variant.loss, self._backend)
+            self._train(model, variant.its, course, variant, views, name=f"round {step}")
+        after_rounds = self.guard_psnr(raw)
+        last = WarmRestart(variant.last_rate or variant.rate, variant.last_pos or variant.pos)
+        model = FullPrecision(raw, variant.loss, self._backend)
+        self._train(model, variant.last, RateCourse(last, end=0.1), variant, views, name="last")
+        return raw, after_rounds
+
+    def _train(
+        self,
+        model: FullPrecision,
+        iterations: int,
+        course: RateCourse,
+        variant: Variant,
+        views: Sequence[Camera] = (),
+        name: str = "start",
+        on_iteration: Callable[[], None] = lambda: None,
+    ) -> None:
+        tuner = Finetuner(self._differentiate, self._extent, variant.loss)
+        order = random.Random(f"{self._seed} {name}")
+        with self._progress.stage(name, iterations) as advance:
+
+            def after(loss: Tensor) -> None:
+                on_iteration()
+                advance(loss)
+
+            tuner.run(model, views or self._views.training, iterations, order, after, course)
+
+    def _scores(self, raw: RawParameters, views: Sequence[Camera]) -> Tensor:
+        score = RemovalError(self._tools)
+        accumulate_scores([score], raw, views, self._tools, lambda: None)
+        return score.scores()
+
+    def _pruned(self, raw: RawParameters, count: int) -> RawParameters:
+        return raw.rows(rows_to_keep(self._scores(raw, self._views.training), count))
+
+    def _renders_between(self, share: float) -> list[Camera]:
+        if not share:
+            return []
+        training = self._views.training
+        random_pairs, made = random.Random(self._seed), []
+        for number in range(round(share / (1 - share) * len(training))):
+            camera = camera_between(training, random_pairs, number)
+            image = self._backend.draw(camera, self.start, self._background, self.start.sh_degree)
+            camera.image_u8 = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+            made.append(camera)
+        return made
+
+    def _explored(
+        self, raw: RawParameters, variant: Variant, views: Sequence[Camera]
+    ) -> RawParameters:
+        cap = int(raw.gaussian_count * variant.cap)
+        if cap < raw.gaussian_count:
+            raw = self._pruned(raw, cap)
+        model = FullPrecision(raw, variant.loss, self._backend)
+        generator, done = torch.Generator().manual_seed(self._seed), 0
+
+        def relocation() -> None:
+            nonlocal done
+            done += 1
+            if done % RELOCATE_EVERY == 0 and done < RELOCATE_UNTIL * variant.explore:
+                opacity = torch.sigmoid(raw.opacity[:, 0])
+                scores = self._scores(raw, self._views.training[::4])
+                moved = opacity <= DEAD
+                moved[torch.topk(scores, int(variant.extra * len(scores)), largest=False)[1]] = True
+                places = (scores if variant.by_error else opacity).clone()
+                places[moved] = 0
+                relocate(raw, torch.nonzero(moved)[:, 0], places, generator)
+
+        course = RateCourse(WarmRestart(), end=0.3)
+        self._train(model, variant.explore, course, variant, views, "explore", relocation)
+        return raw
+
+
+def relocate(raw: RawParameters, rows: Tensor, places: Tensor, generator: torch.Generator) -> None:
+    """Makes the `rows` copies of Gaussians drawn by the weights `places` (N,).
+
+    Opacities and scales of the copies and of their origin are those that change the image least
+    (Kheradmand et al. 2024, 3D Gaussian Splatting as Markov Chain Monte Carlo, equation 9).
+    """
+    if not len(rows):
+        return
+    origins = torch.multinomial(places, len(rows), replacement=True, generator=generator)
+    split, copies = torch.unique(origins, return_counts=True)
+    opacity = torch.sigmoid(raw.opacity[split, 0])
+    shared = 1 - (1 - opacity) ** (1 / (copies + 1))
+    sums = torch.tensor([
+        sum(math.comb(i, k) * (-1) ** k * o ** (k + 1) / math.sqrt(k + 1)
+            for i in range(n + 1) for k in range(i + 1))
+        for n, o in zip(copies.tolist(), shared.tolist(), strict=True)
+    ])  # fmt: skip
+    raw.scaling[split] += torch.log((opacity / sums).clamp(min=1e-6))[:, None]
+    raw.opacity[split, 0] = torch.logit(shared.clamp(DEAD, 1 - 1e-6))
+    for tensor in raw:
+        tensor[rows] = tensor[origins]
+
+
+def camera_between(views: Sequence[Camera], order: random.Random, number: int) -> Camera:
+    """A camera between one of `views` and one of its nearest neighbours."""
+    centres = np.stack([view.camera_center.numpy() for view in views])
+    first = order.randrange(len(views))
+    near = np.argsort(np.linalg.norm(centres - centres[first], axis=1))[1 : NEIGHBOURS + 1]
+    one, other = views[first], views[int(order.choice(list(near)))]
+    part = order.uniform(0.2, 0.8)
+    # The nearest rotation to the mean of two near ones (polar decomposition).
+    u, _, vt = np.linalg.svd((1 - part) * one.R + part * other.R)
+    rotation = u @ vt
+    centre = -(1 - part) * one.R @ one.T - part * other.R @ other.T
+    return Camera(
+        (one.image_width, one.image_height), one.colmap_id, rotation, -rotation.T @ centre,
+        one.FoVx, one.FoVy, None, None, None, f"between {number}", number,
+        image_u8=torch.zeros_like(one.image_u8), principal_point=one.principal_point,
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
+    loading, _ = ModelParams(parser), PipelineParams(parser)
+    parser.add_argument("--kept", type=float, default=0.2, help="part of the Gaussians")
+    parser.add_argument("--warm", type=int, default=2000, help="iterations of the first step")
+    parser.add_argument("--variants", nargs="+", default=["base"], metavar="NAME=VALUE,...")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    variants = {text: variant_of(text) for text in args.variants}
+    options = loading.extract(args)
+    start = start_from_folder(Path(options.model_path))
+    options = replace(options, sh_degree=start.splats.sh_degree)
+    scene = Scene(options, GaussianModel.from_splats(start.splats, device="cpu"), shuffle=False)
+    raw = RawParameters.from_splats(start.splats, torch.device("cpu"))
+    trials = Trials(scene, raw, options.white_background, args.seed, args.warm)
+    unpruned = trials.guard_psnr(trials.start)
+    print(
+        f"| variant | guard PSNR after the rounds ({unpruned:.3f} unpruned) | at the end | CPU, s |"
+    )
+    print("|---|---|---|---|", flush=True)
+    for text, variant in variants.items():
+        began = time.process_time()
+        model, after_rounds = trials.result(variant, args.kept)
+        psnr, seconds = trials.guard_psnr(model), time.process_time() - began
+        print(f"| {text} | {after_rounds:.3f} | {psnr:.3f} | {seconds:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
