@@ -156,7 +156,7 @@ def test_outputs_and_report(scene: Path, trained: Path, compressed: Path, tmp_pa
     start = read_ply(trained / "point_cloud/iteration_40/point_cloud.ply").count
     expected = start
     for _ in range(3):
-        expected -= int(0.15 * expected)
+        expected -= int(0.2 * expected)
     assert report.compressed.gaussians == expected
     assert report.compressed.iteration == 40 + 8 + 8 + 3 * 8 + 8
     assert report.compressed.bytes == len(file_of(model))
