@@ -120,7 +120,7 @@ class TestMissingPhotographs:
     def test_photographs_that_are_not_undistorted_yet(self, tmp_path: Path) -> None:
         folder = make_colmap(tmp_path)
         (folder / "images").rename(folder / "input")
-        with pytest.raises(InputError, match=r"10 of 10 .*input holds .*image_undistorter"):
+        with pytest.raises(InputError, match=r"10 of 10 .*input holds .*convert\.py -s"):
             readSceneInfo(options(folder, skip_missing=True))
 
     def test_another_folder_of_images_is_proposed(self, tmp_path: Path) -> None:

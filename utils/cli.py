@@ -97,6 +97,6 @@ def show_messages(quiet: bool = False) -> None:
         handlers.append(_TerminalHandler())
         root.addHandler(handlers[0])
     handlers[0].setLevel(logging.ERROR if quiet else logging.NOTSET)
-    packages = ("arguments", "gaussian_compression", "gaussian_renderer", "scene")
+    packages = ("arguments", "gaussian_compression", "gaussian_renderer", "reconstruction", "scene")
     for package in (*packages, "splat_formats", "splat_codec", "utils"):
         logging.getLogger(package).setLevel(logging.INFO)

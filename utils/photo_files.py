@@ -50,6 +50,19 @@ def find_photos(folder: Path, names: Sequence[str], ending: str = "") -> dict[st
     return found | guessed
 
 
+def photo_names(folder: Path) -> list[str]:
+    """Names of all image files below `folder`, relative to it with `/`, sorted."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
+    return sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, for a message."""
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
 class _Listing:
     """The unused image files of a folder, by name without case, with and without ending."""
 
@@ -105,10 +118,9 @@ def require_photos(
     missing = sorted(name for name in names if name not in found)
     if not missing:
         return
-    listed = ", ".join(missing[:_NAMES_SHOWN])
-    if len(missing) > _NAMES_SHOWN:
-        listed += f" and {len(missing) - _NAMES_SHOWN} more"
-    problem = f"{len(missing)} of {len(names)} photographs are missing in {folder}: {listed}"
+    problem = (
+        f"{len(missing)} of {len(names)} photographs are missing in {folder}: {listed(missing)}"
+    )
     if not found:
         raise InputError(f"{problem}{_advice(source, folder)}")
     if not skip_missing:
@@ -120,8 +132,8 @@ def _advice(source: Path, folder: Path) -> str:
     """A hint for a data set without any of its photographs."""
     if (source / "input").is_dir():
         return (
-            f". {source / 'input'} holds photographs that are not undistorted: undistort them with "
-            "COLMAP's image_undistorter, which writes the folders images and sparse"
+            f". {source / 'input'} holds photographs that are not undistorted: convert.py -s "
+            f"{source} makes the folders images and sparse of them"
         )
     others = sorted(path.name for path in source.glob("images*") if path.is_dir())
     others = [name for name in others if name != folder.name]
