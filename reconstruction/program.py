@@ -14,7 +14,7 @@ from utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 _BY_PYCOLMAP = Path(__file__).with_name("by_pycolmap.py")
-# The group of the option use_gpu of each command: today's name, and the one before COLMAP 3.13.
+# The group of the option use_gpu of each command: today's name, and an earlier one.
 _GPU_GROUPS = {
     "feature_extractor": ("FeatureExtraction", "SiftExtraction"),
     "exhaustive_matcher": ("FeatureMatching", "SiftMatching"),
