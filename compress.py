@@ -82,9 +82,9 @@ from gaussian_compression.settings import (
 )
 from gaussian_compression.timing import planned
 from gaussian_renderer.backend import RenderOptions
-from gaussian_renderer.rasterizer import default_device
 from scene import VIEWER_FILES, Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
+from scene.device import device_for
 from scene.gaussian_model import GaussianModel
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import Origin, SplatMetadata, SplatScene
@@ -223,7 +223,7 @@ def parse(parser: ArgumentParser) -> Namespace:
         parser.error("-m/--model_path is required: the folder of the model")
     if args.pretrained_dir and args.start_ply:
         parser.error("expected one of --pretrained_dir and --start_ply, got both")
-    announce_data_device(args.data_device, default_device())
+    announce_data_device(args.data_device, device_for(args.rasterizer))
     for name, value in _recorded_options(parser, args).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -308,7 +308,7 @@ def build_job(
     settings: CompressionSettings,
 ) -> CompressionJob:
     """Loads the scene and collects all inputs of the compression."""
-    device = default_device()
+    device = device_for(pipeline.rasterizer)
     gaussians = GaussianModel.from_splats(start.splats, device=device)
     gaussians.metadata = start.metadata
     scene = Scene(options, gaussians, shuffle=False)

@@ -22,6 +22,7 @@ from arguments import (
 from gaussian_renderer import GaussianModel, render
 from scene import LATEST, Scene, find_iteration, model_ply
 from scene.cameras import Camera
+from scene.device import device_for
 from utils import cli
 from utils.errors import InputError
 from utils.general_utils import safe_state
@@ -87,7 +88,8 @@ def main() -> None:
         print(f"Rendering {args.model_path}")
     safe_state(args.quiet)
     iteration = find_iteration(args.model_path, args.iteration)
-    gaussians = load_model(model_ply(args.model_path, iteration), given.sh_degree)
+    device = device_for(pipe.rasterizer)
+    gaussians = load_model(model_ply(args.model_path, iteration), given.sh_degree, device)
     announce_data_device(given.data_device, gaussians.device)
     splits = [name for name in SPLITS if not getattr(args, f"skip_{name}")]
     scene = Scene(options, gaussians, shuffle=False, splits=splits)
@@ -124,9 +126,9 @@ def combined_arguments(parser: ArgumentParser) -> Namespace:
         ) from error
 
 
-def load_model(path: Path, sh_degree: int | None) -> GaussianModel:
+def load_model(path: Path, sh_degree: int | None, device: torch.device) -> GaussianModel:
     """The Gaussians in the PLY. InputError if an SH degree is given that is not theirs."""
-    gaussians = GaussianModel.from_ply(path)
+    gaussians = GaussianModel.from_ply(path, device)
     if sh_degree not in (None, gaussians.max_sh_degree):
         raise InputError(
             f"--sh_degree {sh_degree}: {path} holds Gaussians of degree {gaussians.max_sh_degree}"

@@ -38,7 +38,7 @@ from scene import GaussianModel, Scene
 from scene.cameras import Camera
 from scene.checkpoint import LoopState, save_checkpoint
 from scene.densification import accumulate, densifies, is_active, prunes_large, resets_opacity
-from scene.device import default_device
+from scene.device import device_for
 from scene.optimizer import check_optimizer_type, take_step
 from scene.output_folder import records_removed_on_failure
 from scene.raw_parameters import RawParameters
@@ -281,7 +281,8 @@ class Training:
 
 def choose_backend(options: Options) -> Backend:
     """The backend for these options on this machine."""
-    return backend_for(default_device(), RenderOptions(**asdict(options.pipe)))
+    device = device_for(options.pipe.rasterizer)
+    return backend_for(device, RenderOptions(**asdict(options.pipe)))
 
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, PipelineParams]:
@@ -346,7 +347,10 @@ def train(
     """Load the scene, record the loading options in the model folder, and train."""
     backend = choose_backend(options)
     gaussians = GaussianModel(
-        options.model.sh_degree, options.optimization.optimizer_type, operations=backend
+        options.model.sh_degree,
+        options.optimization.optimizer_type,
+        device=device_for(options.pipe.rasterizer),
+        operations=backend,
     )
     scene = Scene(options.model, gaussians)
     print(f"Output folder: {options.model.model_path}")
@@ -373,7 +377,7 @@ def main() -> None:
     if not args.quiet:
         print(f"Optimizing {options.model.model_path}")
     safe_state(args.quiet)
-    announce_data_device(args.data_device, default_device())
+    announce_data_device(args.data_device, device_for(options.pipe.rasterizer))
     torch.autograd.set_detect_anomaly(args.detect_anomaly)
     folder = Path(options.model.model_path)
     with locked(folder) as made, records_removed_on_failure(folder, made):

@@ -21,6 +21,7 @@ from arguments.ranges import Allowed, OneOf, Range, fault_of
 from utils.files import write_text
 
 CFG_ARGS_NAME = "cfg_args"
+RASTERIZERS = ("auto", "cuda", "cpu", "inria")
 NO_EXPOSURES = "exposure compensation (--train_test_exp) is not yet supported"
 
 
@@ -119,6 +120,12 @@ class PipelineOptions(GroupParams):
     debug: bool = _option(False, "check for errors after each call of a kernel")
     antialiasing: bool = _option(
         False, "correct opacities for the screen-space low-pass filter", unset=True
+    )
+    rasterizer: str = _option(
+        "auto",
+        "auto: Inria's package where it is installed and there is a GPU, else the CPU; cuda: this "
+        "project's CUDA kernels, compiled and emulated, not yet run on a GPU; cpu; or inria",
+        allowed=OneOf(RASTERIZERS),
     )
 
 

@@ -80,6 +80,7 @@ def camera_of(pose: Pose, photo: torch.Tensor) -> Camera:
         image_name="view.png",
         uid=0,
         image_u8=photo,
+        data_device=photo.device,
     )
 
 

@@ -80,6 +80,7 @@ def _view(
         sh_degree=model.active_sh_degree,
         debug=getattr(pipe, "debug", False),
         antialiasing=getattr(pipe, "antialiasing", False),
+        rasterizer=getattr(pipe, "rasterizer", "auto"),
     )
 
 

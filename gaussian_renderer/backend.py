@@ -2,8 +2,8 @@
 """The operations of a device as one object: rendering, gradients, operations on parameters.
 
 `choose_backend.backend_for` makes the backend for a device and the options; all other code gets it
-as an argument. There are two: autograd over any installed rasteriser (autograd_backend.py), and
-this project's CPU kernels (cpu_backend.py). Tests compare them.
+as an argument. There are three: autograd over any installed rasteriser (autograd_backend.py), this
+project's CPU kernels (cpu_backend.py) and its CUDA kernels (cuda_backend.py). Tests compare them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class RenderOptions:
     convert_SHs_python: bool = False
     compute_cov3D_python: bool = False
     debug: bool = False
+    rasterizer: str = "auto"
+    """See `scene.device.device_for`."""
 
 
 @dataclass(frozen=True)

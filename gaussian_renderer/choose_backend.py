@@ -9,21 +9,34 @@ import torch
 
 from gaussian_renderer.autograd_backend import AutogradBackend
 from gaussian_renderer.backend import Backend, RenderOptions
-from gaussian_renderer.cpu_backend import CpuBackend, cpu_kernels
+from gaussian_renderer.cpu_backend import CpuBackend
+from gaussian_renderer.cuda_backend import CudaBackend
+from gaussian_renderer.kernel_backend import installed_kernels
+from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_INSTALL = "pip install submodules/diff-gaussian-rasterization submodules/fused-ssim"
+
 
 def backend_for(device: torch.device, options: RenderOptions) -> Backend:
-    """The fastest backend for the device that the installed packages and the options allow."""
+    """The fastest backend for the device that the installed packages and the options allow.
+
+    This project's CUDA kernels are used only where the options ask for them (docs/gpu.md).
+    InputError where they do and the device or the packages do not fit.
+    """
+    wants_cuda = options.rasterizer == "cuda"
+    if wants_cuda and device.type != "cuda":
+        raise InputError(f"--rasterizer cuda: expected a model on a GPU, but it is on {device}")
     in_python = options.convert_SHs_python or options.compute_cov3D_python
-    if device.type != "cpu" or in_python:
+    if in_python or (device.type != "cpu" and not wants_cuda):
         return AutogradBackend(options)
-    kernels = cpu_kernels()
-    if kernels is None:
-        logger.warning(
-            "The CPU kernels are not complete, so PyTorch's slower operations are used: "
-            "pip install submodules/diff-gaussian-rasterization submodules/fused-ssim"
-        )
-        return AutogradBackend(options)
-    return CpuBackend(options, kernels)
+    kernels = installed_kernels()
+    if kernels is not None:
+        return (CudaBackend if wants_cuda else CpuBackend)(options, kernels)
+    if wants_cuda:
+        raise InputError(f"--rasterizer cuda: the kernels are not complete: {_INSTALL}")
+    logger.warning(
+        "The CPU kernels are not complete, so PyTorch's slower operations are used: %s", _INSTALL
+    )
+    return AutogradBackend(options)

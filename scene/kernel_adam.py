@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam by a kernel of the rasteriser package, limited by memory bandwidth only on a CPU."""
+"""Adam by a kernel of the rasteriser package, limited by memory bandwidth only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class KernelAdam(torch.optim.Adam):
     """`torch.optim.Adam` whose step is one call of a kernel: same state, same steps up to rounding.
 
-    float32 CPU tensors only.
+    float32 tensors only, those of a step on one device.
     """
 
     def __init__(self, kernels: Any, groups: list[dict[str, Any]], eps: float) -> None:

@@ -48,9 +48,8 @@ def test_defaults_of_all_groups_survive_the_command_line() -> None:
     args = parser.parse_args([])
     assert model.extract(args) == ModelOptions()
     assert optimization.extract(args) == OptimizationOptions()
-    assert vars(pipeline.extract(args)) == dict.fromkeys(
-        ("convert_SHs_python", "compute_cov3D_python", "debug", "antialiasing"), False
-    )
+    off = ("convert_SHs_python", "compute_cov3D_python", "debug", "antialiasing")
+    assert vars(pipeline.extract(args)) == {**dict.fromkeys(off, False), "rasterizer": "auto"}
 
 
 def test_exactly_six_options_have_one_letter() -> None:

@@ -111,7 +111,7 @@ def test_other_devices_go_through_autograd() -> None:
 def test_without_the_kernels_autograd_serves_and_that_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("gaussian_renderer.cpu_backend.load", lambda name: None)
+    monkeypatch.setattr("gaussian_renderer.kernel_backend.load", lambda name: None)
     assert isinstance(backend_for(CPU, RenderOptions()), AutogradBackend)
     assert "pip install submodules/diff-gaussian-rasterization" in caplog.text
 

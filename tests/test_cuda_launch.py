@@ -220,7 +220,11 @@ class FakeBindings(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("cu"):
             raise AttributeError(name)
-        results = {"cuCtxGetCurrent": self.current_context, "cuModuleGetFunction": "function"}
+        results = {
+            "cuCtxGetCurrent": self.current_context,
+            "cuModuleGetFunction": "function",
+            "cuDriverGetVersion": 12090,
+        }
 
         def call(*arguments: Any) -> tuple:
             if name == "cuLaunchKernel":  # the bytes that the driver would read
@@ -259,6 +263,10 @@ def test_the_driver_gets_a_launch(bindings: FakeBindings, context: int) -> None:
     if not context:
         expected += ["cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"]
     assert [call for call, _ in entered] == expected
+
+
+def test_the_version_of_the_driver_is_that_of_cuda(bindings: FakeBindings) -> None:
+    assert layer.BindingsDriver().version() == "CUDA 12.9"
 
 
 def test_an_error_of_the_driver_is_named() -> None:

@@ -122,7 +122,7 @@ def test_the_device_of_photographs_is_printed_only_if_it_was_given(
     monkeypatch.setattr(logged_once, "_logged", set())
     run_train("--iterations", 1)
     assert "Photos are kept" not in capsys.readouterr().out
-    monkeypatch.setattr(train, "default_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(train, "device_for", lambda rasterizer: torch.device("cpu"))
     run_train("--iterations", 1, "--data_device", "cuda", model="chosen")
     assert capsys.readouterr().out.count("Photos are kept on cpu: no usable cuda device") == 1
 

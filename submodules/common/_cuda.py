@@ -275,6 +275,11 @@ class BindingsDriver:
         self._driver = _binding("driver", "the CUDA driver")
         self._call("cuInit", 0)
 
+    def version(self) -> str:
+        """The CUDA version that the driver supports."""
+        version = int(self._call("cuDriverGetVersion")[0])
+        return f"CUDA {version // 1000}.{version % 1000 // 10}"
+
     def architecture(self, device: int) -> str:
         """See Driver."""
         return "sm_{}{}".format(*torch.cuda.get_device_capability(device))

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that is to be known of the CUDA kernels on a card, in one run without network.
+
+    python benchmarks/gpu.py --out DIR [--counts 100000 1000000 4000000] [--rounds 20]
+    python benchmarks/gpu.py --out DIR --emulate
+
+Correctness and determinism of every kernel against the CPU; times of iterations and of kernels, and
+peaks of memory; training and compression of the sample scene. A part that fails is recorded and the
+next one runs. DIR gets gpu.json and gpu.md; the exit status is 1 if any part failed. With
+--emulate the first two parts run on the CPU in the emulation (docs/gpu.md). No GPU has run this
+program yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.gpu_checks import CASES, differences, largest_allowed, made_up
+from benchmarks.iteration import STEPS, Step, camera_of
+from benchmarks.workloads import Pose
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
+from utils.files import write_json, write_text
+
+ROOT = Path(__file__).parents[1]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+PACKAGES = ("diff_gaussian_rasterization", "fused_ssim", "simple_knn")
+WARM_UP = 3
+SIZE = 1600, 1060
+LARGEST_ON_GRIDS = 1_000_000
+"""Gaussians: fitting grids to more of them takes the CPU too long here."""
+
+Part = Callable[[], dict[str, Any]]
+Where = Callable[[], AbstractContextManager[Any]]
+
+
+def correctness(name: str, device: torch.device, where: Where) -> dict[str, Any]:
+    """Differences from the CPU. RuntimeError if large, or if a second run gives other bits."""
+    expected = CASES[name](CPU)
+    with where():
+        found, again = CASES[name](device), CASES[name](device)
+    different = differences(found, expected)
+    wrong = {key: value for key, value in different.items() if not value <= largest_allowed(key)}
+    if wrong:
+        raise RuntimeError(f"differs from the CPU: {wrong}")
+    unequal = [key for key, value in found.items() if not torch.equal(value, again[key])]
+    if unequal:
+        raise RuntimeError(f"a second run gives other values: {unequal}")
+    return {"differences": different}
+
+
+def iteration(loop: str, count: int, rounds: int) -> dict[str, Any]:
+    """Milliseconds of the parts of an iteration and of its kernels, and the peak of memory."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    raw = made_up(count, 3).map(lambda tensor: tensor.to(CUDA))
+    width, height = SIZE
+    world_to_camera = torch.eye(4)
+    world_to_camera[2, 3] = 5.0
+    photo = torch.randint(0, 256, (3, height, width), dtype=torch.uint8).to(CUDA)
+    camera = camera_of(Pose(width, height, 1200.0, 1200.0, world_to_camera), photo)
+    step = STEPS[loop](raw, camera, backend_for(CUDA, RenderOptions(rasterizer="cuda")))
+    parts = part_times(step, rounds)
+    with timed_launches() as launches:
+        step(lambda name: None)
+    torch.cuda.synchronize()
+    kernels = {name: sum(a.elapsed_time(b) for a, b in pairs) for name, pairs in launches.items()}
+    return {
+        "milliseconds": parts,
+        "kernels": kernels,
+        "peak_bytes": torch.cuda.max_memory_allocated(),
+    }
+
+
+def part_times(step: Step, rounds: int) -> dict[str, float]:
+    """The median of each part, and of the whole, by events on the device."""
+    pairs: dict[str, list[tuple[Any, Any]]] = {}
+    for number in range(WARM_UP + rounds):
+        first = last = marked()
+
+        def lap(name: str, counted: bool = number >= WARM_UP) -> None:
+            nonlocal last
+            now = marked()
+            if counted:
+                pairs.setdefault(name, []).append((last, now))
+            last = now
+
+        step(lap)
+        if number >= WARM_UP:
+            pairs.setdefault("whole iteration", []).append((first, last))
+    torch.cuda.synchronize()
+    return {
+        name: statistics.median(a.elapsed_time(b) for a, b in each) for name, each in pairs.items()
+    }
+
+
+def marked() -> Any:
+    """An event on the current stream."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+@contextmanager
+def timed_launches() -> Iterator[dict[str, list[tuple[Any, Any]]]]:
+    """The events around each launch of our kernels in this context, by the kernel's name."""
+    launches: dict[str, list[tuple[Any, Any]]] = {}
+
+    def timed(original: Callable[..., None]) -> Callable[..., None]:
+        def launch(kernels: Any, name: str, blocks: int, arguments: Any) -> None:
+            before = marked()
+            original(kernels, name, blocks, arguments)
+            launches.setdefault(name, []).append((before, marked()))
+
+        return launch
+
+    classes = [sys.modules[f"{package}._cuda"].Kernels for package in PACKAGES]
+    patches = [patch.object(each, "launch", timed(each.launch)) for each in classes]
+    for each in patches:
+        each.start()
+    try:
+        yield launches
+    finally:
+        for each in patches:
+            each.stop()
+
+
+def script(out: Path, name: str, *arguments: object) -> dict[str, Any]:
+    """Wall seconds of one of the project's programs. RuntimeError with its output if it fails."""
+    began = time.monotonic()
+    command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=out)
+    if result.returncode != 0:
+        raise RuntimeError(f"{name}.py failed: {(result.stdout + result.stderr)[-2000:]}")
+    return {"seconds": time.monotonic() - began}
+
+
+def scripts(out: Path) -> dict[str, Part]:
+    """The sample scene, trained and compressed from end to end."""
+    scene, model = out / "scene", out / "model"
+    common = ("-s", scene, "-m", model, "--rasterizer", "cuda")
+    return {
+        "sample scene": partial(script, out, "sample_scene", scene),
+        "train": partial(script, out, "train", *common, "--eval", "--iterations", 7000, "--quiet"),
+        "compress": partial(script, out, "compress", *common),
+        "render": partial(script, out, "render", *common, "--skip_train", "--quiet"),
+        "metrics": partial(script, out, "metrics", "-m", model),
+    }
+
+
+def parts_of(arguments: argparse.Namespace) -> dict[str, Part]:
+    """All parts in their order."""
+    if arguments.emulate:
+        sys.path.insert(0, str(ROOT / "tests"))
+        from cuda_paths import cuda_path
+
+        return {name: partial(correctness, name, CPU, cuda_path) for name in CASES}
+    parts: dict[str, Part] = {"machine": machine}
+    parts |= {name: partial(correctness, name, CUDA, nullcontext) for name in CASES}
+    for count in arguments.counts:
+        for loop in STEPS:
+            if "grids" not in loop or count <= LARGEST_ON_GRIDS:
+                parts[f"{loop}, {count} Gaussians"] = partial(
+                    iteration, loop, count, arguments.rounds
+                )
+    return parts | scripts(arguments.out)
+
+
+def machine() -> dict[str, Any]:
+    """What `diff_gaussian_rasterization.check` finds. CudaMissingError without a GPU."""
+    from diff_gaussian_rasterization import check
+
+    return check.machine()._asdict()
+
+
+def measured(part: Part) -> dict[str, Any]:
+    """The results of a part; what went wrong in it under "error"."""
+    began = time.monotonic()
+    try:
+        result = part()
+    except Exception as error:  # whatever it is, the other parts are of interest
+        result = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+    return result | {"took": time.monotonic() - began}
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The results as Markdown."""
+    lines = ["| part | result | took, s |", "|---|---|---|"]
+    lines += [f"| {name} | {cell(each)} | {each['took']:.1f} |" for name, each in results.items()]
+    return "\n".join(lines) + "\n"
+
+
+def cell(result: dict[str, Any]) -> str:
+    """The results of one part in one cell."""
+    if "error" in result:
+        return "**failed:** " + " ".join(result["error"].split()).replace("|", "\\|")
+    if "differences" in result:
+        return f"agrees with the CPU, at most {max(result['differences'].values()):.1e} apart"
+    if "milliseconds" in result:
+        named = {**result["milliseconds"], **result["kernels"]}
+        times = ", ".join(f"{name} {value:.3f}" for name, value in named.items())
+        return f"{times} ms; {result['peak_bytes'] / 2**20:.0f} MiB"
+    shown = {key: value for key, value in result.items() if key != "took"}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
+
+
+def parse_arguments(given: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    summary = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=summary)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--emulate", action="store_true", help="without a GPU: correctness only")
+    parser.add_argument("--counts", type=int, nargs="+", default=[100_000, 1_000_000, 4_000_000])
+    parser.add_argument("--rounds", type=int, default=20, help="iterations that are timed")
+    return parser.parse_args(given)
+
+
+def main(given: list[str] | None = None) -> int:
+    """Run all parts; 1 if any failed."""
+    arguments = parse_arguments(given)
+    arguments.out = arguments.out.resolve()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, dict[str, Any]] = {}
+    for name, part in parts_of(arguments).items():
+        results[name] = measured(part)
+        print(f"{name}: {cell(results[name])}", flush=True)
+        # After every part: what a crash leaves is the parts before it.
+        write_json(arguments.out / "gpu.json", results)
+        write_text(arguments.out / "gpu.md", table(results))
+    return int(any("error" in each for each in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
