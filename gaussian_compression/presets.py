@@ -23,7 +23,7 @@ _BALANCED = CompressionSettings(
         settle=True,
         finetune=FinetuneSettings(opacity_weight=0.01),
     ),
-    stopping=StoppingRule(guard_memory=0.1),
+    stopping=StoppingRule(guard_memory=0.2),
     final_iterations=2500,
     grids=GridSettings(),
 )
