@@ -223,12 +223,15 @@ def test_the_plan_counts_rounds_and_their_time() -> None:
 def test_a_budget_shortens_the_run_until_it_fits(target: int | None) -> None:
     costs, views = Costs(fixed=0.01, per_gaussian=1e-6), ViewCounts(40, 5, 5)
     rule = StoppingRule(target_gaussians=target)
-    settings = replace(PRESETS["balanced"], stopping=rule, budget_minutes=1.0)
+    preset = PRESETS["balanced"]
+    finer = replace(preset.trajectory, prune_fraction=0.15)
+    longer = replace(preset, trajectory=finer, final_iterations=5000)
+    settings = replace(longer, stopping=rule, budget_minutes=1.0)
     plan_with = partial(plan_of, start=10_000, views=views, costs=costs)
     whole = plan_with(settings).seconds()
     assert settings_within(settings, 2 * whole, plan_with).trajectory == settings.trajectory
     before = settings
-    for seconds in (whole / 2, whole / 5, whole / 12):
+    for seconds in (whole / 2, whole / 5, whole / 15):
         chosen = settings_within(settings, seconds, plan_with)
         assert 0.75 * seconds < plan_with(chosen).seconds() <= seconds
         assert chosen.final_iterations <= before.final_iterations
