@@ -169,10 +169,12 @@ def _by_gaussians(report: CompressionReport) -> Html | None:
     zero, limit = report.rounds[0].guard.psnr, None
     if report.promise is not None and zero is not None and report.target is None:
         promise = report.promise
-        most, whose = promise.allowed_drop, ""
+        most: float | None = promise.allowed_drop
+        whose = ""
         if promise.allowed_on_guard is not None:
             most, whose = promise.allowed_on_guard, " of the stored round"
-        limit = (zero - most, f"least allowed{whose}: {zero - most:.2f} dB")
+        if most is not None:  # a report has null for infinite figures
+            limit = (zero - most, f"least allowed{whose}: {zero - most:.2f} dB")
     return line_plot(
         "PSNR on the guard views after each round",
         Axis("Gaussians"), Axis("PSNR, dB"), series, limit=limit,
