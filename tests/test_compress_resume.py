@@ -240,7 +240,7 @@ def test_a_tight_rule_stores_the_unpruned_model(scene: Path, trained: Path, tmp_
     run_script(
         "compress.py", "-s", scene, "-m", model, "--warmup_iterations", 20,
         "--finetune_iterations", 1, "--final_iterations", 1, "--prune_fraction", 0.9,
-        "--guard_memory", 0,
+        "--max_psnr_drop", 0,
     )  # fmt: skip
     report = report_of(model)
     assert report.stopping.shipped_round == 0
