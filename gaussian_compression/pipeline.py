@@ -49,7 +49,6 @@ from gaussian_compression.scores import ScoreTools, accumulate_scores, score_nam
 from gaussian_compression.settings import (
     CompressionSettings,
     RateCourse,
-    StoppingRule,
     check_settings,
 )
 from gaussian_compression.shipping import (
@@ -60,7 +59,7 @@ from gaussian_compression.shipping import (
 )
 from gaussian_compression.size_target import Stored, estimated_with, is_near
 from gaussian_compression.stage_times import Clock, StageClock
-from gaussian_compression.stopping import Verdict, allowed_on_guard, predicted_drop
+from gaussian_compression.stopping import Verdict, allowed_on_guard, round_line
 from gaussian_compression.targets import Reducer, no_checkpoint
 from gaussian_compression.trainable import FullPrecision, Trainable
 from gaussian_compression.validation_split import ViewSplit, split_off_guard
@@ -463,7 +462,7 @@ class _Run:
             )
         )
         self._folder.save(checkpoint)
-        line = _round_line(rounds, self._start.count, self._settings.stopping)
+        line = round_line(rounds, self._start.count, self._settings.stopping)
         if self._time_left is not None:
             left = self._time_left.after(number, rounds[-1].wall_seconds)
             line += f", about {duration(left)} left"
@@ -492,17 +491,3 @@ class _Run:
             "background": self._job.background.tolist(),
             "antialiasing": self._job.render_options.antialiasing,
         }
-
-
-def _round_line(rounds: list[Round], start_count: int, rule: StoppingRule) -> str:
-    done, zero = rounds[-1], rounds[0].guard.psnr
-    line = (
-        f"round {done.number}: {done.gaussians:,} Gaussians "
-        f"({100 * done.gaussians / start_count:.1f} %)"
-    )
-    if done.guard.psnr is not None and zero is not None:
-        line += f", guard {done.guard.psnr:.3f} dB ({done.guard.psnr - zero:+.3f})"
-        if done.number and rule.guard_memory and done.training and rounds[0].training:
-            drop = predicted_drop(rounds[0], done, rule.guard_memory)
-            line += f", unseen views {-drop.psnr:+.3f} dB by prediction"
-    return f"{line}, {done.wall_seconds:.0f} s"

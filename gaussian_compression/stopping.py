@@ -128,3 +128,18 @@ def loss_meant(rule: StoppingRule) -> str:
     if rule.guard_memory:
         return "on unseen views, as predicted from guard and training views"
     return "on the guard views"
+
+
+def round_line(rounds: list[Round], start_count: int, rule: StoppingRule) -> str:
+    """The figures of the last of `rounds` as text; `start_count`: Gaussians of the start model."""
+    done, zero = rounds[-1], rounds[0].guard.psnr
+    line = (
+        f"round {done.number}: {done.gaussians:,} Gaussians "
+        f"({100 * done.gaussians / start_count:.1f} %)"
+    )
+    if done.guard.psnr is not None and zero is not None:
+        line += f", guard {done.guard.psnr:.3f} dB ({done.guard.psnr - zero:+.3f})"
+        if done.number and rule.guard_memory and done.training and rounds[0].training:
+            drop = predicted_drop(rounds[0], done, rule.guard_memory)
+            line += f", unseen views {-drop.psnr:+.3f} dB by prediction"
+    return f"{line}, {done.wall_seconds:.0f} s"
