@@ -39,7 +39,7 @@ _EXPOSURE = (
 
 
 class Failures:
-    """The scenes with a failed step: said at once, left out from then on, listed at the end."""
+    """The scenes with a failed step: reported at once, left out from then on, listed at the end."""
 
     def __init__(self) -> None:
         self.scenes: list[str] = []
@@ -62,7 +62,7 @@ class Failures:
                 self.note(scene, os_error_text(error) if isinstance(error, OSError) else str(error))
 
     def note(self, scene: BenchmarkScene, reason: str) -> None:
-        """Records a failure and says its reason."""
+        """Records a failure and prints its reason."""
         print(f"error: {scene.name}: {reason}", file=sys.stderr)
         self.scenes.append(scene.name)
 

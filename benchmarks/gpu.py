@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that is to be known of the CUDA kernels on a card, in one run without network.
+"""Checks and times the CUDA kernels on a card, in one run without network.
 
     python benchmarks/gpu.py --out DIR [--counts 100000 1000000 4000000] [--rounds 20]
     python benchmarks/gpu.py --out DIR --emulate

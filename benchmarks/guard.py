@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What guard views say about unseen views: `python benchmarks/guard.py -s SCENE -m MODEL --eval`.
+"""What guard views show of unseen views: `python benchmarks/guard.py -s SCENE -m MODEL --eval`.
 
 Runs the rounds of the preset balanced, and as many without pruning: the unpruned twin, which draws
 the same views in the same order at the same learning rates. After each round, all guard and test

@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def grid_settings(text: str) -> GridSettings:
-    """Those of the default preset, changed as `text`, NAME=NUMBER with commas, says."""
+    """Those of the default preset, changed by `text`, NAME=NUMBER with commas."""
     grids, changed = GridSettings(), dict[str, Any]()
     names = {f.name for f in fields(GridSettings) if isinstance(getattr(grids, f.name), float)}
     for part in filter(None, text.split(",")):

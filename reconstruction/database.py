@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What COLMAP's database says about the photographs. Tables: COLMAP's documentation,
+"""What COLMAP's database holds of the photographs. Tables: COLMAP's documentation,
 https://colmap.github.io/database.html."""
 
 import sqlite3

@@ -178,7 +178,7 @@ def largest_model(job: Conversion) -> Path:
 
 
 def report_registered(model: Path, names: list[str]) -> None:
-    """Says how many photographs have a pose, and warns of those that have none."""
+    """Reports how many photographs have a pose, and warns of those that have none."""
     registered = set(_images(model))
     missing = [name for name in names if name not in registered]
     if missing:

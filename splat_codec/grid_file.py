@@ -59,7 +59,7 @@ MAX_LAYERS = 16
 _MODEL_LIMIT = 1 << 16
 _TABLES_LIMIT = 1 << 18
 _IS_SHARED = b"\1"
-"""The end of `model` where Gaussians share SH. Readers that do not know it refuse the file."""
+"""The end of `model` where Gaussians share SH. Readers without it refuse the file."""
 
 Edges = Mapping[str, tuple[int, ...]]
 

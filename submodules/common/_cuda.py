@@ -40,7 +40,7 @@ _STANDARD_HEADERS = {
 
 
 class CudaMissingError(RuntimeError):
-    """One sentence that says what of CUDA is missing on this machine."""
+    """One sentence: what of CUDA is missing on this machine."""
 
 
 class Arguments(ctypes.Structure):

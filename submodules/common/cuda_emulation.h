@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of CUDA that our kernels use, for g++ on a CPU, for tests: threads are fibres, and every access to memory is checked.
-// docs/gpu.md, "Proof without a GPU", says what is checked; the scheduler is cuda_emulation.cpp.
+// docs/gpu.md, "Proof without a GPU", lists what is checked; the scheduler is cuda_emulation.cpp.
 #pragma once
 
 #include <math.h>
