@@ -143,6 +143,19 @@ def test_compiled_code_is_kept_on_disk(tmp_path: Path) -> None:
     assert [path.suffix for path in folder.iterdir()] == [".cubin"]
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped"])
+def test_damaged_code_on_disk_is_compiled_again(tmp_path: Path, damage: str) -> None:
+    assert launched_with(tmp_path) == 1
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    flipped = content[:-1] + bytes([content[-1] ^ 1])
+    path.write_bytes({"empty": b"", "cut": content[:-1], "flipped": flipped}[damage])
+    driver = FakeDriver()
+    assert launched_with(tmp_path, driver=driver) == 1
+    assert driver.loaded == [(b"sample for sm_90", 0)]
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     "change",
     [

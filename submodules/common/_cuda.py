@@ -197,11 +197,22 @@ class Kernels:
         architecture = self._driver.architecture(self._device)
         circumstances = architecture, self._compiler.version(), *OPTIONS
         path = self._folder / f"{self._source.name}-{self._source.digest(*circumstances)}.cubin"
-        if path.is_file():
-            return path.read_bytes()
-        image, _ = self._compiler.compile(self._source, architecture)
-        _write(path, image)
+        image = _kept(path)
+        if image is None:
+            image, _ = self._compiler.compile(self._source, architecture)
+            _write(path, hashlib.sha256(image).digest() + image)
         return image
+
+
+def _kept(path: Path) -> bytes | None:
+    """The compiled code in a file of the cache; None without one, or where it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    size = hashlib.sha256().digest_size
+    digest, image = content[:size], content[size:]
+    return image if hashlib.sha256(image).digest() == digest else None
 
 
 def _write(path: Path, content: bytes) -> None:
