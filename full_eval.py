@@ -25,7 +25,7 @@ from full_evaluation.steps import (
     run_script,
     train,
 )
-from full_evaluation.table import lines_of, table_text, with_means
+from full_evaluation.table import Line, lines_of, table_text, with_means
 from utils.cli import fail, os_error_text, run
 from utils.errors import InputError
 from utils.files import write_text
@@ -82,7 +82,7 @@ def main() -> None:
         failures.attempt(scenes, "rendering", lambda scene: render_all(scene, options))
     if not args.skip_metrics:
         measure(scenes, failures)
-    lines = with_means(lines_of(scenes))
+    lines = with_means(readable_lines(scenes, failures))
     if lines:
         print(table_text(lines))
     if failures.scenes:
@@ -160,11 +160,27 @@ def chosen_scenes(args: Namespace) -> list[BenchmarkScene]:
     return present
 
 
+def readable_lines(scenes: Sequence[BenchmarkScene], failures: Failures) -> list[Line]:
+    """The table's lines; a scene whose results cannot be read is a failure."""
+    lines = []
+    for scene in scenes:
+        try:
+            lines += lines_of([scene])
+        except InputError as error:
+            if scene.name not in failures.scenes:
+                failures.note(scene, str(error))
+    return lines
+
+
 def write_timing(output: Path, scenes: Sequence[BenchmarkScene]) -> None:
     """timing.txt: the minutes of training of each data set, also those of earlier runs."""
     minutes = dict.fromkeys(SCENES, 0.0)
     for scene in scenes:
-        if (step := read_record(scene.model).train) is not None:
+        try:
+            step = read_record(scene.model).train
+        except InputError:  # reported where the scene was to be trained
+            continue
+        if step is not None:
             minutes[scene.data_set] += step.minutes
     lines = [f"{name}: {value:.2f} minutes\n" for name, value in minutes.items()]
     write_text(output / "timing.txt", "".join(lines))

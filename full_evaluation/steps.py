@@ -181,12 +181,29 @@ def is_scored(model: Path) -> bool:
     results, folders = model / "results.json", _methods(model)
     if not results.is_file() or not folders:
         return False
-    known = json.loads(results.read_text(encoding="utf-8"))
+    try:
+        known = read_results(model)
+    except InputError:
+        return False  # metrics.py writes it again
     written = results.stat().st_mtime_ns
     images = [path for folder in folders for path in (folder / "renders").glob("*")]
     return {folder.name for folder in folders} <= set(known) and all(
         path.stat().st_mtime_ns <= written for path in images
     )
+
+
+def read_results(model: Path) -> dict[str, dict[str, Any]]:
+    """The scores in results.json by method, {} without the file. InputError if it is damaged."""
+    path = model / "results.json"
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: expected the scores of metrics.py, got {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise InputError(f"{path}: expected the scores of metrics.py by method")
+    return found
 
 
 def has_renders(model: Path) -> bool:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of the figures: one line for each scene and iteration, and means."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from full_evaluation.scenes import BenchmarkScene
-from full_evaluation.steps import compressed_iteration, model_file
+from full_evaluation.steps import compressed_iteration, model_file, read_results
 
 MEGABYTE = 1_000_000
 FIGURES = ("PSNR", "SSIM", "LPIPS", "MB")
@@ -33,10 +32,9 @@ def lines_of(scenes: Sequence[BenchmarkScene]) -> list[Line]:
 
 
 def _scene_lines(scene: BenchmarkScene) -> Iterator[Line]:
-    path = scene.model / "results.json"
-    if not path.is_file():
+    results = read_results(scene.model)
+    if not results:
         return
-    results = json.loads(path.read_text(encoding="utf-8"))
     decoded = compressed_iteration(scene.model)
     found = [
         (int(name.removeprefix("ours_")), scores)

@@ -246,11 +246,33 @@ def test_missing_options_are_named(evaluate) -> None:
         evaluate("--compress_options=--preset small")
 
 
-def test_broken_record_is_named(evaluate, scripts, data: Path) -> None:
+def test_broken_record_ends_its_scene_only(evaluate, scripts, data: Path, capsys) -> None:
     (data / "out" / "truck").mkdir(parents=True)
     (data / "out" / "truck" / steps.RECORD).write_text('{"train": 3')
-    with pytest.raises(InputError, match="expected a record of full_eval"):
+    with pytest.raises(SystemExit):
         evaluate("--skip_rendering", "--skip_metrics", folders=("tanksandtemples",))
+    assert "error: truck: " in (errors := capsys.readouterr().err)
+    assert "expected a record of full_eval" in errors
+    assert [Path(call[4]).name for call in scripts.took()] == ["train"]
+    assert (data / "out" / "timing.txt").is_file()
+
+
+@pytest.mark.parametrize("content", ["", '{"ours_7000": {"PSNR": 2', "[1]", '{"ours_7000": 3}'])
+def test_broken_results_are_measured_again(
+    evaluate, scripts, data: Path, capsys, content: str
+) -> None:
+    evaluate(folders=("tanksandtemples",))
+    table = capsys.readouterr().out.splitlines()[-5:]
+    (data / "out" / "truck" / "results.json").write_text(content)
+    scripts.took()
+    with pytest.raises(SystemExit):
+        evaluate("--skip_metrics", folders=("tanksandtemples",))
+    shown = capsys.readouterr()
+    assert "results.json: expected the scores of metrics.py" in shown.err
+    assert shown.out.splitlines()[-1].split()[:2] == ["tanksandtemples", "train"]
+    evaluate(folders=("tanksandtemples",))
+    assert [call[0] for call in scripts.took()] == ["metrics.py"]
+    assert capsys.readouterr().out.splitlines()[-5:] == table
 
 
 def test_means_are_of_scenes_with_the_figure() -> None:
