@@ -13,8 +13,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from arguments import ModelParams, PipelineParams
-from gaussian_compression.finetune import Finetuner
-from gaussian_compression.model_folder import start_from_folder
+from benchmarks.scene_tools import LOSS, SceneTools, scene_and_model, tools_of
 from gaussian_compression.presets import PRESETS
 from gaussian_compression.prune import count_after_round, rows_to_keep
-from gaussian_compression.scores import ScoreTools, accumulate_scores, score_named
+from gaussian_compression.scores import accumulate_scores, score_named
 from gaussian_compression.settings import GridSettings, RateCourse
 from gaussian_compression.trainable import FullPrecision
-from gaussian_compression.validation_split import split_off_guard
-from gaussian_renderer.backend import RenderOptions
-from gaussian_renderer.choose_backend import backend_for
-from scene import Scene
 from scene.cameras import Camera
-from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
 from utils.cli import run
 from utils.console_progress import ConsoleProgress
@@ -44,8 +37,6 @@ from utils.image_metrics import score_images
 from utils.image_utils import to_u8
 from utils.perceptual_metrics import Measure, extra_measures
 
-TRAINING_EVERY = 5
-"""The training views that are measured: every fifth."""
 Views = Mapping[str, Sequence[Camera]]
 Record = Callable[[dict[str, Any]], None]
 
@@ -65,28 +56,15 @@ class Lengths:
 class Twins:
     """A model in rounds of pruning and its unpruned twin, and the figures of both."""
 
-    def __init__(self, scene: Scene, start: RawParameters, white: bool, record: Record) -> None:
-        progress = ConsoleProgress()
-        self._trajectory = PRESETS["balanced"].trajectory
-        loss, self._progress = self._trajectory.finetune, progress
-        self._backend = backend_for(torch.device("cpu"), RenderOptions())
-        self._background, self._sh_degree = torch.full((3,), float(white)), start.sh_degree
-        split = split_off_guard(scene.getTrainCameras())
+    def __init__(
+        self, tools: SceneTools, test: Sequence[Camera], start: RawParameters, record: Record
+    ) -> None:
+        """`test`: the test views."""
+        self._trajectory, self._tools = PRESETS["balanced"].trajectory, tools
+        split = tools.views
         self._training, self._everything = split.training, [*split.training, *split.guard]
-        self._measured: Views = {
-            "guard": split.guard,
-            "training": split.training[::TRAINING_EVERY],
-            "test": scene.getTestCameras(),
-        }
-        differentiate = partial(
-            self._backend.differentiate,
-            background=self._background,
-            sh_degree=start.sh_degree,
-            lambda_dssim=loss.lambda_dssim,
-        )
-        pull_back = partial(self._backend.pull_back, sh_degree=start.sh_degree)
-        self._tools = ScoreTools(self._backend, differentiate, pull_back, self._background)
-        self._finetuner = Finetuner(differentiate, scene.cameras_extent, loss)
+        self._measured: Views = {"guard": split.guard, "training": split.sample(), "test": test}
+        self._finetuner, self._progress = tools.finetuner(), tools.measure.progress
         self._measures = extra_measures()
         self._start, self._record = start, record
 
@@ -109,8 +87,8 @@ class Twins:
                     self._note(name, "final", number, self._final(model, lengths, number))
 
     def _pruned(self, raw: RawParameters, count: int) -> RawParameters:
-        score = score_named(self._trajectory.score, self._tools)
-        accumulate_scores([score], raw, self._training, self._tools, lambda: None)
+        score = score_named(self._trajectory.score, self._tools.scores)
+        accumulate_scores([score], raw, self._training, self._tools.scores, lambda: None)
         return raw.rows(rows_to_keep(score.scores(), count))
 
     def _final(self, raw: RawParameters, lengths: Lengths, number: int) -> RawParameters:
@@ -130,7 +108,7 @@ class Twins:
         course: RateCourse,
     ) -> None:
         """In place. The order of views depends on `name` only, so that twins have the same."""
-        model = FullPrecision(raw, self._trajectory.finetune, self._backend)
+        model = FullPrecision(raw, LOSS, self._tools.backend)
         order = random.Random(name)
         with self._progress.stage(name, iterations) as advance:
             self._finetuner.run(model, views, iterations, order, advance, course)
@@ -155,8 +133,9 @@ class Twins:
 
     def _figures(self, views: Sequence[Camera], raw: RawParameters) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {"psnr": [], "ssim": []}
+        draw, background = self._tools.backend.draw, self._tools.background
         for view in views:
-            image = to_u8(self._backend.draw(view, raw, self._background, self._sh_degree))
+            image = to_u8(draw(view, raw, background, raw.sh_degree))
             psnr, ssim = score_images(image, view.image_u8)
             found["psnr"].append(psnr)
             found["ssim"].append(ssim)
@@ -186,10 +165,7 @@ def main() -> None:
     parser.add_argument("--final_iterations", type=int, default=2000)
     args = parser.parse_args()
     options = loading.extract(args)
-    start = start_from_folder(Path(options.model_path))
-    options = replace(options, sh_degree=start.splats.sh_degree)
-    scene = Scene(options, GaussianModel.from_splats(start.splats, device="cpu"), shuffle=False)
-    raw = RawParameters.from_splats(start.splats, torch.device("cpu"))
+    scene, raw = scene_and_model(options)
     finals = tuple(int(number) for number in args.finals.split(",") if number)
     lengths = Lengths(
         rounds=args.rounds,
@@ -204,7 +180,10 @@ def main() -> None:
         states.append(state)  # and write all, so that an interrupted run leaves figures
         write_json(args.out, {"scene": args.scene_name, "states": states})
 
-    Twins(scene, raw, options.white_background, record).run(lengths)
+    tools = tools_of(
+        scene, raw.sh_degree, white=options.white_background, progress=ConsoleProgress()
+    )
+    Twins(tools, scene.getTestCameras(), raw, record).run(lengths)
 
 
 if __name__ == "__main__":

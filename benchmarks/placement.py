@@ -16,7 +16,6 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,21 +26,13 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from arguments import ModelParams, PipelineParams
-from gaussian_compression.finetune import Finetuner
-from gaussian_compression.measuring import Measuring
-from gaussian_compression.model_folder import start_from_folder
+from benchmarks.scene_tools import LOSS, SceneTools, scene_and_model, tools_of
 from gaussian_compression.presets import PRESETS
 from gaussian_compression.prune import rows_to_keep
-from gaussian_compression.rounds import psnr_of
-from gaussian_compression.scores import RemovalError, ScoreTools, accumulate_scores
+from gaussian_compression.scores import RemovalError, accumulate_scores
 from gaussian_compression.settings import FinetuneSettings, RateCourse, WarmRestart
 from gaussian_compression.trainable import FullPrecision
-from gaussian_compression.validation_split import split_off_guard
-from gaussian_renderer.backend import RenderOptions
-from gaussian_renderer.choose_backend import backend_for
-from scene import Scene
 from scene.cameras import Camera
-from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
 from utils.cli import run
 from utils.console_progress import ConsoleProgress
@@ -85,11 +76,10 @@ class Variant:
 
     @property
     def loss(self) -> FinetuneSettings:
-        default = PRESETS["balanced"].trajectory.finetune
         return replace(
-            default,
+            LOSS,
             sh_sparsity=self.sh_weight,
-            feature_rest_lr=default.feature_rest_lr * self.sh_rate,
+            feature_rest_lr=LOSS.feature_rest_lr * self.sh_rate,
             opacity_weight=self.opacity_weight,
         )
 
@@ -113,43 +103,26 @@ def variant_of(text: str) -> Variant:
 class Trials:
     """One scene, its start model after the first fine-tuning, and the views."""
 
-    def __init__(self, scene: Scene, raw: RawParameters, white: bool, seed: int, warm: int) -> None:
-        self._backend = backend_for(torch.device("cpu"), RenderOptions())
-        self._background, self._seed = torch.full((3,), float(white)), seed
-        self._extent, self._progress = scene.cameras_extent, ConsoleProgress()
-        self._views = split_off_guard(scene.getTrainCameras())
-        degree = raw.sh_degree
-        self._differentiate = partial(
-            self._backend.differentiate,
-            background=self._background,
-            sh_degree=degree,
-            lambda_dssim=Variant().loss.lambda_dssim,
-        )
-        pull_back = partial(self._backend.pull_back, sh_degree=degree)
-        self._tools = ScoreTools(self._backend, self._differentiate, pull_back, self._background)
-        self._measure = Measuring(self._backend, self._background, degree, self._progress)
+    def __init__(self, tools: SceneTools, raw: RawParameters, seed: int, warm: int) -> None:
+        self._tools, self._seed, self._progress = tools, seed, tools.measure.progress
         self.start = raw
         restart = RateCourse(PRESETS["balanced"].trajectory.warmup_restart)
-        self._train(FullPrecision(raw, Variant().loss, self._backend), warm, restart, Variant())
-
-    def guard_psnr(self, raw: RawParameters) -> float:
-        """dB."""
-        return psnr_of(self._measure.quality(self._views.guard, raw, "guard views"))
+        self._train(FullPrecision(raw, LOSS, tools.backend), warm, restart, Variant())
 
     def result(self, variant: Variant, kept: float) -> tuple[RawParameters, float]:
         """The model, and its PSNR on guard views between the rounds and the last fine-tuning."""
         raw, count = self.start.map(torch.clone), self.start.gaussian_count
-        views = [*self._views.training, *self._renders_between(variant.pseudo)]
+        views = [*self._tools.views.training, *self._renders_between(variant.pseudo)]
         course = RateCourse(WarmRestart(variant.rate, variant.pos), end=0.1)
         if variant.explore:
             raw = self._explored(raw, variant, views)
         for step in range(1, variant.steps + 1):
             raw = self._pruned(raw, int(count * kept ** (step / variant.steps)))
-            model = FullPrecision(raw, variant.loss, self._backend)
+            model = FullPrecision(raw, variant.loss, self._tools.backend)
             self._train(model, variant.its, course, variant, views, name=f"round {step}")
-        after_rounds = self.guard_psnr(raw)
+        after_rounds = self._tools.guard_psnr(raw)
         last = WarmRestart(variant.last_rate or variant.rate, variant.last_pos or variant.pos)
-        model = FullPrecision(raw, variant.loss, self._backend)
+        model = FullPrecision(raw, variant.loss, self._tools.backend)
         self._train(model, variant.last, RateCourse(last, end=0.1), variant, views, name="last")
         return raw, after_rounds
 
@@ -163,7 +136,7 @@ class Trials:
         name: str = "start",
         on_iteration: Callable[[], None] = lambda: None,
     ) -> None:
-        tuner = Finetuner(self._differentiate, self._extent, variant.loss)
+        tuner = self._tools.finetuner(variant.loss)
         order = random.Random(f"{self._seed} {name}")
         with self._progress.stage(name, iterations) as advance:
 
@@ -171,24 +144,24 @@ class Trials:
                 on_iteration()
                 advance(loss)
 
-            tuner.run(model, views or self._views.training, iterations, order, after, course)
+            tuner.run(model, views or self._tools.views.training, iterations, order, after, course)
 
     def _scores(self, raw: RawParameters, views: Sequence[Camera]) -> Tensor:
-        score = RemovalError(self._tools)
-        accumulate_scores([score], raw, views, self._tools, lambda: None)
+        score = RemovalError(self._tools.scores)
+        accumulate_scores([score], raw, views, self._tools.scores, lambda: None)
         return score.scores()
 
     def _pruned(self, raw: RawParameters, count: int) -> RawParameters:
-        return raw.rows(rows_to_keep(self._scores(raw, self._views.training), count))
+        return raw.rows(rows_to_keep(self._scores(raw, self._tools.views.training), count))
 
     def _renders_between(self, share: float) -> list[Camera]:
         if not share:
             return []
-        training = self._views.training
+        tools, training = self._tools, self._tools.views.training
         random_pairs, made = random.Random(self._seed), []
         for number in range(round(share / (1 - share) * len(training))):
             camera = camera_between(training, random_pairs, number)
-            image = self._backend.draw(camera, self.start, self._background, self.start.sh_degree)
+            image = tools.backend.draw(camera, self.start, tools.background, self.start.sh_degree)
             camera.image_u8 = (image.clamp(0, 1) * 255).round().to(torch.uint8)
             made.append(camera)
         return made
@@ -199,7 +172,7 @@ class Trials:
         cap = int(raw.gaussian_count * variant.cap)
         if cap < raw.gaussian_count:
             raw = self._pruned(raw, cap)
-        model = FullPrecision(raw, variant.loss, self._backend)
+        model = FullPrecision(raw, variant.loss, self._tools.backend)
         generator, done = torch.Generator().manual_seed(self._seed), 0
 
         def relocation() -> None:
@@ -207,7 +180,7 @@ class Trials:
             done += 1
             if done % RELOCATE_EVERY == 0 and done < RELOCATE_UNTIL * variant.explore:
                 opacity = torch.sigmoid(raw.opacity[:, 0])
-                scores = self._scores(raw, self._views.training[::4])
+                scores = self._scores(raw, self._tools.views.training[::4])
                 moved = opacity <= DEAD
                 moved[torch.topk(scores, int(variant.extra * len(scores)), largest=False)[1]] = True
                 places = (scores if variant.by_error else opacity).clone()
@@ -270,12 +243,11 @@ def main() -> None:
     args = parser.parse_args()
     variants = {text: variant_of(text) for text in args.variants}
     options = loading.extract(args)
-    start = start_from_folder(Path(options.model_path))
-    options = replace(options, sh_degree=start.splats.sh_degree)
-    scene = Scene(options, GaussianModel.from_splats(start.splats, device="cpu"), shuffle=False)
-    raw = RawParameters.from_splats(start.splats, torch.device("cpu"))
-    trials = Trials(scene, raw, options.white_background, args.seed, args.warm)
-    unpruned = trials.guard_psnr(trials.start)
+    scene, raw = scene_and_model(options)
+    tools = tools_of(
+        scene, raw.sh_degree, white=options.white_background, progress=ConsoleProgress()
+    )
+    trials, unpruned = Trials(tools, raw, args.seed, args.warm), tools.guard_psnr(raw)
     print(
         f"| variant | guard PSNR after the rounds ({unpruned:.3f} unpruned) | at the end | CPU, s |"
     )
@@ -283,7 +255,7 @@ def main() -> None:
     for text, variant in variants.items():
         began = time.process_time()
         model, after_rounds = trials.result(variant, args.kept)
-        psnr, seconds = trials.guard_psnr(model), time.process_time() - began
+        psnr, seconds = tools.guard_psnr(model), time.process_time() - began
         print(f"| {text} | {after_rounds:.3f} | {psnr:.3f} | {seconds:.0f} |", flush=True)
 
 

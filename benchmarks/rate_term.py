@@ -26,20 +26,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from arguments import ModelOptions, ModelParams, PipelineOptions, PipelineParams, get_combined_args
+from benchmarks.scene_tools import tools_of
 from gaussian_compression.checkpoints import RoundFolder
 from gaussian_compression.finetune import Finetuner
 from gaussian_compression.grid_straight_through import GridStraightThrough
 from gaussian_compression.measuring import Measuring
 from gaussian_compression.model_folder import rounds_folder
-from gaussian_compression.presets import PRESETS
 from gaussian_compression.progress import Advance
 from gaussian_compression.rounds import psnr_of
 from gaussian_compression.settings import GridSettings, RateCourse
 from gaussian_compression.shipping import FinalTools, on_grids
 from gaussian_compression.trainable import StraightThrough
-from gaussian_compression.validation_split import ViewSplit, split_off_guard
+from gaussian_compression.validation_split import ViewSplit
 from gaussian_renderer.backend import Backend, RenderOptions
-from gaussian_renderer.choose_backend import backend_for
 from scene import Scene
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
@@ -150,25 +149,15 @@ def load(options: ModelOptions, pipe: PipelineOptions, number: int, iterations: 
     raw = folder.load(number, device).model.raw
     options = replace(options, sh_degree=raw.sh_degree)
     scene = Scene(options, GaussianModel.from_raw(raw), shuffle=False)
-    background = torch.full((3,), float(options.white_background), device=device)
-    backend = backend_for(
-        device, RenderOptions(**{**asdict(pipe), "antialiasing": options.antialiasing})
+    rendering = RenderOptions(**{**asdict(pipe), "antialiasing": options.antialiasing})
+    tools = tools_of(
+        scene,
+        raw.sh_degree,
+        white=options.white_background,
+        progress=Silent(),
+        options=rendering,
     )
-    loss = PRESETS["balanced"].trajectory.finetune
-    differentiate = partial(
-        backend.differentiate,
-        background=background,
-        sh_degree=raw.sh_degree,
-        lambda_dssim=loss.lambda_dssim,
-    )
-    return Bench(
-        start=raw,
-        views=split_off_guard(scene.getTrainCameras()),
-        finetuner=Finetuner(differentiate, scene.cameras_extent, loss),
-        measure=Measuring(backend, background, raw.sh_degree, Silent()),
-        backend=backend,
-        iterations=iterations,
-    )
+    return Bench(raw, tools.views, tools.finetuner(), tools.measure, tools.backend, iterations)
 
 
 @dataclass(frozen=True)

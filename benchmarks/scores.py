@@ -13,8 +13,6 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,13 +21,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from arguments import ModelParams, PipelineParams
-from gaussian_compression.finetune import Finetuner
-from gaussian_compression.measuring import Measuring
-from gaussian_compression.model_folder import start_from_folder
+from benchmarks.scene_tools import LOSS, SceneTools, scene_and_model, tools_of
 from gaussian_compression.presets import PRESETS
-from gaussian_compression.progress import Progress
 from gaussian_compression.prune import rows_to_keep
-from gaussian_compression.rounds import psnr_of
 from gaussian_compression.scores import (
     SCORES,
     ScoreAccumulator,
@@ -40,12 +34,7 @@ from gaussian_compression.scores import (
 from gaussian_compression.sensitivity import grey
 from gaussian_compression.settings import RateCourse, WarmRestart
 from gaussian_compression.trainable import FullPrecision
-from gaussian_compression.validation_split import split_off_guard
-from gaussian_renderer.backend import RenderOptions
-from gaussian_renderer.choose_backend import backend_for
-from scene import Scene
 from scene.cameras import Camera
-from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
 from utils.console_progress import ConsoleProgress
 from utils.sh_utils import C0
@@ -120,47 +109,27 @@ COMPARED: Mapping[str, Callable[[ScoreTools], ScoreAccumulator]] = {
 class Comparison:
     """One scene, its start model after the first fine-tuning, and the views."""
 
-    def __init__(self, scene: Scene, raw: RawParameters, seed: int, progress: Progress) -> None:
-        self._loss = PRESETS["balanced"].trajectory.finetune
-        self._backend = backend_for(torch.device("cpu"), RenderOptions())
-        background, self._seed, self._progress = torch.zeros(3), seed, progress
-        self._views = split_off_guard(scene.getTrainCameras())
-        differentiate = partial(
-            self._backend.differentiate,
-            background=background,
-            sh_degree=raw.sh_degree,
-            lambda_dssim=self._loss.lambda_dssim,
-        )
-        pull_back = partial(self._backend.pull_back, sh_degree=raw.sh_degree)
-        self._tools = ScoreTools(self._backend, differentiate, pull_back, background)
-        self._finetuner = Finetuner(differentiate, scene.cameras_extent, self._loss)
-        self._measure = Measuring(self._backend, background, raw.sh_degree, progress)
-        self._start = raw
+    def __init__(self, tools: SceneTools, raw: RawParameters, seed: int) -> None:
+        self._tools, self._start, self._seed = tools, raw, seed
         self._finetune(raw, WARMUP, RateCourse(PRESETS["balanced"].trajectory.warmup_restart))
-
-    def guard_psnr(self, raw: RawParameters) -> float:
-        """dB."""
-        return psnr_of(self._measure.quality(self._views.guard, raw, "guard views"))
 
     def pruned(self, name: str, kept: float) -> RawParameters:
         """The start model pruned by the score of that name and fine-tuned."""
         raw, start = self._start.map(torch.clone), self._start.gaussian_count
         for step in range(1, STEPS + 1):
-            score = COMPARED[name](self._tools)
-            accumulate_scores([score], raw, self._views.training, self._tools, lambda: None)
+            score = COMPARED[name](self._tools.scores)
+            views = self._tools.views.training
+            accumulate_scores([score], raw, views, self._tools.scores, lambda: None)
             raw = raw.rows(rows_to_keep(score.scores(), int(start * kept ** (step / STEPS))))
             self._finetune(raw, ITERATIONS, RateCourse())
         self._finetune(raw, LAST, FALLING)
         return raw
 
-    def start_psnr(self) -> float:
-        """dB on guard views, of the unpruned model."""
-        return self.guard_psnr(self._start)
-
     def _finetune(self, raw: RawParameters, iterations: int, course: RateCourse) -> None:
-        model, order = FullPrecision(raw, self._loss, self._backend), random.Random(self._seed)
-        with self._progress.stage("fine-tuning", iterations) as advance:
-            self._finetuner.run(model, self._views.training, iterations, order, advance, course)
+        tools, order = self._tools, random.Random(self._seed)
+        model = FullPrecision(raw, LOSS, tools.backend)
+        with tools.measure.progress.stage("fine-tuning", iterations) as advance:
+            tools.finetuner().run(model, tools.views.training, iterations, order, advance, course)
 
 
 def main() -> None:
@@ -171,17 +140,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     options = loading.extract(args)
-    start = start_from_folder(Path(options.model_path))
-    options = replace(options, sh_degree=start.splats.sh_degree)
-    scene = Scene(options, GaussianModel.from_splats(start.splats, device="cpu"), shuffle=False)
-    raw = RawParameters.from_splats(start.splats, torch.device("cpu"))
-    comparison = Comparison(scene, raw, args.seed, ConsoleProgress())
-    print(f"| score | Gaussians | guard PSNR ({comparison.start_psnr():.3f} unpruned) | CPU, s |")
+    scene, raw = scene_and_model(options)
+    tools = tools_of(
+        scene, raw.sh_degree, white=options.white_background, progress=ConsoleProgress()
+    )
+    comparison = Comparison(tools, raw, args.seed)
+    print(f"| score | Gaussians | guard PSNR ({tools.guard_psnr(raw):.3f} unpruned) | CPU, s |")
     print("|---|---|---|---|", flush=True)
     for name in args.scores.split(","):
         began = time.process_time()
         raw = comparison.pruned(name, args.kept)
-        psnr, seconds = comparison.guard_psnr(raw), time.process_time() - began
+        psnr, seconds = tools.guard_psnr(raw), time.process_time() - began
         print(f"| {name} | {raw.gaussian_count:,} | {psnr:.3f} | {seconds:.0f} |", flush=True)
 
 
