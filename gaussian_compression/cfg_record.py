@@ -18,7 +18,7 @@ from utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 # The code that trained the model may lack these flags; the views depend on them.
-_KEPT_FLAGS = ("antialiasing", "ignore_principal_point", "skip_missing")
+_KEPT_FLAGS = ("antialiasing", "ignore_principal_point", "skip_missing", "train_test_exp")
 
 
 def record_options(model_path: Path, options: ModelOptions) -> None:

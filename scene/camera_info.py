@@ -17,8 +17,8 @@ class CameraInfo(NamedTuple):
     """One photo and its camera; sizes are those of the intrinsics, in pixels.
 
     R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FovY, FovX in radians.
-    `principal_point` is in fractions of width and height, from the top left corner. `depth_params`
-    and `depth_path` are for code that builds cameras itself: this project does not use them.
+    `principal_point` is in fractions of width and height, from the top left corner. `depth_path`,
+    if not empty, is a map of inverse depths, and `depth_params` its scale (scene.depth_maps).
     """
 
     uid: int

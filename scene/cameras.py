@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from scene.depth_maps import scaled_depth_map
 from utils.errors import InputError
 from utils.graphics_utils import getProjectionMatrix, getWorld2View2
 from utils.photos import planar_u8
@@ -23,11 +24,17 @@ class Camera(nn.Module):
 
     The photo is kept as `image_u8`, uint8 (3, H, W): a quarter of the memory of floats.
     `alpha_mask` (1, H, W), 1 where a pixel counts, is None where all do. `opacity_u8` (1, H, W) is
-    0 where the photo is transparent, and None for an opaque photo. `invdepthmap`, `depth_mask` and
-    `depth_reliable` exist for code that reads them: there is no depth supervision.
+    0 where the photo is transparent, and None for an opaque photo. `invdepthmap` (1, H, W), inverse
+    depths in inverse world units, is None without a map; `depth_mask` (1, H, W) is 1 where it
+    counts, which is nowhere if it is not `depth_reliable`.
+
+    `exposure` (3, 4), if set, changes the colours of renders before they are compared with the
+    photo (scene.exposure). Scores count the columns from `scored_from` on: with `train_test_exp`
+    the right half, on which no exposure is fitted.
     """
 
     alpha_mask: Tensor | None
+    exposure: Tensor | None
     opacity_u8: Tensor | None
     invdepthmap: Tensor | None
     depth_mask: Tensor | None
@@ -62,12 +69,11 @@ class Camera(nn.Module):
 
         R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FoVx, FoVy in
         radians; resolution: (width, height); `principal_point` in fractions of width and height.
-        `photo_background`, 0 or 1, is the colour under the transparent parts of `image_u8`.
-        `device` holds the matrices, `data_device` the pixels.
+        `invdepthmap` (H', W') is resized too, and scaled by the entries scale and offset of
+        `depth_params` if they are given. `photo_background`, 0 or 1, is the colour under the
+        transparent parts of `image_u8`. `device` holds the matrices, `data_device` the pixels.
         """
         super().__init__()
-        if invdepthmap is not None:
-            raise InputError(f"camera {image_name}: depth maps are not supported")
         if image_u8 is None:
             if image is None:
                 raise InputError(f"camera {image_name}: expected a photo, got none")
@@ -89,10 +95,13 @@ class Camera(nn.Module):
         self.trans = np.asarray(trans, np.float64)
         self.scale = scale
         self.principal_point = principal_point
-        self.invdepthmap = self.depth_mask = self.alpha_mask = None
-        self.depth_reliable = False
+        self.alpha_mask = None
+        self.exposure = None
+        self.is_test_view = is_test_view
+        self.scored_from = self.image_width // 2 if train_test_exp else 0
         if train_test_exp and is_test_view:
             self.alpha_mask = self._half_mask(left=not is_test_dataset)
+        self._set_depths(invdepthmap, depth_params)
         self._set_matrices(self.data_device if device is None else torch.device(device))
 
     @property
@@ -118,6 +127,17 @@ class Camera(nn.Module):
         columns = slice(0, middle) if left else slice(middle, None)
         mask[..., columns] = 1.0
         return mask
+
+    def _set_depths(self, depths: npt.NDArray | None, params: Mapping[str, float] | None) -> None:
+        self.invdepthmap = self.depth_mask = None
+        self.depth_reliable = False
+        if depths is None:
+            return
+        size = self.image_width, self.image_height
+        scaled, self.depth_reliable = scaled_depth_map(depths, size, params)
+        self.invdepthmap = scaled.to(self.data_device)
+        counts = torch.ones_like(self.invdepthmap) if self.alpha_mask is None else self.alpha_mask
+        self.depth_mask = counts if self.depth_reliable else torch.zeros_like(counts)
 
     def _set_matrices(self, device: torch.device) -> None:
         world_to_camera = torch.from_numpy(getWorld2View2(self.R, self.T, self.trans, self.scale))

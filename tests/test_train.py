@@ -40,7 +40,8 @@ def run_train(small_scene: Path, tmp_path: Path, command_line) -> Train:
     def run(*arguments: object, model: str = "model", source: Path = small_scene) -> Path:
         folder = tmp_path / model
         never = () if "--test_iterations" in arguments else ("--test_iterations", -1)
-        command_line("-s", source, "-m", folder, "--eval", *never, *arguments)
+        # The port of the viewer may be in use by another program of this machine.
+        command_line("-s", source, "-m", folder, "--eval", "--disable_viewer", *never, *arguments)
         train.main()
         return folder
 
@@ -65,6 +66,7 @@ def test_model_folder_has_the_published_layout(run_train: Train, small_scene: Pa
         "cfg_args",
         "cameras.json",
         "input.ply",
+        "exposure.json",
         "chkpnt10.pth",
         "point_cloud/iteration_5/point_cloud.ply",
         "point_cloud/iteration_12/point_cloud.ply",
@@ -443,13 +445,6 @@ def write_on_a_tripod(path: Path, images: list) -> None:
         data += struct.pack("<i7di", image.id, *image.qvec, *shift, image.camera_id)
         data += image.name.encode() + b"\0" + struct.pack("<Q", 0)
     path.write_bytes(data)
-
-
-@pytest.mark.parametrize("argument", [("-d", "depths"), ("--train_test_exp",)])
-def test_options_without_effect_are_refused(run_train: Train, tmp_path, argument) -> None:
-    with pytest.raises(InputError, match="not yet supported"):
-        run_train("--iterations", 1, *argument)
-    assert not (tmp_path / "model").exists()
 
 
 def test_losing_all_gaussians_is_explained(
