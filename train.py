@@ -54,6 +54,7 @@ from utils.interruption import interruption
 from utils.loss_utils import l1_loss
 from utils.system_utils import announce_data_device
 from utils.tensorboard_log import VIEWS_SHOWN, TensorBoardLog, open_log
+from utils.training_table import TrainingTable
 
 logger = logging.getLogger(__name__)
 
@@ -102,32 +103,60 @@ class GradientStep:
 
 
 class Reporter:
-    """Reports of a run: a progress bar, printed scores, and TensorBoard if it is installed."""
+    """Reports of a run: a progress bar, scores, training.csv, and TensorBoard if it is there."""
 
-    def __init__(self, training: Training, log: TensorBoardLog | None, bar: tqdm) -> None:
+    def __init__(
+        self, training: Training, log: TensorBoardLog | None, table: TrainingTable, bar: tqdm
+    ) -> None:
         self._training = training
-        self._log = log
-        self._bar = bar
+        self._log, self._table, self._bar = log, table, bar
         self._average_loss: Tensor | float = 0.0
         self._average_depth_loss: Tensor | float = 0.0
+        self._losses: list[tuple[Tensor, Tensor | float]] = []  # since the last row
+        self._seconds = table.seconds
+        self._row: dict[str, float | int] = {}
 
     def step(self, iteration: int, camera: Camera, view_loss: ViewLoss, seconds: float) -> None:
         """Report one iteration."""
+        self.write_row()
         loss, image = view_loss.loss, view_loss.image
         self._average_loss = 0.4 * loss + 0.6 * self._average_loss
         depth_loss = 0.0 if view_loss.depth_loss is None else view_loss.depth_loss
         self._average_depth_loss = 0.4 * depth_loss + 0.6 * self._average_depth_loss
+        self._losses.append((loss, depth_loss))
+        self._seconds += seconds
         if iteration % BAR_INTERVAL == 0:
             averages = {"Loss": self._average_loss, "Depth Loss": self._average_depth_loss}
             shown = {name: f"{float(value):.7f}" for name, value in averages.items()}
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(BAR_INTERVAL)
+            self._begin_row(iteration)
         if self._log is not None:
             truth = camera.original_image.to(image.device)
             self._log.step(iteration, l1_loss(image, truth).item(), float(loss), seconds)
 
+    def write_row(self) -> None:
+        """Write the row of the last iteration, if it has one, to training.csv."""
+        if self._row:
+            self._table.add(self._row)
+        self._row = {}
+
+    def _begin_row(self, iteration: int) -> None:
+        if self._row:
+            return
+        losses, depth_losses = zip(*self._losses, strict=True)
+        self._losses = []
+        self._row = {
+            "iteration": iteration,
+            "seconds": round(self._seconds, 3),
+            "loss": fmean(map(float, losses)),
+            "depth_loss": fmean(map(float, depth_losses)),
+            "gaussians": self._training.gaussians.get_xyz.shape[0],
+        }
+
     def scores(self, iteration: int) -> None:
         """Score the test views, and some of the training views."""
+        self._begin_row(iteration)
         scene = self._training.scene
         train = scene.getTrainCameras()
         splits = {
@@ -153,6 +182,7 @@ class Reporter:
         print(f"\n[ITER {iteration}] Evaluating {name}: L1 {l1} PSNR {psnr}")
         rounded = fmean(score.psnr for score in scores), fmean(score.ssim for score in scores)
         print(f"  as metrics.py measures the saved images: PSNR {rounded[0]} SSIM {rounded[1]}")
+        self._row |= {f"{name}_l1": l1, f"{name}_psnr": psnr}
         if self._log is not None:
             self._log.scores(iteration, name, l1, psnr)
 
@@ -206,14 +236,17 @@ class Training:
                 disable=quiet,
             ) as bar,
             nullcontext() if log is None else closing(log),
+            closing(TrainingTable(self.scene.model_path, self.first_iteration)) as table,
         ):
-            reporter = Reporter(self, log, bar)
+            reporter = Reporter(self, log, table, bar)
             for iteration in range(self.first_iteration + 1, last + 1):
                 if viewer is not None:
                     viewer.serve(self.draw_for_viewer, iteration == last, lambda: stop.requested)
                 self.iterate(iteration, reporter)
                 if stop.requested and iteration < last:
+                    reporter.write_row()
                     self.stop(iteration, stop.error())
+            reporter.write_row()
 
     @torch.no_grad()
     def draw_for_viewer(self, request: ViewRequest) -> bytes:

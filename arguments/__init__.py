@@ -106,6 +106,9 @@ class ModelOptions(GroupParams):
     ignore_principal_point: bool = _option(
         False, "use the middle of the photographs instead, as Inria's code base does"
     )
+    masks: str = _option(
+        "", "folder of masks inside the dataset: black pixels count neither in losses nor in scores"
+    )
     antialiasing: bool = _declared_elsewhere(False)
     """Recorded, because a model must be rendered as it was trained; see PipelineOptions."""
 

@@ -123,7 +123,7 @@ class RemovalError:
         camera = with_scaled_exposure(view.camera, colours=1, offset=DIMMING)
         for _ in range(self.passes):
             signs = torch.randint(0, 2, shape, generator=self._random, dtype=torch.float32) * 2 - 1
-            signs = signs.to(self._total.device)
+            signs = camera.counted(signs.to(self._total.device))
             self._pull_back(camera, signs, self._model, self._gradients, self._background)
             self._total.addcmul_(self._gradients.opacity, self._gradients.opacity)
 

@@ -83,11 +83,11 @@ def render_sensitivity(
     for view in views:
         shape = view.image_u8.shape
         signs = torch.randint(0, 2, shape, generator=generator, dtype=torch.float32) * 2 - 1
-        signs = signs.to(raw.xyz.device)
+        signs = view.counted(signs.to(raw.xyz.device))
         darkened = with_scaled_exposure(view, colours=1, offset=DIMMING)
         image = pull_back(darkened, signs, dark, gradients, background * DIMMING)
         image = (image / DIMMING).clamp_(0, 1)
-        difference = image - view.image_u8.to(image.device).float() / 255
+        difference = view.counted(image - view.image_u8.to(image.device).float() / 255)
         error = max(float(difference.square().mean(dtype=torch.float64)), LEAST_ERROR)
         share = 1 / (error * difference.numel() * len(views))
         _add_squares(total, gradients, _SHAPE, share / DIMMING**2)
@@ -172,8 +172,8 @@ def added_error(
     for view in views:
         image = draw(view, before).clone()  # the next drawing may overwrite it
         photograph = view.image_u8.to(image.device).float() / 255
-        error = (image - photograph).square().mean(dtype=torch.float64)
-        change = (draw(view, after) - image).square().mean(dtype=torch.float64)
+        error = view.counted(image - photograph).square().mean(dtype=torch.float64)
+        change = view.counted(draw(view, after) - image).square().mean(dtype=torch.float64)
         added.append(float(change) / max(float(error), LEAST_ERROR))
         on_view()
     return mean(added)

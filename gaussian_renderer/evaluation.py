@@ -71,7 +71,8 @@ def draw_views(
 
 
 def scored_part(image: Tensor, camera: Camera) -> Tensor:
-    """The columns of `image` (3,H,W) that scores count."""
+    """The columns of `image` (3,H,W) that scores count, black where pixels do not count."""
+    image = camera.counted(image)
     return image[..., camera.scored_from :].contiguous() if camera.scored_from else image
 
 

@@ -39,8 +39,11 @@ def supervises_depth(camera: Camera, depth_weight: float) -> bool:
 
 def is_photometric(camera: Camera, depth_weight: float) -> bool:
     """Whether the loss of the view compares the plain render with the photograph only."""
-    adjusted = camera.exposure is not None or camera.alpha_mask is not None
-    return not adjusted and not supervises_depth(camera, depth_weight)
+    return (
+        camera.exposure is None
+        and not camera.is_masked
+        and not supervises_depth(camera, depth_weight)
+    )
 
 
 def corrected(image: Tensor, camera: Camera) -> Tensor:

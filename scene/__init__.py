@@ -98,7 +98,7 @@ class Scene:
         else:
             with atomic_folder(path.parent) as folder:
                 self.gaussians.save_ply(folder / path.name)
-        exposures = self.gaussians.exposures()
+        exposures = getattr(self.gaussians, "exposures", dict)()  # models of 2023 have none
         if exposures:  # otherwise those of the model that was loaded stay
             write_exposures(Path(self.model_path) / EXPOSURE_NAME, exposures)
 

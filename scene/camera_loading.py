@@ -13,6 +13,7 @@ from arguments import ModelOptions
 from scene.camera_info import CameraInfo
 from scene.cameras import Camera
 from scene.depth_maps import load_depth_map
+from scene.masks import load_mask
 from utils.errors import InputError
 from utils.graphics_utils import fov2focal
 from utils.logged_once import log_once
@@ -95,6 +96,7 @@ def loadCam(
         opacity_u8=opacity_u8(photo, size),
         photo_background=float(args.white_background),
         principal_point=cam_info.principal_point,
+        mask_u8=load_mask(cam_info, size),
         device=device,
     )
 

@@ -52,8 +52,8 @@ def adjusted_camera(exposure: Tensor | None = MATRIX, masked: bool = True) -> Ca
     view = camera()
     view.exposure = exposure
     if masked:
-        view.alpha_mask = torch.ones(1, view.image_height, view.image_width)
-        view.alpha_mask[..., 20:] = 0
+        view.mask_u8 = torch.ones(1, view.image_height, view.image_width, dtype=torch.uint8)
+        view.mask_u8[..., 20:] = 0
     return view
 
 
