@@ -56,7 +56,9 @@ def try_connect() -> None:
 
 def read() -> dict[str, Any]:
     """The next message, waited for. `ViewerError` if none comes or it is damaged."""
-    return json.loads(_message())
+    text = _message()
+    parse_request(text)
+    return json.loads(text)
 
 
 def receive() -> Received:

@@ -222,10 +222,11 @@ def listening_socket(ip: str, port: int) -> socket.socket | None:
         )  # fmt: skip
         return None
     listener.setblocking(False)
-    if not _is_loopback(listener.getsockname()[0]):
+    address, port = listener.getsockname()[:2]
+    if not _is_loopback(address):
         logger.warning(
             "anyone who reaches %s port %d can watch and pause this training: the viewer's "
-            "protocol has no authentication", ip, listener.getsockname()[1],
+            "protocol has no authentication", address, port,
         )  # fmt: skip
     return listener
 
