@@ -8,6 +8,8 @@ docs/gpu.md.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -96,9 +98,10 @@ def square_radii(conics: Tensor, visible: Tensor) -> Tensor:
     return torch.where(visible, radii, 0).nan_to_num(0, 0, 0).int()
 
 
-def _colors(gsplat: object, gaussians: Gaussians, view: View) -> Tensor:
+def _colors(gsplat: ModuleType, gaussians: Gaussians, view: View) -> Tensor:
     if gaussians.colors is not None:
         return gaussians.colors
+    assert gaussians.sh_dc is not None and gaussians.sh_rest is not None
     coefficients = torch.cat((gaussians.sh_dc, gaussians.sh_rest), dim=1)
     directions = functional.normalize(gaussians.means - view.camera_center)
     colors = gsplat.spherical_harmonics(view.sh_degree, directions, coefficients)

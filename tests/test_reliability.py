@@ -110,18 +110,19 @@ def test_a_full_disk_is_named_and_nothing_is_lost(
     assert done.returncode == 0, done.stderr
 
 
-def test_a_read_only_data_set_is_enough_and_stays_as_it_is(
+def test_a_read_only_data_set_with_long_names_is_enough_and_stays_as_it_is(
     small_scene: Path, model: Path, tmp_path: Path
 ) -> None:
-    scene = shutil.copytree(small_scene, tmp_path / "scene")
+    place = tmp_path / ("ü" * 100) / "日本 語" / ("x" * 200)
+    scene = shutil.copytree(small_scene, place / "scene")
     folders = [scene, *(path for path in scene.rglob("*") if path.is_dir())]
     before = files_in(scene), sorted(path.stat().st_mtime_ns for path in folders)
     for folder in folders:
         folder.chmod(0o555)
     try:
-        copy = shutil.copytree(model, tmp_path / "model")
+        copy = shutil.copytree(model, place / "model")
         for command in (
-            ["train.py", "-s", scene, "-m", tmp_path / "new", *TRAIN],
+            ["train.py", "-s", scene, "-m", place / "new", *TRAIN],
             ["compress.py", "-s", scene, "-m", copy, *COMPRESS],
         ):
             done = script(*command)
@@ -130,6 +131,46 @@ def test_a_read_only_data_set_is_enough_and_stays_as_it_is(
         for folder in folders:
             folder.chmod(0o755)
     assert (files_in(scene), sorted(path.stat().st_mtime_ns for path in folders)) == before
+
+
+def test_a_name_that_is_too_long_is_an_error(small_scene: Path, tmp_path: Path) -> None:
+    done = script("train.py", "-s", small_scene, "-m", tmp_path / ("x" * 300), *TRAIN)
+    assert done.returncode == 1
+    assert re.search(r"^error: File name too long: ", done.stderr, re.M)
+    assert "Traceback" not in done.stderr
+
+
+IDLE = """
+import time, torch
+torch.set_num_threads(2)
+from benchmarks.busy import training
+step = training()
+step(lambda name: None)
+torch.ones(5_000_000).exp().sum()
+time.sleep(0.1)
+before = time.process_time()
+time.sleep(0.5)
+print(time.process_time() - before)
+"""
+
+
+def test_idle_threads_leave_the_processors_to_others() -> None:
+    """Neither the kernels' nor PyTorch's threads spin while they wait for work."""
+    done = subprocess.run(
+        [sys.executable, "-c", IDLE], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert float(done.stdout) < 0.05  # of CPU time, in half a second
+
+
+def test_every_row_of_the_page_names_its_tests() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 15
+    for happens, _, tests in rows:
+        names = re.findall(r"`(test_\w+\.py)`", tests)
+        assert names, happens
+        for name in names:
+            assert (ROOT / "tests" / name).is_file(), name
 
 
 def test_no_duration_depends_on_the_clock_of_the_machine() -> None:
