@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from arguments import ModelOptions
 from scene.camera_info import SceneInfo
@@ -98,7 +99,9 @@ class Scene:
         else:
             with atomic_folder(path.parent) as folder:
                 self.gaussians.save_ply(folder / path.name)
-        exposures = getattr(self.gaussians, "exposures", dict)()  # models of 2023 have none
+        exposures: dict[str, Tensor] = getattr(
+            self.gaussians, "exposures", dict
+        )()  # models of 2023 have none
         if exposures:  # otherwise those of the model that was loaded stay
             write_exposures(Path(self.model_path) / EXPOSURE_NAME, exposures)
 

@@ -131,13 +131,14 @@ def write_exposures(path: Path, exposures: Mapping[str, Tensor]) -> None:
 
 def exposure_schedule(options: Any) -> Callable[[int], float]:
     """Iteration -> learning rate. Options of 2023, which have no such rates, get the defaults."""
-    names = ("init", "final", "delay_steps", "delay_mult")
-    rates = [
-        getattr(options, f"exposure_lr_{name}", getattr(OptimizationOptions, f"exposure_lr_{name}"))
-        for name in names
-    ]
+    init, final, delay_steps, delay_mult = (
+        getattr(options, name, getattr(OptimizationOptions, name))
+        for name in (
+            f"exposure_lr_{part}" for part in ("init", "final", "delay_steps", "delay_mult")
+        )
+    )
     steps = getattr(options, "iterations", OptimizationOptions.iterations)
-    return get_expon_lr_func(*rates, max_steps=steps)
+    return get_expon_lr_func(init, final, delay_steps, delay_mult, steps)
 
 
 class ExposureAdam(torch.optim.Adam):

@@ -211,7 +211,7 @@ class GaussianModel:
             if not isinstance(cam_infos, (int, float, np.number)):
                 raise TypeError("create_from_pcd needs spatial_lr_scale, a number")
             spatial_lr_scale = float(cam_infos)
-        else:
+        elif not isinstance(cam_infos, (int, float, np.number)):
             self._set_images([image.image_name for image in cam_infos])
         self.spatial_lr_scale = float(spatial_lr_scale)
         points = torch.tensor(np.asarray(pcd.points), dtype=torch.float32, device=self.device)
