@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from scene.camera_models import Lens
 from utils.errors import InputError
 from utils.graphics_utils import BasicPointCloud
 
@@ -14,11 +15,13 @@ _EXTENT_MARGIN = 1.1
 
 
 class CameraInfo(NamedTuple):
-    """One photo and its camera; sizes are those of the intrinsics, in pixels.
+    """One photo and its pinhole camera; sizes are those of the intrinsics, in pixels.
 
     R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FovY, FovX in radians.
     `principal_point` is in fractions of width and height, from the top left corner. `depth_params`
     and `depth_path` are for code that builds cameras itself: this project does not use them.
+    `lens` is the camera that took the photo, if the photo must be undistorted to be an image of
+    this one.
     """
 
     uid: int
@@ -34,6 +37,7 @@ class CameraInfo(NamedTuple):
     height: int
     is_test: bool
     principal_point: tuple[float, float] = (0.5, 0.5)
+    lens: Lens | None = None
 
 
 class SceneInfo(NamedTuple):

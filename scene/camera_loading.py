@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from PIL import Image
 
 from arguments import ModelOptions
 from scene.camera_info import CameraInfo
 from scene.cameras import Camera
+from scene.undistortion import undistorted_photo, undistorted_size
 from utils.errors import InputError
 from utils.graphics_utils import fov2focal
 from utils.logged_once import log_once
@@ -67,7 +69,7 @@ def loadCam(
     `resolve_data_device` chooses. Raises `InputError` naming the photo if it cannot be used.
     """
     device = torch.device("cpu") if device is None else device
-    photo = open_photo(cam_info.image_path, (cam_info.width, cam_info.height))
+    photo = _opened(cam_info)
     size = loaded_size(cam_info, photo.size, args, resolution_scale)
     _announce_width(photo.width, args.resolution)
     try:
@@ -101,16 +103,13 @@ def loadCam(
 def loaded_size(
     camera: CameraInfo, size: Size, args: ModelOptions, resolution_scale: float
 ) -> Size:
-    """Width and height at which a photo of `size` is loaded.
+    """Width and height at which a photo of `size`, undistorted if it must be, is loaded.
 
     Raises `InputError` if its aspect ratio is not the camera's, or if --resolution makes it too
     small.
     """
-    if not same_shape(size, (camera.width, camera.height)):
-        raise InputError(
-            f"{camera.image_path} has {size[0]}x{size[1]} pixels, but its camera has "
-            f"{camera.width}x{camera.height}, which is another aspect ratio"
-        )
+    if camera.lens is None:
+        _require_shape(camera.image_path, size, (camera.width, camera.height))
     try:
         return target_size(size, args.resolution, resolution_scale)
     except InputError as error:
@@ -125,8 +124,34 @@ def check_photos(
     This is fast, so it is done before the photos are loaded.
     """
     for camera in cameras:
-        size = photo_size(camera.image_path, (camera.width, camera.height))
-        loaded_size(camera, size, args, resolution_scale)
+        loaded_size(camera, _usable_size(camera), args, resolution_scale)
+
+
+def _usable_size(camera: CameraInfo) -> Size:
+    """Width and height of the photo, undistorted if it must be, from the file's header alone."""
+    lens = camera.lens
+    if lens is None:
+        return photo_size(camera.image_path, (camera.width, camera.height))
+    taken_at = lens.width, lens.height
+    size = photo_size(camera.image_path, taken_at)
+    _require_shape(camera.image_path, size, taken_at)
+    return undistorted_size(lens, size)
+
+
+def _opened(camera: CameraInfo) -> Image.Image:
+    """The photo, decoded, and undistorted if it must be."""
+    if camera.lens is None:
+        return open_photo(camera.image_path, (camera.width, camera.height))
+    _usable_size(camera)
+    return undistorted_photo(camera.image_path, camera.lens)
+
+
+def _require_shape(path: str, size: Size, camera_size: Size) -> None:
+    if not same_shape(size, camera_size):
+        raise InputError(
+            f"{path} has {size[0]}x{size[1]} pixels, but its camera has "
+            f"{camera_size[0]}x{camera_size[1]}, which is another aspect ratio"
+        )
 
 
 def cameraList_from_camInfos(
