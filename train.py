@@ -39,6 +39,7 @@ from scene.cameras import Camera
 from scene.checkpoint import LoopState, save_checkpoint
 from scene.densification import accumulate, densifies, is_active, prunes_large, resets_opacity
 from scene.device import device_for
+from scene.memory_needs import TRAINED_BYTES
 from scene.optimizer import check_optimizer_type, take_step
 from scene.output_folder import records_removed_on_failure
 from scene.raw_parameters import RawParameters
@@ -352,7 +353,7 @@ def train(
         device=device_for(options.pipe.rasterizer),
         operations=backend,
     )
-    scene = Scene(options.model, gaussians)
+    scene = Scene(options.model, gaussians, gaussian_bytes=TRAINED_BYTES)
     print(f"Output folder: {options.model.model_path}")
     write_cfg_args(options.model.model_path, options.model)
     gaussians.training_setup(options.optimization)

@@ -20,9 +20,12 @@ from scene.dataset_readers import readSceneInfo
 from scene.extent import scene_extent
 from scene.gaussian_model import GaussianModel
 from scene.initial_points import write_input_ply
+from scene.memory_needs import DRAWN_BYTES, cache_bytes, memory_needs, require_memory
 from scene.origin import relative_to
+from scene.photo_cache import PhotoCache
 from utils.errors import InputError
 from utils.files import atomic_folder, write_text
+from utils.photos import Size
 from utils.system_utils import searchForMaxIteration
 
 __all__ = ["GaussianModel", "Scene", "find_iteration", "model_ply", "write_model_folder"]
@@ -42,7 +45,10 @@ class Scene:
     it, an empty `gaussians` is initialised from the dataset's point cloud, and `cameras.json` and
     `input.ply` are written to the model folder; a model that holds Gaussians keeps them.
 
-    Only the photos of the given `splits` are read; the other splits have no cameras.
+    Only the photos of the given `splits` are read; the other splits have no cameras. With
+    `image_cache_gb` in `args` they are decoded when they are used (scene.photo_cache).
+    `gaussian_bytes` is what one Gaussian takes in this run: InputError if there is too little
+    memory.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class Scene:
         resolution_scales: Sequence[float] = (1.0,),
         *,
         splits: Collection[str] = ("train", "test"),
+        gaussian_bytes: int = DRAWN_BYTES,
     ) -> None:
         self.model_path = args.model_path
         self.gaussians = gaussians
@@ -66,13 +73,16 @@ class Scene:
         gaussians.metadata = replace(gaussians.metadata, antialiasing=antialiasing)
         info = relative_to(readSceneInfo(args, with_points=from_cloud), gaussians.metadata.origin)
         self.cameras_extent = self._extent(info)
+        sizes: list[Size] = []
         for scale in resolution_scales:
-            check_photos(info.train_cameras if "train" in splits else [], args, scale)
-            check_photos(info.test_cameras if "test" in splits else [], args, scale)
+            sizes += check_photos(info.train_cameras if "train" in splits else [], args, scale)
+            sizes += check_photos(info.test_cameras if "test" in splits else [], args, scale)
         if info.point_cloud is not None:
             count = len(info.point_cloud.points)
             logger.info("Number of points at initialisation :  %d", count)
             gaussians.create_from_pcd(info.point_cloud, info.train_cameras, self.cameras_extent)
+        count = gaussians.get_xyz.shape[0]
+        require_memory(memory_needs(sizes, args.image_cache_gb, count, gaussian_bytes))
         in_order = info
         info = info._replace(train_cameras=[*info.train_cameras], test_cameras=[*info.test_cameras])
         if shuffle:
@@ -80,6 +90,8 @@ class Scene:
             random.shuffle(info.test_cameras)
         self.train_cameras: dict[float, list[Camera]] = {}
         self.test_cameras: dict[float, list[Camera]] = {}
+        capacity = cache_bytes(args.image_cache_gb)
+        self._cache = PhotoCache(capacity) if capacity else None
         for scale in resolution_scales:
             self._load_photos(args, info, scale, splits)
         if from_cloud:
@@ -127,12 +139,12 @@ class Scene:
         logger.info("Loading Training Cameras")
         train = info.train_cameras if "train" in splits else []
         self.train_cameras[scale] = cameraList_from_camInfos(
-            train, scale, args, synthetic, False, device=device
+            train, scale, args, synthetic, False, device=device, cache=self._cache
         )
         logger.info("Loading Test Cameras")
         test = info.test_cameras if "test" in splits else []
         self.test_cameras[scale] = cameraList_from_camInfos(
-            test, scale, args, synthetic, True, device=device
+            test, scale, args, synthetic, True, device=device, cache=self._cache
         )
 
 

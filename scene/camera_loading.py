@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from PIL import Image
 from arguments import ModelOptions
 from scene.camera_info import CameraInfo
 from scene.cameras import Camera
+from scene.photo_cache import PhotoCache, Pixels
 from scene.undistortion import undistorted_photo, undistorted_size
 from utils.errors import InputError
 from utils.graphics_utils import fov2focal
@@ -62,20 +64,21 @@ def loadCam(
     is_test_dataset: bool = False,
     *,
     device: torch.device | None = None,
+    cache: PhotoCache | None = None,
 ) -> Camera:
     """The camera number `id`, with its photo decoded, composited over the background and resized.
 
     `device` holds the matrices (default: CPU); the photo is kept on the device that
-    `resolve_data_device` chooses. Raises `InputError` naming the photo if it cannot be used.
+    `resolve_data_device` chooses, or in `cache`, which decodes it when it is used. Raises
+    `InputError` naming the photo if it cannot be used.
     """
     device = torch.device("cpu") if device is None else device
-    photo = _opened(cam_info)
-    size = loaded_size(cam_info, photo.size, args, resolution_scale)
-    _announce_width(photo.width, args.resolution)
-    try:
-        image_u8 = planar_u8(photo, size, args.white_background)
-    except InputError as error:
-        raise InputError(f"{cam_info.image_path}: {error}") from error
+    stored = _usable_size(cam_info)
+    size = loaded_size(cam_info, stored, args, resolution_scale)
+    _announce_width(stored[0], args.resolution)
+    decode = partial(_decoded, cam_info, size, args.white_background)
+    photo = None if cache is None else cache.add(decode, size)
+    pixels = decode() if photo is None else None
     return Camera(
         resolution=size,
         colmap_id=cam_info.uid,
@@ -92,12 +95,23 @@ def loadCam(
         train_test_exp=args.train_test_exp,
         is_test_dataset=is_test_dataset,
         is_test_view=cam_info.is_test,
-        image_u8=image_u8,
-        opacity_u8=opacity_u8(photo, size),
+        image_u8=None if pixels is None else pixels.image,
+        opacity_u8=None if pixels is None else pixels.opacity,
+        photo=photo,
         photo_background=float(args.white_background),
         principal_point=cam_info.principal_point,
         device=device,
     )
+
+
+def _decoded(camera: CameraInfo, size: Size, white_background: bool) -> Pixels:
+    """The photo, resized to `size`. InputError if it cannot be used."""
+    photo = _opened(camera)
+    try:
+        image = planar_u8(photo, size, white_background)
+    except InputError as error:
+        raise InputError(f"{camera.image_path}: {error}") from error
+    return Pixels(image, opacity_u8(photo, size))
 
 
 def loaded_size(
@@ -118,13 +132,16 @@ def loaded_size(
 
 def check_photos(
     cameras: Sequence[CameraInfo], args: ModelOptions, resolution_scale: float
-) -> None:
-    """Raises `InputError` for a photo whose header shows that `loadCam` cannot use it.
+) -> list[Size]:
+    """Width and height at which each photo is loaded.
 
-    This is fast, so it is done before the photos are loaded.
+    Raises `InputError` for a photo whose header shows that `loadCam` cannot use it. This is fast,
+    so it is done before the photos are loaded.
     """
+    sizes = []
     for camera in cameras:
-        loaded_size(camera, _usable_size(camera), args, resolution_scale)
+        sizes.append(loaded_size(camera, _usable_size(camera), args, resolution_scale))
+    return sizes
 
 
 def _usable_size(camera: CameraInfo) -> Size:
@@ -142,7 +159,6 @@ def _opened(camera: CameraInfo) -> Image.Image:
     """The photo, decoded, and undistorted if it must be."""
     if camera.lens is None:
         return open_photo(camera.image_path, (camera.width, camera.height))
-    _usable_size(camera)
     return undistorted_photo(camera.image_path, camera.lens)
 
 
@@ -162,8 +178,12 @@ def cameraList_from_camInfos(
     is_test_dataset: bool = False,
     *,
     device: torch.device | None = None,
+    cache: PhotoCache | None = None,
 ) -> list[Camera]:
-    """The cameras of `cam_infos`, in order; photos are decoded by several threads at once."""
+    """The cameras of `cam_infos`, in order; photos are decoded by several threads at once.
+
+    With a `cache`, they are decoded when they are used.
+    """
 
     def load(numbered: tuple[int, CameraInfo]) -> Camera:
         return loadCam(
@@ -173,8 +193,11 @@ def cameraList_from_camInfos(
             is_nerf_synthetic,
             is_test_dataset,
             device=device,
+            cache=cache,
         )
 
+    if cache is not None:
+        return [load(numbered) for numbered in enumerate(cam_infos)]
     with ThreadPoolExecutor(min(_MAX_LOADER_THREADS, os.cpu_count() or 1)) as pool:
         return list(pool.map(load, enumerate(cam_infos)))
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from scene.photo_cache import CachedPhoto, Pixels
 from utils.errors import InputError
 from utils.graphics_utils import getProjectionMatrix, getWorld2View2
 from utils.photos import planar_u8
@@ -21,14 +22,14 @@ from utils.photos import planar_u8
 class Camera(nn.Module):
     """A photo and the pinhole camera that took it.
 
-    The photo is kept as `image_u8`, uint8 (3, H, W): a quarter of the memory of floats.
+    The photo is kept as `image_u8`, uint8 (3, H, W): a quarter of the memory of floats. A camera
+    made with `photo` decodes it when it is used.
     `alpha_mask` (1, H, W), 1 where a pixel counts, is None where all do. `opacity_u8` (1, H, W) is
     0 where the photo is transparent, and None for an opaque photo. `invdepthmap`, `depth_mask` and
     `depth_reliable` exist for code that reads them: there is no depth supervision.
     """
 
     alpha_mask: Tensor | None
-    opacity_u8: Tensor | None
     invdepthmap: Tensor | None
     depth_mask: Tensor | None
 
@@ -54,11 +55,14 @@ class Camera(nn.Module):
         *,
         image_u8: Tensor | None = None,
         opacity_u8: Tensor | None = None,
+        photo: CachedPhoto | None = None,
         photo_background: float = 0.0,
         principal_point: tuple[float, float] = (0.5, 0.5),
         device: str | torch.device | None = None,
     ):
         """Takes the photo as `image_u8` (3, H, W), or as `image`, which is resized to `resolution`.
+
+        Or as `photo`, which stays on the CPU.
 
         R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FoVx, FoVy in
         radians; resolution: (width, height); `principal_point` in fractions of width and height.
@@ -68,7 +72,7 @@ class Camera(nn.Module):
         super().__init__()
         if invdepthmap is not None:
             raise InputError(f"camera {image_name}: depth maps are not supported")
-        if image_u8 is None:
+        if image_u8 is None and photo is None:
             if image is None:
                 raise InputError(f"camera {image_name}: expected a photo, got none")
             image_u8 = planar_u8(image, resolution)
@@ -80,10 +84,16 @@ class Camera(nn.Module):
         self.FoVy = FoVy
         self.image_name = image_name
         self.data_device = torch.device(data_device)
-        self.image_u8 = image_u8.to(self.data_device)
-        self.opacity_u8 = None if opacity_u8 is None else opacity_u8.to(self.data_device)
+        self._photo = photo
+        if photo is not None:
+            self.image_width, self.image_height = photo.size
+            self.data_device = torch.device("cpu")
+        else:
+            assert image_u8 is not None
+            pixels = Pixels(image_u8, opacity_u8)
+            self._pixels = Pixels(*(None if t is None else t.to(self.data_device) for t in pixels))
+            self.image_height, self.image_width = image_u8.shape[1:]
         self.photo_background = photo_background
-        self.image_height, self.image_width = image_u8.shape[1:]
         self.zfar = 100.0
         self.znear = 0.01
         self.trans = np.asarray(trans, np.float64)
@@ -94,6 +104,33 @@ class Camera(nn.Module):
         if train_test_exp and is_test_view:
             self.alpha_mask = self._half_mask(left=not is_test_dataset)
         self._set_matrices(self.data_device if device is None else torch.device(device))
+
+    @property
+    def image_u8(self) -> Tensor:
+        """(3, H, W) uint8 photo on `data_device`."""
+        return self._loaded().image
+
+    @image_u8.setter
+    def image_u8(self, image: Tensor) -> None:
+        self._pixels, self._photo = Pixels(image, self._loaded().opacity), None
+
+    @property
+    def opacity_u8(self) -> Tensor | None:
+        """(1, H, W) uint8, 0 where the photo is transparent; None for an opaque photo."""
+        return self._loaded().opacity
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the photo is decoded when it is used."""
+        return self._photo is not None
+
+    def prefetch(self) -> None:
+        """Decode the photo meanwhile, because it is used soon."""
+        if self._photo is not None:
+            self._photo.prefetch()
+
+    def _loaded(self) -> Pixels:
+        return self._pixels if self._photo is None else self._photo.pixels()
 
     @property
     def original_image(self) -> Tensor:
