@@ -86,7 +86,7 @@ from scene import VIEWER_FILES, Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
 from scene.device import device_for
 from scene.gaussian_model import GaussianModel
-from scene.memory_needs import TRAINED_BYTES
+from scene.run_memory import TRAINED_BYTES
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import Origin, SplatMetadata, SplatScene
 from utils.cli import check_ranges, command_line, run, show_messages

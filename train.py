@@ -39,10 +39,10 @@ from scene.cameras import Camera
 from scene.checkpoint import LoopState, save_checkpoint
 from scene.densification import accumulate, densifies, is_active, prunes_large, resets_opacity
 from scene.device import device_for
-from scene.memory_needs import TRAINED_BYTES
 from scene.optimizer import check_optimizer_type, take_step
 from scene.output_folder import records_removed_on_failure
 from scene.raw_parameters import RawParameters
+from scene.run_memory import TRAINED_BYTES
 from scene.training_start import TrainingStart, changed_options, read_start
 from scene.view_queue import ViewQueue
 from utils import cli

@@ -20,9 +20,9 @@ from scene.dataset_readers import readSceneInfo
 from scene.extent import scene_extent
 from scene.gaussian_model import GaussianModel
 from scene.initial_points import write_input_ply
-from scene.memory_needs import DRAWN_BYTES, cache_bytes, memory_needs, require_memory
 from scene.origin import relative_to
 from scene.photo_cache import PhotoCache
+from scene.run_memory import DRAWN_BYTES, cache_bytes, memory_needs, require_memory
 from utils.errors import InputError
 from utils.files import atomic_folder, write_text
 from utils.photos import Size
