@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from arguments import ModelOptions
-from scene.camera_info import SceneInfo
+from scene.camera_info import CameraInfo, SceneInfo
 from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos, check_photos
 from scene.cameras import Camera
 from scene.dataset_readers import readSceneInfo
+from scene.exposure import EXPOSURE_NAME, write_exposures
 from scene.extent import scene_extent
 from scene.gaussian_model import GaussianModel
 from scene.initial_points import write_input_ply
@@ -73,16 +74,19 @@ class Scene:
         gaussians.metadata = replace(gaussians.metadata, antialiasing=antialiasing)
         info = relative_to(readSceneInfo(args, with_points=from_cloud), gaussians.metadata.origin)
         self.cameras_extent = self._extent(info)
-        sizes: list[Size] = []
+        used = [
+            *(info.train_cameras if "train" in splits else []),
+            *(info.test_cameras if "test" in splits else []),
+        ]
+        photos: list[tuple[CameraInfo, Size]] = []
         for scale in resolution_scales:
-            sizes += check_photos(info.train_cameras if "train" in splits else [], args, scale)
-            sizes += check_photos(info.test_cameras if "test" in splits else [], args, scale)
+            photos += zip(used, check_photos(used, args, scale), strict=True)
         if info.point_cloud is not None:
             count = len(info.point_cloud.points)
             logger.info("Number of points at initialisation :  %d", count)
             gaussians.create_from_pcd(info.point_cloud, info.train_cameras, self.cameras_extent)
         count = gaussians.get_xyz.shape[0]
-        require_memory(memory_needs(sizes, args.image_cache_gb, count, gaussian_bytes))
+        require_memory(memory_needs(photos, args.image_cache_gb, count, gaussian_bytes))
         in_order = info
         info = info._replace(train_cameras=[*info.train_cameras], test_cameras=[*info.test_cameras])
         if shuffle:
@@ -100,14 +104,18 @@ class Scene:
     def save(self, iteration: int) -> None:
         """Write the Gaussians as point_cloud/iteration_<iteration>/point_cloud.ply.
 
-        The folder never exists without its PLY, not even after the process is killed.
+        The folder never exists without its PLY, not even after the process is killed. The
+        exposures of all iterations have one file, exposure.json.
         """
         path = self._ply_path(iteration)
         if path.parent.exists():
             self.gaussians.save_ply(path)
-            return
-        with atomic_folder(path.parent) as folder:
-            self.gaussians.save_ply(folder / path.name)
+        else:
+            with atomic_folder(path.parent) as folder:
+                self.gaussians.save_ply(folder / path.name)
+        exposures = getattr(self.gaussians, "exposures", dict)()  # models of 2023 have none
+        if exposures:  # otherwise those of the model that was loaded stay
+            write_exposures(Path(self.model_path) / EXPOSURE_NAME, exposures)
 
     def getTrainCameras(self, scale: float = 1.0) -> list[Camera]:
         """The training views at one of the `resolution_scales`."""

@@ -9,17 +9,18 @@ from functools import partial
 from typing import Any
 
 import torch
-from PIL import Image
 
 from arguments import ModelOptions
 from scene.camera_info import CameraInfo
 from scene.cameras import Camera
+from scene.depth_maps import load_depth_map
+from scene.masks import load_mask
 from scene.photo_cache import PhotoCache, Pixels
-from scene.undistortion import undistorted_photo, undistorted_size
+from scene.undistortion import open_picture, picture_size
 from utils.errors import InputError
 from utils.graphics_utils import fov2focal
 from utils.logged_once import log_once
-from utils.photos import Size, opacity_u8, open_photo, photo_size, planar_u8, same_shape
+from utils.photos import Size, opacity_u8, planar_u8
 from utils.system_utils import resolve_data_device
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def loadCam(
     `InputError` naming the photo if it cannot be used.
     """
     device = torch.device("cpu") if device is None else device
-    stored = _usable_size(cam_info)
+    stored = picture_size(cam_info.image_path, cam_info)
     size = loaded_size(cam_info, stored, args, resolution_scale)
     _announce_width(stored[0], args.resolution)
     decode = partial(_decoded, cam_info, size, args.white_background)
@@ -86,9 +87,9 @@ def loadCam(
         T=cam_info.T,
         FoVx=cam_info.FovX,
         FoVy=cam_info.FovY,
-        depth_params=None,
+        depth_params=cam_info.depth_params,
         image=None,
-        invdepthmap=None,
+        invdepthmap=load_depth_map(cam_info),
         image_name=cam_info.image_name,
         uid=id,
         data_device=resolve_data_device(args.data_device, device),
@@ -100,18 +101,19 @@ def loadCam(
         photo=photo,
         photo_background=float(args.white_background),
         principal_point=cam_info.principal_point,
+        mask_u8=None if pixels is None else pixels.mask,
         device=device,
     )
 
 
 def _decoded(camera: CameraInfo, size: Size, white_background: bool) -> Pixels:
-    """The photo, resized to `size`. InputError if it cannot be used."""
-    photo = _opened(camera)
+    """The photo and its mask, resized to `size`. InputError if they cannot be used."""
+    photo = open_picture(camera.image_path, camera)
     try:
         image = planar_u8(photo, size, white_background)
     except InputError as error:
         raise InputError(f"{camera.image_path}: {error}") from error
-    return Pixels(image, opacity_u8(photo, size))
+    return Pixels(image, opacity_u8(photo, size), load_mask(camera, size))
 
 
 def loaded_size(
@@ -119,11 +121,8 @@ def loaded_size(
 ) -> Size:
     """Width and height at which a photo of `size`, undistorted if it must be, is loaded.
 
-    Raises `InputError` if its aspect ratio is not the camera's, or if --resolution makes it too
-    small.
+    Raises `InputError` if --resolution makes it too small.
     """
-    if camera.lens is None:
-        _require_shape(camera.image_path, size, (camera.width, camera.height))
     try:
         return target_size(size, args.resolution, resolution_scale)
     except InputError as error:
@@ -140,34 +139,10 @@ def check_photos(
     """
     sizes = []
     for camera in cameras:
-        sizes.append(loaded_size(camera, _usable_size(camera), args, resolution_scale))
-    return sizes
-
-
-def _usable_size(camera: CameraInfo) -> Size:
-    """Width and height of the photo, undistorted if it must be, from the file's header alone."""
-    lens = camera.lens
-    if lens is None:
-        return photo_size(camera.image_path, (camera.width, camera.height))
-    taken_at = lens.width, lens.height
-    size = photo_size(camera.image_path, taken_at)
-    _require_shape(camera.image_path, size, taken_at)
-    return undistorted_size(lens, size)
-
-
-def _opened(camera: CameraInfo) -> Image.Image:
-    """The photo, decoded, and undistorted if it must be."""
-    if camera.lens is None:
-        return open_photo(camera.image_path, (camera.width, camera.height))
-    return undistorted_photo(camera.image_path, camera.lens)
-
-
-def _require_shape(path: str, size: Size, camera_size: Size) -> None:
-    if not same_shape(size, camera_size):
-        raise InputError(
-            f"{path} has {size[0]}x{size[1]} pixels, but its camera has "
-            f"{camera_size[0]}x{camera_size[1]}, which is another aspect ratio"
+        sizes.append(
+            loaded_size(camera, picture_size(camera.image_path, camera), args, resolution_scale)
         )
+    return sizes
 
 
 def cameraList_from_camInfos(

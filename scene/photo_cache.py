@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from utils.photos import Size
@@ -17,14 +18,26 @@ from utils.photos import Size
 AHEAD = 2
 """How many photographs are decoded before they are used."""
 
-_MOST_BYTES_PER_PIXEL = 4  # three colours and the opacity
+_MOST_BYTES_PER_PIXEL = 5  # three colours, opacity and mask
 
 
 class Pixels(NamedTuple):
-    """A decoded photograph: image (3, H, W) uint8; opacity (1, H, W) uint8, None if opaque."""
+    """A decoded photograph: image (3, H, W) uint8; opacity (1, H, W) uint8, None if opaque.
+
+    `mask` (1, H, W) uint8 is 1 where a pixel counts, and None where all do.
+    """
 
     image: Tensor
     opacity: Tensor | None = None
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Pixels":
+        """The same on a device."""
+        return Pixels(
+            self.image.to(device),
+            None if self.opacity is None else self.opacity.to(device),
+            None if self.mask is None else self.mask.to(device),
+        )
 
     @property
     def bytes(self) -> int:

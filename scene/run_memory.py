@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scene.camera_info import CameraInfo
 from utils.errors import InputError
 from utils.memory import available_memory
 from utils.photos import Size
@@ -22,6 +23,7 @@ DRAWN_BYTES = 500
 """The same while it is only drawn, estimated: 59 floats, once more as the rasteriser reads them."""
 
 _COLOURS = 3
+_DEPTH_BYTES = 8  # of a pixel of a depth map and of its mask, which are not in the cache
 _SHARE_OF_PHOTOGRAPHS = 0.5  # in the advice for the cache: the rest is for the Gaussians
 
 
@@ -30,10 +32,11 @@ class MemoryNeeds:
     """What a run keeps in memory, in bytes."""
 
     photographs: int
-    """All of them, decoded."""
+    """All of them, decoded, with masks."""
     photograph_count: int
     cache: int
     """The most that decoded photographs may take; 0: all are kept."""
+    depth_maps: int
     gaussians: int
     gaussian_count: int
 
@@ -44,8 +47,8 @@ class MemoryNeeds:
 
     @property
     def total(self) -> int:
-        """Photographs and Gaussians together."""
-        return self.kept + self.gaussians
+        """All together."""
+        return self.kept + self.depth_maps + self.gaussians
 
 
 def cache_bytes(cache_gb: float) -> int:
@@ -54,13 +57,21 @@ def cache_bytes(cache_gb: float) -> int:
 
 
 def memory_needs(
-    sizes: Sequence[Size], cache_gb: float, gaussian_count: int, bytes_per_gaussian: int
+    photographs: Sequence[tuple[CameraInfo, Size]],
+    cache_gb: float,
+    gaussian_count: int,
+    bytes_per_gaussian: int,
 ) -> MemoryNeeds:
-    """The needs of a run with photographs of these sizes, and this number of Gaussians."""
+    """The needs of a run with these photographs, loaded at these sizes, and so many Gaussians."""
+    colours = depths = 0
+    for camera, (width, height) in photographs:
+        colours += (_COLOURS + bool(camera.mask_path)) * width * height
+        depths += _DEPTH_BYTES * bool(camera.depth_path) * width * height
     return MemoryNeeds(
-        photographs=sum(_COLOURS * width * height for width, height in sizes),
-        photograph_count=len(sizes),
+        photographs=colours,
+        photograph_count=len(photographs),
         cache=cache_bytes(cache_gb),
+        depth_maps=depths,
         gaussians=gaussian_count * bytes_per_gaussian,
         gaussian_count=gaussian_count,
     )
@@ -70,9 +81,10 @@ def require_memory(needs: MemoryNeeds) -> None:
     """Log the needs. InputError if this machine, or this process's limit, has less memory left."""
     available = available_memory()
     cached = f" ({_gigabytes(needs.photographs)} in all)" if needs.kept < needs.photographs else ""
+    depths = f", {_gigabytes(needs.depth_maps)} for depth maps" if needs.depth_maps else ""
     text = (
-        f"{_gigabytes(needs.kept)} for {needs.photograph_count} decoded photographs{cached} and "
-        f"{_gigabytes(needs.gaussians)} for {needs.gaussian_count:,} Gaussians"
+        f"{_gigabytes(needs.kept)} for {needs.photograph_count} decoded photographs{cached}"
+        f"{depths} and {_gigabytes(needs.gaussians)} for {needs.gaussian_count:,} Gaussians"
     )
     if available is None:
         logger.info("Memory: %s", text)
@@ -86,7 +98,7 @@ def require_memory(needs: MemoryNeeds) -> None:
 
 
 def _advice(needs: MemoryNeeds, available: int) -> str:
-    left = available - needs.gaussians
+    left = available - needs.gaussians - needs.depth_maps
     if left <= 0:
         return ""
     cache = _SHARE_OF_PHOTOGRAPHS * left / GIGABYTE

@@ -20,11 +20,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
 
+from scene.camera_info import CameraInfo
 from scene.camera_models import Lens, undistorted_camera
 from utils.errors import InputError
 from utils.files import atomic_path
 from utils.logged_once import log_once
-from utils.photos import Size, open_photo, photo_size, to_rgb
+from utils.photos import Size, open_photo, photo_size, same_shape, to_rgb
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,33 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen) / "undistorted"
     return (Path(home) if home else Path.home() / ".cache") / "fast3dgs" / "undistorted"
+
+
+def picture_size(path: str | os.PathLike[str], camera: CameraInfo) -> Size:
+    """Width and height of what `open_picture` returns, from the file's header alone.
+
+    Raises `InputError` if its aspect ratio is not the camera's.
+    """
+    lens = camera.lens
+    taken_at = (camera.width, camera.height) if lens is None else (lens.width, lens.height)
+    size = photo_size(path, taken_at)
+    if not same_shape(size, taken_at):
+        raise InputError(
+            f"{path} has {size[0]}x{size[1]} pixels, but its camera has "
+            f"{taken_at[0]}x{taken_at[1]}, which is another aspect ratio"
+        )
+    return size if lens is None else undistorted_size(lens, size)
+
+
+def open_picture(path: str | os.PathLike[str], camera: CameraInfo) -> Image.Image:
+    """The photograph of a camera, or a mask of it, decoded, and undistorted if it must be.
+
+    Raises `InputError` if it cannot be used.
+    """
+    picture_size(path, camera)
+    if camera.lens is not None:
+        return undistorted_photo(path, camera.lens)
+    return open_photo(path, (camera.width, camera.height))
 
 
 def undistorted_size(lens: Lens, photo: Size) -> Size:

@@ -451,3 +451,24 @@ class TestDataSets:
         camera = loadCam(args, 0, info.train_cameras[0], 1.0)
         expected = np.asarray(undistort(random_image(0), found))
         np.testing.assert_array_equal(camera.image_u8.permute(1, 2, 0), expected)
+
+
+def test_masks_are_undistorted_as_their_photographs(tmp_path: Path) -> None:
+    folder = colmap_scene(tmp_path / "data", 2)
+    mask = np.zeros((36, 48), np.uint8)
+    mask[:, 30:] = 255
+    (folder / "masks").mkdir()
+    Image.fromarray(mask).save(folder / "masks" / "01.png.png")
+    args = options(folder, masks="masks")
+    camera = loadCam(args, 0, readSceneInfo(args).train_cameras[1], 1.0)
+    whole = np.asarray(undistort(Image.fromarray(mask), BARREL))[..., 0] >= 128
+    assert camera.mask_u8 is not None and camera.mask_u8.shape[1:] == camera.image_u8.shape[1:]
+    np.testing.assert_array_equal(camera.mask_u8[0].numpy(), whole)
+    assert 0 < whole.mean() < 1
+
+
+def test_depth_maps_of_distorted_photographs_are_refused(tmp_path: Path) -> None:
+    args = options(colmap_scene(tmp_path / "data", 2))
+    camera = readSceneInfo(args).train_cameras[0]._replace(depth_path="depths/00.png")
+    with pytest.raises(InputError, match=r"depths/00\.png: .*00\.png was taken with .*SIMPLE_RAD"):
+        loadCam(args, 0, camera, 1.0)

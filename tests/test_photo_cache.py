@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from made_datasets import make_blender, make_colmap, options
+from PIL import Image
 
 import train
 from gaussian_compression.finetune import _endless_epochs
@@ -149,6 +150,17 @@ class TestCameras:
             assert mine.opacity_u8 is not None and torch.equal(mine.opacity_u8, its.opacity_u8)
             assert torch.equal(mine.over(colour).image_u8, its.over(colour).image_u8)
 
+    def test_masks_are_decoded_with_their_photographs(self, tmp_path: Path) -> None:
+        folder = make_colmap(tmp_path, 2)
+        (folder / "masks").mkdir()
+        pixels = np.repeat(np.array([[0, 255]], np.uint8), 12, axis=1).repeat(16, axis=0)
+        Image.fromarray(pixels).save(folder / "masks" / "00.png.png")
+        cached = cameras_of(folder, PhotoCache(1), masks="masks")
+        whole = cameras_of(folder, None, masks="masks")
+        assert [camera.is_masked for camera in cached] == [True, False]
+        assert whole[0].mask_u8 is not None and torch.equal(cached[0].mask_u8, whole[0].mask_u8)
+        assert views_digest(cached) == views_digest(whole)
+
     def test_nothing_is_decoded_before_it_is_used(self, tmp_path: Path) -> None:
         folder = make_colmap(tmp_path, 3)
         cache = PhotoCache(10**6)
@@ -235,7 +247,7 @@ def test_a_run_that_needs_more_than_there_is_ends_before_it_starts(
 
 
 def test_too_many_gaussians() -> None:
-    needs = memory_needs([(10, 10)], 0, 10**9, 2200)
+    needs = memory_needs([], 0, 10**9, 2200)
     with pytest.raises(InputError, match=r"2\.2e\+03 GB of memory.*available$"):
         require_memory(needs)
 
