@@ -5,6 +5,7 @@ import random
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from made_datasets import make_blender, make_colmap, options
