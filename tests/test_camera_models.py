@@ -2,6 +2,7 @@
 """Lens distortion: COLMAP's camera models, undistorted photographs, and their cache."""
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
@@ -301,6 +302,13 @@ class TestCache:
         monkeypatch.setattr("scene.undistortion.undistort", fail)
         np.testing.assert_array_equal(np.asarray(undistorted_photo(path, BARREL)), first)
         assert files_of(tmp_path / "data") == before
+
+    def test_several_runs_at_once_write_one_file(self, tmp_path: Path, cache: Path) -> None:
+        path = save_photo(tmp_path / "dätà")
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: np.asarray(undistorted_photo(path, BARREL)), range(8)))
+        assert len(list(cache.iterdir())) == 1
+        assert all(np.array_equal(pixels, found[0]) for pixels in found)
 
     def test_it_is_found_by_content_and_camera(self, tmp_path: Path, cache: Path) -> None:
         first = save_photo(tmp_path / "data")
