@@ -278,8 +278,8 @@ def _reach(lens: Lens, axis: int, border: float, limit: float) -> float:
 
     In pixels, once undistorted. Infinite if no ray in front of the camera reaches the border.
     """
-    across = np.arange((lens.height, lens.width)[axis]) + 0.5
-    pixels = [across, across]
+    across = (np.arange((lens.height, lens.width)[axis]) + 0.5).astype(np.float64)
+    pixels: list[FloatArray] = [across, across]
     pixels[axis] = np.full_like(across, border)
     distorted = [(pixels[i] - lens.centre[i]) / lens.focal[i] for i in (0, 1)]
     rays = _undistort(lens, distorted[0], distorted[1])
