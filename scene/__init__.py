@@ -18,6 +18,13 @@ from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos, check
 from scene.cameras import Camera
 from scene.dataset_readers import readSceneInfo
 from scene.extent import scene_extent
+from scene.foreign_models import (
+    create_from_points,
+    device_of,
+    load_model,
+    loading_options,
+    metadata_of,
+)
 from scene.gaussian_model import GaussianModel
 from scene.initial_points import write_input_ply
 from scene.origin import relative_to
@@ -42,7 +49,8 @@ class Scene:
     it, an empty `gaussians` is initialised from the dataset's point cloud, and `cameras.json` and
     `input.ply` are written to the model folder; a model that holds Gaussians keeps them.
 
-    Only the photos of the given `splits` are read; the other splits have no cameras.
+    Only the photos of the given `splits` are read; the other splits have no cameras. `gaussians`
+    and `args` may be of the caller's own classes (scene.foreign_models).
     """
 
     def __init__(
@@ -55,16 +63,18 @@ class Scene:
         *,
         splits: Collection[str] = ("train", "test"),
     ) -> None:
+        args = loading_options(args)
         self.model_path = args.model_path
         self.gaussians = gaussians
         self.loaded_iter = self._iteration(load_iteration)
         # All checks come before the photos are loaded, which takes long.
         if self.loaded_iter is not None:
-            gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
+            load_model(gaussians, self._ply_path(self.loaded_iter), args.train_test_exp)
         from_cloud = self.loaded_iter is None and gaussians.get_xyz.numel() == 0
-        antialiasing = args.antialiasing or gaussians.metadata.antialiasing
-        gaussians.metadata = replace(gaussians.metadata, antialiasing=antialiasing)
-        info = relative_to(readSceneInfo(args, with_points=from_cloud), gaussians.metadata.origin)
+        metadata = metadata_of(gaussians)
+        antialiasing = args.antialiasing or metadata.antialiasing
+        gaussians.metadata = replace(metadata, antialiasing=antialiasing)
+        info = relative_to(readSceneInfo(args, with_points=from_cloud), metadata.origin)
         self.cameras_extent = self._extent(info)
         for scale in resolution_scales:
             check_photos(info.train_cameras if "train" in splits else [], args, scale)
@@ -72,7 +82,7 @@ class Scene:
         if info.point_cloud is not None:
             count = len(info.point_cloud.points)
             logger.info("Number of points at initialisation :  %d", count)
-            gaussians.create_from_pcd(info.point_cloud, info.train_cameras, self.cameras_extent)
+            create_from_points(gaussians, info.point_cloud, info.train_cameras, self.cameras_extent)
         in_order = info
         info = info._replace(train_cameras=[*info.train_cameras], test_cameras=[*info.test_cameras])
         if shuffle:
@@ -123,7 +133,7 @@ class Scene:
     def _load_photos(
         self, args: ModelOptions, info: SceneInfo, scale: float, splits: Collection[str]
     ) -> None:
-        synthetic, device = info.is_nerf_synthetic, self.gaussians.device
+        synthetic, device = info.is_nerf_synthetic, device_of(self.gaussians)
         logger.info("Loading Training Cameras")
         train = info.train_cameras if "train" in splits else []
         self.train_cameras[scale] = cameraList_from_camInfos(

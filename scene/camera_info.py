@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from utils.errors import InputError
 from utils.graphics_utils import BasicPointCloud
+from utils.photos import open_photo
 
 _EXTENT_MARGIN = 1.1
 
@@ -34,6 +36,11 @@ class CameraInfo(NamedTuple):
     height: int
     is_test: bool
     principal_point: tuple[float, float] = (0.5, 0.5)
+
+    @property
+    def image(self) -> Image.Image:
+        """The photo, decoded at each access, as in code of 2023. InputError if it is unusable."""
+        return open_photo(self.image_path, (self.width, self.height))
 
 
 class SceneInfo(NamedTuple):

@@ -54,19 +54,21 @@ class _Points(NamedTuple):
 def readColmapSceneInfo(
     path: PathLike,
     images: str,
-    depths: str,
-    eval: bool,
-    train_test_exp: bool,
+    depths: str | bool = "",
+    eval: bool | int = False,
+    train_test_exp: bool = False,
     llffhold: int = LLFF_HOLD,
 ) -> SceneInfo:
     """The COLMAP reconstruction in `path` of the photos in `path`/`images`.
 
     With `eval` the images listed in test.txt beside the reconstruction are test images, or without
     that file every `llffhold`-th by name. With `train_test_exp` they are training images as well.
-    `depths` has no effect.
+    `depths` has no effect. The order of 2023, (path, images, eval, llffhold), is accepted too.
     """
+    if isinstance(depths, bool):
+        eval, llffhold = depths, llffhold if isinstance(eval, bool) else eval
     options = ModelOptions(
-        source_path=str(path), images=images, eval=eval, train_test_exp=train_test_exp
+        source_path=str(path), images=images, eval=bool(eval), train_test_exp=train_test_exp
     )
     return read_colmap_scene(options, llffhold=llffhold)
 
@@ -111,17 +113,20 @@ def read_colmap_scene(
 def readColmapCameras(
     cam_extrinsics: Mapping[int, ColmapImage],
     cam_intrinsics: Mapping[int, ColmapCamera],
-    depths_params: Mapping[str, Mapping[str, float]] | None,
-    images_folder: PathLike,
-    depths_folder: PathLike,
-    test_cam_names_list: Sequence[str],
+    depths_params: Mapping[str, Mapping[str, float]] | PathLike | None = None,
+    images_folder: PathLike = "",
+    depths_folder: PathLike = "",
+    test_cam_names_list: Sequence[str] = (),
     model_folder: PathLike = "",
 ) -> list[CameraInfo]:
     """One `CameraInfo` per registered image, in the order of `cam_extrinsics`.
 
     Raises `InputError` for a camera with lens distortion and for invalid poses. `model_folder` is
-    used in its message only; `depths_params` and `depths_folder` have no effect.
+    used in its message only; `depths_params` and `depths_folder` have no effect. The order of 2023,
+    (cam_extrinsics, cam_intrinsics, images_folder), is accepted too.
     """
+    if isinstance(depths_params, (str, Path)):
+        images_folder = depths_params
     held_out = set(test_cam_names_list)
     cameras = []
     for image in cam_extrinsics.values():
