@@ -73,9 +73,9 @@ def _map_tensors() -> None:
     for name in _METHODS:
         setattr(torch.Tensor, name, _with_mapped_device(getattr(torch.Tensor, name)))
     for name in ("cuda", "pin_memory"):
-        setattr(torch.Tensor, name, _itself)
+        setattr(torch.Tensor, name, _returning_itself())
     torch.Tensor.cpu = _copied  # type: ignore[method-assign,assignment]
-    torch.Tensor.record_stream = _nothing  # type: ignore[method-assign,assignment]
+    torch.Tensor.record_stream = _returning(None)  # type: ignore[method-assign,assignment]
     torch.Tensor.to = _with_mapped_place(torch.Tensor.to)  # type: ignore[method-assign]
     torch.Tensor.type = _with_mapped_type(torch.Tensor.type)  # type: ignore[method-assign]
     for name in _TYPES:
@@ -85,7 +85,7 @@ def _map_tensors() -> None:
 
 def _map_modules() -> None:
     # Module.to passes what it is given on to Tensor.to.
-    torch.nn.Module.cuda = _itself  # type: ignore[method-assign]
+    torch.nn.Module.cuda = _returning_itself()  # type: ignore[method-assign]
 
 
 def _map_devices() -> None:
@@ -104,16 +104,16 @@ def _map_loading() -> None:
         return load(f, place, *args, **options)
 
     torch.load = load_on_cpu
-    torch.UntypedStorage.cuda = _itself  # type: ignore[method-assign,assignment]
-    torch.TypedStorage.cuda = _itself  # type: ignore[method-assign,assignment]
+    torch.UntypedStorage.cuda = _returning_itself()  # type: ignore[method-assign,assignment]
+    torch.TypedStorage.cuda = _returning_itself()  # type: ignore[method-assign,assignment]
 
 
 def _map_cuda_functions() -> None:
     cuda: Any = torch.cuda
     for name in _SILENT:
-        setattr(cuda, name, _nothing)
-    cuda.is_available = cuda.is_initialized = lambda: False
-    cuda.device_count = cuda.current_device = lambda: 0
+        setattr(cuda, name, _returning(None))
+    cuda.is_available, cuda.is_initialized = _returning(False), _returning(False)
+    cuda.device_count, cuda.current_device = _returning(0), _returning(0)
     cuda.initial_seed = torch.initial_seed
     cuda.get_rng_state = lambda device=None: torch.get_rng_state()
     cuda.set_rng_state = lambda state, device=None: torch.set_rng_state(state)
@@ -131,10 +131,12 @@ def _map_cuda_functions() -> None:
         multi_processor_count=os.cpu_count() or 1,
     )
     cuda.Event, cuda.Stream = Event, Stream
-    cuda.current_stream = cuda.default_stream = lambda device=None: Stream()
-    cuda.stream = cuda.device = cuda.device_of = lambda place=None: nullcontext(place)
+    for name in ("current_stream", "default_stream"):
+        setattr(cuda, name, lambda device=None: Stream())
+    for name in ("device", "device_of", "stream"):
+        setattr(cuda, name, lambda place=None: nullcontext(place))
     for name in ("range_push", "range_pop", "mark"):
-        setattr(cuda.nvtx, name, _nothing)
+        setattr(cuda.nvtx, name, _returning(None))
     cuda.nvtx.range = lambda *args, **options: nullcontext()
 
 
@@ -267,17 +269,19 @@ def _standing_for(real: type, keyword: str) -> Any:
     return Kind(real.__name__, (), names)
 
 
-def _itself(thing: Any, *args: Any, **options: Any) -> Any:
-    return thing
+# PyTorch's compiler keeps tables of PyTorch's functions, in which none may occur twice: each name
+# gets a function of its own.
+def _returning_itself() -> Any:
+    return lambda thing, *args, **options: thing
+
+
+def _returning(value: Any) -> Any:
+    return lambda *args, **options: value
 
 
 def _copied(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
     # A parameter that is trained further must not change what a script has taken to the CPU.
     return tensor.clone()
-
-
-def _nothing(*args: Any, **options: Any) -> None:
-    return None
 
 
 def _processor() -> str:
