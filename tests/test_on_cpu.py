@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+from diff_gaussian_rasterization import on_cpu as launcher
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(__file__).parent / "user_scripts"
@@ -111,25 +114,28 @@ def test_every_name_and_the_surroundings_of_a_script(tmp_path: Path) -> None:
     assert (path, name, file, value) == (str(folder.resolve()), "__main__", script, 5)
 
 
-GPU_FOUND = """
-import sys, torch
-from diff_gaussian_rasterization import on_cpu
-torch.cuda.is_available = lambda: True
-torch.cuda.get_device_name = lambda: "Card X"
-sys.exit(on_cpu.main(["script.py"]))
-"""
+def test_a_gpu_is_named_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Card X")
+    monkeypatch.setattr(launcher, "map_cuda_to_cpu", lambda: done.append("mapped"))
+    monkeypatch.setattr(runpy, "run_path", lambda path, run_name: done.append((path, run_name)))
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    script = tmp_path / "script.py"
+    script.touch()
+    assert launcher.main([str(script), "-x"]) == 0
+    assert done == ["mapped", (str(script), "__main__")]
+    assert sys.argv == [str(script), "-x"] and sys.path[0] == str(tmp_path.resolve())
+    found = capsys.readouterr().err
+    assert found.startswith(f"note: this machine has a GPU, Card X, but {script} runs on the CPU")
 
 
-def test_a_gpu_is_named_and_not_used(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text("import torch; print(torch.cuda.is_available())\n")
-    end = subprocess.run(
-        [sys.executable, "-c", GPU_FOUND], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert end.stdout == "False\n"
-    assert end.stderr.startswith("note: this machine has a GPU, Card X, but script.py runs on the")
-
-
-def test_what_cannot_be_started(tmp_path: Path) -> None:
-    end = on_cpu("missing.py", cwd=tmp_path)
-    assert end.returncode == 2
-    assert end.stderr.startswith("error: there is no script missing.py; usage: python -m ")
+def test_what_cannot_be_started(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launcher.main(["missing.py"]) == 2
+    assert capsys.readouterr().err.startswith("error: there is no script missing.py; usage: ")
+    assert launcher.main([]) == 2
+    assert launcher.main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: python -m diff_gaussian_rasterization.on_cpu")
