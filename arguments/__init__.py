@@ -21,7 +21,7 @@ from arguments.ranges import Allowed, OneOf, Range, fault_of
 from utils.files import write_text
 
 CFG_ARGS_NAME = "cfg_args"
-RASTERIZERS = ("auto", "cuda", "cpu", "inria")
+RASTERIZERS = ("auto", "cuda", "cpu", "inria", "gswarp", "gsplat")
 NO_EXPOSURES = "exposure compensation (--train_test_exp) is not yet supported"
 
 
@@ -124,7 +124,8 @@ class PipelineOptions(GroupParams):
     rasterizer: str = _option(
         "auto",
         "auto: Inria's package where it is installed and there is a GPU, else the CPU; cuda: this "
-        "project's CUDA kernels, compiled and emulated, not yet run on a GPU; cpu; or inria",
+        "project's CUDA kernels, compiled and emulated, not yet run on a GPU; cpu; inria; or the "
+        "packages gswarp or gsplat, to compare",
         allowed=OneOf(RASTERIZERS),
     )
 

@@ -102,7 +102,18 @@ def save_checkpoint(
     values = list(model.capture())
     values[OPTIMIZER_STATE] = {**values[OPTIMIZER_STATE], LOOP_KEY: asdict(loop)}
     with atomic_path(path) as temporary:
-        torch.save((tuple(values), iteration), temporary)
+        _save((tuple(values), iteration), temporary)
+
+
+def _save(content: object, path: Path) -> None:
+    """torch.save, with the operating system's error, such as a full disk, instead of PyTorch's."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
