@@ -342,9 +342,9 @@ def parse_cfg_args(text: str, others: Collection[str] = ()) -> dict[str, Any]:
     """
     defaults = asdict(ModelOptions())
     values = {
-        keyword.arg: _literal(text, keyword, type(defaults.get(keyword.arg)))
+        name: _literal(text, keyword, type(defaults.get(name)))
         for keyword in _recorded(text)
-        if keyword.arg in defaults or keyword.arg in others
+        if (name := keyword.arg or "") in defaults or name in others
     }
     return {name: value for name, value in values.items() if value is not None}
 

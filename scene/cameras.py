@@ -45,7 +45,7 @@ def _in_todays_order(init: Callable[..., None]) -> Callable[..., None]:
         given = {**dict(zip(names, args, strict=False)), **options}
         mask = given.pop("gt_alpha_mask", None)
         image = given.get("image")
-        if mask is not None:
+        if mask is not None and image is not None:
             given["image"] = image * mask.to(image)
             given["opacity_u8"] = _as_u8(mask.reshape(1, *image.shape[1:]))
         size = None if image is None else (image.shape[2], image.shape[1])
@@ -116,8 +116,7 @@ class Camera(nn.Module):
         if image_u8 is None:
             if image is None:
                 raise InputError(f"camera {image_name}: expected a photo, got none")
-            is_tensor = isinstance(image, Tensor)
-            image_u8 = _as_u8(image) if is_tensor else planar_u8(image, resolution)
+            image_u8 = _as_u8(image) if isinstance(image, Tensor) else planar_u8(image, resolution)
         self.uid = uid
         self.colmap_id = colmap_id
         self.R = R

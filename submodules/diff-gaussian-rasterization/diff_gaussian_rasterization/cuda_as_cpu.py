@@ -75,7 +75,7 @@ def _map_tensors() -> None:
     for name in ("cuda", "pin_memory"):
         setattr(torch.Tensor, name, _returning_itself())
     torch.Tensor.cpu = _copied  # type: ignore[method-assign,assignment]
-    torch.Tensor.record_stream = _returning(None)  # type: ignore[method-assign,assignment]
+    torch.Tensor.record_stream = _returning(None)  # type: ignore[method-assign]
     torch.Tensor.to = _with_mapped_place(torch.Tensor.to)  # type: ignore[method-assign]
     torch.Tensor.type = _with_mapped_type(torch.Tensor.type)  # type: ignore[method-assign]
     for name in _TYPES:
@@ -104,8 +104,8 @@ def _map_loading() -> None:
         return load(f, place, *args, **options)
 
     torch.load = load_on_cpu
-    torch.UntypedStorage.cuda = _returning_itself()  # type: ignore[method-assign,assignment]
-    torch.TypedStorage.cuda = _returning_itself()  # type: ignore[method-assign,assignment]
+    torch.UntypedStorage.cuda = _returning_itself()  # type: ignore[method-assign]
+    torch.TypedStorage.cuda = _returning_itself()  # type: ignore[method-assign]
 
 
 def _map_cuda_functions() -> None:

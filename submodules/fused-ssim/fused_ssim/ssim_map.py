@@ -97,7 +97,10 @@ class FusedSSIMMap(torch.autograd.Function):
             whole = torch.zeros_like(img1)
             _inside(whole).copy_(dL_dmap)
             dL_dmap = whole
-        gradient = fusedssim_backward(*ctx.constants, img1, img2, dL_dmap, *derivatives)
+        gradient = fusedssim_backward(
+            *(ctx.constants[0], ctx.constants[1], img1, img2, dL_dmap),
+            *(derivatives[0], derivatives[1], derivatives[2]),
+        )
         return None, None, gradient, None, None, None
 
 
