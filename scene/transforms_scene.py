@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from arguments import ModelOptions
 from scene.camera_info import CameraInfo, SceneInfo, getNerfppNorm
 from scene.colmap_loader import PathLike
+from scene.depth_maps import with_depth_maps
 from scene.held_out import held_out_names
 from scene.initial_points import (
     RANDOM_POINTS,
@@ -66,14 +67,12 @@ def readNerfSyntheticInfo(
 ) -> SceneInfo:
     """The Blender scene in `path`. Without `eval` the test frames train as well.
 
-    `depths` and `white_background` have no effect: photos are composited over the background when
-    they are loaded. The order of 2023, (path, white_background, eval, extension), is accepted too.
+    `white_background` has no effect: photos are composited over the background when they are
+    loaded. The order of 2023, (path, white_background, eval, extension), is accepted too.
     """
     if isinstance(depths, bool):
-        eval, extension = depths, eval if isinstance(eval, str) else extension
-    options = ModelOptions(
-        source_path=str(path), white_background=white_background, eval=bool(eval)
-    )
+        depths, eval, extension = "", depths, eval if isinstance(eval, str) else extension
+    options = ModelOptions(source_path=str(path), depths=depths, eval=bool(eval))
     return read_transforms_scene(options, extension=extension)
 
 
@@ -94,7 +93,11 @@ def read_transforms_scene(
         train, test = _divided_cameras(source, options.skip_missing, extension, options.eval)
     if not options.eval:
         train, test = [*train, *test], []
+    elif options.train_test_exp:
+        train = [*train, *test]
     extent = getNerfppNorm(train)
+    if options.depths:
+        train = with_depth_maps(train, source / options.depths, None, options.skip_missing)
     points, ply_path = None, None
     if with_points:
         points, ply_path = _initial_points(source, train, extent["radius"], has_split)

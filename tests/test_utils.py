@@ -284,9 +284,10 @@ class TestGeneral:
         print("hello")
         safe_state(False)
         assert first == (random.random(), np.random.rand(), float(torch.rand(1)))
-        print("a\nb", flush=True)
+        print("\n[ITER 1] a", flush=True)
         stamp = r" \[\d\d/\d\d \d\d:\d\d:\d\d\]\n"
-        assert re.fullmatch(f"hello{stamp}a{stamp}b{stamp}", stream.getvalue())
+        # As the original: a line break at the beginning is not the end of a printed line.
+        assert re.fullmatch(rf"hello{stamp}\n\[ITER 1\] a{stamp}", stream.getvalue())
 
     def test_safe_state_can_be_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         stream = io.StringIO()
