@@ -137,7 +137,8 @@ def readColmapCameras(
     (cam_extrinsics, cam_intrinsics, images_folder), is accepted too.
     """
     if isinstance(depths_params, (str, Path)):
-        depths_params, images_folder = None, depths_params
+        images_folder = depths_params
+    depth_scales = depths_params if isinstance(depths_params, Mapping) else {}
     held_out = set(test_cam_names_list)
     cameras = []
     for image in cam_extrinsics.values():
@@ -146,7 +147,7 @@ def readColmapCameras(
                 f"{model_folder}: image {image.name} refers to camera {image.camera_id}, "
                 "which the reconstruction does not contain"
             )
-        depth_params = (depths_params or {}).get(map_name(image.name))
+        depth_params = depth_scales.get(map_name(image.name))
         depth_path = Path(depths_folder) / f"{map_name(image.name)}.png" if depth_params else ""
         lens = colmap_intrinsics(cam_intrinsics[image.camera_id], model_folder)
         rotation, translation = colmap_pose(image, model_folder)
