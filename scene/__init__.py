@@ -20,6 +20,13 @@ from scene.cameras import Camera
 from scene.dataset_readers import readSceneInfo
 from scene.exposure import EXPOSURE_NAME, write_exposures
 from scene.extent import scene_extent
+from scene.foreign_models import (
+    create_from_points,
+    device_of,
+    load_model,
+    loading_options,
+    metadata_of,
+)
 from scene.gaussian_model import GaussianModel
 from scene.initial_points import write_input_ply
 from scene.origin import relative_to
@@ -50,7 +57,7 @@ class Scene:
     Only the photos of the given `splits` are read; the other splits have no cameras. With
     `image_cache_gb` in `args` they are decoded when they are used (scene.photo_cache).
     `gaussian_bytes` is what one Gaussian takes in this run: InputError if there is too little
-    memory.
+    memory. `gaussians` and `args` may be of the caller's own classes (scene.foreign_models).
     """
 
     def __init__(
@@ -64,16 +71,18 @@ class Scene:
         splits: Collection[str] = ("train", "test"),
         gaussian_bytes: int = DRAWN_BYTES,
     ) -> None:
+        args = loading_options(args)
         self.model_path = args.model_path
         self.gaussians = gaussians
         self.loaded_iter = self._iteration(load_iteration)
         # All checks come before the photos are loaded, which takes long.
         if self.loaded_iter is not None:
-            gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
+            load_model(gaussians, self._ply_path(self.loaded_iter), args.train_test_exp)
         from_cloud = self.loaded_iter is None and gaussians.get_xyz.numel() == 0
-        antialiasing = args.antialiasing or gaussians.metadata.antialiasing
-        gaussians.metadata = replace(gaussians.metadata, antialiasing=antialiasing)
-        info = relative_to(readSceneInfo(args, with_points=from_cloud), gaussians.metadata.origin)
+        metadata = metadata_of(gaussians)
+        antialiasing = args.antialiasing or metadata.antialiasing
+        gaussians.metadata = replace(metadata, antialiasing=antialiasing)
+        info = relative_to(readSceneInfo(args, with_points=from_cloud), metadata.origin)
         self.cameras_extent = self._extent(info)
         used = [
             *(info.train_cameras if "train" in splits else []),
@@ -85,7 +94,7 @@ class Scene:
         if info.point_cloud is not None:
             count = len(info.point_cloud.points)
             logger.info("Number of points at initialisation :  %d", count)
-            gaussians.create_from_pcd(info.point_cloud, info.train_cameras, self.cameras_extent)
+            create_from_points(gaussians, info.point_cloud, info.train_cameras, self.cameras_extent)
         count = gaussians.get_xyz.shape[0]
         require_memory(memory_needs(photos, args.image_cache_gb, count, gaussian_bytes))
         in_order = info
@@ -146,7 +155,7 @@ class Scene:
     def _load_photos(
         self, args: ModelOptions, info: SceneInfo, scale: float, splits: Collection[str]
     ) -> None:
-        synthetic, device = info.is_nerf_synthetic, self.gaussians.device
+        synthetic, device = info.is_nerf_synthetic, device_of(self.gaussians)
         logger.info("Loading Training Cameras")
         train = info.train_cameras if "train" in splits else []
         self.train_cameras[scale] = cameraList_from_camInfos(

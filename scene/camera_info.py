@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from scene.camera_models import Lens
 from utils.errors import InputError
 from utils.graphics_utils import BasicPointCloud
+from utils.photos import open_photo
 
 _EXTENT_MARGIN = 1.1
 
@@ -40,6 +42,11 @@ class CameraInfo(NamedTuple):
     principal_point: tuple[float, float] = (0.5, 0.5)
     mask_path: str = ""
     lens: Lens | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The photo, decoded at each access, as in code of 2023. InputError if it is unusable."""
+        return open_photo(self.image_path, (self.width, self.height))
 
 
 class SceneInfo(NamedTuple):

@@ -5,7 +5,9 @@ Matrices are stored transposed, for row vectors: a point p is mapped to `[p 1] @
 """
 
 import copy
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,45 @@ from scene.photo_cache import CachedPhoto, Pixels
 from utils.errors import InputError
 from utils.graphics_utils import getProjectionMatrix, getWorld2View2
 from utils.photos import planar_u8
+
+
+def _in_todays_order(init: Callable[..., None]) -> Callable[..., None]:
+    """`Camera.__init__` that also takes the arguments of 2023.
+
+    These are (colmap_id, R, T, FoVx, FoVy, image, gt_alpha_mask, image_name, uid, trans, scale,
+    data_device), by position or name; `image` (3, H, W) in 0..1 is multiplied by the mask (1, H, W)
+    if there is one.
+    """
+    names = (
+        *("colmap_id", "R", "T", "FoVx", "FoVy", "image", "gt_alpha_mask", "image_name", "uid"),
+        *("trans", "scale", "data_device"),
+    )
+
+    @functools.wraps(init)
+    def initialise(self: Any, *args: Any, **options: Any) -> None:
+        earlier = "gt_alpha_mask" in options or (
+            not isinstance(args[0], (tuple, list)) if args else "resolution" not in options
+        )
+        if not earlier:
+            init(self, *args, **options)
+            return
+        if len(args) > len(names):
+            raise TypeError(f"Camera takes the {len(names)} arguments {', '.join(names)}")
+        given = {**dict(zip(names, args, strict=False)), **options}
+        mask = given.pop("gt_alpha_mask", None)
+        image = given.get("image")
+        if mask is not None and image is not None:
+            given["image"] = image * mask.to(image)
+            given["opacity_u8"] = _as_u8(mask.reshape(1, *image.shape[1:]))
+        size = None if image is None else (image.shape[2], image.shape[1])
+        init(self, resolution=size, depth_params=None, invdepthmap=None, **given)
+
+    return initialise
+
+
+def _as_u8(image: Tensor) -> Tensor:
+    """uint8 of floats in 0..1, rounded."""
+    return (image.detach() * 255.0).round().clamp(0, 255).to(torch.uint8)
 
 
 class Camera(nn.Module):
@@ -39,6 +80,9 @@ class Camera(nn.Module):
     invdepthmap: Tensor | None
     depth_mask: Tensor | None
 
+    _image: Tensor | None = None
+
+    @_in_todays_order
     def __init__(
         self,
         resolution: tuple[int, int],
@@ -48,7 +92,7 @@ class Camera(nn.Module):
         FoVx: float,
         FoVy: float,
         depth_params: Mapping[str, float] | None,
-        image: Image.Image | None,
+        image: Image.Image | Tensor | None,
         invdepthmap: npt.NDArray | None,
         image_name: str,
         uid: int,
@@ -69,7 +113,8 @@ class Camera(nn.Module):
     ):
         """Takes the photo as `image_u8` (3, H, W), or as `image`, which is resized to `resolution`.
 
-        Or as `photo`, which stays on the CPU.
+        Or as `photo`, which stays on the CPU. An `image` that is a tensor, (3, H, W) in 0..1, is
+        taken as it is, of any size.
 
         R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FoVx, FoVy in
         radians; resolution: (width, height); `principal_point` in fractions of width and height.
@@ -81,7 +126,7 @@ class Camera(nn.Module):
         if image_u8 is None and photo is None:
             if image is None:
                 raise InputError(f"camera {image_name}: expected a photo, got none")
-            image_u8 = planar_u8(image, resolution)
+            image_u8 = _as_u8(image) if isinstance(image, Tensor) else planar_u8(image, resolution)
         self.uid = uid
         self.colmap_id = colmap_id
         self.R = R
@@ -100,6 +145,8 @@ class Camera(nn.Module):
             self._pixels = pixels.to(self.data_device)
             self.image_height, self.image_width = image_u8.shape[1:]
         self.photo_background = photo_background
+        if isinstance(image, Tensor):
+            self.original_image = image.clamp(0.0, 1.0)
         self.zfar = 100.0
         self.znear = 0.01
         self.trans = np.asarray(trans, np.float64)
@@ -153,8 +200,21 @@ class Camera(nn.Module):
 
     @property
     def original_image(self) -> Tensor:
-        """(3, H, W) float32 photo in 0..1 on `data_device`, computed at each access."""
-        return self.image_u8.to(torch.float32) / 255.0
+        """(3, H, W) float32 photo in 0..1 on `data_device`, computed at each access.
+
+        It can be set, and is then kept as it is; this project's own losses round it to 8 bits.
+        """
+        return self.image_u8.to(torch.float32) / 255.0 if self._image is None else self._image
+
+    @original_image.setter
+    def original_image(self, image: Tensor) -> None:
+        if image.dim() != 3:
+            raise InputError(
+                f"camera {self.image_name}: expected an image (3, H, W), got the shape "
+                f"{tuple(image.shape)}"
+            )
+        self._image = image.detach().to(self.data_device, torch.float32)
+        self.image_u8 = _as_u8(self._image)
 
     @property
     def alpha_mask(self) -> Tensor | None:
@@ -185,6 +245,7 @@ class Camera(nn.Module):
         shift = background.to(self.data_device).view(3, 1, 1) - self.photo_background
         image = self.image_u8 + 255.0 * transparency * shift
         camera = copy.copy(self)
+        camera._image = None
         camera.image_u8 = image.round().clamp(0, 255).to(torch.uint8)
         return camera
 
