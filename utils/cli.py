@@ -98,5 +98,5 @@ def show_messages(quiet: bool = False) -> None:
         root.addHandler(handlers[0])
     handlers[0].setLevel(logging.ERROR if quiet else logging.NOTSET)
     packages = ("arguments", "gaussian_compression", "gaussian_renderer", "reconstruction", "scene")
-    for package in (*packages, "splat_formats", "splat_codec", "utils"):
+    for package in (*packages, "splat_formats", "splat_codec", "utils", "lpipsPyTorch"):
         logging.getLogger(package).setLevel(logging.INFO)
