@@ -39,8 +39,9 @@ def run(main: Callable[[], None]) -> None:
 
 
 def command_line() -> tuple[str, ...]:
-    """The name of the script, without its folder, and its arguments as given."""
-    return (Path(sys.argv[0]).name, *sys.argv[1:])
+    """The name of the script, without its folder, or of its command; and its arguments as given."""
+    # "fast3dgs compress" are two words.
+    return (*Path(sys.argv[0]).name.split(), *sys.argv[1:])
 
 
 class OptionGroup(Protocol):
