@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gaussian_renderer.speed import read_figures
 from lpipsPyTorch import LPIPS
 from utils import cli
 from utils.errors import InputError
@@ -180,6 +181,12 @@ def score_model(model_path: Path, perceptual: Perceptual) -> None:
             faults.append(str(error))
     if per_view:
         write_scores(model_path, per_view)
+    for method in per_view:
+        try:
+            if figures := read_figures(test / method):
+                print(f"{method}: {figures.text()}")
+        except InputError as error:
+            faults.append(str(error))
     if faults:
         raise InputError("; ".join(faults))
 
