@@ -11,7 +11,6 @@ from PIL import Image
 from scene.camera_models import Lens
 from utils.errors import InputError
 from utils.graphics_utils import BasicPointCloud
-from utils.photos import open_photo
 
 _EXTENT_MARGIN = 1.1
 
@@ -46,7 +45,9 @@ class CameraInfo(NamedTuple):
     @property
     def image(self) -> Image.Image:
         """The photo, decoded at each access, as in code of 2023. InputError if it is unusable."""
-        return open_photo(self.image_path, (self.width, self.height))
+        from scene.undistortion import open_picture  # which imports this module
+
+        return open_picture(self.image_path, self)
 
 
 class SceneInfo(NamedTuple):
