@@ -14,7 +14,7 @@ class ViewQueue:
     def __init__(self, cameras: Sequence[Camera]) -> None:
         self._cameras = list(cameras)
         self._left: list[int] = []
-        self._prefetches = any(camera.is_cached for camera in self._cameras)
+        self._prefetches = any(getattr(camera, "is_cached", False) for camera in self._cameras)
 
     def draw(self) -> Camera:
         """The next view."""
