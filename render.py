@@ -60,12 +60,14 @@ def render_set(
 
     Of a model with exposures the right halves, to which none was fitted.
     """
+    if not views.cameras:
+        return
     folder = views.model_path / views.name / f"ours_{views.iteration}"
     cameras: Iterable[Camera] = tqdm(
         views.cameras, desc=f"Rendering {views.name}", unit="view", disable=quiet
     )
-    clock = FrameClock(gaussians.device)
     exposed = gaussians.pretrained_exposures is not None
+    clock = FrameClock(gaussians.device)
     render(views.cameras[0], gaussians, pipe, background)  # the first frame allocates its buffers
     for index, camera in enumerate(cameras):
         with clock.frame():
