@@ -356,7 +356,7 @@ def test_the_saved_and_measured_images_are_exposed_right_halves(
     folder = copied / "test" / "ours_60"
     photograph = load_png(uneven_scene / "images" / "view_008.png")
     assert torch.equal(load_png(folder / "gt" / "00001.png"), photograph[..., HALF:])
-    monkeypatch.setattr(metrics, "load_lpips", lambda: None)
+    monkeypatch.setattr(metrics, "load_lpips", lambda options: None)
     command_line("-m", copied)
     metrics.main()
     exposed_psnr = json.loads((copied / "results.json").read_text())["ours_60"]["PSNR"]
