@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores the test images that render.py has saved: PSNR, SSIM and LPIPS.
 
-    python metrics.py -m <model folder> [<model folder> ...] [--extra]
+    python metrics.py -m <model folder> [<model folder> ...] [--extra] [--lpips_weights DIR]
 
 Each model folder gets results.json (means) and per_view.json (every image). Figures that were not
 computed, and those that are not finite (the PSNR of equal images), are left out of both: readers
@@ -12,6 +12,7 @@ import math
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gaussian_renderer.speed import read_figures
 from lpipsPyTorch import LPIPS
 from utils import cli
 from utils.errors import InputError
@@ -32,6 +34,22 @@ Scores = dict[str, dict[str, float | None]]
 
 Perceptual = Mapping[str, Measure | None]
 """The metrics beside SSIM and PSNR, by name; None: it cannot be computed here."""
+
+
+@dataclass(frozen=True)
+class LpipsOptions:
+    """Which LPIPS, and where its weight files come from."""
+
+    network: str = "vgg"
+    folder: Path | None = None
+    """The user's folder of weights; None: `LPIPS` searches."""
+    download: bool = True
+
+    @property
+    def name(self) -> str:
+        """LPIPS without further words is that of VGG, as in the 3DGS literature."""
+        return "LPIPS" if self.network == "vgg" else f"LPIPS-{self.network}"
+
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _PLACES_SHOWN = 5
@@ -55,8 +73,25 @@ def main() -> None:
         action="store_true",
         help="MS-SSIM and, if the package flip-evaluator is installed, FLIP too",
     )
+    parser.add_argument(
+        "--lpips_net",
+        choices=("vgg", "alex"),
+        default="vgg",
+        help="the network of LPIPS; that of alex is named LPIPS-alex (default: vgg)",
+    )
+    parser.add_argument(
+        "--lpips_weights",
+        type=Path,
+        metavar="DIR",
+        help="folder with the weight files of LPIPS; without it they are fetched if missing, once",
+    )
+    parser.add_argument(
+        "--no_download", action="store_true", help="leave LPIPS out if its weights are missing"
+    )
     args = parser.parse_args()
-    score_models(different_folders(args.model_paths), extra=args.extra)
+    cli.show_messages()
+    lpips = LpipsOptions(args.lpips_net, args.lpips_weights, download=not args.no_download)
+    score_models(different_folders(args.model_paths), extra=args.extra, lpips=lpips)
 
 
 def different_folders(paths: Sequence[Path]) -> list[Path]:
@@ -67,12 +102,17 @@ def different_folders(paths: Sequence[Path]) -> list[Path]:
     return list(by_folder.values())
 
 
-def score_models(model_paths: Sequence[Path], extra: bool = False) -> None:
+def score_models(
+    model_paths: Sequence[Path],
+    extra: bool = False,
+    lpips: LpipsOptions | None = None,
+) -> None:
     """Scores every model; ends the program with status 1 if one of them could not be scored.
 
     With `extra`, by MS-SSIM and FLIP too.
     """
-    perceptual = {"LPIPS": load_lpips(), **(load_extra() if extra else {})}
+    lpips = lpips or LpipsOptions()
+    perceptual = {lpips.name: load_lpips(lpips), **(load_extra() if extra else {})}
     failures = 0
     for model_path in model_paths:
         try:
@@ -87,12 +127,18 @@ def score_models(model_paths: Sequence[Path], extra: bool = False) -> None:
         sys.exit(cli.EXIT_FAILURE)
 
 
-def load_lpips() -> Measure | None:
-    """LPIPS of two uint8 images (3, H, W); without weights None, and the reason is printed."""
+def load_lpips(options: LpipsOptions) -> Measure | None:
+    """LPIPS of two uint8 images (3, H, W); without weights None, and the reason is printed.
+
+    InputError if a folder of weights is given that does not have them.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        network = LPIPS("vgg").to(device)
+        network = LPIPS(options.network, weights=options.folder, download=options.download)
+        network = network.to(device)
     except InputError as error:
+        if options.folder is not None:
+            raise
         print(f"LPIPS is left out: {error}")
         return None
 
@@ -137,6 +183,12 @@ def score_model(model_path: Path, perceptual: Perceptual) -> None:
             faults.append(str(error))
     if per_view:
         write_scores(model_path, per_view)
+    for method in per_view:
+        try:
+            if figures := read_figures(test / method):
+                print(f"{method}: {figures.text()}")
+        except InputError as error:
+            faults.append(str(error))
     if faults:
         raise InputError("; ".join(faults))
 

@@ -106,6 +106,12 @@ class ModelOptions(GroupParams):
     ignore_principal_point: bool = _option(
         False, "use the middle of the photographs instead, as Inria's code base does"
     )
+    image_cache_gb: float = _option(
+        0.0,
+        "decode photographs when they are used, and keep as many as fit into this memory, in GB (a "
+        "billion bytes); 0: keep all",
+        allowed=Range(least=0),
+    )
     masks: str = _option(
         "", "folder of masks inside the dataset: black pixels count neither in losses nor in scores"
     )

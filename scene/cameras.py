@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scene.depth_maps import scaled_depth_map
+from scene.photo_cache import CachedPhoto, Pixels
 from utils.errors import InputError
 from utils.graphics_utils import getProjectionMatrix, getWorld2View2
 from utils.photos import planar_u8
@@ -63,7 +64,8 @@ def _as_u8(image: Tensor) -> Tensor:
 class Camera(nn.Module):
     """A photo and the pinhole camera that took it.
 
-    The photo is kept as `image_u8`, uint8 (3, H, W): a quarter of the memory of floats.
+    The photo is kept as `image_u8`, uint8 (3, H, W): a quarter of the memory of floats. A camera
+    made with `photo` decodes it, and its mask, when it is used.
     `mask_u8` (1, H, W), 1 where a pixel counts, is None where all do. `opacity_u8` (1, H, W) is
     0 where the photo is transparent, and None for an opaque photo. `invdepthmap` (1, H, W), inverse
     depths in inverse world units, is None without a map; `depth_mask` (1, H, W) is 1 where it
@@ -75,8 +77,6 @@ class Camera(nn.Module):
     """
 
     exposure: Tensor | None
-    mask_u8: Tensor | None
-    opacity_u8: Tensor | None
     invdepthmap: Tensor | None
     depth_mask: Tensor | None
 
@@ -105,6 +105,7 @@ class Camera(nn.Module):
         *,
         image_u8: Tensor | None = None,
         opacity_u8: Tensor | None = None,
+        photo: CachedPhoto | None = None,
         photo_background: float = 0.0,
         principal_point: tuple[float, float] = (0.5, 0.5),
         mask_u8: Tensor | None = None,
@@ -112,7 +113,9 @@ class Camera(nn.Module):
     ):
         """Takes the photo as `image_u8` (3, H, W), or as `image`, which is resized to `resolution`.
 
-        An `image` that is a tensor, (3, H, W) in 0..1, is taken as it is, of any size.
+        Or as `photo`, which stays on the CPU. An `image` that is a tensor, (3, H, W) in 0..1, is
+        taken as it is, of any size.
+
         R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FoVx, FoVy in
         radians; resolution: (width, height); `principal_point` in fractions of width and height.
         `invdepthmap` (H', W') is resized too, and scaled by the entries scale and offset of
@@ -120,7 +123,7 @@ class Camera(nn.Module):
         transparent parts of `image_u8`. `device` holds the matrices, `data_device` the pixels.
         """
         super().__init__()
-        if image_u8 is None:
+        if image_u8 is None and photo is None:
             if image is None:
                 raise InputError(f"camera {image_name}: expected a photo, got none")
             image_u8 = _as_u8(image) if isinstance(image, Tensor) else planar_u8(image, resolution)
@@ -132,10 +135,16 @@ class Camera(nn.Module):
         self.FoVy = FoVy
         self.image_name = image_name
         self.data_device = torch.device(data_device)
-        self.image_u8 = image_u8.to(self.data_device)
-        self.opacity_u8 = None if opacity_u8 is None else opacity_u8.to(self.data_device)
+        self._photo = photo
+        if photo is not None:
+            self.image_width, self.image_height = photo.size
+            self.data_device = torch.device("cpu")
+        else:
+            assert image_u8 is not None
+            pixels = Pixels(image_u8, opacity_u8, mask_u8)
+            self._pixels = pixels.to(self.data_device)
+            self.image_height, self.image_width = image_u8.shape[1:]
         self.photo_background = photo_background
-        self.image_height, self.image_width = image_u8.shape[1:]
         if isinstance(image, Tensor):
             self.original_image = image.clamp(0.0, 1.0)
         self.zfar = 100.0
@@ -143,7 +152,6 @@ class Camera(nn.Module):
         self.trans = np.asarray(trans, np.float64)
         self.scale = scale
         self.principal_point = principal_point
-        self.mask_u8 = None if mask_u8 is None else mask_u8.to(self.data_device)
         self.exposure = None
         self.is_test_view = is_test_view
         self.scored_from = self.image_width // 2 if train_test_exp else 0
@@ -153,6 +161,42 @@ class Camera(nn.Module):
             self._trained_half = slice(middle, None) if is_test_dataset else slice(0, middle)
         self._set_depths(invdepthmap, depth_params)
         self._set_matrices(self.data_device if device is None else torch.device(device))
+
+    @property
+    def image_u8(self) -> Tensor:
+        """(3, H, W) uint8 photo on `data_device`."""
+        return self._loaded().image
+
+    @image_u8.setter
+    def image_u8(self, image: Tensor) -> None:
+        self._pixels, self._photo = self._loaded()._replace(image=image), None
+
+    @property
+    def opacity_u8(self) -> Tensor | None:
+        """(1, H, W) uint8, 0 where the photo is transparent; None for an opaque photo."""
+        return self._loaded().opacity
+
+    @property
+    def mask_u8(self) -> Tensor | None:
+        """(1, H, W) uint8, 1 where a pixel counts; None where all do."""
+        return self._loaded().mask
+
+    @mask_u8.setter
+    def mask_u8(self, mask: Tensor | None) -> None:
+        self._pixels, self._photo = self._loaded()._replace(mask=mask), None
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the photo is decoded when it is used."""
+        return self._photo is not None
+
+    def prefetch(self) -> None:
+        """Decode the photo meanwhile, because it is used soon."""
+        if self._photo is not None:
+            self._photo.prefetch()
+
+    def _loaded(self) -> Pixels:
+        return self._pixels if self._photo is None else self._photo.pixels()
 
     @property
     def original_image(self) -> Tensor:

@@ -131,10 +131,10 @@ def readColmapCameras(
 ) -> list[CameraInfo]:
     """One `CameraInfo` per registered image, in the order of `cam_extrinsics`.
 
-    Raises `InputError` for a camera with lens distortion and for invalid poses. `model_folder` is
-    used in its message only. Without `depths_params` no image has a map of depths; with them, the
-    map is a PNG in `depths_folder`. The order of 2023,
-    (cam_extrinsics, cam_intrinsics, images_folder), is accepted too.
+    The sizes and fields of view are those of the undistorted photographs. Raises `InputError` for
+    unknown camera models and invalid poses. `model_folder` is used in its message only. Without
+    `depths_params` no image has a map of depths; with them, the map is a PNG in `depths_folder`.
+    The order of 2023, (cam_extrinsics, cam_intrinsics, images_folder), is accepted too.
     """
     if isinstance(depths_params, (str, Path)):
         images_folder = depths_params
@@ -166,6 +166,7 @@ def readColmapCameras(
                 height=lens.height,
                 is_test=image.name in held_out,
                 principal_point=lens.principal_point,
+                lens=lens.lens,
             )
         )
     logger.info("Reading camera %d/%d", len(cameras), len(cameras))

@@ -237,6 +237,7 @@ def _camera(index: int, frame: _Frame, shared: Mapping[str, Any], photo: Path) -
         height=lens.height,
         is_test=False,
         principal_point=lens.principal_point,
+        lens=lens.lens,
     )
 
 
