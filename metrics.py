@@ -3,16 +3,18 @@
 
     python metrics.py -m <model folder> [<model folder> ...] [--extra] [--lpips_weights DIR]
 
-Each model folder gets results.json (means) and per_view.json (every image). In both files null
-stands for what was not computed, and for what is not finite: the PSNR of equal images. The list
-`not_finite`, present only if there are such figures, has the places of the latter.
+Each model folder gets results.json (means) and per_view.json (every image). Figures that were not
+computed, and those that are not finite (the PSNR of equal images), are left out of both: readers
+calculate with what is there. They are printed.
 """
 
+import math
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +27,6 @@ from utils.errors import InputError
 from utils.files import write_json
 from utils.image_metrics import score_images
 from utils.image_utils import load_png
-from utils.json_values import finite_only
 from utils.perceptual_metrics import LEAST_SIDE, Measure, extra_measures
 
 Scores = dict[str, dict[str, float | None]]
@@ -51,6 +52,7 @@ class LpipsOptions:
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_PLACES_SHOWN = 5
 
 
 def main() -> None:
@@ -200,8 +202,31 @@ def write_scores(model_path: Path, per_view: Mapping[str, Scores]) -> None:
             print(f"  {metric:<5}: {'   not computed' if value is None else f'{value:>15.7f}'}")
     for name, scores in (("results.json", results), ("per_view.json", per_view)):
         places: list[str] = []
-        finite = finite_only(scores, places)
-        write_json(model_path / name, {**finite, "not_finite": places} if places else finite)
+        write_json(model_path / name, figures_only(scores, places))
+        if places:
+            more = f" and {len(places) - _PLACES_SHOWN} more" if len(places) > _PLACES_SHOWN else ""
+            print(f"Left out of {name}: {', '.join(places[:_PLACES_SHOWN])}{more}")
+
+
+def figures_only(scores: Mapping[str, Any], left_out: list[str], place: str = "") -> dict[str, Any]:
+    """The finite numbers of nested mappings; the places of others are added to `left_out`.
+
+    A mapping of which nothing remains is left out as a whole.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in scores.items():
+        inside = f"{place} {key}".strip()
+        if isinstance(value, Mapping):
+            places: list[str] = []
+            inner = figures_only(value, places, inside)
+            left_out += places if inner else [inside]
+            if inner:
+                kept[key] = inner
+        elif value is None or not math.isfinite(value):
+            left_out.append(inside)
+        else:
+            kept[key] = value
+    return kept
 
 
 def score_method(folder: Path, perceptual: Perceptual) -> Scores:
