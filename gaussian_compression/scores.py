@@ -18,6 +18,7 @@ from gaussian_compression.sensitivity import DIMMING, PullBack, dimmed
 from gaussian_renderer.backend import Differentiate
 from scene.array_operations import ArrayOperations
 from scene.cameras import Camera
+from scene.exposure import with_scaled_exposure
 from scene.raw_parameters import RawParameters
 from utils.errors import InputError
 
@@ -119,10 +120,11 @@ class RemovalError:
     def add(self, view: ScoredView) -> None:
         """See ScoreAccumulator."""
         shape = view.camera.image_u8.shape
+        camera = with_scaled_exposure(view.camera, colours=1, offset=DIMMING)
         for _ in range(self.passes):
             signs = torch.randint(0, 2, shape, generator=self._random, dtype=torch.float32) * 2 - 1
-            signs = signs.to(self._total.device)
-            self._pull_back(view.camera, signs, self._model, self._gradients, self._background)
+            signs = camera.counted(signs.to(self._total.device))
+            self._pull_back(camera, signs, self._model, self._gradients, self._background)
             self._total.addcmul_(self._gradients.opacity, self._gradients.opacity)
 
     def scores(self) -> Tensor:

@@ -7,7 +7,7 @@ Renders are rounded to 8 bits first, as `render.py` saves them, so the numbers a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,8 @@ from gaussian_renderer.backend import Backend
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from utils.image_metrics import mean_difference, score_images
-from utils.image_utils import to_u8
+from utils.image_utils import psnr, to_u8
+from utils.loss_utils import l1_loss
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,52 @@ class ViewScore:
     """Mean absolute difference; images in 0..1."""
 
 
+@dataclass(frozen=True)
+class DrawnView:
+    """The part of a view that scores count."""
+
+    image_name: str
+    image: Tensor
+    """(3,H,W) in 0..1, not rounded."""
+    truth_u8: Tensor
+    """(3,H,W) uint8, on the same device."""
+
+    def score(self) -> ViewScore:
+        """The render, rounded to 8 bits, against the photograph."""
+        image = to_u8(self.image)
+        psnr, ssim = score_images(image, self.truth_u8)
+        return ViewScore(self.image_name, psnr, ssim, mean_difference(image, self.truth_u8))
+
+    def unrounded(self) -> tuple[float, float]:
+        """L1, and the mean of the three channels' PSNR in dB, without rounding.
+
+        These are the figures that Inria's training prints.
+        """
+        truth = self.truth_u8.to(torch.float32) / 255.0
+        return float(l1_loss(self.image, truth)), float(psnr(self.image, truth).mean())
+
+
+@torch.no_grad()
+def draw_views(
+    cameras: Iterable[Camera], gaussians: GaussianModel, backend: Backend, background: Tensor
+) -> Iterator[DrawnView]:
+    """Every view in `cameras`, in order, each valid until the next one."""
+    raw, degree = gaussians.raw_parameters(), gaussians.active_sh_degree
+    for camera in cameras:
+        image = backend.draw(camera, raw, background, degree)
+        truth = camera.image_u8.to(image.device)
+        yield DrawnView(camera.image_name, *(scored_part(t, camera) for t in (image, truth)))
+
+
+def scored_part(image: Tensor, camera: Camera) -> Tensor:
+    """The columns of `image` (3,H,W) that scores count, black where pixels do not count."""
+    image = camera.counted(image)
+    return image[..., camera.scored_from :].contiguous() if camera.scored_from else image
+
+
 @torch.no_grad()
 def evaluate(
     cameras: Iterable[Camera], gaussians: GaussianModel, backend: Backend, background: Tensor
 ) -> list[ViewScore]:
     """Scores of every view in `cameras`, in order. `cameras` may be wrapped in a progress bar."""
-    raw, degree = gaussians.raw_parameters(), gaussians.active_sh_degree
-    scores = []
-    for camera in cameras:
-        image = to_u8(backend.draw(camera, raw, background, degree))
-        truth = camera.image_u8.to(image.device)
-        psnr, ssim = score_images(image, truth)
-        l1 = mean_difference(image, truth)
-        scores.append(ViewScore(camera.image_name, psnr, ssim, l1))
-    return scores
+    return [view.score() for view in draw_views(cameras, gaussians, backend, background)]
