@@ -8,9 +8,11 @@ import os
 import time
 import uuid
 from argparse import ArgumentParser
+from collections import deque
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import NoReturn
@@ -33,7 +35,8 @@ from arguments.milestones import Milestones, declare_milestones, milestones_of
 from gaussian_renderer import render
 from gaussian_renderer.backend import Backend, RenderOptions, ViewLoss
 from gaussian_renderer.choose_backend import backend_for
-from gaussian_renderer.evaluation import evaluate
+from gaussian_renderer.evaluation import evaluate_on_ranks
+from gaussian_renderer.view_gradients import mean_gradients
 from scene import GaussianModel, Scene
 from scene.cameras import Camera
 from scene.checkpoint import LoopState, save_checkpoint
@@ -44,7 +47,7 @@ from scene.output_folder import records_removed_on_failure
 from scene.raw_parameters import RawParameters
 from scene.training_start import TrainingStart, changed_options, read_start
 from scene.view_queue import ViewQueue
-from utils import cli
+from utils import cli, ranks
 from utils.errors import InputError
 from utils.folder_lock import locked
 from utils.general_utils import safe_state
@@ -72,7 +75,7 @@ class Options:
 
 
 class GradientStep:
-    """Leaves the gradients of one view's loss in the model's parameters."""
+    """Leaves the gradients of views' losses in the model's parameters."""
 
     def __init__(self, gaussians: GaussianModel, backend: Backend, lambda_dssim: float) -> None:
         self._gaussians = gaussians
@@ -81,16 +84,27 @@ class GradientStep:
 
     def __call__(self, camera: Camera, background: Tensor) -> ViewLoss:
         """The view's loss. The gradients are valid until the next call."""
+        return self.together([(camera, background)])[0]
+
+    def together(self, views: Sequence[tuple[Camera, Tensor]]) -> list[ViewLoss]:
+        """The losses of views and their backgrounds, at most one for each rank; mean gradients."""
         raw = self._gaussians.raw_parameters()
         if self._buffers is None or self._buffers.gaussian_count != raw.gaussian_count:
             self._buffers = raw.map(torch.empty_like)
-        degree = self._gaussians.active_sh_degree
-        view_loss = self._backend.differentiate(
-            camera, raw, self._buffers, background, degree, self._lambda_dssim
+        differentiate = partial(
+            self._backend.differentiate,
+            sh_degree=self._gaussians.active_sh_degree,
+            lambda_dssim=self._lambda_dssim,
         )
+        over = [(partial(differentiate, background=colour), camera) for camera, colour in views]
+        losses = mean_gradients(over, raw, self._buffers, _whole)
         for parameter, gradient in zip(raw, self._buffers, strict=True):
             parameter.grad = gradient
-        return view_loss
+        return losses
+
+
+def _whole(view_loss: ViewLoss) -> ViewLoss:
+    return view_loss
 
 
 class Reporter:
@@ -129,7 +143,9 @@ class Reporter:
 
     def _split_scores(self, iteration: int, name: str, cameras: Sequence[Camera]) -> None:
         training = self._training
-        scores = evaluate(cameras, training.gaussians, training.backend, training.background)
+        scores = evaluate_on_ranks(
+            cameras, training.gaussians, training.backend, training.background
+        )
         l1, psnr = fmean(score.l1 for score in scores), fmean(score.psnr for score in scores)
         print(f"\n[ITER {iteration}] Evaluating {name}: L1 {l1} PSNR {psnr}")
         if self._log is not None:
@@ -160,6 +176,10 @@ class Training:
         self.first_iteration = 0
         self.gradient_step = self._gradient_step()
         self.queue = ViewQueue(scene.getTrainCameras())
+        self.waiting: deque[tuple[Camera, ViewLoss]] = deque()
+        """Views of the present step that have been differentiated."""
+        self.radii: list[Tensor] = []
+        """Of the views of the present step so far."""
         self.background = torch.full(
             (3,), float(options.model.white_background), device=self.gaussians.device
         )
@@ -186,7 +206,7 @@ class Training:
             reporter = Reporter(self, log, bar)
             for iteration in range(self.first_iteration + 1, last + 1):
                 self.iterate(iteration, reporter)
-                if stop.requested and iteration < last:
+                if stop.requested and iteration < last and not self.waiting:
                     self.stop(iteration, stop.error())
 
     def stop(self, iteration: int, error: KeyboardInterrupt) -> NoReturn:
@@ -207,11 +227,7 @@ class Training:
             self.options.pipe.debug = True
             self.backend = choose_backend(self.options)
             self.gradient_step = self._gradient_step()
-        background = self.draw_background()
-        camera = self.queue.draw()
-        if self.options.optimization.random_background:
-            camera = camera.over(background)
-        view_loss = self.gradient_step(camera, background)
+        camera, view_loss = self.next_view(iteration)
         reporter.step(iteration, camera, view_loss, time.perf_counter() - started)
         if iteration in self.milestones.test:
             reporter.scores(iteration)
@@ -219,10 +235,58 @@ class Training:
             self.save(iteration)
         if is_active(iteration, optimization):
             self.control_density(iteration, view_loss)
-        if iteration < optimization.iterations:
-            take_step(self.gaussians.trained_by, optimization.optimizer_type, view_loss.radii)
+        self.radii.append(view_loss.radii)
+        if not self.waiting:
+            if iteration < optimization.iterations:
+                kind, views = optimization.optimizer_type, len(self.radii)
+                radii = self.radii[0] if views == 1 else torch.stack(self.radii).amax(dim=0)
+                take_step(self.gaussians.trained_by, kind, radii, views)
+            self.radii = []
         if iteration in self.milestones.checkpoint:
             self.save_checkpoint(iteration)
+
+    def next_view(self, iteration: int) -> tuple[Camera, ViewLoss]:
+        """The view of this iteration; several are differentiated together by as many ranks."""
+        if not self.waiting:
+            views = [self.draw_view() for _ in range(self.views_of_step(iteration))]
+            if len(views) == 1:
+                losses = [self.gradient_step(*views[0])]
+            else:
+                losses = self.gradient_step.together(views)
+            self.waiting.extend(
+                (camera, loss) for (camera, _), loss in zip(views, losses, strict=True)
+            )
+        return self.waiting.popleft()
+
+    def draw_view(self) -> tuple[Camera, Tensor]:
+        """The next view, and the colour behind the Gaussians."""
+        background = self.draw_background()
+        camera = self.queue.draw()
+        if self.options.optimization.random_background:
+            camera = camera.over(background)
+        return camera, background
+
+    def views_of_step(self, first: int) -> int:
+        """How many iterations, from this one on, are one step of the optimiser.
+
+        One for each rank, but none after an iteration that does more than a step.
+        """
+        last = first
+        while last - first + 1 < ranks.count() and not self.ends_step(last):
+            last += 1
+        return last - first + 1
+
+    def ends_step(self, iteration: int) -> bool:
+        """Whether the next iteration needs the parameters that this one leaves."""
+        optimization, milestones = self.options.optimization, self.milestones
+        return (
+            iteration >= optimization.iterations - 1
+            or iteration == milestones.debug_from
+            or iteration in milestones.test | milestones.save | milestones.checkpoint
+            or (iteration + 1) % SH_INTERVAL == 0
+            or densifies(iteration, optimization)
+            or resets_opacity(iteration, optimization, self.options.model.white_background)
+        )
 
     def _gradient_step(self) -> GradientStep:
         lambda_dssim = self.options.optimization.lambda_dssim
@@ -346,6 +410,7 @@ def train(
 ) -> None:
     """Load the scene, record the loading options in the model folder, and train."""
     backend = choose_backend(options)
+    ranks.check_device(device_for(options.pipe.rasterizer))
     gaussians = GaussianModel(
         options.model.sh_degree,
         options.optimization.optimizer_type,
@@ -353,6 +418,7 @@ def train(
         operations=backend,
     )
     scene = Scene(options.model, gaussians)
+    ranks.keep([*scene.getTrainCameras(), *scene.getTestCameras()])
     print(f"Output folder: {options.model.model_path}")
     write_cfg_args(options.model.model_path, options.model)
     gaussians.training_setup(options.optimization)
@@ -386,4 +452,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(ranks.shared(main))

@@ -22,7 +22,7 @@ class AutogradBackend(TorchOperations):
     """See Backend."""
 
     def __init__(self, options: RenderOptions) -> None:
-        self._options = options
+        self.options = options
 
     @torch.no_grad()
     def draw(
@@ -79,7 +79,7 @@ class AutogradBackend(TorchOperations):
     ) -> dict[str, Tensor]:
         model = GaussianModel.from_raw(raw)
         model.active_sh_degree = sh_degree
-        return render(camera, model, self._options, background)
+        return render(camera, model, self.options, background)
 
 
 def _write(gradients: Iterable[Tensor | None], out: RawParameters) -> None:
