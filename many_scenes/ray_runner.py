@@ -60,6 +60,8 @@ class RayRunner:
     def ended(self) -> list[Ended]:
         """See Runner."""
         waiting = list(self._running)
+        if not waiting:
+            return []
         ready, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
         return [self._result(reference, self._running.pop(reference)) for reference in ready]
 

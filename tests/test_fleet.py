@@ -45,7 +45,7 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1200
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
