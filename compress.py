@@ -54,6 +54,7 @@ from gaussian_compression.model_folder import (
     file_path,
     free_iteration,
     iteration_folder,
+    model_folder_of,
     prepare_outputs,
     rounds_folder,
     start_from_file,
@@ -87,12 +88,14 @@ from gaussian_renderer.backend import RenderOptions
 from scene import VIEWER_FILES, Scene, write_model_folder
 from scene.dataset_readers import readSceneInfo
 from scene.device import device_for
+from scene.exposure import EXPOSURE_NAME, attach_exposures, read_exposures, score_right_halves
 from scene.gaussian_model import GaussianModel
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import Origin, SplatMetadata, SplatScene
 from utils.cli import check_ranges, command_line, run, show_messages
 from utils.console_progress import ConsoleProgress
 from utils.errors import InputError
+from utils.files import write_bytes
 from utils.folder_lock import locked
 from utils.ranks import check_device, keep, shared
 from utils.system_utils import announce_data_device
@@ -137,6 +140,8 @@ def compress_folder(
     options = check_options(options, start, args.sh_degree)
     if settings.trajectory.guard == "test":
         logger.warning("--guard test: %s", TEST_GUARD_WARNING)
+    if options.train_test_exp:
+        check_exposures(start, options)
     progress = ConsoleProgress()
     if args.restart:
         clear_run(rounds_folder(model_path))
@@ -144,6 +149,8 @@ def compress_folder(
     job = replace(with_metadata(job, args.preset, start.metadata.origin), exports=exports)
     result = compress(job, progress)
     record_options(model_path, options)
+    if options.train_test_exp:
+        write_exposures_of(start, options)
     iteration = free_iteration(model_path, start.iteration + max(1, result.iterations))
     changed = changed_settings(job.settings.to_json(), PRESETS[args.preset].to_json())
     invocation = Invocation(command_line(), args.preset, changed)
@@ -295,11 +302,6 @@ def check_options(options: ModelOptions, start: StartModel, sh_degree: int | Non
             f"expected SH degree {start.splats.sh_degree}, that of {start.path}, but --sh_degree "
             f"or cfg_args gives {sh_degree}"
         )
-    if options.train_test_exp or options.depths:
-        raise InputError(
-            "compression does not support --train_test_exp and --depths: remove them from the "
-            "command line and from cfg_args"
-        )
     antialiasing = options.antialiasing or start.metadata.antialiasing
     return replace(options, sh_degree=start.splats.sh_degree, antialiasing=antialiasing)
 
@@ -310,12 +312,23 @@ def build_job(
     start: StartModel,
     settings: CompressionSettings,
 ) -> CompressionJob:
-    """Loads the scene and collects all inputs of the compression."""
+    """Loads the scene and collects all inputs of the compression.
+
+    Test views never train here, also if they have trained their exposures.
+    """
     device = device_for(pipeline.rasterizer)
     check_device(device)
     gaussians = GaussianModel.from_splats(start.splats, device=device)
     gaussians.metadata = start.metadata
-    scene = Scene(options, gaussians, shuffle=False)
+    if options.train_test_exp:
+        gaussians.pretrained_exposures = read_exposures(exposures_of(start, options), device)
+    if options.depths:
+        logger.info("%s: depth maps are for training only, and not used", options.depths)
+    scene = Scene(replace(options, train_test_exp=False, depths=""), gaussians, shuffle=False)
+    if options.train_test_exp:
+        cameras = [*scene.getTrainCameras(), *scene.getTestCameras()]
+        attach_exposures(cameras, gaussians.get_exposure_from_name)
+        score_right_halves(scene.getTestCameras())
     keep([*scene.getTrainCameras(), *scene.getTestCameras()])
     background = torch.full((3,), float(options.white_background), device=device)
     return CompressionJob(
@@ -335,6 +348,31 @@ def build_job(
             **to_entries(SplatMetadata(origin=start.metadata.origin)),
         },
     )
+
+
+def exposures_of(start: StartModel, options: ModelOptions) -> Path:
+    """The exposure.json of the start model: of its model folder, or else of the one given."""
+    of_start = model_folder_of(start.path) or Path(options.model_path)
+    return of_start / EXPOSURE_NAME
+
+
+def write_exposures_of(start: StartModel, options: ModelOptions) -> None:
+    """Copies the start model's exposures into the model folder, for render.py."""
+    source, target = exposures_of(start, options), Path(options.model_path) / EXPOSURE_NAME
+    if not target.exists():
+        write_bytes(target, source.read_bytes())
+
+
+def check_exposures(start: StartModel, options: ModelOptions) -> None:
+    """InputError where the model folder has other exposures than those of the start model."""
+    source, target = exposures_of(start, options), Path(options.model_path) / EXPOSURE_NAME
+    if not source.is_file():
+        read_exposures(source)
+    if target.exists() and target.read_bytes() != source.read_bytes():
+        raise InputError(
+            f"{target} holds other exposures than {source}: move it away, or give another folder "
+            "with -m"
+        )
 
 
 def with_metadata(job: CompressionJob, preset: str, origin: Origin) -> CompressionJob:

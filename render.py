@@ -13,16 +13,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arguments import (
-    NO_EXPOSURES,
     ModelParams,
     PipelineOptions,
     PipelineParams,
     get_combined_args,
 )
 from gaussian_renderer import GaussianModel, render
+from gaussian_renderer.evaluation import scored_part
 from scene import LATEST, Scene, find_iteration, model_ply
 from scene.cameras import Camera
 from scene.device import device_for
+from scene.exposure import EXPOSURE_NAME, read_exposures
 from utils import cli
 from utils.errors import InputError
 from utils.general_utils import safe_state
@@ -51,15 +52,19 @@ def render_set(
     background: Tensor,
     quiet: bool = False,
 ) -> None:
-    """Write <model>/<name>/ours_<iteration>/{renders,gt}/00000.png and so on."""
+    """Write <model>/<name>/ours_<iteration>/{renders,gt}/00000.png and so on.
+
+    Of a model with exposures the right halves, to which none was fitted.
+    """
     folder = views.model_path / views.name / f"ours_{views.iteration}"
     cameras: Iterable[Camera] = tqdm(
         views.cameras, desc=f"Rendering {views.name}", unit="view", disable=quiet
     )
     for index, camera in enumerate(cameras):
-        image = render(camera, gaussians, pipe, background)["render"]
-        save_png(folder / "renders" / f"{index:05d}.png", image)
-        save_png(folder / "gt" / f"{index:05d}.png", camera.image_u8)
+        exposed = gaussians.pretrained_exposures is not None
+        image = render(camera, gaussians, pipe, background, use_trained_exp=exposed)["render"]
+        for kind, shown in (("renders", image), ("gt", camera.image_u8)):
+            save_png(folder / kind / f"{index:05d}.png", scored_part(shown, camera))
 
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
@@ -82,17 +87,18 @@ def main() -> None:
     args = combined_arguments(parser)
     options, pipe = model_group.extract(args), pipeline_group.extract(args)
     cli.check_ranges(options, pipe)
-    if options.train_test_exp:
-        raise InputError(NO_EXPOSURES)
     if not args.quiet:
         print(f"Rendering {args.model_path}")
     safe_state(args.quiet)
     iteration = find_iteration(args.model_path, args.iteration)
     device = device_for(pipe.rasterizer)
     gaussians = load_model(model_ply(args.model_path, iteration), given.sh_degree, device)
+    if options.train_test_exp:
+        exposures = read_exposures(Path(args.model_path) / EXPOSURE_NAME, device)
+        gaussians.pretrained_exposures = exposures
     announce_data_device(given.data_device, gaussians.device)
     splits = [name for name in SPLITS if not getattr(args, f"skip_{name}")]
-    scene = Scene(options, gaussians, shuffle=False, splits=splits)
+    scene = Scene(replace(options, depths=""), gaussians, shuffle=False, splits=splits)
     pipe = replace(pipe, antialiasing=pipe.antialiasing or gaussians.metadata.antialiasing)
     background = torch.full((3,), float(options.white_background), device=gaussians.device)
     cameras = {"train": scene.getTrainCameras(), "test": scene.getTestCameras()}

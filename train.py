@@ -7,11 +7,11 @@ import logging
 import os
 import time
 import uuid
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections import deque
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +22,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arguments import (
-    NO_EXPOSURES,
     ModelOptions,
     ModelParams,
     OptimizationOptions,
@@ -33,15 +32,17 @@ from arguments import (
 )
 from arguments.milestones import Milestones, declare_milestones, milestones_of
 from gaussian_renderer import render
-from gaussian_renderer.backend import Backend, RenderOptions, ViewLoss
+from gaussian_renderer.backend import Backend, Differentiate, RenderOptions, ViewLoss
 from gaussian_renderer.choose_backend import backend_for
-from gaussian_renderer.evaluation import evaluate_on_ranks
-from gaussian_renderer.view_gradients import mean_gradients
+from gaussian_renderer.evaluation import DrawnView, draw_views, measured_on_ranks
+from gaussian_renderer.view_gradients import mean_gradients, whole
+from gaussian_renderer.viewer_socket import TrainingViewer, ViewRequest, listening_socket
 from scene import GaussianModel, Scene
 from scene.cameras import Camera
 from scene.checkpoint import LoopState, save_checkpoint
 from scene.densification import accumulate, densifies, is_active, prunes_large, resets_opacity
 from scene.device import device_for
+from scene.exposure import attach_exposures
 from scene.optimizer import check_optimizer_type, take_step
 from scene.output_folder import records_removed_on_failure
 from scene.raw_parameters import RawParameters
@@ -50,11 +51,13 @@ from scene.view_queue import ViewQueue
 from utils import cli, ranks
 from utils.errors import InputError
 from utils.folder_lock import locked
-from utils.general_utils import safe_state
+from utils.general_utils import get_expon_lr_func, safe_state
+from utils.image_utils import to_u8
 from utils.interruption import interruption
 from utils.loss_utils import l1_loss
 from utils.system_utils import announce_data_device
 from utils.tensorboard_log import VIEWS_SHOWN, TensorBoardLog, open_log
+from utils.training_table import TrainingTable
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +77,16 @@ class Options:
     pipe: PipelineOptions
 
 
+@dataclass(frozen=True)
+class TrainingView:
+    """A view to differentiate."""
+
+    camera: Camera
+    background: Tensor
+    """The colour (3,) behind the Gaussians."""
+    depth_weight: float = 0.0
+
+
 class GradientStep:
     """Leaves the gradients of views' losses in the model's parameters."""
 
@@ -82,53 +95,97 @@ class GradientStep:
         self._backend, self._lambda_dssim = backend, lambda_dssim
         self._buffers: RawParameters | None = None
 
-    def __call__(self, camera: Camera, background: Tensor) -> ViewLoss:
+    def __call__(self, camera: Camera, background: Tensor, depth_weight: float = 0.0) -> ViewLoss:
         """The view's loss. The gradients are valid until the next call."""
-        return self.together([(camera, background)])[0]
+        return self.together([TrainingView(camera, background, depth_weight)])[0]
 
-    def together(self, views: Sequence[tuple[Camera, Tensor]]) -> list[ViewLoss]:
-        """The losses of views and their backgrounds, at most one for each rank; mean gradients."""
+    def together(self, views: Sequence[TrainingView]) -> list[ViewLoss]:
+        """The losses of the views, at most one for each rank; the gradients are their means."""
         raw = self._gaussians.raw_parameters()
         if self._buffers is None or self._buffers.gaussian_count != raw.gaussian_count:
             self._buffers = raw.map(torch.empty_like)
-        differentiate = partial(
-            self._backend.differentiate,
-            sh_degree=self._gaussians.active_sh_degree,
-            lambda_dssim=self._lambda_dssim,
+        losses = mean_gradients(
+            [(self._differentiate(view), view.camera) for view in views], raw, self._buffers, whole
         )
-        over = [(partial(differentiate, background=colour), camera) for camera, colour in views]
-        losses = mean_gradients(over, raw, self._buffers, _whole)
         for parameter, gradient in zip(raw, self._buffers, strict=True):
             parameter.grad = gradient
+        for view, view_loss in zip(views, losses, strict=True):
+            self._expose(view.camera, view_loss.exposure_gradient)
         return losses
 
+    def _differentiate(self, view: TrainingView) -> Differentiate:
+        return partial(
+            self._backend.differentiate,
+            background=view.background,
+            sh_degree=self._gaussians.active_sh_degree,
+            lambda_dssim=self._lambda_dssim,
+            depth_weight=view.depth_weight,
+        )
 
-def _whole(view_loss: ViewLoss) -> ViewLoss:
-    return view_loss
+    def _expose(self, camera: Camera, gradient: Tensor | None) -> None:
+        """Leaves the gradient of the camera's exposure, if it has one."""
+        if gradient is not None:
+            exposures = self._gaussians.get_exposure
+            exposures.grad = torch.zeros_like(exposures)
+            row = self._gaussians.exposure_mapping[camera.image_name]
+            exposures.grad[row] = gradient
 
 
 class Reporter:
-    """Reports of a run: a progress bar, printed scores, and TensorBoard if it is installed."""
+    """Reports of a run: a progress bar, scores, training.csv, and TensorBoard if it is there."""
 
-    def __init__(self, training: Training, log: TensorBoardLog | None, bar: tqdm) -> None:
+    def __init__(
+        self, training: Training, log: TensorBoardLog | None, table: TrainingTable, bar: tqdm
+    ) -> None:
         self._training = training
-        self._log = log
-        self._bar = bar
+        self._log, self._table, self._bar = log, table, bar
         self._average_loss: Tensor | float = 0.0
+        self._average_depth_loss: Tensor | float = 0.0
+        self._losses: list[tuple[Tensor, Tensor | float]] = []  # since the last row
+        self._seconds = table.seconds
+        self._row: dict[str, float | int] = {}
 
     def step(self, iteration: int, camera: Camera, view_loss: ViewLoss, seconds: float) -> None:
         """Report one iteration."""
+        self.write_row()
         loss, image = view_loss.loss, view_loss.image
         self._average_loss = 0.4 * loss + 0.6 * self._average_loss
+        depth_loss = 0.0 if view_loss.depth_loss is None else view_loss.depth_loss
+        self._average_depth_loss = 0.4 * depth_loss + 0.6 * self._average_depth_loss
+        self._losses.append((loss, depth_loss))
+        self._seconds += seconds
         if iteration % BAR_INTERVAL == 0:
-            self._bar.set_postfix({"Loss": f"{float(self._average_loss):.7f}"}, refresh=False)
+            averages = {"Loss": self._average_loss, "Depth Loss": self._average_depth_loss}
+            shown = {name: f"{float(value):.7f}" for name, value in averages.items()}
+            self._bar.set_postfix(shown, refresh=False)
             self._bar.update(BAR_INTERVAL)
+            self._begin_row(iteration)
         if self._log is not None:
             truth = camera.original_image.to(image.device)
             self._log.step(iteration, l1_loss(image, truth).item(), float(loss), seconds)
 
+    def write_row(self) -> None:
+        """Write the row of the last iteration, if it has one, to training.csv."""
+        if self._row:
+            self._table.add(self._row)
+        self._row = {}
+
+    def _begin_row(self, iteration: int) -> None:
+        if self._row:
+            return
+        losses, depth_losses = zip(*self._losses, strict=True)
+        self._losses = []
+        self._row = {
+            "iteration": iteration,
+            "seconds": round(self._seconds, 3),
+            "loss": fmean(map(float, losses)),
+            "depth_loss": fmean(map(float, depth_losses)),
+            "gaussians": self._training.gaussians.get_xyz.shape[0],
+        }
+
     def scores(self, iteration: int) -> None:
         """Score the test views, and some of the training views."""
+        self._begin_row(iteration)
         scene = self._training.scene
         train = scene.getTrainCameras()
         splits = {
@@ -143,23 +200,20 @@ class Reporter:
 
     def _split_scores(self, iteration: int, name: str, cameras: Sequence[Camera]) -> None:
         training = self._training
-        scores = evaluate_on_ranks(
-            cameras, training.gaussians, training.backend, training.background
+        shown = training.gaussians, training.backend, training.background
+        scores, unrounded = zip(
+            *measured_on_ranks(cameras, *shown, DrawnView.measured), strict=True
         )
-        l1, psnr = fmean(score.l1 for score in scores), fmean(score.psnr for score in scores)
+        if self._log is not None:
+            for view in draw_views(cameras[:VIEWS_SHOWN], *shown):
+                self._log.view(iteration, name, view.image_name, view.image, view.truth_u8)
+        l1, psnr = (fmean(values) for values in zip(*unrounded, strict=True))
         print(f"\n[ITER {iteration}] Evaluating {name}: L1 {l1} PSNR {psnr}")
+        rounded = fmean(score.psnr for score in scores), fmean(score.ssim for score in scores)
+        print(f"  as metrics.py measures the saved images: PSNR {rounded[0]} SSIM {rounded[1]}")
+        self._row |= {f"{name}_l1": l1, f"{name}_psnr": psnr}
         if self._log is not None:
             self._log.scores(iteration, name, l1, psnr)
-            self._log_views(self._log, iteration, name, cameras[:VIEWS_SHOWN])
-
-    @torch.no_grad()
-    def _log_views(
-        self, log: TensorBoardLog, iteration: int, name: str, cameras: Sequence[Camera]
-    ) -> None:
-        training = self._training
-        for camera in cameras:
-            drawn = render(camera, training.gaussians, training.options.pipe, training.background)
-            log.view(iteration, name, camera.image_name, drawn["render"], camera.original_image)
 
 
 class Training:
@@ -174,7 +228,13 @@ class Training:
         self.scene = scene
         self.gaussians = scene.gaussians
         self.first_iteration = 0
+        self.attach_exposures()
         self.gradient_step = self._gradient_step()
+        self.depth_weight = get_expon_lr_func(
+            options.optimization.depth_l1_weight_init,
+            options.optimization.depth_l1_weight_final,
+            max_steps=options.optimization.iterations,
+        )
         self.queue = ViewQueue(scene.getTrainCameras())
         self.waiting: deque[tuple[Camera, ViewLoss]] = deque()
         """Views of the present step that have been differentiated."""
@@ -188,8 +248,15 @@ class Training:
         """Go on from a checkpoint, or start from a file of Gaussians."""
         start.apply(self.gaussians, self.queue, self.options.optimization)
         self.first_iteration = start.iteration
+        self.attach_exposures()
 
-    def run(self, quiet: bool = False) -> None:
+    def attach_exposures(self) -> None:
+        """Make all cameras use the exposures that are trained, if any are."""
+        if self.options.model.train_test_exp:
+            cameras = [*self.scene.getTrainCameras(), *self.scene.getTestCameras()]
+            attach_exposures(cameras, self.gaussians.get_exposure_from_name)
+
+    def run(self, quiet: bool = False, viewer: TrainingViewer | None = None) -> None:
         """Iterate to the end. After Ctrl-C, SIGTERM or SIGHUP save and end."""
         last = self.options.optimization.iterations
         log = open_log(self.scene.model_path)
@@ -202,12 +269,30 @@ class Training:
                 disable=quiet,
             ) as bar,
             nullcontext() if log is None else closing(log),
+            closing(TrainingTable(self.scene.model_path, self.first_iteration)) as table,
         ):
-            reporter = Reporter(self, log, bar)
+            reporter = Reporter(self, log, table, bar)
             for iteration in range(self.first_iteration + 1, last + 1):
+                if viewer is not None:
+                    viewer.serve(self.draw_for_viewer, iteration == last, lambda: stop.requested)
                 self.iterate(iteration, reporter)
                 if stop.requested and iteration < last and not self.waiting:
+                    reporter.write_row()
                     self.stop(iteration, stop.error())
+            reporter.write_row()
+
+    @torch.no_grad()
+    def draw_for_viewer(self, request: ViewRequest) -> bytes:
+        """The pixels of a view that the network viewer asks for, without exposure."""
+        pipe = replace(
+            self.options.pipe,
+            convert_SHs_python=request.convert_SHs_python,
+            compute_cov3D_python=request.compute_cov3D_python,
+        )
+        drawn = render(
+            request.camera, self.gaussians, pipe, self.background, request.scaling_modifier
+        )
+        return to_u8(drawn["render"]).permute(1, 2, 0).cpu().numpy().tobytes()
 
     def stop(self, iteration: int, error: KeyboardInterrupt) -> NoReturn:
         """Save, print how to go on, and raise `error`."""
@@ -238,33 +323,40 @@ class Training:
         self.radii.append(view_loss.radii)
         if not self.waiting:
             if iteration < optimization.iterations:
-                kind, views = optimization.optimizer_type, len(self.radii)
-                radii = self.radii[0] if views == 1 else torch.stack(self.radii).amax(dim=0)
-                take_step(self.gaussians.trained_by, kind, radii, views)
+                self.take_step()
             self.radii = []
         if iteration in self.milestones.checkpoint:
             self.save_checkpoint(iteration)
 
+    def take_step(self) -> None:
+        """Update the parameters by the mean gradients of the step's views."""
+        views = len(self.radii)
+        radii = self.radii[0] if views == 1 else torch.stack(self.radii).amax(dim=0)
+        kind = self.options.optimization.optimizer_type
+        take_step(self.gaussians.trained_by, kind, radii, views)
+        self.gaussians.step_exposures()
+
     def next_view(self, iteration: int) -> tuple[Camera, ViewLoss]:
         """The view of this iteration; several are differentiated together by as many ranks."""
         if not self.waiting:
-            views = [self.draw_view() for _ in range(self.views_of_step(iteration))]
+            last = iteration + self.views_of_step(iteration)
+            views = [self.draw_view(number) for number in range(iteration, last)]
             if len(views) == 1:
-                losses = [self.gradient_step(*views[0])]
+                (only,) = views
+                losses = [self.gradient_step(only.camera, only.background, only.depth_weight)]
             else:
                 losses = self.gradient_step.together(views)
-            self.waiting.extend(
-                (camera, loss) for (camera, _), loss in zip(views, losses, strict=True)
-            )
+            cameras = (view.camera for view in views)
+            self.waiting.extend(zip(cameras, losses, strict=True))
         return self.waiting.popleft()
 
-    def draw_view(self) -> tuple[Camera, Tensor]:
-        """The next view, and the colour behind the Gaussians."""
+    def draw_view(self, iteration: int) -> TrainingView:
+        """The view of an iteration, the next of the queue."""
         background = self.draw_background()
         camera = self.queue.draw()
         if self.options.optimization.random_background:
             camera = camera.over(background)
-        return camera, background
+        return TrainingView(camera, background, self.depth_weight(iteration))
 
     def views_of_step(self, first: int) -> int:
         """How many iterations, from this one on, are one step of the optimiser.
@@ -356,13 +448,9 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, OptimizationParams, Pip
     optimization = OptimizationParams(parser)
     pipeline = PipelineParams(parser)
     add = parser.add_argument
-    add("--ip", default="127.0.0.1", help="without effect: there is no viewer server yet")
-    add("--port", type=int, default=6009, help="without effect: there is no viewer server yet")
-    add(
-        "--disable_viewer",
-        action="store_true",
-        help="without effect: there is no viewer server yet",
-    )
+    add("--ip", default="127.0.0.1", help="address on which the network viewer can connect")
+    add("--port", type=int, default=6009, help="port on which it can connect")
+    add("--disable_viewer", action="store_true", help="let no network viewer connect")
     add("--detect_anomaly", action="store_true", help="stop at the operation that gives NaN; slow")
     declare_milestones(parser)
     add(
@@ -384,11 +472,14 @@ def check_options(options: Options) -> None:
     cli.check_ranges(options.model, options.optimization, options.pipe)
     if not options.model.source_path:
         raise InputError("-s/--source_path is required: the folder of the dataset")
-    if options.model.depths:
-        raise InputError("depth regularisation (-d/--depths) is not yet supported")
-    if options.model.train_test_exp:
-        raise InputError(NO_EXPOSURES)
     check_optimizer_type(options.optimization.optimizer_type)
+
+
+def check_ranks(options: Options) -> None:
+    """Raise `InputError` for options that several ranks do not support."""
+    ranks.check_device(device_for(options.pipe.rasterizer))
+    if ranks.count() > 1 and options.model.train_test_exp:
+        raise InputError("--train_test_exp: exposures are trained by one process, without torchrun")
 
 
 def chosen_start(path: str | None, options: Options) -> TrainingStart | None:
@@ -405,12 +496,23 @@ def chosen_start(path: str | None, options: Options) -> TrainingStart | None:
     return start
 
 
+@contextmanager
+def open_viewer(args: Namespace, source_path: str) -> Iterator[TrainingViewer | None]:
+    """The server of the network viewer; None if it is disabled or its port is in use."""
+    listener = None if args.disable_viewer else listening_socket(args.ip, args.port)
+    if listener is None:
+        yield None
+        return
+    with closing(TrainingViewer(listener, source_path)) as viewer:
+        yield viewer
+
+
 def train(
-    options: Options, milestones: Milestones, start: TrainingStart | None, quiet: bool
+    options: Options, milestones: Milestones, start: TrainingStart | None, args: Namespace
 ) -> None:
     """Load the scene, record the loading options in the model folder, and train."""
+    check_ranks(options)
     backend = choose_backend(options)
-    ranks.check_device(device_for(options.pipe.rasterizer))
     gaussians = GaussianModel(
         options.model.sh_degree,
         options.optimization.optimizer_type,
@@ -425,7 +527,8 @@ def train(
     training = Training(options, milestones, scene, backend)
     if start is not None:
         training.start_from(start)
-    training.run(quiet)
+    with open_viewer(args, options.model.source_path) as viewer:
+        training.run(args.quiet, viewer)
 
 
 def main() -> None:
@@ -438,6 +541,8 @@ def main() -> None:
     )
     check_options(options)
     milestones = milestones_of(args, options.optimization.iterations)
+    if not 0 <= args.port < 1 << 16:
+        raise InputError(f"--port {args.port}: expected a whole number from 0 to 65535")
     start = chosen_start(args.start_checkpoint, options)
     options.model.model_path = options.model.model_path or default_model_path()
     if not args.quiet:
@@ -447,7 +552,7 @@ def main() -> None:
     torch.autograd.set_detect_anomaly(args.detect_anomaly)
     folder = Path(options.model.model_path)
     with locked(folder) as made, records_removed_on_failure(folder, made):
-        train(options, milestones, start, args.quiet)
+        train(options, milestones, start, args)
     print("\nTraining complete.")
 
 

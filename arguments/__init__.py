@@ -21,8 +21,7 @@ from arguments.ranges import Allowed, OneOf, Range, fault_of
 from utils.files import write_text
 
 CFG_ARGS_NAME = "cfg_args"
-RASTERIZERS = ("auto", "cuda", "cpu", "inria")
-NO_EXPOSURES = "exposure compensation (--train_test_exp) is not yet supported"
+RASTERIZERS = ("auto", "cuda", "cpu", "inria", "gswarp", "gsplat")
 
 
 @dataclass
@@ -98,12 +97,17 @@ class ModelOptions(GroupParams):
         allowed=Range(least=32, others=(-1, 1, 2, 4, 8), whole=True),
     )
     white_background: bool = _option(False, "white instead of black background", "-w")
-    train_test_exp: bool = _option(False, "train an exposure correction per image")
+    train_test_exp: bool = _option(
+        False, "train a change of colours for each image; test images on their left half only"
+    )
     data_device: str = _option("cuda", "device that holds the photographs", unset=True)
     eval: bool = _option(False, "keep test images out of training")
     skip_missing: bool = _option(False, "go on without the photographs that are missing")
     ignore_principal_point: bool = _option(
         False, "use the middle of the photographs instead, as Inria's code base does"
+    )
+    masks: str = _option(
+        "", "folder of masks inside the dataset: black pixels count neither in losses nor in scores"
     )
     antialiasing: bool = _declared_elsewhere(False)
     """Recorded, because a model must be rendered as it was trained; see PipelineOptions."""
@@ -124,7 +128,8 @@ class PipelineOptions(GroupParams):
     rasterizer: str = _option(
         "auto",
         "auto: Inria's package where it is installed and there is a GPU, else the CPU; cuda: this "
-        "project's CUDA kernels, compiled and emulated, not yet run on a GPU; cpu; or inria",
+        "project's CUDA kernels, compiled and emulated, not yet run on a GPU; cpu; inria; or the "
+        "packages gswarp or gsplat, to compare",
         allowed=OneOf(RASTERIZERS),
     )
 
@@ -167,10 +172,10 @@ class OptimizationOptions(GroupParams):
     )
 
     def fault(self) -> str | None:
-        """As in GroupParams; the two rates of a schedule are both 0, or both greater."""
+        """As in GroupParams; the two ends of a schedule are both 0, or both greater."""
         if fault := super().fault():
             return fault
-        for name in ("position_lr", "exposure_lr"):
+        for name in ("position_lr", "exposure_lr", "depth_l1_weight"):
             first, last = getattr(self, f"{name}_init"), getattr(self, f"{name}_final")
             if (first == 0) != (last == 0):
                 return (

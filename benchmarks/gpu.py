@@ -5,10 +5,10 @@
     python benchmarks/gpu.py --out DIR --emulate
 
 Correctness and determinism of every kernel against the CPU; times of iterations and of kernels, and
-peaks of memory; training and compression of the sample scene. A part that fails is recorded and the
-next one runs. DIR gets gpu.json and gpu.md; the exit status is 1 if any part failed. With
---emulate the first two parts run on the CPU in the emulation (docs/gpu.md). No GPU has run this
-program yet.
+peaks of memory; the same iterations with gswarp and gsplat, where they are installed; training and
+compression of the sample scene. A part that fails is recorded and the next one runs. DIR gets
+gpu.json and gpu.md; the exit status is 1 if any part failed. With --emulate the first two parts run
+on the CPU in the emulation (docs/gpu.md). No GPU has run this program yet.
 """
 
 from __future__ import annotations
@@ -36,12 +36,16 @@ from benchmarks.workloads import Pose
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.choose_backend import backend_for
 from utils.files import write_json, write_text
+from utils.optional_modules import installed
 
 ROOT = Path(__file__).parents[1]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 PACKAGES = ("diff_gaussian_rasterization", "fused_ssim", "simple_knn")
 WARM_UP = 3
 SIZE = 1600, 1060
+PEERS = ("gswarp", "gsplat")
+"""Packages by others, drawn through autograd; only in the loops that need nothing else."""
+LOOPS_OF_PEERS = ("fine-tuning", "training")
 LARGEST_ON_GRIDS = 1_000_000
 """Gaussians: fitting grids to more of them takes the CPU too long here."""
 
@@ -64,8 +68,11 @@ def correctness(name: str, device: torch.device, where: Where) -> dict[str, Any]
     return {"differences": different}
 
 
-def iteration(loop: str, count: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of the parts of an iteration and of its kernels, and the peak of memory."""
+def iteration(loop: str, count: int, rounds: int, rasterizer: str = "cuda") -> dict[str, Any]:
+    """Milliseconds of the parts of an iteration and of its kernels, and the peak of memory.
+
+    The kernels are ours; those of other rasterisers are not listed one by one.
+    """
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     raw = made_up(count, 3).map(lambda tensor: tensor.to(CUDA))
@@ -74,7 +81,7 @@ def iteration(loop: str, count: int, rounds: int) -> dict[str, Any]:
     world_to_camera[2, 3] = 5.0
     photo = torch.randint(0, 256, (3, height, width), dtype=torch.uint8).to(CUDA)
     camera = camera_of(Pose(width, height, 1200.0, 1200.0, world_to_camera), photo)
-    step = STEPS[loop](raw, camera, backend_for(CUDA, RenderOptions(rasterizer="cuda")))
+    step = STEPS[loop](raw, camera, backend_for(CUDA, RenderOptions(rasterizer=rasterizer)))
     parts = part_times(step, rounds)
     with timed_launches() as launches:
         step(lambda name: None)
@@ -178,6 +185,11 @@ def parts_of(arguments: argparse.Namespace) -> dict[str, Part]:
                 parts[f"{loop}, {count} Gaussians"] = partial(
                     iteration, loop, count, arguments.rounds
                 )
+        for peer in filter(installed, PEERS):
+            for loop in LOOPS_OF_PEERS:
+                parts[f"{loop}, {count} Gaussians, {peer}"] = partial(
+                    iteration, loop, count, arguments.rounds, peer
+                )
     return parts | scripts(arguments.out)
 
 
@@ -202,7 +214,21 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """The results as Markdown."""
     lines = ["| part | result | took, s |", "|---|---|---|"]
     lines += [f"| {name} | {cell(each)} | {each['took']:.1f} |" for name, each in results.items()]
+    if found := ratios(results):
+        lines += ["", "| whole iteration | of the peer's time |", "|---|---|"]
+        lines += [f"| {name} | {value:.2f} |" for name, value in found.items()]
     return "\n".join(lines) + "\n"
+
+
+def ratios(results: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Our time of each iteration over that of each peer, where both were measured."""
+    found = {}
+    for name, theirs in results.items():
+        ours = results.get(name.rpartition(", ")[0], {})
+        if name.endswith(PEERS) and "milliseconds" in ours and "milliseconds" in theirs:
+            times = (each["milliseconds"]["whole iteration"] for each in (ours, theirs))
+            found[name] = next(times) / next(times)
+    return found
 
 
 def cell(result: dict[str, Any]) -> str:

@@ -17,15 +17,17 @@ from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# The code that trained the model may lack these flags; the views depend on them.
-_KEPT_FLAGS = ("antialiasing", "ignore_principal_point", "skip_missing")
+# The code that trained the model may lack these options; the views depend on them.
+_KEPT_OPTIONS = (
+    *("antialiasing", "ignore_principal_point", "skip_missing", "train_test_exp", "masks"),
+)
 
 
 def record_options(model_path: Path, options: ModelOptions) -> None:
     """Records the options in a folder without cfg_args.
 
-    In a folder with cfg_args, changes only the path of the data set and flags that the views depend
-    on, with a notice.
+    In a folder with cfg_args, changes only the path of the data set and options that the views
+    depend on, with a notice.
     """
     if not (model_path / CFG_ARGS_NAME).exists():
         write_cfg_args(model_path, replace(options, model_path=str(model_path)))
@@ -34,9 +36,9 @@ def record_options(model_path: Path, options: ModelOptions) -> None:
     changes: dict[str, str | bool] = {}
     if options.source_path and _absolute(recorded.source_path) != _absolute(options.source_path):
         changes["source_path"] = options.source_path
-    for flag in _KEPT_FLAGS:
-        if getattr(options, flag) and not getattr(recorded, flag):
-            changes[flag] = True
+    for name in _KEPT_OPTIONS:
+        if getattr(options, name) and not getattr(recorded, name):
+            changes[name] = getattr(options, name)
     if changes:
         amend_cfg_args(model_path, changes)
     for name, value in changes.items():

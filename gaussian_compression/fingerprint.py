@@ -43,8 +43,9 @@ def views_digest(views: Sequence[Camera]) -> str:
     for view in views:
         digest.update(f"{view.image_name}\n{tuple(view.image_u8.shape)}\n".encode())
         digest.update(view.image_u8.cpu().contiguous().numpy().data)
-        if view.alpha_mask is not None:
-            digest.update(view.alpha_mask.cpu().contiguous().numpy().data)
+        for extra in (view.alpha_mask, view.exposure):
+            if extra is not None:
+                digest.update(extra.cpu().contiguous().numpy().data)
         for name in _CAMERA_FIELDS:
             value = getattr(view, name)
             value = value.cpu().numpy() if isinstance(value, torch.Tensor) else value

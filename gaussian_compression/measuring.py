@@ -13,7 +13,7 @@ from gaussian_compression.progress import Progress
 from gaussian_compression.rounds import Quality
 from gaussian_compression.sensitivity import RenderSensitivity, added_error, render_sensitivity
 from gaussian_renderer.backend import Backend
-from gaussian_renderer.evaluation import ViewScore, evaluate_on_ranks
+from gaussian_renderer.evaluation import DrawnView, ViewScore, measured_on_ranks
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
@@ -55,8 +55,9 @@ class Measuring:
             return []
         model = GaussianModel.from_raw(raw)
         with self.progress.stage(name, len(views)) as advance:
-            return evaluate_on_ranks(
-                views, model, self.backend, self.background, lambda: advance(None)
+            return measured_on_ranks(
+                *(views, model, self.backend, self.background),
+                *(DrawnView.score, lambda: advance(None)),
             )
 
     def image(self, view: Camera, raw: RawParameters) -> npt.NDArray[np.uint8]:

@@ -106,6 +106,12 @@ def start_from_file(path: Path, iteration: int = 0) -> StartModel:
     return StartModel(path, iteration, read_with_notices(path), bytes_of_model(path))
 
 
+def model_folder_of(path: Path) -> Path | None:
+    """The model folder that a file is an iteration of; None for a file elsewhere."""
+    folders = path.absolute().parents
+    return folders[2] if len(folders) > 2 and folders[1].name == "point_cloud" else None
+
+
 def start_from_folder(model_path: Path) -> StartModel:
     """The highest iteration of a model folder that was not decoded from a compressed file."""
     found = trained_ply(model_path)

@@ -18,6 +18,7 @@ from gaussian_compression.sensitivity import DIMMING, PullBack, dimmed, random_s
 from gaussian_renderer.backend import Differentiate
 from scene.array_operations import ArrayOperations
 from scene.cameras import Camera
+from scene.exposure import with_scaled_exposure
 from scene.raw_parameters import RawParameters
 from utils import ranks
 from utils.errors import InputError
@@ -150,9 +151,11 @@ class RemovalError(_SentAnew):
 
     def add(self, view: ScoredView) -> None:
         """See ScoreAccumulator."""
+        camera = with_scaled_exposure(view.camera, colours=1, offset=DIMMING)
         for _ in range(self.passes):
             signs = random_signs(view.camera, self._random).to(self._total.device)
-            self._pull_back(view.camera, signs, self._model, self._gradients, self._background)
+            signs = camera.counted(signs)
+            self._pull_back(camera, signs, self._model, self._gradients, self._background)
             self._total.addcmul_(self._gradients.opacity, self._gradients.opacity)
 
     def skip(self, camera: Camera) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gaussian_compression.rounds import MOST_PSNR
 from scene.cameras import Camera
+from scene.exposure import with_scaled_exposure
 from scene.raw_parameters import RawParameters
 from utils import ranks
 from utils.sh_utils import C0
@@ -116,15 +117,18 @@ def _share_of_squares(
         signs = random_signs(view, generator)
         if not ranks.is_mine(index):
             continue
-        signs = signs.to(raw.xyz.device)
-        image = pull_back(view, signs, dark, gradients, background * DIMMING)
+        signs = view.counted(signs.to(raw.xyz.device))
+        darkened = with_scaled_exposure(view, colours=1, offset=DIMMING)
+        image = pull_back(darkened, signs, dark, gradients, background * DIMMING)
         image = (image / DIMMING).clamp_(0, 1)
-        difference = image - view.image_u8.to(image.device).float() / 255
+        difference = view.counted(image - view.image_u8.to(image.device).float() / 255)
         error = max(float(difference.square().mean(dtype=torch.float64)), LEAST_ERROR)
         share = 1 / (error * difference.numel() * len(views))
         _add_squares(total, gradients, _SHAPE, share / DIMMING**2)
-        pull_back(view, signs, even, gradients, torch.zeros_like(background))
-        _add_squares(total, gradients, _COLOUR, share)
+        scale = 1.0 if view.exposure is None else DIMMING  # an exposure may leave the limits
+        darkened = with_scaled_exposure(view, colours=scale, offset=scale)
+        pull_back(darkened, signs, even, gradients, torch.zeros_like(background))
+        _add_squares(total, gradients, _COLOUR, share / scale**2)
         decibels.append(-10 * math.log10(error))
         absolute.append(float(difference.abs().mean(dtype=torch.float64)))
         on_view()
@@ -216,8 +220,8 @@ def _share_of_errors(
     for view in ranks.my_share(views):
         image = draw(view, before).clone()  # the next drawing may overwrite it
         photograph = view.image_u8.to(image.device).float() / 255
-        error = (image - photograph).square().mean(dtype=torch.float64)
-        change = (draw(view, after) - image).square().mean(dtype=torch.float64)
+        error = view.counted(image - photograph).square().mean(dtype=torch.float64)
+        change = view.counted(draw(view, after) - image).square().mean(dtype=torch.float64)
         added.append(float(change) / max(float(error), LEAST_ERROR))
         on_view()
     return added

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from arguments import NO_EXPOSURES
 from gaussian_renderer.rasterizer import Gaussians, View, rasterize
+from scene.exposure import exposed
 from scene.gaussian_model import GaussianModel
-from utils.errors import InputError
 from utils.sh_utils import eval_sh
 
 __all__ = ["GaussianModel", "render"]
@@ -39,11 +38,12 @@ def render(
     image_height, world_view_transform, full_proj_transform and camera_center only. `pipe` may lack
     any of its flags. The installed rasteriser determines whether SH is passed in two parts, so
     `separate_sh` has no effect; a tensor there is `override_color`, as in the 2023 signature.
+
+    With `use_trained_exp` the model's exposure of the camera's image changes the colours; cameras
+    without `image_name`, such as the network viewer's, have none. InputError for other images.
     """
     if isinstance(separate_sh, Tensor):
         override_color = separate_sh
-    if use_trained_exp:
-        raise InputError(NO_EXPOSURES)
     screen_points = torch.zeros_like(pc.get_xyz, requires_grad=torch.is_grad_enabled())
     gaussians = Gaussians(
         means=pc.get_xyz,
@@ -53,8 +53,11 @@ def render(
         **_color(viewpoint_camera, pc, pipe, override_color),
     )
     drawn = rasterize(gaussians, _view(viewpoint_camera, pc, pipe, bg_color, scaling_modifier))
+    image = drawn.image
+    if use_trained_exp and hasattr(viewpoint_camera, "image_name"):
+        image = exposed(image, pc.get_exposure_from_name(viewpoint_camera.image_name))
     result = {
-        "render": drawn.image.clamp(0, 1),
+        "render": image.clamp(0, 1),
         "viewspace_points": screen_points,
         "visibility_filter": (drawn.radii > 0).nonzero(),
         "radii": drawn.radii,

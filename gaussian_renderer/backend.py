@@ -36,19 +36,26 @@ class ViewLoss:
     """The loss of one view, its image and statistics. Valid until the backend's next call."""
 
     loss: Tensor
-    """(1 - lambda) L1 + lambda (1 - SSIM), shape (); it stays on the device until it is read."""
+    """(1 - lambda) L1 + lambda (1 - SSIM), and the part of the depths, if there is one; shape ().
+    It stays on the device until it is read."""
     image: Tensor
     """(3,H,W) in 0..1."""
     radii: Tensor
     """(N,) int32 pixels; 0 where not visible."""
     screen_gradient: Tensor
     """(N,2) derivatives with respect to the screen positions, NDC units."""
+    exposure_gradient: Tensor | None = None
+    """(3,4), if the camera has an exposure."""
+    depth_loss: Tensor | None = None
+    """The part of the depths in `loss`, shape (), if there is one."""
 
 
 class Backend(ArrayOperations, Protocol):
     """Draws and differentiates views of raw parameters, and trains them, on one device.
 
-    `background` is (3,) RGB in 0..1; SH bands above `sh_degree` are not used.
+    `background` is (3,) RGB in 0..1; SH bands above `sh_degree` are not used. A camera's exposure
+    changes the colours of its images, before they are limited to 0..1; pixels that its alpha mask
+    excludes are black in the image and in the photograph that a loss compares.
     """
 
     def draw(
@@ -65,8 +72,13 @@ class Backend(ArrayOperations, Protocol):
         background: Tensor,
         sh_degree: int,
         lambda_dssim: float,
+        depth_weight: float = 0.0,
     ) -> ViewLoss:
-        """The loss of `camera`'s photograph; its gradients overwrite the tensors of `out`."""
+        """The loss of `camera`'s photograph; its gradients overwrite the tensors of `out`.
+
+        If `depth_weight` is not 0 and the camera has a reliable map of inverse depths, the loss
+        includes this weight times the mean difference from the map.
+        """
         ...
 
     def pull_back(

@@ -16,6 +16,13 @@ from torch import Tensor
 
 from gaussian_renderer.backend import RenderOptions, ViewLoss
 from gaussian_renderer.packed_views import PackedViews
+from gaussian_renderer.view_loss import (
+    corrected,
+    exposed_gradient,
+    image_loss,
+    is_photometric,
+    supervises_depth,
+)
 from scene.cameras import Camera
 from scene.kernel_adam import KernelAdam
 from scene.raw_parameters import RawParameters
@@ -59,7 +66,8 @@ class KernelBackend:
         self, camera: Camera, raw: RawParameters, background: Tensor, sh_degree: int
     ) -> Tensor:
         """See Backend."""
-        return self._frame(camera, raw, background, sh_degree, training=False).image
+        frame = self._frame(camera, raw, background, sh_degree, training=False)
+        return corrected(frame.image, camera)
 
     def differentiate(
         self,
@@ -69,10 +77,14 @@ class KernelBackend:
         background: Tensor,
         sh_degree: int,
         lambda_dssim: float,
+        depth_weight: float = 0.0,
     ) -> ViewLoss:
         """See Backend."""
         self._fit_buffers(raw, camera)
-        frame = self._frame(camera, raw, background, sh_degree, training=True)
+        depths = supervises_depth(camera, depth_weight)
+        frame = self._frame(camera, raw, background, sh_degree, training=True, depths=depths)
+        if not is_photometric(camera, depth_weight):
+            return self._differentiate_parts(frame, camera, out, lambda_dssim, depth_weight)
         l1, ssim, _ = self._kernels.loss.l1_ssim_value_and_gradient(
             *(frame.image, camera.image_u8.to(frame.image.device)),
             *(lambda_dssim, self._image_gradient),
@@ -83,6 +95,28 @@ class KernelBackend:
         value = (1 - lambda_dssim) * l1 + lambda_dssim * (1 - ssim)
         loss = torch.as_tensor(value, dtype=torch.float64)
         return ViewLoss(loss, frame.image, frame.radii, self._screen)
+
+    def _differentiate_parts(
+        self,
+        frame: Any,
+        camera: Camera,
+        out: RawParameters,
+        lambda_dssim: float,
+        depth_weight: float,
+    ) -> ViewLoss:
+        """`differentiate` for a view with an exposure, a mask or depths."""
+        found = image_loss(frame.image, frame.inverse_depth, camera, lambda_dssim, depth_weight)
+        frame.backward(
+            found.image_gradient.contiguous(),
+            self._kernels.raw.RawGaussians(*out),
+            found.depth_gradient,
+            screen=self._screen,
+        )
+        loss = found.loss.to(torch.float64)
+        return ViewLoss(
+            *(loss, found.image, frame.radii, self._screen),
+            *(found.exposure_gradient, found.depth_loss),
+        )
 
     def pull_back(
         self,
@@ -95,8 +129,9 @@ class KernelBackend:
     ) -> Tensor:
         """See Backend."""
         frame = self._frame(camera, raw, background, sh_degree, training=True)
-        frame.backward(image_gradient, self._kernels.raw.RawGaussians(*out))
-        return frame.image
+        image, image_gradient = exposed_gradient(frame.image, camera, image_gradient)
+        frame.backward(image_gradient.contiguous(), self._kernels.raw.RawGaussians(*out))
+        return image
 
     def adam(self, groups: list[dict[str, Any]], eps: float) -> torch.optim.Adam:
         """See ArrayOperations."""
@@ -130,8 +165,10 @@ class KernelBackend:
         sh_degree: int,
         *,
         training: bool,
+        depths: bool = False,
     ) -> Any:
-        """The package's frame of one view, its image clamped to 0..1."""
+        """The package's frame of one view, its image in 0..1 unless the camera has an exposure."""
+        clamp = camera.exposure is None
         view = self._kernels.raw.View(
             numbers=self._views(camera, self._on_host(background)),
             width=int(camera.image_width),
@@ -140,9 +177,12 @@ class KernelBackend:
             antialiasing=self.options.antialiasing,
         )
         gaussians = self._kernels.raw.RawGaussians(*raw)
-        frame = self._kernels.raw.render(gaussians, view, training=training, clamp=True)
+        frame = self._kernels.raw.render(
+            gaussians, view, training=training, inverse_depth=depths, clamp=clamp
+        )
         if not raw.gaussian_count:  # the kernel draws nothing then
-            frame.image.copy_(background.clamp(0, 1)[:, None, None].expand_as(frame.image))
+            behind = background.clamp(0, 1) if clamp else background
+            frame.image.copy_(behind[:, None, None].expand_as(frame.image))
         return frame
 
     def _pack(self, camera: Camera) -> Tensor:

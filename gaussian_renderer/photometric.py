@@ -14,11 +14,20 @@ from utils.optional_modules import load, supported_devices
 
 
 def photometric_loss(image: Tensor, camera: Any, lambda_dssim: float) -> Tensor:
-    """(1 - lambda) L1 + lambda (1 - SSIM) between `image` (3,H,W), in 0..1, and the photograph."""
+    """(1 - lambda) L1 + lambda (1 - SSIM) between `image` (3,H,W), in 0..1, and the photograph.
+
+    Pixels that the camera's alpha mask excludes are black in both.
+    """
     fused = _fused_l1_ssim(image.device.type)
-    if fused is not None:
+    mask = getattr(camera, "alpha_mask", None)
+    if fused is not None and mask is None:
         return fused(image, camera.image_u8.to(image.device), lambda_dssim)
     truth = camera.original_image.to(image.device)
+    if mask is not None:
+        mask = mask.to(image.device)
+        image, truth = image * mask, truth * mask
+    if fused is not None:
+        return fused(image, truth, lambda_dssim)
     dissimilarity = 1 - fast_ssim(image, truth)
     return (1 - lambda_dssim) * l1_loss(image, truth) + lambda_dssim * dissimilarity
 

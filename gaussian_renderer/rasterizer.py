@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls the installed `diff_gaussian_rasterization`, of any generation.
+"""Calls the installed `diff_gaussian_rasterization`, of any generation, or gswarp or gsplat.
 
 Three generations are in use: the 2023 one (image and radii), the one with inverse depth and
 anti-aliasing, and the accelerated one, which takes the SH coefficients in two parts. The
@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scene.device import default_device
+from gaussian_renderer import gsplat_adapter
+from gaussian_renderer.rasterizer_values import Gaussians, Rasterized, View
+from scene.device import default_device, required_gswarp
 from utils.errors import InputError
 from utils.optional_modules import load_required, supported_devices
 
@@ -44,66 +46,6 @@ class Capabilities:
     """Device types it runs on."""
 
 
-@dataclass(frozen=True)
-class View:
-    """The settings of one image."""
-
-    height: int
-    width: int
-    tan_half_fov: tuple[float, float]
-    """x, y."""
-    background: Tensor
-    """(3,) RGB."""
-    scale_modifier: float
-    world_view: Tensor
-    """(4,4), row vectors: `[x y z 1] @ M`."""
-    full_projection: Tensor
-    """(4,4), row vectors."""
-    camera_center: Tensor
-    """(3,) world units."""
-    sh_degree: int
-    debug: bool = False
-    antialiasing: bool = False
-    rasterizer: str = "auto"
-    """`cuda` allows this project's package on a GPU, which it does not declare yet."""
-
-
-@dataclass(frozen=True)
-class Gaussians:
-    """Effective values; either colours or SH, and either covariance or scaling and rotation."""
-
-    means: Tensor
-    """(N,3) world units."""
-    screen_points: Tensor
-    """(N,3) zeros; receives the screen-space gradient, NDC units."""
-    opacities: Tensor
-    """(N,1) in 0..1."""
-    sh_dc: Tensor | None = None
-    """(N,1,3)."""
-    sh_rest: Tensor | None = None
-    """(N,K,3)."""
-    colors: Tensor | None = None
-    """(N,3)."""
-    scaling: Tensor | None = None
-    """(N,3) standard deviations."""
-    rotation: Tensor | None = None
-    """(N,4) unit quaternions, wxyz."""
-    covariance: Tensor | None = None
-    """(N,6) xx, xy, xz, yy, yz, zz."""
-
-
-@dataclass(frozen=True)
-class Rasterized:
-    """One image, and what else the rasteriser returns."""
-
-    image: Tensor
-    """(3,H,W), not clamped."""
-    radii: Tensor
-    """(N,) int32 pixels; 0 where not visible."""
-    inverse_depth: Tensor | None
-    """(1,H,W), where the package computes it."""
-
-
 def installed_package() -> ModuleType:
     """The rasteriser of this environment. Raises `InputError` if none can be imported."""
     install = "pip install submodules/diff-gaussian-rasterization"
@@ -122,7 +64,12 @@ def capabilities(package: ModuleType) -> Capabilities:
 
 
 def rasterize(gaussians: Gaussians, view: View) -> Rasterized:
-    """Draw `gaussians` with the installed package; without Gaussians, the plain background."""
+    """Draw `gaussians` with the chosen package; without Gaussians, the plain background."""
+    draw = _PEERS.get(view.rasterizer, _draw_by_installed)
+    return draw(gaussians, view)
+
+
+def _draw_by_installed(gaussians: Gaussians, view: View) -> Rasterized:
     package = installed_package()
     offered = capabilities(package)
     _check(offered, gaussians, view)
@@ -134,16 +81,44 @@ def rasterize(gaussians: Gaussians, view: View) -> Rasterized:
     return Rasterized(result[0], result[1], inverse_depth)
 
 
+def _draw_by_gswarp(gaussians: Gaussians, view: View) -> Rasterized:
+    """By gswarp, which has the interface of 2023 and accepts antialiasing without applying it.
+
+    Its third output is not an inverse depth.
+    """
+    package = required_gswarp()
+    offered = Capabilities(antialiasing=False, separate_dc=False, devices=("cuda",))
+    _check(offered, gaussians, view)
+    if gaussians.means.shape[0] == 0:
+        return _empty(gaussians, view)
+    rasterizer = package.GaussianRasterizer(_settings(package, offered, view))
+    image, radii, *_ = rasterizer(**_arguments(offered, gaussians))
+    return Rasterized(image, radii, None)
+
+
+def _draw_by_gsplat(gaussians: Gaussians, view: View) -> Rasterized:
+    if gaussians.means.shape[0] == 0:
+        return _empty(gaussians, view)
+    return gsplat_adapter.draw(gaussians, view)
+
+
+_PEERS = {"gswarp": _draw_by_gswarp, "gsplat": _draw_by_gsplat}
+
+
 def _check(offered: Capabilities, gaussians: Gaussians, view: View) -> None:
+    name = view.rasterizer if view.rasterizer in _PEERS else "the installed rasteriser"
+    _check_device(name, offered, gaussians, view)
+    if view.antialiasing and not offered.antialiasing:
+        raise InputError(f"--antialiasing: {name} does not support anti-aliasing")
+
+
+def _check_device(name: str, offered: Capabilities, gaussians: Gaussians, view: View) -> None:
     device = gaussians.means.device.type
     chosen = ("cuda",) if view.rasterizer == "cuda" else ()
     if device not in (*offered.devices, *chosen):
         raise InputError(
-            f"the installed rasteriser runs on {' and '.join(offered.devices)}, but the Gaussians "
-            f"are on {device}"
+            f"{name} runs on {' and '.join(offered.devices)}, but the Gaussians are on {device}"
         )
-    if view.antialiasing and not offered.antialiasing:
-        raise InputError("--antialiasing: the installed rasteriser does not support anti-aliasing")
 
 
 def _settings(package: ModuleType, offered: Capabilities, view: View) -> Any:

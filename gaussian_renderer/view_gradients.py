@@ -38,6 +38,11 @@ def mean_gradients(
     return [found for found, _ in shares]
 
 
+def whole(view_loss: ViewLoss) -> ViewLoss:
+    """All of it."""
+    return view_loss
+
+
 def _share(
     views: Sequence[tuple[Differentiate, Camera]], raw: RawParameters, kept: Callable[[ViewLoss], T]
 ) -> tuple[T, RawParameters] | None:

@@ -17,6 +17,7 @@ from scene.camera_info import SceneInfo
 from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos, check_photos
 from scene.cameras import Camera
 from scene.dataset_readers import readSceneInfo
+from scene.exposure import EXPOSURE_NAME, write_exposures
 from scene.extent import scene_extent
 from scene.gaussian_model import GaussianModel
 from scene.initial_points import write_input_ply
@@ -88,14 +89,18 @@ class Scene:
     def save(self, iteration: int) -> None:
         """Write the Gaussians as point_cloud/iteration_<iteration>/point_cloud.ply.
 
-        The folder never exists without its PLY, not even after the process is killed.
+        The folder never exists without its PLY, not even after the process is killed. The
+        exposures of all iterations have one file, exposure.json.
         """
         path = self._ply_path(iteration)
         if path.parent.exists():
             self.gaussians.save_ply(path)
-            return
-        with atomic_folder(path.parent) as folder:
-            self.gaussians.save_ply(folder / path.name)
+        else:
+            with atomic_folder(path.parent) as folder:
+                self.gaussians.save_ply(folder / path.name)
+        exposures = getattr(self.gaussians, "exposures", dict)()  # models of 2023 have none
+        if exposures:  # otherwise those of the model that was loaded stay
+            write_exposures(Path(self.model_path) / EXPOSURE_NAME, exposures)
 
     def getTrainCameras(self, scale: float = 1.0) -> list[Camera]:
         """The training views at one of the `resolution_scales`."""

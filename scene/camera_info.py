@@ -17,8 +17,9 @@ class CameraInfo(NamedTuple):
     """One photo and its camera; sizes are those of the intrinsics, in pixels.
 
     R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FovY, FovX in radians.
-    `principal_point` is in fractions of width and height, from the top left corner. `depth_params`
-    and `depth_path` are for code that builds cameras itself: this project does not use them.
+    `principal_point` is in fractions of width and height, from the top left corner. `depth_path`,
+    if not empty, is a map of inverse depths, and `depth_params` its scale (scene.depth_maps);
+    `mask_path`, if not empty, is a picture whose black pixels do not count (scene.masks).
     """
 
     uid: int
@@ -34,6 +35,7 @@ class CameraInfo(NamedTuple):
     height: int
     is_test: bool
     principal_point: tuple[float, float] = (0.5, 0.5)
+    mask_path: str = ""
 
 
 class SceneInfo(NamedTuple):

@@ -12,6 +12,8 @@ import torch
 from arguments import ModelOptions
 from scene.camera_info import CameraInfo
 from scene.cameras import Camera
+from scene.depth_maps import load_depth_map
+from scene.masks import load_mask
 from utils.errors import InputError
 from utils.graphics_utils import fov2focal
 from utils.logged_once import log_once
@@ -81,9 +83,9 @@ def loadCam(
         T=cam_info.T,
         FoVx=cam_info.FovX,
         FoVy=cam_info.FovY,
-        depth_params=None,
+        depth_params=cam_info.depth_params,
         image=None,
-        invdepthmap=None,
+        invdepthmap=load_depth_map(cam_info),
         image_name=cam_info.image_name,
         uid=id,
         data_device=resolve_data_device(args.data_device, device),
@@ -94,6 +96,7 @@ def loadCam(
         opacity_u8=opacity_u8(photo, size),
         photo_background=float(args.white_background),
         principal_point=cam_info.principal_point,
+        mask_u8=load_mask(cam_info, size),
         device=device,
     )
 

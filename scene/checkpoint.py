@@ -2,8 +2,8 @@
 """Checkpoints `chkpnt<N>.pth`: the model, its optimiser, and the state of the training loop.
 
 The file holds `(twelve values, iteration)` as forks of Inria's code expect. What else an exact
-resume needs (random states, views not yet drawn) is stored under one extra key of the optimiser's
-state, which `Optimizer.load_state_dict` ignores. Reading never runs code from the file.
+resume needs (random states, views not yet drawn, exposures) is stored under two extra keys of the
+optimiser's state, which `Optimizer.load_state_dict` ignores. Reading never runs code from the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scene.gaussian_model import GaussianModel
+from scene.exposure import checked_state
+from scene.gaussian_model import EXPOSURE_KEY, GaussianModel
 from splat_formats.splats import REST_COEFFICIENTS
 from utils.errors import InputError
 from utils.files import atomic_path
@@ -43,6 +44,7 @@ NUMPY_SCALARS: list[Any] = [
     np.dtypes.Float32DType,
     np.dtypes.Float64DType,
 ]
+NO_EXPOSURES = {"names": [], "matrices": torch.empty(0, 3, 4), "moments": None}
 # The restricted unpickler raises all of these for files of another kind.
 DAMAGE = (
     pickle.UnpicklingError,
@@ -102,7 +104,18 @@ def save_checkpoint(
     values = list(model.capture())
     values[OPTIMIZER_STATE] = {**values[OPTIMIZER_STATE], LOOP_KEY: asdict(loop)}
     with atomic_path(path) as temporary:
-        torch.save((tuple(values), iteration), temporary)
+        _save((tuple(values), iteration), temporary)
+
+
+def _save(content: object, path: Path) -> None:
+    """torch.save, with the operating system's error, such as a full disk, instead of PyTorch's."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -147,6 +160,8 @@ def _fault(values: tuple, iteration: int) -> str | None:
     optimizer = values[OPTIMIZER_STATE]
     if not isinstance(optimizer, dict) or len(optimizer.get("param_groups", ())) != len(tails):
         return f"expected an optimiser of {len(tails)} groups"
+    if not checked_state(optimizer.get(EXPOSURE_KEY, NO_EXPOSURES)):
+        return "expected exposures (n, 3, 4) of n images, and their moments"
     if not isinstance(values[0], int) or not isinstance(values[SPATIAL_SCALE], Real):
         return "expected an SH degree at the beginning and a scale at the end"
     return None if iteration >= 0 else f"expected an iteration of at least 0, got {iteration}"

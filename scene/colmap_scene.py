@@ -17,12 +17,19 @@ from scene.colmap_loader import Camera as ColmapCamera
 from scene.colmap_loader import Image as ColmapImage
 from scene.colmap_loader import (
     PathLike,
+    Points3D,
     count_images,
     read_extrinsics_binary,
     read_extrinsics_text,
     read_intrinsics_binary,
     read_intrinsics_text,
     read_points3D,
+)
+from scene.depth_maps import (
+    DEPTH_PARAMS_NAME,
+    map_name,
+    read_depth_params,
+    with_depth_maps,
 )
 from scene.held_out import LLFF_HOLD, held_out_names
 from scene.initial_points import (
@@ -63,10 +70,14 @@ def readColmapSceneInfo(
 
     With `eval` the images listed in test.txt beside the reconstruction are test images, or without
     that file every `llffhold`-th by name. With `train_test_exp` they are training images as well.
-    `depths` has no effect.
+    `depths` is the folder in `path` with maps of inverse depths, or empty.
     """
     options = ModelOptions(
-        source_path=str(path), images=images, eval=eval, train_test_exp=train_test_exp
+        source_path=str(path),
+        images=images,
+        depths=depths,
+        eval=eval,
+        train_test_exp=train_test_exp,
     )
     return read_colmap_scene(options, llffhold=llffhold)
 
@@ -76,14 +87,8 @@ def read_colmap_scene(
 ) -> SceneInfo:
     """The COLMAP reconstruction at `options.source_path`; see `readSceneInfo`."""
     source = Path(options.source_path)
-    models = _models(source)
-    if not models:
-        raise InputError(
-            f"{source / 'sparse'}: expected images.bin and cameras.bin (or both as .txt), "
-            "there or in a numbered folder, found none"
-        )
-    model = models[0] if len(models) == 1 else _largest(models)
-    images, intrinsics = _read_model(model)
+    model = chosen_model(source)
+    images, intrinsics = read_whole_model(model)
     if not images:
         raise InputError(f"{model}: the reconstruction has no images")
     names = [image.name for image in images.values()]
@@ -98,9 +103,13 @@ def read_colmap_scene(
     if not any(camera.image_name in photos for camera in train):
         raise InputError(f"{folder}: expected photographs of training images, found none")
     points = _initial_points(model, train, extent["radius"]) if with_points else None
+    train = _with_photos(train, photos)
+    if options.depths:
+        params = read_depth_params(model / DEPTH_PARAMS_NAME)
+        train = with_depth_maps(train, source / options.depths, params, options.skip_missing)
     return SceneInfo(
         point_cloud=None if points is None else points.cloud,
-        train_cameras=_with_photos(train, photos),
+        train_cameras=train,
         test_cameras=_with_photos([camera for camera in cameras if camera.is_test], photos),
         nerf_normalization=extent,
         ply_path=None if points is None or points.ply_path is None else str(points.ply_path),
@@ -120,7 +129,8 @@ def readColmapCameras(
     """One `CameraInfo` per registered image, in the order of `cam_extrinsics`.
 
     Raises `InputError` for a camera with lens distortion and for invalid poses. `model_folder` is
-    used in its message only; `depths_params` and `depths_folder` have no effect.
+    used in its message only. Without `depths_params` no image has a map of depths; with them, the
+    map is a PNG in `depths_folder`.
     """
     held_out = set(test_cam_names_list)
     cameras = []
@@ -130,6 +140,8 @@ def readColmapCameras(
                 f"{model_folder}: image {image.name} refers to camera {image.camera_id}, "
                 "which the reconstruction does not contain"
             )
+        depth_params = (depths_params or {}).get(map_name(image.name))
+        depth_path = Path(depths_folder) / f"{map_name(image.name)}.png" if depth_params else ""
         lens = colmap_intrinsics(cam_intrinsics[image.camera_id], model_folder)
         rotation, translation = colmap_pose(image, model_folder)
         cameras.append(
@@ -139,10 +151,10 @@ def readColmapCameras(
                 T=translation,
                 FovY=lens.fov_y,
                 FovX=lens.fov_x,
-                depth_params=None,
+                depth_params=depth_params,
                 image_path=str(Path(images_folder) / image.name),
                 image_name=image.name,
-                depth_path="",
+                depth_path=str(depth_path),
                 width=lens.width,
                 height=lens.height,
                 is_test=image.name in held_out,
@@ -218,7 +230,28 @@ def _read_part(
     return binary(path) if path.suffix == ".bin" else text(path)
 
 
-def _read_model(model: Path) -> tuple[dict[int, ColmapImage], dict[int, ColmapCamera]]:
+def chosen_model(source: Path) -> Path:
+    """The folder of the reconstruction that is used. InputError if there is none."""
+    models = _models(source)
+    if not models:
+        raise InputError(
+            f"{source / 'sparse'}: expected images.bin and cameras.bin (or both as .txt), "
+            "there or in a numbered folder, found none"
+        )
+    return models[0] if len(models) == 1 else _largest(models)
+
+
+def read_model_points(model: Path) -> Points3D:
+    """The triangulated points of a reconstruction. InputError if it has none."""
+    path = _file_of(model, "points3D")
+    points = None if path is None or _is_empty(path) else read_points3D(path)
+    if points is None or not len(points.xyz):
+        raise InputError(f"{model}: expected triangulated points, points3D.bin or .txt, found none")
+    return points
+
+
+def read_whole_model(model: Path) -> tuple[dict[int, ColmapImage], dict[int, ColmapCamera]]:
+    """Images and cameras of a reconstruction, by their ids."""
     return (
         _read_part(model, "images", read_extrinsics_binary, read_extrinsics_text),
         _read_part(model, "cameras", read_intrinsics_binary, read_intrinsics_text),

@@ -14,6 +14,7 @@ from scene.colmap_scene import (
     readColmapSceneInfo,
 )
 from scene.initial_points import fetchPly, storePly, warn_of_distance, write_input_ply
+from scene.masks import with_masks
 from scene.transforms_scene import (
     is_transforms_scene,
     read_transforms_scene,
@@ -74,6 +75,11 @@ def readSceneInfo(options: ModelOptions, with_points: bool = True) -> SceneInfo:
         )
     if info.point_cloud is not None:
         warn_of_distance(info.point_cloud.points, info.nerf_normalization["radius"])
+    if options.masks:
+        folder = source / options.masks
+        masked = with_masks([*info.train_cameras, *info.test_cameras], folder)
+        count = len(info.train_cameras)
+        info = info._replace(train_cameras=masked[:count], test_cameras=masked[count:])
     if options.ignore_principal_point:
         return info._replace(
             train_cameras=[c._replace(principal_point=_CENTRE) for c in info.train_cameras],

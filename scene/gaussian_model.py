@@ -17,10 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from arguments import NO_EXPOSURES
 from scene import densification
 from scene.array_operations import ArrayOperations, TorchOperations
 from scene.device import default_device
+from scene.exposure import (
+    EXPOSURE_NAME,
+    exposure_schedule,
+    exposure_state,
+    numbered,
+    read_exposures,
+    restore_exposures,
+    unchanged_exposures,
+)
 from scene.optimizer import (
     append_rows,
     create_optimizer,
@@ -53,6 +61,8 @@ ATTRIBUTES = {
     "scaling": "_scaling",
     "rotation": "_rotation",
 }
+EXPOSURE_KEY = "exposures"
+"""Of the optimiser's state in a checkpoint; `Optimizer.load_state_dict` ignores it."""
 INITIAL_OPACITY = 0.1
 RESET_OPACITY = 0.01
 # Squared distance, world units: keeps the logarithm finite where points coincide.
@@ -98,6 +108,8 @@ class GaussianModel:
         self.metadata = SplatMetadata()
         self.percent_dense = 0.0
         self.spatial_lr_scale = 0.0
+        self._set_images(())
+        self.pretrained_exposures: dict[str, Tensor] | None = None
         self.setup_functions()
 
     def setup_functions(self) -> None:
@@ -146,6 +158,34 @@ class GaussianModel:
         """Opacities (N,1) in 0..1."""
         return self.opacity_activation(self._opacity)
 
+    @property
+    def get_exposure(self) -> Tensor:
+        """The trained exposures (n,3,4), in the order of `exposure_mapping`."""
+        return self._exposure
+
+    def get_exposure_from_name(self, image_name: str) -> Tensor:
+        """The exposure (3,4) of a training image: the loaded one, if exposures were loaded.
+
+        InputError for an image that has none.
+        """
+        if self.pretrained_exposures is None:
+            row = self.exposure_mapping.get(image_name)
+            found = None if row is None else self._exposure[row]
+        else:
+            found = self.pretrained_exposures.get(image_name)
+        if found is None:
+            raise InputError(
+                f"the model has no exposure of the image {image_name}: exposures belong to the "
+                "images of the training with --train_test_exp"
+            )
+        return found
+
+    def exposures(self) -> dict[str, Tensor]:
+        """The exposures (3,4) by image name; empty for a model without training images."""
+        if self.pretrained_exposures is not None:
+            return dict(self.pretrained_exposures)
+        return {name: self._exposure[row] for name, row in self.exposure_mapping.items()}
+
     def get_covariance(self, scaling_modifier: float = 1) -> Tensor:
         """World covariances (N,6) as xx, xy, xz, yy, yz, zz."""
         return self.covariance_activation(self.get_scaling, scaling_modifier, self._rotation)
@@ -170,6 +210,8 @@ class GaussianModel:
             if not isinstance(cam_infos, (int, float, np.number)):
                 raise TypeError("create_from_pcd needs spatial_lr_scale, a number")
             spatial_lr_scale = float(cam_infos)
+        else:
+            self._set_images([image.image_name for image in cam_infos])
         self.spatial_lr_scale = float(spatial_lr_scale)
         points = torch.tensor(np.asarray(pcd.points), dtype=torch.float32, device=self.device)
         colors = torch.tensor(np.asarray(pcd.colors), dtype=torch.float32, device=self.device)
@@ -234,10 +276,12 @@ class GaussianModel:
     def load_ply(self, path: str | Path, use_train_test_exp: bool = False) -> None:
         """Read a point_cloud.ply; all SH bands become active.
 
-        Positions are relative to `metadata.origin`, which is 0 unless float32 is too coarse.
+        Positions are relative to `metadata.origin`, which is 0 unless float32 is too coarse. With
+        `use_train_test_exp` the exposures are read from the exposure.json of the model folder.
         """
         if use_train_test_exp:
-            raise InputError(NO_EXPOSURES)
+            folder = Path(path).absolute().parents[2]
+            self.pretrained_exposures = read_exposures(folder / EXPOSURE_NAME, self.device)
         scene = read_with_notices(path)
         try:
             self.load_splats(scene.splats)
@@ -262,7 +306,11 @@ class GaussianModel:
         ]
 
     def capture(self) -> tuple:
-        """The twelve values of a checkpoint, in Inria's order."""
+        """The twelve values of a checkpoint, in Inria's order.
+
+        The optimiser's state has the exposures, too, which other programs ignore.
+        """
+        exposures = exposure_state(self._exposure, self.exposure_mapping, self.exposure_optimizer)
         return (
             self.active_sh_degree,
             self._xyz,
@@ -274,7 +322,7 @@ class GaussianModel:
             self.max_radii2D,
             self.xyz_gradient_accum,
             self.denom,
-            self.trained_by.state_dict(),
+            {**self.trained_by.state_dict(), EXPOSURE_KEY: exposures},
             float(self.spatial_lr_scale),
         )
 
@@ -301,9 +349,16 @@ class GaussianModel:
             )
         self.spatial_lr_scale = float(spatial_lr_scale)
         self._set_parameters(values.map(lambda tensor: tensor.detach().to(self.device)))
+        exposures = optimizer_state.get(EXPOSURE_KEY)
+        if exposures is not None and not self.exposure_mapping:
+            self._set_images(exposures["names"])
+        if training_args is not None:
+            self.training_setup(training_args)
+        if exposures is not None:
+            rows, optimizer = self.exposure_mapping, self.exposure_optimizer
+            restore_exposures(exposures, rows, self._exposure, optimizer)
         if training_args is None:
             return
-        self.training_setup(training_args)
         self.max_radii2D = max_radii2D.to(self.device)
         self.xyz_gradient_accum = xyz_gradient_accum.to(self.device)
         self.denom = denom.to(self.device)
@@ -315,6 +370,13 @@ class GaussianModel:
         self.max_radii2D = torch.zeros(self._xyz.shape[0], device=self.device)
         # An optimiser of the replaced tensors must not be used any more.
         self.optimizer = None
+
+    def _set_images(self, names: Sequence[str]) -> None:
+        """Forget all exposures, and start those of the images with these names."""
+        self.exposure_mapping = numbered(names)
+        matrices = unchanged_exposures(len(self.exposure_mapping), self.device)
+        self._exposure = nn.Parameter(matrices)
+        self.exposure_optimizer: Optimizer | None = None
 
     def _assign(self, parameters: dict[str, nn.Parameter]) -> None:
         for name, parameter in parameters.items():
@@ -330,7 +392,7 @@ class GaussianModel:
     # Training
 
     def training_setup(self, training_args: Any) -> None:
-        """Create the optimiser, the position schedule and empty densification statistics."""
+        """Create the optimisers, their schedules and empty densification statistics."""
         self.percent_dense = training_args.percent_dense
         densification.reset_statistics(self)
         parameters = dict(zip(ATTRIBUTES, self.raw_parameters(), strict=True))
@@ -342,14 +404,25 @@ class GaussianModel:
             lr_delay_mult=training_args.position_lr_delay_mult,
             max_steps=training_args.position_lr_max_steps,
         )
+        self.exposure_optimizer = torch.optim.Adam([self._exposure])
+        self.exposure_scheduler_args = exposure_schedule(training_args)
 
     def update_learning_rate(self, iteration: int) -> float:
-        """Set and return the position learning rate of `iteration` (the first is 1)."""
+        """Set the rates of `iteration` (the first is 1); return that of positions."""
         rate = float(self.xyz_scheduler_args(iteration))
         for group in self.trained_by.param_groups:
             if group["name"] == "xyz":
                 group["lr"] = rate
+        if self.exposure_optimizer is not None:
+            for group in self.exposure_optimizer.param_groups:
+                group["lr"] = float(self.exposure_scheduler_args(iteration))
         return rate
+
+    def step_exposures(self) -> None:
+        """Update the exposures if one has a gradient, and drop the gradient."""
+        if self.exposure_optimizer is not None:
+            self.exposure_optimizer.step()
+            self.exposure_optimizer.zero_grad(set_to_none=True)
 
     def reset_opacity(self) -> None:
         """Lower every opacity to at most 0.01 and set its moments to zero."""

@@ -10,6 +10,15 @@ import torch
 from torch import Tensor, nn
 
 
+def _without_compiler(name: str) -> Any:
+    """A method of PyTorch's optimisers without the decorator that imports its compiler.
+
+    That import takes about two seconds of CPU time; nothing here is compiled by it.
+    """
+    method = getattr(torch.optim.Optimizer, name)
+    return getattr(method, "__wrapped__", method)
+
+
 class KernelAdam(torch.optim.Adam):
     """`torch.optim.Adam` whose step is one call of a kernel: same state, same steps up to rounding.
 
@@ -20,6 +29,11 @@ class KernelAdam(torch.optim.Adam):
         """`kernels`: the module `diff_gaussian_rasterization.adam`."""
         super().__init__(groups, lr=0.0, eps=eps)
         self._kernels = kernels
+
+    add_param_group = _without_compiler("add_param_group")
+    zero_grad = _without_compiler("zero_grad")
+    state_dict = _without_compiler("state_dict")
+    load_state_dict = _without_compiler("load_state_dict")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from arguments import CFG_ARGS_NAME
+from utils.training_table import TABLE_NAME
 
 # What training writes before its first result.
-RECORDS = (CFG_ARGS_NAME, "cameras.json", "input.ply", "events.out.tfevents.*")
+RECORDS = (CFG_ARGS_NAME, "cameras.json", "input.ply", TABLE_NAME, "events.out.tfevents.*")
 RESULTS = ("point_cloud/iteration_*/point_cloud.ply", "chkpnt*.pth")
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from arguments import ModelOptions
 from scene.camera_info import CameraInfo, SceneInfo, getNerfppNorm
 from scene.colmap_loader import PathLike
+from scene.depth_maps import with_depth_maps
 from scene.held_out import held_out_names
 from scene.initial_points import (
     RANDOM_POINTS,
@@ -62,10 +63,10 @@ def readNerfSyntheticInfo(
 ) -> SceneInfo:
     """The Blender scene in `path`. Without `eval` the test frames train as well.
 
-    `depths` and `white_background` have no effect: photos are composited over the background when
-    they are loaded.
+    `white_background` has no effect: photos are composited over the background when they are
+    loaded.
     """
-    options = ModelOptions(source_path=str(path), white_background=white_background, eval=eval)
+    options = ModelOptions(source_path=str(path), depths=depths, eval=eval)
     return read_transforms_scene(options, extension=extension)
 
 
@@ -86,7 +87,11 @@ def read_transforms_scene(
         train, test = _divided_cameras(source, options.skip_missing, extension, options.eval)
     if not options.eval:
         train, test = [*train, *test], []
+    elif options.train_test_exp:
+        train = [*train, *test]
     extent = getNerfppNorm(train)
+    if options.depths:
+        train = with_depth_maps(train, source / options.depths, None, options.skip_missing)
     points, ply_path = None, None
     if with_points:
         points, ply_path = _initial_points(source, train, extent["radius"], has_split)

@@ -134,11 +134,6 @@ def test_exposure_mode_trains_left_and_evaluates_right(is_test_dataset: bool) ->
     assert camera(train_test_exp=True).alpha_mask is None
 
 
-def test_depth_maps_are_refused() -> None:
-    with pytest.raises(InputError, match=r"a\.png: depth maps are not supported"):
-        camera(invdepthmap=np.ones((HEIGHT, WIDTH), np.float32))
-
-
 def test_mini_cam_has_all_attributes_that_render_needs() -> None:
     view = camera()
     mini = MiniCam(

@@ -124,3 +124,27 @@ def test_launches_are_timed_by_name(fake_events: None, monkeypatch: pytest.Monke
 def test_a_program_that_fails_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)train\.py failed: .*not_an_option"):
         gpu.script(tmp_path, "train", "--not_an_option")
+
+
+def test_peers_that_are_installed_are_timed_in_the_same_loops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "installed", lambda name: name == "gsplat")
+    arguments = gpu.parse_arguments(["--out", str(tmp_path), "--counts", "10"])
+    names = [name for name in gpu.parts_of(arguments) if name.endswith(gpu.PEERS)]
+    assert names == ["fine-tuning, 10 Gaussians, gsplat", "training, 10 Gaussians, gsplat"]
+
+
+def test_times_are_compared_with_those_of_peers() -> None:
+    def took(milliseconds: float) -> dict[str, Any]:
+        times = {"whole iteration": milliseconds}
+        return {"milliseconds": times, "kernels": {}, "peak_bytes": 0, "took": 1.0}
+
+    results = {
+        "training, 10 Gaussians": took(2.0),
+        "training, 10 Gaussians, gsplat": took(8.0),
+        "fine-tuning, 10 Gaussians": {"error": "no", "took": 1.0},
+        "fine-tuning, 10 Gaussians, gsplat": took(8.0),
+    }
+    assert gpu.ratios(results) == {"training, 10 Gaussians, gsplat": 0.25}
+    assert "| training, 10 Gaussians, gsplat | 0.25 |" in gpu.table(results)

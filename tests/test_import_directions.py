@@ -22,7 +22,10 @@ LAYERS = [
 PACKAGES = [package for layer in LAYERS for package in layer]
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
 # These exist for third-party code, which looks for the names there; nothing here imports them.
-REEXPORTS = {ROOT / "utils" / "camera_utils.py": {"scene"}}
+REEXPORTS = {
+    ROOT / "utils" / "camera_utils.py": {"scene"},
+    ROOT / "utils" / "make_depth_scale.py": {"scene"},
+}
 # `splat_formats` reports its faults and writes its files through these two leaf modules.
 WITHOUT_TORCH = [
     *sorted((ROOT / "splat_formats").rglob("*.py")),

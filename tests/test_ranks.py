@@ -27,7 +27,7 @@ from gaussian_compression.settings import FinetuneSettings, RateCourse, WarmRest
 from gaussian_compression.trainable import FullPrecision
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.choose_backend import backend_for
-from gaussian_renderer.evaluation import evaluate, evaluate_on_ranks
+from gaussian_renderer.evaluation import DrawnView, evaluate, measured_on_ranks
 from gaussian_renderer.view_gradients import mean_gradients
 from scene import Scene
 from scene.gaussian_model import GaussianModel
@@ -81,7 +81,9 @@ class Tools:
         other = self.raw._replace(xyz=self.raw.xyz + 0.01)
         found["added"] = added_error(self.raw, other, self.views, draw, lambda: None)
         model = GaussianModel.from_raw(self.raw)
-        scores = evaluate_on_ranks(self.views, model, self.backend, self.background)
+        scores = measured_on_ranks(
+            self.views, model, self.backend, self.background, DrawnView.score
+        )
         found["scores"] = [(s.image_name, s.psnr, s.ssim, s.l1) for s in scores]
         return found
 
@@ -156,8 +158,9 @@ def test_evaluation_is_that_of_one_process(tools: Tools, team) -> None:
     model = GaussianModel.from_raw(tools.raw)
     expected = evaluate(tools.views, model, tools.backend, tools.background)
     team(3)
-    assert evaluate_on_ranks(tools.views, model, tools.backend, tools.background) == expected
-    assert evaluate_on_ranks([], model, tools.backend, tools.background) == []
+    shown = model, tools.backend, tools.background
+    assert measured_on_ranks(tools.views, *shown, DrawnView.score) == expected
+    assert measured_on_ranks([], *shown, DrawnView.score) == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

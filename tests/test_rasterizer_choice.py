@@ -78,7 +78,9 @@ def test_originals_run_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_name_is_refused() -> None:
-    with pytest.raises(InputError, match="expected one of auto, cuda, cpu, inria, got gpu"):
+    with pytest.raises(
+        InputError, match="expected one of auto, cuda, cpu, inria, gswarp, gsplat, got gpu"
+    ):
         device.device_for("gpu")
 
 
@@ -87,7 +89,7 @@ def test_the_backend_follows_the_choice() -> None:
     assert isinstance(backend_for(CUDA, chosen), CudaBackend)
     in_python = RenderOptions(rasterizer="cuda", convert_SHs_python=True)
     assert isinstance(backend_for(CUDA, in_python), AutogradBackend)
-    for name in ("auto", "inria"):
+    for name in ("auto", "inria", "gswarp", "gsplat"):
         assert isinstance(backend_for(CUDA, RenderOptions(rasterizer=name)), AutogradBackend)
     assert isinstance(backend_for(CPU, RenderOptions(rasterizer="cpu")), CpuBackend)
     with pytest.raises(InputError, match="expected a model on a GPU, but it is on cpu"):
@@ -112,7 +114,7 @@ def test_render_lets_our_package_draw_on_a_gpu_only_if_it_is_asked_for() -> None
         rasterizer._check(offered, gaussians, view("auto"))
 
 
-@pytest.mark.parametrize("name", ["cuda", "inria", "gpu"])
+@pytest.mark.parametrize("name", ["cuda", "inria", "gswarp", "gsplat", "gpu"])
 def test_scripts_refuse_what_they_cannot_use(
     name: str, small_scene: Path, tmp_path: Path, command_line
 ) -> None:

@@ -258,9 +258,24 @@ def test_default_device_is_cuda_only_where_the_package_runs_there(
     assert default_device.__wrapped__().type == expected
 
 
-def test_exposures_are_refused_not_ignored(generation: str) -> None:
-    with pytest.raises(InputError, match="not yet supported"):
-        render(a_camera(), a_model(), SimpleNamespace(), GREY, use_trained_exp=True)
+def test_exposures_change_the_colours_of_their_image_only(generation: str) -> None:
+    model, camera = a_model(), a_camera()
+    matrix = torch.tensor([[0, 1, 0, 0.1], [1, 0, 0, 0], [0, 0, 2, -0.5]])
+    model.pretrained_exposures = {"a.png": matrix}
+    # A row of RGB times the first three columns, plus the last: red and green change places.
+    expected = torch.tensor([0.5 + 0.1, 0.25, 0.75 * 2 - 0.5]).view(3, 1, 1)
+    for name in ("a.png", None):
+        if name:
+            camera.image_name = name
+        else:
+            del camera.image_name  # as the network viewer's cameras
+            expected = GREY.view(3, 1, 1)
+        drawn = render(camera, model, SimpleNamespace(), GREY, use_trained_exp=True)
+        torch.testing.assert_close(drawn["render"], expected.expand(3, HEIGHT, WIDTH))
+    camera.image_name = "b.png"
+    with pytest.raises(InputError, match=r"no exposure of the image b\.png"):
+        render(camera, model, SimpleNamespace(), GREY, use_trained_exp=True)
+    assert render(camera, model, SimpleNamespace(), GREY)["render"][0, 0, 0] == 0.25
 
 
 def test_this_projects_own_package_has_all_capabilities() -> None:

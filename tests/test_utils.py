@@ -150,12 +150,26 @@ class TestCommandLine:
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             assert given.get("allow_abbrev") == "False", path
 
-    def test_bugs_keep_their_traceback(self) -> None:
+    @pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shapes differ")])
+    def test_bugs_keep_their_traceback(self, error: Exception) -> None:
         def main() -> None:
-            raise ZeroDivisionError
+            raise error
 
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(type(error)):
             cli.run(main)
+
+    @pytest.mark.parametrize(
+        "allocate", [lambda: torch.empty(10**15), lambda: np.empty(10**15), lambda: b"x" * 10**16]
+    )
+    def test_the_lack_of_memory_is_one_line(
+        self, capsys: pytest.CaptureFixture[str], allocate: Callable[[], object]
+    ) -> None:
+        with pytest.raises(SystemExit) as end:
+            cli.run(allocate)
+        assert end.value.code == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert re.fullmatch(r"error: not enough memory.*: smaller photographs .* need less\n", err)
 
     @pytest.fixture
     def root_logger(self) -> Iterator[logging.Logger]:
@@ -270,9 +284,10 @@ class TestGeneral:
         print("hello")
         safe_state(False)
         assert first == (random.random(), np.random.rand(), float(torch.rand(1)))
-        print("a\nb", flush=True)
+        print("\n[ITER 1] a", flush=True)
         stamp = r" \[\d\d/\d\d \d\d:\d\d:\d\d\]\n"
-        assert re.fullmatch(f"hello{stamp}a{stamp}b{stamp}", stream.getvalue())
+        # As the original: a line break at the beginning is not the end of a printed line.
+        assert re.fullmatch(rf"hello{stamp}\n\[ITER 1\] a{stamp}", stream.getvalue())
 
     def test_safe_state_can_be_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         stream = io.StringIO()

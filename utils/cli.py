@@ -19,9 +19,9 @@ EXIT_INTERRUPTED = SIGNAL_STATUS + 2  # Ctrl-C
 def run(main: Callable[[], None]) -> None:
     """Calls `main`; a user-facing fault becomes one `error: ...` line and exit status 1.
 
-    Only `InputError` and `OSError` (missing file, full disk) are user-facing: any other exception
-    is a bug of this program and keeps its traceback. Ctrl-C ends with status 130, and SIGTERM,
-    whose clean-up is the same, with 143.
+    Only `InputError`, `OSError` (missing file, full disk) and the lack of memory are user-facing:
+    any other exception is a bug of this program and keeps its traceback. Ctrl-C ends with status
+    130, and SIGTERM, whose clean-up is the same, with 143.
     """
     try:
         with ending_signals_raise():
@@ -30,6 +30,10 @@ def run(main: Callable[[], None]) -> None:
         fail(str(error))
     except OSError as error:
         fail(os_error_text(error))
+    except (MemoryError, RuntimeError) as error:
+        if (text := memory_error_text(error)) is None:
+            raise
+        fail(text)
     except Terminated as signalled:
         print(f"ended by {signalled}", file=sys.stderr)
         sys.exit(SIGNAL_STATUS + signalled.signal_number)
@@ -70,6 +74,20 @@ def os_error_text(error: OSError) -> str:
         return str(error)
     text = "disk full" if error.errno == errno.ENOSPC else error.strerror
     return text if error.filename is None else f"{text}: {error.filename}"
+
+
+def memory_error_text(error: Exception) -> str | None:
+    """What could not be allocated, if this is the error of a failed allocation; else None.
+
+    PyTorch's are RuntimeErrors with "can't allocate memory" on CPUs and "out of memory" on GPUs.
+    """
+    detail = str(error).partition("\n")[0].rpartition("DefaultCPUAllocator: ")[2].strip()
+    failed = "can't allocate memory" in detail or "out of memory" in detail.lower()
+    if not isinstance(error, MemoryError) and not failed:
+        return None
+    return (
+        f"not enough memory{detail and f' ({detail})'}: smaller photographs (-r 2, 4, 8) need less"
+    )
 
 
 class _TerminalHandler(logging.Handler):

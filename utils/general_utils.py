@@ -84,17 +84,22 @@ def build_scaling_rotation(s: Tensor, r: Tensor) -> Tensor:
 
 
 class _TimestampedStdout:
-    """A stdout whose lines end in the time of day, or that discards everything."""
+    """A stdout that discards everything, or whose lines end in the time of day.
+
+    Line ends within a written text are not the end of a printed line, and stay as they are.
+    """
 
     def __init__(self, stream: TextIO, silent: bool):
         self._stream = stream
         self._silent = silent
 
     def write(self, text: str) -> int:
+        length = len(text)
         if not self._silent:
-            stamp = datetime.now().strftime(" [%d/%m %H:%M:%S]\n")
-            self._stream.write(text.replace("\n", stamp))
-        return len(text)
+            if text.endswith("\n"):
+                text = text[:-1] + datetime.now().strftime(" [%d/%m %H:%M:%S]\n")
+            self._stream.write(text)
+        return length
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
