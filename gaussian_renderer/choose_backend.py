@@ -6,6 +6,7 @@ from __future__ import annotations
 import copyreg
 import logging
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ def _backend_of_rank(device: torch.device, options: RenderOptions) -> Backend:
     return backend_for(device, options)
 
 
-def _by_options(backend: AutogradBackend | CpuBackend | CudaBackend) -> tuple:
+def _by_options(backend: Any) -> tuple:
     return _backend_of_rank, (torch.device("cpu"), backend.options)
 
 

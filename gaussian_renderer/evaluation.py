@@ -117,9 +117,10 @@ def measured_on_ranks(
     `on_view` is called after each of the views that this rank measures.
     """
     raw, degree = gaussians.raw_parameters(), gaussians.active_sh_degree
-    shown = raw, degree, backend, background
-    here = ranks.Here(on_view)
-    return ranks.in_order(ranks.everywhere(_share, list(cameras), *shown, measure, here))
+    here, views = ranks.Here(on_view), list(cameras)
+    return ranks.in_order(
+        ranks.everywhere(_share, views, raw, degree, backend, background, measure, here)
+    )
 
 
 def _share(

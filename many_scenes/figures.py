@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from gaussian_compression.html_report import figures
@@ -55,7 +56,7 @@ class Row:
 
 def row_of(record: Record) -> Row:
     """The figures of a scene. InputError if its report cannot be read."""
-    row = {
+    row: dict[str, Any] = {
         "scene": record.scene.name,
         "state": record.state,
         "tries": record.tries,

@@ -21,6 +21,7 @@ import train
 from arguments import ModelOptions, OptimizationOptions, PipelineOptions
 from arguments.milestones import Milestones
 from gaussian_compression.finetune import Finetuner
+from gaussian_compression.fingerprint import environment
 from gaussian_compression.scores import SCORES, ScoreTools, accumulate_on_ranks, score_named
 from gaussian_compression.sensitivity import added_error, render_sensitivity
 from gaussian_compression.settings import FinetuneSettings, RateCourse, WarmRestart
@@ -286,6 +287,12 @@ def test_several_ranks_need_cpus(team) -> None:
     ranks.check_device(CPU)
     with pytest.raises(InputError, match="work together on CPUs only"):
         ranks.check_device(torch.device("cuda"))
+
+
+def test_a_run_that_goes_on_with_other_ranks_is_noted(team) -> None:
+    assert "processes" not in environment(CPU)
+    team(3)
+    assert environment(CPU)["processes"] == 3
 
 
 PROGRAM = """
