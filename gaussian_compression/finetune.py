@@ -26,6 +26,7 @@ from gaussian_compression.trainable import Trainable, take_step
 from gaussian_renderer.backend import Differentiate
 from gaussian_renderer.view_gradients import mean_gradients
 from scene.cameras import Camera
+from scene.photo_cache import AHEAD
 from scene.raw_parameters import RawParameters
 from utils import ranks
 
@@ -106,4 +107,7 @@ def _endless_epochs(views: Sequence[Camera], order: random.Random) -> Iterator[C
     while True:
         epoch = list(views)
         order.shuffle(epoch)
-        yield from epoch
+        for done, view in enumerate(epoch, 1):
+            for upcoming in epoch[done : done + AHEAD]:
+                upcoming.prefetch()
+            yield view

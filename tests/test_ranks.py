@@ -281,6 +281,23 @@ def test_messages_keep_names_and_values(tools: Tools, monkeypatch: pytest.Monkey
     assert float(found["loss"]) == 2.5
 
 
+def test_photographs_that_are_decoded_when_used_are_decoded_by_each_rank(
+    small_scene: Path, tmp_path: Path
+) -> None:
+    options = ModelOptions(
+        sh_degree=1, source_path=str(small_scene), model_path=str(tmp_path), image_cache_gb=0.001
+    )
+    cameras = Scene(options, GaussianModel(1), shuffle=False).getTrainCameras()
+    assert all(camera.is_cached for camera in cameras)
+    cameras[0].prefetch()
+    sent = ranks._packed(cameras)
+    assert sum(map(len, sent)) < 100_000
+    found = ranks._unpacked(sent)
+    for one, other in zip(found, cameras, strict=True):
+        assert one.is_cached
+        assert torch.equal(one.image_u8, other.image_u8)
+
+
 def test_several_ranks_need_cpus(team) -> None:
     ranks.check_device(torch.device("cuda"))
     team(2)
