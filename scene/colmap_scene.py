@@ -74,7 +74,8 @@ def readColmapSceneInfo(
     of 2023, (path, images, eval, llffhold), is accepted too.
     """
     if isinstance(depths, bool):
-        depths, eval, llffhold = "", depths, llffhold if isinstance(eval, bool) else eval
+        hold = llffhold if isinstance(eval, bool) else eval
+        return readColmapSceneInfo(path, images, "", depths, llffhold=hold)
     options = ModelOptions(
         source_path=str(path),
         images=images,
