@@ -12,9 +12,10 @@ from benchmarks.scores import BlendingWeight
 from gaussian_compression.grid_straight_through import GridStraightThrough
 from gaussian_compression.penalties import Penalty, ShMagnitude
 from gaussian_compression.scores import ScoreTools
-from gaussian_compression.trainable import StraightThrough
+from gaussian_compression.trainable import Betas, StraightThrough
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
+from scene.view_batches import BETAS
 from splat_codec.grid_splats import GridSplats
 from splat_formats.design_grids import order_in_layers
 from splat_formats.palettes import palette_of
@@ -91,8 +92,10 @@ class _Changed:
     def pull_back(self, gradients: RawParameters) -> RawParameters:
         return self._inner.pull_back(gradients)
 
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-        self._inner.apply(gradients, rates)
+    def apply(
+        self, gradients: RawParameters, rates: Mapping[str, float], betas: Betas = BETAS
+    ) -> None:
+        self._inner.apply(gradients, rates, betas)
 
     def stored(self) -> GridSplats:
         return self._inner.stored()
