@@ -2,6 +2,7 @@
 """Differences of a decoded model from its start, in units that can be seen. NumPy only."""
 
 from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -39,40 +40,69 @@ of the start, and lose at most 0.07 dB of 27 to 28 dB against photographs (PSNR,
 
 @dataclass
 class _Collected:
-    """The errors of one attribute, in blocks."""
+    """The errors of one attribute."""
 
+    squares: float = 0.0
+    """Their sum."""
+    count: int = 0
+    greatest: float = 0.0
     blocks: list[Floats] = field(default_factory=list)
+    """Those that percentiles are taken of."""
+
+    def add(self, values: Floats, sampled: Floats) -> None:
+        self.squares += float(np.square(values).sum())
+        self.count += values.size
+        self.greatest = max(self.greatest, float(values.max(initial=0.0)))
+        self.blocks.append(sampled)
 
     def figures(self, scale: _Scale) -> ErrorFigures:
         values = np.concatenate(self.blocks) if self.blocks else np.zeros(0)
-        if not values.size:
+        if not self.count:
             return ErrorFigures(scale.unit, 0.0, 0.0, 0.0, scale.good)
         return ErrorFigures(
             unit=scale.unit,
-            rms=float(np.sqrt(np.mean(np.square(values)))),
+            rms=float(np.sqrt(self.squares / self.count)),
             percentile_99=float(np.quantile(values, 0.99)),
-            max=float(values.max()),
+            max=self.greatest,
             good=scale.good,
         )
+
+
+class VisibleErrors:
+    """The errors of a model, collected part by part; percentiles are of every n-th Gaussian."""
+
+    def __init__(self, every: int = 1) -> None:
+        self._every = every
+        self._collected = {name: _Collected() for name in SCALES}
+        self._lock = Lock()
+
+    def add(self, start: Splats, decoded: Splats, order: npt.NDArray[np.intp]) -> None:
+        """Measures a part. Row i of `decoded` was row order[i] of `start`.
+
+        Spherical harmonics that `decoded` lacks count as 0 there.
+        """
+        least = _least_size(start)
+
+        def measure(block: slice) -> None:
+            before = with_ordered_axes(start.rows(order[block]))
+            for name, values in _differences(before, decoded.rows(block), least).items():
+                with self._lock:
+                    self._collected[name].add(values, values[:: self._every].ravel())
+
+        for_blocks(decoded.count, measure)
+
+    def figures(self) -> dict[str, ErrorFigures]:
+        """The errors by attribute."""
+        return {name: self._collected[name].figures(scale) for name, scale in SCALES.items()}
 
 
 def visible_errors(
     start: Splats, decoded: Splats, order: npt.NDArray[np.intp]
 ) -> dict[str, ErrorFigures]:
-    """The errors by attribute. Row i of `decoded` was row order[i] of `start`.
-
-    Spherical harmonics that `decoded` lacks count as 0 there.
-    """
-    collected = {name: _Collected() for name in SCALES}
-    least = _least_size(start)
-
-    def measure(block: slice) -> None:
-        before = with_ordered_axes(start.rows(order[block]))
-        for name, values in _differences(before, decoded.rows(block), least).items():
-            collected[name].blocks.append(values.ravel())
-
-    for_blocks(decoded.count, measure)
-    return {name: collected[name].figures(scale) for name, scale in SCALES.items()}
+    """The errors by attribute, as `VisibleErrors.add` measures them."""
+    errors = VisibleErrors()
+    errors.add(start, decoded, order)
+    return errors.figures()
 
 
 def lines(errors: dict[str, ErrorFigures]) -> list[str]:
