@@ -49,6 +49,7 @@ _ROWS_PER_WRITE = 1 << 16  # 16 MB of rows: large enough for the disk, small bes
 # Comments that Brush and Postshot write; the last one counts.
 _RENDER_MODE = re.compile(r"(?:SplatRenderMode:\s*(\w+)|antialiased:?\s+(\w+))$", re.IGNORECASE)
 _ANTIALIASED = ("mip", "1", "true")
+_BYTES_PER_MOVE = 1 << 26
 _NUMBER_DIGITS = 9
 RENDER_MODE_LINE = "comment SplatRenderMode: mip"
 
@@ -261,17 +262,34 @@ def ply_parts(
 ) -> Iterator[PlyWriter]:
     """A writer of a model in parts, whose file is complete, or absent, after the block.
 
-    `most` Gaussians at most are in all parts together. Where there are fewer, the number in the
-    header has as many digits, with zeros before it.
+    `most` Gaussians at most are in all parts together. Where their number has fewer digits, the
+    rows move forward at the end, by as many bytes.
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(_header(str(most), coefficients, metadata))
+    first = _header(str(most), coefficients, metadata)
+    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+        file.write(first)
         writer = PlyWriter(file, coefficients, metadata.origin)
         yield writer
         if writer.count > most:
             raise ValueError(f"at most {most} Gaussians expected in all parts, got {writer.count}")
+        head = _header(str(writer.count), coefficients, metadata)
+        if len(head) < len(first):
+            _move(file, len(first), len(head))
         file.seek(0)
-        file.write(_header(f"{writer.count:0{len(str(most))}}", coefficients, metadata))
+        file.write(head)
+
+
+def _move(file: BinaryIO, start: int, to: int) -> None:
+    """Moves all bytes from `start` on to an earlier place, where the file then ends sooner."""
+    while True:
+        file.seek(start)
+        part = file.read(_BYTES_PER_MOVE)
+        file.seek(to)
+        if not part:
+            file.truncate()
+            return
+        file.write(part)
+        start, to = start + len(part), to + len(part)
 
 
 def write_records(file: BinaryIO, splats: Splats, origin: Origin) -> None:
