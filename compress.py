@@ -88,6 +88,7 @@ from scene.dataset_readers import readSceneInfo
 from scene.device import device_for
 from scene.exposure import EXPOSURE_NAME, attach_exposures, read_exposures, score_right_halves
 from scene.gaussian_model import GaussianModel
+from scene.run_memory import TRAINED_BYTES
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import Origin, SplatMetadata, SplatScene
 from utils.cli import check_ranges, command_line, run, show_messages
@@ -320,7 +321,8 @@ def build_job(
         gaussians.pretrained_exposures = read_exposures(exposures_of(start, options), device)
     if options.depths:
         logger.info("%s: depth maps are for training only, and not used", options.depths)
-    scene = Scene(replace(options, train_test_exp=False, depths=""), gaussians, shuffle=False)
+    loaded = replace(options, train_test_exp=False, depths="")
+    scene = Scene(loaded, gaussians, shuffle=False, gaussian_bytes=TRAINED_BYTES)
     if options.train_test_exp:
         cameras = [*scene.getTrainCameras(), *scene.getTestCameras()]
         attach_exposures(cameras, gaussians.get_exposure_from_name)

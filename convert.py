@@ -21,7 +21,7 @@ from reconstruction.steps import (
     report_registered,
     undistort,
 )
-from scene.colmap_loader import CAMERA_MODELS
+from scene.camera_models import MODELS
 from utils.cli import run, show_messages
 from utils.errors import InputError
 from utils.folder_lock import locked
@@ -56,7 +56,7 @@ def build_parser() -> ArgumentParser:
     add("--skip_matching", action="store_true",
         help="use the reconstruction in SOURCE/distorted/sparse")  # fmt: skip
     add("--resize", action="store_true", help="write images_2, images_4 and images_8 too")
-    add("--camera", default="OPENCV", choices=[model.model_name for model in CAMERA_MODELS],
+    add("--camera", default="OPENCV", choices=list(MODELS),
         metavar="MODEL", help="COLMAP's camera model (default: OPENCV), of all")  # fmt: skip
     add("--colmap_executable", default="",
         help="the program colmap (default: from the PATH, else the package pycolmap)")  # fmt: skip

@@ -1,29 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores the test images that render.py has saved: PSNR, SSIM and LPIPS.
 
-    python metrics.py -m <model folder> [<model folder> ...] [--extra]
+    python metrics.py -m <model folder> [<model folder> ...] [--extra] [--lpips_weights DIR]
 
-Each model folder gets results.json (means) and per_view.json (every image). In both files null
-stands for what was not computed, and for what is not finite: the PSNR of equal images. The list
-`not_finite`, present only if there are such figures, has the places of the latter.
+Each model folder gets results.json (means) and per_view.json (every image). Figures that were not
+computed, and those that are not finite (the PSNR of equal images), are left out of both: readers
+calculate with what is there. They are printed.
 """
 
+import math
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gaussian_renderer.speed import read_figures
 from lpipsPyTorch import LPIPS
 from utils import cli
 from utils.errors import InputError
 from utils.files import write_json
 from utils.image_metrics import score_images
 from utils.image_utils import load_png
-from utils.json_values import finite_only
 from utils.perceptual_metrics import LEAST_SIDE, Measure, extra_measures
 
 Scores = dict[str, dict[str, float | None]]
@@ -32,7 +35,24 @@ Scores = dict[str, dict[str, float | None]]
 Perceptual = Mapping[str, Measure | None]
 """The metrics beside SSIM and PSNR, by name; None: it cannot be computed here."""
 
+
+@dataclass(frozen=True)
+class LpipsOptions:
+    """Which LPIPS, and where its weight files come from."""
+
+    network: str = "vgg"
+    folder: Path | None = None
+    """The user's folder of weights; None: `LPIPS` searches."""
+    download: bool = True
+
+    @property
+    def name(self) -> str:
+        """LPIPS without further words is that of VGG, as in the 3DGS literature."""
+        return "LPIPS" if self.network == "vgg" else f"LPIPS-{self.network}"
+
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_PLACES_SHOWN = 5
 
 
 def main() -> None:
@@ -53,8 +73,25 @@ def main() -> None:
         action="store_true",
         help="MS-SSIM and, if the package flip-evaluator is installed, FLIP too",
     )
+    parser.add_argument(
+        "--lpips_net",
+        choices=("vgg", "alex"),
+        default="vgg",
+        help="the network of LPIPS; that of alex is named LPIPS-alex (default: vgg)",
+    )
+    parser.add_argument(
+        "--lpips_weights",
+        type=Path,
+        metavar="DIR",
+        help="folder with the weight files of LPIPS; without it they are fetched if missing, once",
+    )
+    parser.add_argument(
+        "--no_download", action="store_true", help="leave LPIPS out if its weights are missing"
+    )
     args = parser.parse_args()
-    score_models(different_folders(args.model_paths), extra=args.extra)
+    cli.show_messages()
+    lpips = LpipsOptions(args.lpips_net, args.lpips_weights, download=not args.no_download)
+    score_models(different_folders(args.model_paths), extra=args.extra, lpips=lpips)
 
 
 def different_folders(paths: Sequence[Path]) -> list[Path]:
@@ -65,12 +102,17 @@ def different_folders(paths: Sequence[Path]) -> list[Path]:
     return list(by_folder.values())
 
 
-def score_models(model_paths: Sequence[Path], extra: bool = False) -> None:
+def score_models(
+    model_paths: Sequence[Path],
+    extra: bool = False,
+    lpips: LpipsOptions | None = None,
+) -> None:
     """Scores every model; ends the program with status 1 if one of them could not be scored.
 
     With `extra`, by MS-SSIM and FLIP too.
     """
-    perceptual = {"LPIPS": load_lpips(), **(load_extra() if extra else {})}
+    lpips = lpips or LpipsOptions()
+    perceptual = {lpips.name: load_lpips(lpips), **(load_extra() if extra else {})}
     failures = 0
     for model_path in model_paths:
         try:
@@ -85,12 +127,18 @@ def score_models(model_paths: Sequence[Path], extra: bool = False) -> None:
         sys.exit(cli.EXIT_FAILURE)
 
 
-def load_lpips() -> Measure | None:
-    """LPIPS of two uint8 images (3, H, W); without weights None, and the reason is printed."""
+def load_lpips(options: LpipsOptions) -> Measure | None:
+    """LPIPS of two uint8 images (3, H, W); without weights None, and the reason is printed.
+
+    InputError if a folder of weights is given that does not have them.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        network = LPIPS("vgg").to(device)
+        network = LPIPS(options.network, weights=options.folder, download=options.download)
+        network = network.to(device)
     except InputError as error:
+        if options.folder is not None:
+            raise
         print(f"LPIPS is left out: {error}")
         return None
 
@@ -135,6 +183,12 @@ def score_model(model_path: Path, perceptual: Perceptual) -> None:
             faults.append(str(error))
     if per_view:
         write_scores(model_path, per_view)
+    for method in per_view:
+        try:
+            if figures := read_figures(test / method):
+                print(f"{method}: {figures.text()}")
+        except InputError as error:
+            faults.append(str(error))
     if faults:
         raise InputError("; ".join(faults))
 
@@ -148,8 +202,31 @@ def write_scores(model_path: Path, per_view: Mapping[str, Scores]) -> None:
             print(f"  {metric:<5}: {'   not computed' if value is None else f'{value:>15.7f}'}")
     for name, scores in (("results.json", results), ("per_view.json", per_view)):
         places: list[str] = []
-        finite = finite_only(scores, places)
-        write_json(model_path / name, {**finite, "not_finite": places} if places else finite)
+        write_json(model_path / name, figures_only(scores, places))
+        if places:
+            more = f" and {len(places) - _PLACES_SHOWN} more" if len(places) > _PLACES_SHOWN else ""
+            print(f"Left out of {name}: {', '.join(places[:_PLACES_SHOWN])}{more}")
+
+
+def figures_only(scores: Mapping[str, Any], left_out: list[str], place: str = "") -> dict[str, Any]:
+    """The finite numbers of nested mappings; the places of others are added to `left_out`.
+
+    A mapping of which nothing remains is left out as a whole.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in scores.items():
+        inside = f"{place} {key}".strip()
+        if isinstance(value, Mapping):
+            places: list[str] = []
+            inner = figures_only(value, places, inside)
+            left_out += places if inner else [inside]
+            if inner:
+                kept[key] = inner
+        elif value is None or not math.isfinite(value):
+            left_out.append(inside)
+        else:
+            kept[key] = value
+    return kept
 
 
 def score_method(folder: Path, perceptual: Perceptual) -> Scores:

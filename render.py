@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renders a trained model's views to PNG files, with the photographs at the same size."""
+"""Renders a trained model's views to PNG files, with the photographs at the same size.
+
+It also prints how fast it drew them, and writes that to rendering.json beside the images.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from arguments import (
 )
 from gaussian_renderer import GaussianModel, render
 from gaussian_renderer.evaluation import scored_part
+from gaussian_renderer.speed import FrameClock, RenderingFigures, device_name, write_figures
 from scene import LATEST, Scene, find_iteration, model_ply
 from scene.cameras import Camera
 from scene.device import device_for
@@ -52,24 +56,39 @@ def render_set(
     background: Tensor,
     quiet: bool = False,
 ) -> None:
-    """Write <model>/<name>/ours_<iteration>/{renders,gt}/00000.png and so on.
+    """Write <model>/<name>/ours_<iteration>/{renders,gt}/00000.png and so on; rendering.json.
 
     Of a model with exposures the right halves, to which none was fitted.
     """
+    if not views.cameras:
+        return
     folder = views.model_path / views.name / f"ours_{views.iteration}"
     cameras: Iterable[Camera] = tqdm(
         views.cameras, desc=f"Rendering {views.name}", unit="view", disable=quiet
     )
+    exposed = gaussians.pretrained_exposures is not None
+    clock = FrameClock(gaussians.device)
+    render(views.cameras[0], gaussians, pipe, background)  # the first frame allocates its buffers
     for index, camera in enumerate(cameras):
-        exposed = gaussians.pretrained_exposures is not None
-        image = render(camera, gaussians, pipe, background, use_trained_exp=exposed)["render"]
+        with clock.frame():
+            image = render(camera, gaussians, pipe, background, use_trained_exp=exposed)["render"]
         for kind, shown in (("renders", image), ("gt", camera.image_u8)):
             save_png(folder / kind / f"{index:05d}.png", scored_part(shown, camera))
+    figures = RenderingFigures(
+        gaussians=len(gaussians.get_xyz),
+        ply_bytes=model_ply(views.model_path, views.iteration).stat().st_size,
+        views=clock.frames,
+        fps=clock.fps(),
+        device=device_name(gaussians.device),
+    )
+    write_figures(folder, figures)
+    if not quiet:
+        print(f"{views.name}: {figures.text()}")
 
 
 def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
     """The command line and its two option groups."""
-    parser = ArgumentParser(allow_abbrev=False, description=__doc__)
+    parser = ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     model = ModelParams(parser, sentinel=True)
     pipeline = PipelineParams(parser)
     parser.add_argument("--iteration", type=int, default=LATEST, help="-1: the highest there is")

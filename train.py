@@ -43,6 +43,7 @@ from scene.exposure import attach_exposures
 from scene.optimizer import check_optimizer_type, take_step
 from scene.output_folder import records_removed_on_failure
 from scene.raw_parameters import RawParameters
+from scene.run_memory import TRAINED_BYTES
 from scene.training_start import TrainingStart, changed_options, read_start
 from scene.view_queue import ViewQueue
 from utils import cli
@@ -428,7 +429,7 @@ def train(
         device=device_for(options.pipe.rasterizer),
         operations=backend,
     )
-    scene = Scene(options.model, gaussians)
+    scene = Scene(options.model, gaussians, gaussian_bytes=TRAINED_BYTES)
     print(f"Output folder: {options.model.model_path}")
     write_cfg_args(options.model.model_path, options.model)
     gaussians.training_setup(options.optimization)

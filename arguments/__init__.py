@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -106,6 +106,12 @@ class ModelOptions(GroupParams):
     ignore_principal_point: bool = _option(
         False, "use the middle of the photographs instead, as Inria's code base does"
     )
+    image_cache_gb: float = _option(
+        0.0,
+        "decode photographs when they are used, and keep as many as fit into this memory, in GB (a "
+        "billion bytes); 0: keep all",
+        allowed=Range(least=0),
+    )
     masks: str = _option(
         "", "folder of masks inside the dataset: black pixels count neither in losses nor in scores"
     )
@@ -193,25 +199,45 @@ class ParamGroup(Generic[Options]):
 
     With `sentinel` every option that is not given is None, so that `get_combined_args` can take its
     value from `cfg_args`.
+
+    A subclass may set attributes before it calls this `__init__`, or that of a subclass: these are
+    further options with these defaults. One whose name begins with `_` has no `_` in its name, but
+    its first letter as a second spelling. A group of such options only is made with `(parser,
+    title)`, or `(parser, title, sentinel)`.
     """
 
     def __init__(
-        self, parser: ArgumentParser, options: type[Options], title: str, sentinel: bool = False
+        self,
+        parser: ArgumentParser,
+        options: type[Options] | str,
+        title: str | bool = False,
+        sentinel: bool = False,
     ):
-        self._options = options
-        group = parser.add_argument_group(title)
-        for option in fields(options):
+        added = dict(vars(self))
+        if isinstance(options, str):
+            # `GroupParams` itself holds the values of a group that has no class of options.
+            options, title, sentinel = GroupParams, options, bool(title)  # type: ignore[assignment]
+        self.__options: type[Any] = options  # type: ignore[assignment]
+        self.__added = {name.removeprefix("_"): default for name, default in added.items()}
+        group = parser.add_argument_group(str(title))
+        for option in fields(self.__options):
             if option.metadata.get("declared", True):
                 _declare(group, option, sentinel or option.metadata["unset"])
+        for name, default in added.items():
+            _declare_added(group, name, default, sentinel)
 
     def extract(self, args: Namespace) -> Options:
         """This group's values in parsed `args`; defaults where absent or None."""
         given = {
             option.name: getattr(args, option.name)
-            for option in fields(self._options)
+            for option in fields(self.__options)
             if getattr(args, option.name, None) is not None
         }
-        return self._options(**given)
+        values = self.__options(**given)
+        for name, default in self.__added.items():
+            found = getattr(args, name, None)
+            setattr(values, name, default if found is None else found)
+        return values
 
 
 class ModelParams(ParamGroup[ModelOptions]):
@@ -256,6 +282,19 @@ def _declare(group: Any, option: Field[Any], sentinel: bool) -> None:
         group.add_argument(*spellings, type=type(option.default), action=action, **common)
 
 
+def _declare_added(group: Any, name: str, default: Any, sentinel: bool) -> None:
+    """Declare an option that a subclass of `ParamGroup` set as an attribute."""
+    plain = name.removeprefix("_")
+    spellings = [f"-{plain[0]}", f"--{plain}"] if plain != name else [f"--{plain}"]
+    unset = None if sentinel else default
+    if isinstance(default, bool):
+        group.add_argument(*spellings, dest=plain, default=unset, action="store_true")
+    elif default is None:
+        group.add_argument(*spellings, dest=plain, default=None)
+    else:
+        group.add_argument(*spellings, dest=plain, default=unset, type=type(default))
+
+
 class _StoreOnce(argparse.Action):
     """Stores the value; a second, different one is an error."""
 
@@ -282,7 +321,7 @@ def get_combined_args(parser: ArgumentParser, argv: Sequence[str] | None = None)
     recorded: dict[str, Any] = {}
     if given.get("model_path"):
         try:
-            recorded = read_cfg_args(given["model_path"])
+            recorded = read_cfg_args(given["model_path"], parsed)
         except FileNotFoundError:
             if not given.get("source_path"):
                 raise
@@ -291,26 +330,31 @@ def get_combined_args(parser: ArgumentParser, argv: Sequence[str] | None = None)
     return Namespace(**{**parsed, **asdict(ModelOptions()), **recorded, **given})
 
 
-def read_cfg_args(model_path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The loading options recorded in a model folder; unknown ones are left out.
+def read_cfg_args(
+    model_path: str | os.PathLike[str], others: Collection[str] = ()
+) -> dict[str, Any]:
+    """The loading options recorded in a model folder, and those of the `others` that are recorded.
 
     Raises `FileNotFoundError` without the file and `ValueError` if its text is not of the form
     `Namespace(name=value, ...)` with the types of `ModelOptions`.
     """
     path = Path(model_path) / CFG_ARGS_NAME
     try:
-        return parse_cfg_args(path.read_text(encoding="utf-8"))
+        return parse_cfg_args(path.read_text(encoding="utf-8"), others)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def parse_cfg_args(text: str) -> dict[str, Any]:
-    """The loading options in `text`, which is read as Python source and never executed."""
+def parse_cfg_args(text: str, others: Collection[str] = ()) -> dict[str, Any]:
+    """The loading options and `others` in `text`, which is read as Python source, never executed.
+
+    The `others`, which subclasses of `ModelParams` add, may be of any type.
+    """
     defaults = asdict(ModelOptions())
     values = {
-        keyword.arg: _literal(text, keyword, type(defaults[keyword.arg]))
+        name: _literal(text, keyword, type(defaults.get(name)))
         for keyword in _recorded(text)
-        if keyword.arg in defaults
+        if (name := keyword.arg or "") in defaults or name in others
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -337,7 +381,7 @@ def _literal(text: str, keyword: ast.keyword, expected: type) -> Any:
     except (ValueError, RecursionError) as error:
         found = _excerpt(ast.get_source_segment(text.strip(), keyword.value) or "")
         raise ValueError(f"{keyword.arg} must be a plain constant, got {found}") from error
-    if value is not None and type(value) is not expected:
+    if value is not None and expected not in (type(value), type(None)):
         raise ValueError(f"{keyword.arg} must be of type {expected.__name__}, got {value!r}")
     return value
 
@@ -348,7 +392,8 @@ def _excerpt(text: str) -> str:
 
 def format_cfg_args(options: ModelOptions | Mapping[str, Any]) -> str:
     """The one line that `cfg_args` holds for `options`."""
-    values = asdict(options) if isinstance(options, ModelOptions) else dict(options)
+    # Not `asdict`: subclasses of `ModelParams` add attributes.
+    values = dict(vars(options) if isinstance(options, ModelOptions) else options)
     return repr(argparse.Namespace(**values))
 
 

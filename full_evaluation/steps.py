@@ -201,6 +201,8 @@ def read_results(model: Path) -> dict[str, dict[str, Any]]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: expected the scores of metrics.py, got {error}") from error
+    if isinstance(found, dict):
+        found.pop("not_finite", None)  # earlier versions list there what they wrote as null
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
         raise InputError(f"{path}: expected the scores of metrics.py by method")
     return found

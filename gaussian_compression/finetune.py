@@ -23,6 +23,7 @@ from gaussian_compression.settings import (
 from gaussian_compression.trainable import Trainable, take_step
 from gaussian_renderer.backend import Differentiate
 from scene.cameras import Camera
+from scene.photo_cache import AHEAD
 from scene.raw_parameters import RawParameters
 
 
@@ -96,4 +97,7 @@ def _endless_epochs(views: Sequence[Camera], order: random.Random) -> Iterator[C
     while True:
         epoch = list(views)
         order.shuffle(epoch)
-        yield from epoch
+        for done, view in enumerate(epoch, 1):
+            for upcoming in epoch[done : done + AHEAD]:
+                upcoming.prefetch()
+            yield view

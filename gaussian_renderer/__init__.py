@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from gaussian_renderer.rasterizer import Gaussians, View, rasterize
 from scene.exposure import exposed
+from scene.foreign_models import harmonics_of
 from scene.gaussian_model import GaussianModel
 from utils.sh_utils import eval_sh
 
@@ -100,7 +101,8 @@ def _color(
         return {"colors": override_color}
     if getattr(pipe, "convert_SHs_python", False):
         return {"colors": _colors_from_sh(camera, model)}
-    return {"sh_dc": model.get_features_dc, "sh_rest": model.get_features_rest}
+    sh_dc, sh_rest = harmonics_of(model)
+    return {"sh_dc": sh_dc, "sh_rest": sh_rest}
 
 
 def _colors_from_sh(camera: Any, model: GaussianModel) -> Tensor:

@@ -11,19 +11,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from arguments import ModelOptions
-from scene.camera_info import SceneInfo
+from scene.camera_info import CameraInfo, SceneInfo
 from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos, check_photos
 from scene.cameras import Camera
 from scene.dataset_readers import readSceneInfo
 from scene.exposure import EXPOSURE_NAME, write_exposures
 from scene.extent import scene_extent
+from scene.foreign_models import (
+    create_from_points,
+    device_of,
+    load_model,
+    loading_options,
+    metadata_of,
+)
 from scene.gaussian_model import GaussianModel
 from scene.initial_points import write_input_ply
 from scene.origin import relative_to
+from scene.photo_cache import PhotoCache
+from scene.run_memory import DRAWN_BYTES, cache_bytes, memory_needs, require_memory
 from utils.errors import InputError
 from utils.files import atomic_folder, write_text
+from utils.photos import Size
 from utils.system_utils import searchForMaxIteration
 
 __all__ = ["GaussianModel", "Scene", "find_iteration", "model_ply", "write_model_folder"]
@@ -43,7 +54,10 @@ class Scene:
     it, an empty `gaussians` is initialised from the dataset's point cloud, and `cameras.json` and
     `input.ply` are written to the model folder; a model that holds Gaussians keeps them.
 
-    Only the photos of the given `splits` are read; the other splits have no cameras.
+    Only the photos of the given `splits` are read; the other splits have no cameras. With
+    `image_cache_gb` in `args` they are decoded when they are used (scene.photo_cache).
+    `gaussian_bytes` is what one Gaussian takes in this run: InputError if there is too little
+    memory. `gaussians` and `args` may be of the caller's own classes (scene.foreign_models).
     """
 
     def __init__(
@@ -55,25 +69,34 @@ class Scene:
         resolution_scales: Sequence[float] = (1.0,),
         *,
         splits: Collection[str] = ("train", "test"),
+        gaussian_bytes: int = DRAWN_BYTES,
     ) -> None:
+        args = loading_options(args)
         self.model_path = args.model_path
         self.gaussians = gaussians
         self.loaded_iter = self._iteration(load_iteration)
         # All checks come before the photos are loaded, which takes long.
         if self.loaded_iter is not None:
-            gaussians.load_ply(self._ply_path(self.loaded_iter), args.train_test_exp)
+            load_model(gaussians, self._ply_path(self.loaded_iter), args.train_test_exp)
         from_cloud = self.loaded_iter is None and gaussians.get_xyz.numel() == 0
-        antialiasing = args.antialiasing or gaussians.metadata.antialiasing
-        gaussians.metadata = replace(gaussians.metadata, antialiasing=antialiasing)
-        info = relative_to(readSceneInfo(args, with_points=from_cloud), gaussians.metadata.origin)
+        metadata = metadata_of(gaussians)
+        antialiasing = args.antialiasing or metadata.antialiasing
+        gaussians.metadata = replace(metadata, antialiasing=antialiasing)
+        info = relative_to(readSceneInfo(args, with_points=from_cloud), metadata.origin)
         self.cameras_extent = self._extent(info)
+        used = [
+            *(info.train_cameras if "train" in splits else []),
+            *(info.test_cameras if "test" in splits else []),
+        ]
+        photos: list[tuple[CameraInfo, Size]] = []
         for scale in resolution_scales:
-            check_photos(info.train_cameras if "train" in splits else [], args, scale)
-            check_photos(info.test_cameras if "test" in splits else [], args, scale)
+            photos += zip(used, check_photos(used, args, scale), strict=True)
         if info.point_cloud is not None:
             count = len(info.point_cloud.points)
             logger.info("Number of points at initialisation :  %d", count)
-            gaussians.create_from_pcd(info.point_cloud, info.train_cameras, self.cameras_extent)
+            create_from_points(gaussians, info.point_cloud, info.train_cameras, self.cameras_extent)
+        count = gaussians.get_xyz.shape[0]
+        require_memory(memory_needs(photos, args.image_cache_gb, count, gaussian_bytes))
         in_order = info
         info = info._replace(train_cameras=[*info.train_cameras], test_cameras=[*info.test_cameras])
         if shuffle:
@@ -81,6 +104,8 @@ class Scene:
             random.shuffle(info.test_cameras)
         self.train_cameras: dict[float, list[Camera]] = {}
         self.test_cameras: dict[float, list[Camera]] = {}
+        capacity = cache_bytes(args.image_cache_gb)
+        self._cache = PhotoCache(capacity) if capacity else None
         for scale in resolution_scales:
             self._load_photos(args, info, scale, splits)
         if from_cloud:
@@ -98,7 +123,9 @@ class Scene:
         else:
             with atomic_folder(path.parent) as folder:
                 self.gaussians.save_ply(folder / path.name)
-        exposures = getattr(self.gaussians, "exposures", dict)()  # models of 2023 have none
+        exposures: dict[str, Tensor] = getattr(
+            self.gaussians, "exposures", dict
+        )()  # models of 2023 have none
         if exposures:  # otherwise those of the model that was loaded stay
             write_exposures(Path(self.model_path) / EXPOSURE_NAME, exposures)
 
@@ -128,16 +155,16 @@ class Scene:
     def _load_photos(
         self, args: ModelOptions, info: SceneInfo, scale: float, splits: Collection[str]
     ) -> None:
-        synthetic, device = info.is_nerf_synthetic, self.gaussians.device
+        synthetic, device = info.is_nerf_synthetic, device_of(self.gaussians)
         logger.info("Loading Training Cameras")
         train = info.train_cameras if "train" in splits else []
         self.train_cameras[scale] = cameraList_from_camInfos(
-            train, scale, args, synthetic, False, device=device
+            train, scale, args, synthetic, False, device=device, cache=self._cache
         )
         logger.info("Loading Test Cameras")
         test = info.test_cameras if "test" in splits else []
         self.test_cameras[scale] = cameraList_from_camInfos(
-            test, scale, args, synthetic, True, device=device
+            test, scale, args, synthetic, True, device=device, cache=self._cache
         )
 
 

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from scene.camera_models import Lens
 from utils.errors import InputError
 from utils.graphics_utils import BasicPointCloud
 
@@ -14,12 +16,14 @@ _EXTENT_MARGIN = 1.1
 
 
 class CameraInfo(NamedTuple):
-    """One photo and its camera; sizes are those of the intrinsics, in pixels.
+    """One photo and its pinhole camera; sizes are those of the intrinsics, in pixels.
 
     R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FovY, FovX in radians.
     `principal_point` is in fractions of width and height, from the top left corner. `depth_path`,
     if not empty, is a map of inverse depths, and `depth_params` its scale (scene.depth_maps);
     `mask_path`, if not empty, is a picture whose black pixels do not count (scene.masks).
+    `lens` is the camera that took the photo, if the photo must be undistorted to be an image of
+    this one.
     """
 
     uid: int
@@ -36,6 +40,14 @@ class CameraInfo(NamedTuple):
     is_test: bool
     principal_point: tuple[float, float] = (0.5, 0.5)
     mask_path: str = ""
+    lens: Lens | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The photo, decoded at each access, as in code of 2023. InputError if it is unusable."""
+        from scene.undistortion import open_picture  # which imports this module
+
+        return open_picture(self.image_path, self)
 
 
 class SceneInfo(NamedTuple):

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from scene.camera_info import CameraInfo
 from scene.cameras import Camera
 from scene.depth_maps import load_depth_map
 from scene.masks import load_mask
+from scene.photo_cache import PhotoCache, Pixels
+from scene.undistortion import open_picture, picture_size
 from utils.errors import InputError
 from utils.graphics_utils import fov2focal
 from utils.logged_once import log_once
-from utils.photos import Size, opacity_u8, open_photo, photo_size, planar_u8, same_shape
+from utils.photos import Size, opacity_u8, planar_u8
 from utils.system_utils import resolve_data_device
 
 logger = logging.getLogger(__name__)
@@ -62,20 +65,21 @@ def loadCam(
     is_test_dataset: bool = False,
     *,
     device: torch.device | None = None,
+    cache: PhotoCache | None = None,
 ) -> Camera:
     """The camera number `id`, with its photo decoded, composited over the background and resized.
 
     `device` holds the matrices (default: CPU); the photo is kept on the device that
-    `resolve_data_device` chooses. Raises `InputError` naming the photo if it cannot be used.
+    `resolve_data_device` chooses, or in `cache`, which decodes it when it is used. Raises
+    `InputError` naming the photo if it cannot be used.
     """
     device = torch.device("cpu") if device is None else device
-    photo = open_photo(cam_info.image_path, (cam_info.width, cam_info.height))
-    size = loaded_size(cam_info, photo.size, args, resolution_scale)
-    _announce_width(photo.width, args.resolution)
-    try:
-        image_u8 = planar_u8(photo, size, args.white_background)
-    except InputError as error:
-        raise InputError(f"{cam_info.image_path}: {error}") from error
+    stored = picture_size(cam_info.image_path, cam_info)
+    size = loaded_size(cam_info, stored, args, resolution_scale)
+    _announce_width(stored[0], args.resolution)
+    decode = partial(_decoded, cam_info, size, args.white_background)
+    photo = None if cache is None else cache.add(decode, size)
+    pixels = decode() if photo is None else None
     return Camera(
         resolution=size,
         colmap_id=cam_info.uid,
@@ -92,28 +96,33 @@ def loadCam(
         train_test_exp=args.train_test_exp,
         is_test_dataset=is_test_dataset,
         is_test_view=cam_info.is_test,
-        image_u8=image_u8,
-        opacity_u8=opacity_u8(photo, size),
+        image_u8=None if pixels is None else pixels.image,
+        opacity_u8=None if pixels is None else pixels.opacity,
+        photo=photo,
         photo_background=float(args.white_background),
         principal_point=cam_info.principal_point,
-        mask_u8=load_mask(cam_info, size),
+        mask_u8=None if pixels is None else pixels.mask,
         device=device,
     )
+
+
+def _decoded(camera: CameraInfo, size: Size, white_background: bool) -> Pixels:
+    """The photo and its mask, resized to `size`. InputError if they cannot be used."""
+    photo = open_picture(camera.image_path, camera)
+    try:
+        image = planar_u8(photo, size, white_background)
+    except InputError as error:
+        raise InputError(f"{camera.image_path}: {error}") from error
+    return Pixels(image, opacity_u8(photo, size), load_mask(camera, size))
 
 
 def loaded_size(
     camera: CameraInfo, size: Size, args: ModelOptions, resolution_scale: float
 ) -> Size:
-    """Width and height at which a photo of `size` is loaded.
+    """Width and height at which a photo of `size`, undistorted if it must be, is loaded.
 
-    Raises `InputError` if its aspect ratio is not the camera's, or if --resolution makes it too
-    small.
+    Raises `InputError` if --resolution makes it too small.
     """
-    if not same_shape(size, (camera.width, camera.height)):
-        raise InputError(
-            f"{camera.image_path} has {size[0]}x{size[1]} pixels, but its camera has "
-            f"{camera.width}x{camera.height}, which is another aspect ratio"
-        )
     try:
         return target_size(size, args.resolution, resolution_scale)
     except InputError as error:
@@ -122,14 +131,18 @@ def loaded_size(
 
 def check_photos(
     cameras: Sequence[CameraInfo], args: ModelOptions, resolution_scale: float
-) -> None:
-    """Raises `InputError` for a photo whose header shows that `loadCam` cannot use it.
+) -> list[Size]:
+    """Width and height at which each photo is loaded.
 
-    This is fast, so it is done before the photos are loaded.
+    Raises `InputError` for a photo whose header shows that `loadCam` cannot use it. This is fast,
+    so it is done before the photos are loaded.
     """
+    sizes = []
     for camera in cameras:
-        size = photo_size(camera.image_path, (camera.width, camera.height))
-        loaded_size(camera, size, args, resolution_scale)
+        sizes.append(
+            loaded_size(camera, picture_size(camera.image_path, camera), args, resolution_scale)
+        )
+    return sizes
 
 
 def cameraList_from_camInfos(
@@ -140,8 +153,12 @@ def cameraList_from_camInfos(
     is_test_dataset: bool = False,
     *,
     device: torch.device | None = None,
+    cache: PhotoCache | None = None,
 ) -> list[Camera]:
-    """The cameras of `cam_infos`, in order; photos are decoded by several threads at once."""
+    """The cameras of `cam_infos`, in order; photos are decoded by several threads at once.
+
+    With a `cache`, they are decoded when they are used.
+    """
 
     def load(numbered: tuple[int, CameraInfo]) -> Camera:
         return loadCam(
@@ -151,8 +168,11 @@ def cameraList_from_camInfos(
             is_nerf_synthetic,
             is_test_dataset,
             device=device,
+            cache=cache,
         )
 
+    if cache is not None:
+        return [load(numbered) for numbered in enumerate(cam_infos)]
     with ThreadPoolExecutor(min(_MAX_LOADER_THREADS, os.cpu_count() or 1)) as pool:
         return list(pool.map(load, enumerate(cam_infos)))
 

@@ -5,7 +5,9 @@ Matrices are stored transposed, for row vectors: a point p is mapped to `[p 1] @
 """
 
 import copy
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +16,56 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scene.depth_maps import scaled_depth_map
+from scene.photo_cache import CachedPhoto, Pixels
 from utils.errors import InputError
 from utils.graphics_utils import getProjectionMatrix, getWorld2View2
 from utils.photos import planar_u8
 
 
+def _in_todays_order(init: Callable[..., None]) -> Callable[..., None]:
+    """`Camera.__init__` that also takes the arguments of 2023.
+
+    These are (colmap_id, R, T, FoVx, FoVy, image, gt_alpha_mask, image_name, uid, trans, scale,
+    data_device), by position or name; `image` (3, H, W) in 0..1 is multiplied by the mask (1, H, W)
+    if there is one.
+    """
+    names = (
+        *("colmap_id", "R", "T", "FoVx", "FoVy", "image", "gt_alpha_mask", "image_name", "uid"),
+        *("trans", "scale", "data_device"),
+    )
+
+    @functools.wraps(init)
+    def initialise(self: Any, *args: Any, **options: Any) -> None:
+        earlier = "gt_alpha_mask" in options or (
+            not isinstance(args[0], (tuple, list)) if args else "resolution" not in options
+        )
+        if not earlier:
+            init(self, *args, **options)
+            return
+        if len(args) > len(names):
+            raise TypeError(f"Camera takes the {len(names)} arguments {', '.join(names)}")
+        given = {**dict(zip(names, args, strict=False)), **options}
+        mask = given.pop("gt_alpha_mask", None)
+        image = given.get("image")
+        if mask is not None and image is not None:
+            given["image"] = image * mask.to(image)
+            given["opacity_u8"] = _as_u8(mask.reshape(1, *image.shape[1:]))
+        size = None if image is None else (image.shape[2], image.shape[1])
+        init(self, resolution=size, depth_params=None, invdepthmap=None, **given)
+
+    return initialise
+
+
+def _as_u8(image: Tensor) -> Tensor:
+    """uint8 of floats in 0..1, rounded."""
+    return (image.detach() * 255.0).round().clamp(0, 255).to(torch.uint8)
+
+
 class Camera(nn.Module):
     """A photo and the pinhole camera that took it.
 
-    The photo is kept as `image_u8`, uint8 (3, H, W): a quarter of the memory of floats.
+    The photo is kept as `image_u8`, uint8 (3, H, W): a quarter of the memory of floats. A camera
+    made with `photo` decodes it, and its mask, when it is used.
     `mask_u8` (1, H, W), 1 where a pixel counts, is None where all do. `opacity_u8` (1, H, W) is
     0 where the photo is transparent, and None for an opaque photo. `invdepthmap` (1, H, W), inverse
     depths in inverse world units, is None without a map; `depth_mask` (1, H, W) is 1 where it
@@ -34,11 +77,12 @@ class Camera(nn.Module):
     """
 
     exposure: Tensor | None
-    mask_u8: Tensor | None
-    opacity_u8: Tensor | None
     invdepthmap: Tensor | None
     depth_mask: Tensor | None
 
+    _image: Tensor | None = None
+
+    @_in_todays_order
     def __init__(
         self,
         resolution: tuple[int, int],
@@ -48,7 +92,7 @@ class Camera(nn.Module):
         FoVx: float,
         FoVy: float,
         depth_params: Mapping[str, float] | None,
-        image: Image.Image | None,
+        image: Image.Image | Tensor | None,
         invdepthmap: npt.NDArray | None,
         image_name: str,
         uid: int,
@@ -61,12 +105,16 @@ class Camera(nn.Module):
         *,
         image_u8: Tensor | None = None,
         opacity_u8: Tensor | None = None,
+        photo: CachedPhoto | None = None,
         photo_background: float = 0.0,
         principal_point: tuple[float, float] = (0.5, 0.5),
         mask_u8: Tensor | None = None,
         device: str | torch.device | None = None,
     ):
         """Takes the photo as `image_u8` (3, H, W), or as `image`, which is resized to `resolution`.
+
+        Or as `photo`, which stays on the CPU. An `image` that is a tensor, (3, H, W) in 0..1, is
+        taken as it is, of any size.
 
         R: (3, 3) camera-to-world rotation; T: (3,) world-to-camera translation; FoVx, FoVy in
         radians; resolution: (width, height); `principal_point` in fractions of width and height.
@@ -75,10 +123,10 @@ class Camera(nn.Module):
         transparent parts of `image_u8`. `device` holds the matrices, `data_device` the pixels.
         """
         super().__init__()
-        if image_u8 is None:
+        if image_u8 is None and photo is None:
             if image is None:
                 raise InputError(f"camera {image_name}: expected a photo, got none")
-            image_u8 = planar_u8(image, resolution)
+            image_u8 = _as_u8(image) if isinstance(image, Tensor) else planar_u8(image, resolution)
         self.uid = uid
         self.colmap_id = colmap_id
         self.R = R
@@ -87,16 +135,23 @@ class Camera(nn.Module):
         self.FoVy = FoVy
         self.image_name = image_name
         self.data_device = torch.device(data_device)
-        self.image_u8 = image_u8.to(self.data_device)
-        self.opacity_u8 = None if opacity_u8 is None else opacity_u8.to(self.data_device)
+        self._photo = photo
+        if photo is not None:
+            self.image_width, self.image_height = photo.size
+            self.data_device = torch.device("cpu")
+        else:
+            assert image_u8 is not None
+            pixels = Pixels(image_u8, opacity_u8, mask_u8)
+            self._pixels = pixels.to(self.data_device)
+            self.image_height, self.image_width = image_u8.shape[1:]
         self.photo_background = photo_background
-        self.image_height, self.image_width = image_u8.shape[1:]
+        if isinstance(image, Tensor):
+            self.original_image = image.clamp(0.0, 1.0)
         self.zfar = 100.0
         self.znear = 0.01
         self.trans = np.asarray(trans, np.float64)
         self.scale = scale
         self.principal_point = principal_point
-        self.mask_u8 = None if mask_u8 is None else mask_u8.to(self.data_device)
         self.exposure = None
         self.is_test_view = is_test_view
         self.scored_from = self.image_width // 2 if train_test_exp else 0
@@ -108,9 +163,58 @@ class Camera(nn.Module):
         self._set_matrices(self.data_device if device is None else torch.device(device))
 
     @property
+    def image_u8(self) -> Tensor:
+        """(3, H, W) uint8 photo on `data_device`."""
+        return self._loaded().image
+
+    @image_u8.setter
+    def image_u8(self, image: Tensor) -> None:
+        self._pixels, self._photo = self._loaded()._replace(image=image), None
+
+    @property
+    def opacity_u8(self) -> Tensor | None:
+        """(1, H, W) uint8, 0 where the photo is transparent; None for an opaque photo."""
+        return self._loaded().opacity
+
+    @property
+    def mask_u8(self) -> Tensor | None:
+        """(1, H, W) uint8, 1 where a pixel counts; None where all do."""
+        return self._loaded().mask
+
+    @mask_u8.setter
+    def mask_u8(self, mask: Tensor | None) -> None:
+        self._pixels, self._photo = self._loaded()._replace(mask=mask), None
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the photo is decoded when it is used."""
+        return self._photo is not None
+
+    def prefetch(self) -> None:
+        """Decode the photo meanwhile, because it is used soon."""
+        if self._photo is not None:
+            self._photo.prefetch()
+
+    def _loaded(self) -> Pixels:
+        return self._pixels if self._photo is None else self._photo.pixels()
+
+    @property
     def original_image(self) -> Tensor:
-        """(3, H, W) float32 photo in 0..1 on `data_device`, computed at each access."""
-        return self.image_u8.to(torch.float32) / 255.0
+        """(3, H, W) float32 photo in 0..1 on `data_device`, computed at each access.
+
+        It can be set, and is then kept as it is; this project's own losses round it to 8 bits.
+        """
+        return self.image_u8.to(torch.float32) / 255.0 if self._image is None else self._image
+
+    @original_image.setter
+    def original_image(self, image: Tensor) -> None:
+        if image.dim() != 3:
+            raise InputError(
+                f"camera {self.image_name}: expected an image (3, H, W), got the shape "
+                f"{tuple(image.shape)}"
+            )
+        self._image = image.detach().to(self.data_device, torch.float32)
+        self.image_u8 = _as_u8(self._image)
 
     @property
     def alpha_mask(self) -> Tensor | None:
@@ -141,6 +245,7 @@ class Camera(nn.Module):
         shift = background.to(self.data_device).view(3, 1, 1) - self.photo_background
         image = self.image_u8 + 255.0 * transparency * shift
         camera = copy.copy(self)
+        camera._image = None
         camera.image_u8 = image.round().clamp(0, 255).to(torch.uint8)
         return camera
 

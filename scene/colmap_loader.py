@@ -40,6 +40,13 @@ CAMERA_MODELS = (
     CameraModel(8, "SIMPLE_RADIAL_FISHEYE", 4),
     CameraModel(9, "RADIAL_FISHEYE", 5),
     CameraModel(10, "THIN_PRISM_FISHEYE", 12),
+    CameraModel(11, "RAD_TAN_THIN_PRISM_FISHEYE", 16),
+    CameraModel(12, "SIMPLE_DIVISION", 4),
+    CameraModel(13, "DIVISION", 5),
+    CameraModel(14, "SIMPLE_FISHEYE", 3),
+    CameraModel(15, "FISHEYE", 4),
+    CameraModel(16, "EUCM", 6),
+    CameraModel(17, "EQUIRECTANGULAR", 2),
 )
 
 
@@ -81,14 +88,12 @@ class Points3D(NamedTuple):
     error: FloatArray
 
 
-UNDISTORT = (
-    "Only undistorted photographs can be used: undistort them with COLMAP's image_undistorter"
-)
-
-
 def camera_model_error(path: PathLike, model: str | int) -> InputError:
-    """The error for a camera that is not an ideal pinhole."""
-    return InputError(f"Colmap camera model not handled: {model} in {path}. {UNDISTORT}")
+    """The error for a camera model that cannot be used."""
+    return InputError(
+        f"Colmap camera model not handled: {model} in {path}: expected one of COLMAP's models "
+        "whose photographs can be undistorted: all known to version 4.2 but EQUIRECTANGULAR"
+    )
 
 
 def qvec2rotmat(qvec: npt.ArrayLike) -> FloatArray:

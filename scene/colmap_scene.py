@@ -61,22 +61,26 @@ class _Points(NamedTuple):
 def readColmapSceneInfo(
     path: PathLike,
     images: str,
-    depths: str,
-    eval: bool,
-    train_test_exp: bool,
+    depths: str | bool = "",
+    eval: bool | int = False,
+    train_test_exp: bool = False,
     llffhold: int = LLFF_HOLD,
 ) -> SceneInfo:
     """The COLMAP reconstruction in `path` of the photos in `path`/`images`.
 
     With `eval` the images listed in test.txt beside the reconstruction are test images, or without
     that file every `llffhold`-th by name. With `train_test_exp` they are training images as well.
-    `depths` is the folder in `path` with maps of inverse depths, or empty.
+    `depths` is the folder in `path` with maps of inverse depths, or empty. The order
+    of 2023, (path, images, eval, llffhold), is accepted too.
     """
+    if isinstance(depths, bool):
+        hold = llffhold if isinstance(eval, bool) else eval
+        return readColmapSceneInfo(path, images, "", depths, llffhold=hold)
     options = ModelOptions(
         source_path=str(path),
         images=images,
         depths=depths,
-        eval=eval,
+        eval=bool(eval),
         train_test_exp=train_test_exp,
     )
     return read_colmap_scene(options, llffhold=llffhold)
@@ -120,18 +124,22 @@ def read_colmap_scene(
 def readColmapCameras(
     cam_extrinsics: Mapping[int, ColmapImage],
     cam_intrinsics: Mapping[int, ColmapCamera],
-    depths_params: Mapping[str, Mapping[str, float]] | None,
-    images_folder: PathLike,
-    depths_folder: PathLike,
-    test_cam_names_list: Sequence[str],
+    depths_params: Mapping[str, Mapping[str, float]] | PathLike | None = None,
+    images_folder: PathLike = "",
+    depths_folder: PathLike = "",
+    test_cam_names_list: Sequence[str] = (),
     model_folder: PathLike = "",
 ) -> list[CameraInfo]:
     """One `CameraInfo` per registered image, in the order of `cam_extrinsics`.
 
-    Raises `InputError` for a camera with lens distortion and for invalid poses. `model_folder` is
-    used in its message only. Without `depths_params` no image has a map of depths; with them, the
-    map is a PNG in `depths_folder`.
+    The sizes and fields of view are those of the undistorted photographs. Raises `InputError` for
+    unknown camera models and invalid poses. `model_folder` is used in its message only. Without
+    `depths_params` no image has a map of depths; with them, the map is a PNG in `depths_folder`.
+    The order of 2023, (cam_extrinsics, cam_intrinsics, images_folder), is accepted too.
     """
+    if isinstance(depths_params, (str, Path)):
+        images_folder = depths_params
+    depth_scales = depths_params if isinstance(depths_params, Mapping) else {}
     held_out = set(test_cam_names_list)
     cameras = []
     for image in cam_extrinsics.values():
@@ -140,7 +148,7 @@ def readColmapCameras(
                 f"{model_folder}: image {image.name} refers to camera {image.camera_id}, "
                 "which the reconstruction does not contain"
             )
-        depth_params = (depths_params or {}).get(map_name(image.name))
+        depth_params = depth_scales.get(map_name(image.name))
         depth_path = Path(depths_folder) / f"{map_name(image.name)}.png" if depth_params else ""
         lens = colmap_intrinsics(cam_intrinsics[image.camera_id], model_folder)
         rotation, translation = colmap_pose(image, model_folder)
@@ -159,6 +167,7 @@ def readColmapCameras(
                 height=lens.height,
                 is_test=image.name in held_out,
                 principal_point=lens.principal_point,
+                lens=lens.lens,
             )
         )
     logger.info("Reading camera %d/%d", len(cameras), len(cameras))

@@ -135,6 +135,12 @@ def load_depth_map(camera: CameraInfo) -> FloatMap | None:
     """The map at the camera's `depth_path`, before scaling; None if it has none."""
     if not camera.depth_path:
         return None
+    if camera.lens is not None:
+        raise InputError(
+            f"{camera.depth_path}: -d/--depths needs photographs without lens distortion, but "
+            f"{camera.image_name} was taken with the camera model {camera.lens.model}: undistort "
+            "the photographs with COLMAP's image_undistorter, and compute the maps from the results"
+        )
     units = WORLD_UNITS if camera.depth_params is None else RELATIVE_UNITS
     return read_depth_map(camera.depth_path, units)
 

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from arguments import OptimizationOptions
 from scene.cameras import Camera
+from scene.kernel_adam import without_compiler
 from utils.errors import InputError
 from utils.files import write_text
 from utils.general_utils import get_expon_lr_func
@@ -130,13 +131,48 @@ def write_exposures(path: Path, exposures: Mapping[str, Tensor]) -> None:
 
 def exposure_schedule(options: Any) -> Callable[[int], float]:
     """Iteration -> learning rate. Options of 2023, which have no such rates, get the defaults."""
-    names = ("init", "final", "delay_steps", "delay_mult")
-    rates = [
-        getattr(options, f"exposure_lr_{name}", getattr(OptimizationOptions, f"exposure_lr_{name}"))
-        for name in names
-    ]
+    init, final, delay_steps, delay_mult = (
+        getattr(options, name, getattr(OptimizationOptions, name))
+        for name in (
+            f"exposure_lr_{part}" for part in ("init", "final", "delay_steps", "delay_mult")
+        )
+    )
     steps = getattr(options, "iterations", OptimizationOptions.iterations)
-    return get_expon_lr_func(*rates, max_steps=steps)
+    return get_expon_lr_func(init, final, delay_steps, delay_mult, steps)
+
+
+class ExposureAdam(torch.optim.Adam):
+    """`torch.optim.Adam` of one small tensor, which does not import PyTorch's compiler."""
+
+    def __init__(self, exposures: nn.Parameter) -> None:
+        """`exposures` (n, 3, 4). Rates are set before each step."""
+        super().__init__([exposures], lr=0.0)
+
+    add_param_group = without_compiler("add_param_group")
+    zero_grad = without_compiler("zero_grad")
+    state_dict = without_compiler("state_dict")
+    load_state_dict = without_compiler("load_state_dict")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update the exposures, if they have a gradient."""
+        (group,) = self.param_groups
+        (exposures,) = group["params"]
+        gradient = exposures.grad
+        if gradient is None:
+            return
+        state = self.state[exposures]
+        if not state:
+            state |= {name: torch.zeros_like(exposures) for name in MOMENTS}
+            state["step"] = torch.tensor(0.0)
+        state["step"] += 1
+        count = int(state["step"])
+        first, second = (state[name] for name in MOMENTS)
+        beta1, beta2 = group["betas"]
+        first.lerp_(gradient, 1 - beta1)
+        second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = (second / (1 - beta2**count)).sqrt_().add_(group["eps"])
+        exposures.addcdiv_(first, root, value=-group["lr"] / (1 - beta1**count))
 
 
 def exposure_state(exposures: Tensor, names: Iterable[str], optimizer: Optimizer | None) -> dict:

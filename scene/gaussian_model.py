@@ -22,6 +22,7 @@ from scene.array_operations import ArrayOperations, TorchOperations
 from scene.device import default_device
 from scene.exposure import (
     EXPOSURE_NAME,
+    ExposureAdam,
     exposure_schedule,
     exposure_state,
     numbered,
@@ -210,7 +211,7 @@ class GaussianModel:
             if not isinstance(cam_infos, (int, float, np.number)):
                 raise TypeError("create_from_pcd needs spatial_lr_scale, a number")
             spatial_lr_scale = float(cam_infos)
-        else:
+        elif not isinstance(cam_infos, (int, float, np.number)):
             self._set_images([image.image_name for image in cam_infos])
         self.spatial_lr_scale = float(spatial_lr_scale)
         points = torch.tensor(np.asarray(pcd.points), dtype=torch.float32, device=self.device)
@@ -375,7 +376,7 @@ class GaussianModel:
         """Forget all exposures, and start those of the images with these names."""
         self.exposure_mapping = numbered(names)
         matrices = unchanged_exposures(len(self.exposure_mapping), self.device)
-        self._exposure = nn.Parameter(matrices)
+        self._exposure: nn.Parameter = nn.Parameter(matrices)
         self.exposure_optimizer: Optimizer | None = None
 
     def _assign(self, parameters: dict[str, nn.Parameter]) -> None:
@@ -404,7 +405,7 @@ class GaussianModel:
             lr_delay_mult=training_args.position_lr_delay_mult,
             max_steps=training_args.position_lr_max_steps,
         )
-        self.exposure_optimizer = torch.optim.Adam([self._exposure])
+        self.exposure_optimizer = ExposureAdam(self._exposure)
         self.exposure_scheduler_args = exposure_schedule(training_args)
 
     def update_learning_rate(self, iteration: int) -> float:

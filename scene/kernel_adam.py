@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-def _without_compiler(name: str) -> Any:
+def without_compiler(name: str) -> Any:
     """A method of PyTorch's optimisers without the decorator that imports its compiler.
 
     That import takes about two seconds of CPU time; nothing here is compiled by it.
@@ -30,10 +30,10 @@ class KernelAdam(torch.optim.Adam):
         super().__init__(groups, lr=0.0, eps=eps)
         self._kernels = kernels
 
-    add_param_group = _without_compiler("add_param_group")
-    zero_grad = _without_compiler("zero_grad")
-    state_dict = _without_compiler("state_dict")
-    load_state_dict = _without_compiler("load_state_dict")
+    add_param_group = without_compiler("add_param_group")
+    zero_grad = without_compiler("zero_grad")
+    state_dict = without_compiler("state_dict")
+    load_state_dict = without_compiler("load_state_dict")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

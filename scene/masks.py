@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from scene.camera_info import CameraInfo
+from scene.undistortion import open_picture
 from utils.errors import InputError
 from utils.photo_files import find_photos, listed
-from utils.photos import Size, open_photo, same_shape, to_rgb
+from utils.photos import Size, to_rgb
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,7 @@ def load_mask(camera: CameraInfo, size: Size) -> Tensor | None:
     if not camera.mask_path:
         return None
     path = camera.mask_path
-    image = open_photo(path, (camera.width, camera.height))
-    if not same_shape(image.size, (camera.width, camera.height)):
-        raise InputError(
-            f"{path} has {image.size[0]}x{image.size[1]} pixels, but its camera has "
-            f"{camera.width}x{camera.height}, which is another aspect ratio"
-        )
+    image = open_picture(path, camera)
     grey = to_rgb(image).convert("L")
     if grey.size != size:
         grey = grey.resize(size, Image.Resampling.BILINEAR)

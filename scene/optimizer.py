@@ -107,6 +107,9 @@ def restore_optimizer(optimizer: Optimizer, state: dict) -> None:
         for group in optimizer.param_groups
     ]
     optimizer.load_state_dict(state)
+    for moments in optimizer.state.values():
+        # The original's first positions, and so their moments, are stored by columns.
+        moments.update({name: moments[name].contiguous() for name in MOMENTS if name in moments})
     for group, implementation in zip(optimizer.param_groups, kept, strict=True):
         group.update(implementation)
 

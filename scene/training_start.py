@@ -16,7 +16,7 @@ from splat_formats.files import FORMATS, read_with_notices
 from splat_formats.scene import NO_ORIGIN, SplatScene
 from utils.errors import InputError
 
-PLACES = ("source_path", "model_path", "data_device")
+PLACES = ("source_path", "model_path", "data_device", "image_cache_gb")
 # Endings of files; others are checkpoints.
 GAUSSIANS_ONLY = (".ply.gz", *(ending for known in FORMATS for ending in known.endings))
 
@@ -77,7 +77,7 @@ def read_start(path: str, sh_degree: int, iterations: int) -> TrainingStart:
 def changed_options(path: str, options: ModelOptions) -> list[str]:
     """What differs from the `cfg_args` beside the checkpoint at `path`: "resolution 2, not 4".
 
-    Paths and the device of the photographs are not compared.
+    Paths and where the photographs are kept are not compared.
     """
     try:
         recorded = read_cfg_args(Path(path).parent)

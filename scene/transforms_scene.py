@@ -59,14 +59,20 @@ class _TransformsFile(NamedTuple):
 
 
 def readNerfSyntheticInfo(
-    path: PathLike, white_background: bool, depths: str, eval: bool, extension: str = ".png"
+    path: PathLike,
+    white_background: bool,
+    depths: str | bool = "",
+    eval: bool | str = False,
+    extension: str = ".png",
 ) -> SceneInfo:
     """The Blender scene in `path`. Without `eval` the test frames train as well.
 
     `white_background` has no effect: photos are composited over the background when they are
-    loaded.
+    loaded. The order of 2023, (path, white_background, eval, extension), is accepted too.
     """
-    options = ModelOptions(source_path=str(path), depths=depths, eval=eval)
+    if isinstance(depths, bool):
+        depths, eval, extension = "", depths, eval if isinstance(eval, str) else extension
+    options = ModelOptions(source_path=str(path), depths=depths, eval=bool(eval))
     return read_transforms_scene(options, extension=extension)
 
 
@@ -148,15 +154,18 @@ def _held_out(file: _TransformsFile, source: Path) -> set[str]:
 def readCamerasFromTransforms(
     path: PathLike,
     transformsfile: str,
-    depths_folder: PathLike,
-    white_background: bool,
-    is_test: bool,
+    depths_folder: PathLike | bool = "",
+    white_background: bool | str = False,
+    is_test: bool = False,
     extension: str = ".png",
 ) -> list[CameraInfo]:
     """One `CameraInfo` per frame of a transforms file.
 
-    `depths_folder` and `white_background` have no effect.
+    `depths_folder` and `white_background` have no effect. The order of 2023, (path, transformsfile,
+    white_background, extension), is accepted too.
     """
+    if isinstance(depths_folder, bool) and isinstance(white_background, str):
+        extension = white_background
     cameras = _cameras([_read_file(Path(path) / transformsfile)], extension, skip_missing=False)
     return [camera._replace(is_test=is_test) for _, camera in cameras]
 
@@ -228,6 +237,7 @@ def _camera(index: int, frame: _Frame, shared: Mapping[str, Any], photo: Path) -
         height=lens.height,
         is_test=False,
         principal_point=lens.principal_point,
+        lens=lens.lens,
     )
 
 

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 
 from scene.cameras import Camera
+from scene.photo_cache import AHEAD
 
 
 class ViewQueue:
@@ -13,12 +14,23 @@ class ViewQueue:
     def __init__(self, cameras: Sequence[Camera]) -> None:
         self._cameras = list(cameras)
         self._left: list[int] = []
+        self._prefetches = any(getattr(camera, "is_cached", False) for camera in self._cameras)
 
     def draw(self) -> Camera:
         """The next view."""
         if not self._left:
             self._left = list(range(len(self._cameras)))
-        return self._cameras[self._left.pop(random.randrange(len(self._left)))]
+        camera = self._cameras[self._left.pop(random.randrange(len(self._left)))]
+        for index in self._upcoming(AHEAD) if self._prefetches else ():
+            self._cameras[index].prefetch()
+        return camera
+
+    def _upcoming(self, count: int) -> list[int]:
+        """The next views of this pass, if no other code draws from `random` meanwhile."""
+        copied = random.Random()
+        copied.setstate(random.getstate())
+        left = list(self._left)
+        return [left.pop(copied.randrange(len(left))) for _ in range(min(count, len(left)))]
 
     def left(self) -> tuple[int, ...]:
         """Indices, in the list of cameras, of the views not yet drawn in this pass."""

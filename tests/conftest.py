@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from lpipsPyTorch.modules.download import OFF_VARIABLE
 from sample_scene import SceneSettings, make_scene
+
+os.environ[OFF_VARIABLE] = "1"  # half a gigabyte that no test needs; scripts inherit it
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from PIL import Image
 from arguments import ModelOptions
 
 WIDTH, HEIGHT = 24, 16
+POSE = [[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]]
 
 
 def random_image(
@@ -63,6 +64,21 @@ def make_blender(folder: Path) -> Path:
             frames.append({"file_path": f"./{split}/r_{i}", "transform_matrix": pose.tolist()})
         text = json.dumps({"camera_angle_x": 0.7, "frames": frames})
         (folder / f"transforms_{split}.json").write_text(text)
+    return folder
+
+
+def make_transforms(folder: Path, count: int = 9, **shared: object) -> Path:
+    """A scene of one transforms.json with a byte order mark and matrices of three rows."""
+    (folder / "images").mkdir(parents=True)
+    frames = []
+    for i in reversed(range(count)):
+        random_image(i).save(folder / "images" / f"{i}.png")
+        matrix = np.array(POSE, float)
+        matrix[0, 3] = i
+        entry = {"file_path": f"images/{i}.png", "transform_matrix": matrix[:3].tolist()}
+        frames.append(entry)
+    text = json.dumps({"fl_x": 30.0, "frames": frames, **shared})
+    (folder / "transforms.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
     return folder
 
 

@@ -26,7 +26,8 @@ from utils.errors import InputError
 CFG_LINE = (
     "Namespace(sh_degree=3, source_path='/abs/x', model_path='out', images='images', depths='', "
     "resolution=-1, white_background=False, train_test_exp=False, data_device='cuda', eval=True, "
-    "skip_missing=False, ignore_principal_point=False, masks='', antialiasing=False)"
+    "skip_missing=False, ignore_principal_point=False, image_cache_gb=0.0, masks='', "
+    "antialiasing=False)"
 )
 
 

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from arguments import OptimizationOptions
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
 from scene.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from scene.gaussian_model import GaussianModel
+from scene.optimizer import take_step
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
@@ -63,6 +66,33 @@ def test_training_continues_exactly(tmp_path: Path) -> None:
             step(each)
     assert same(model, copy)
     assert [entry.name for entry in tmp_path.iterdir()] == ["chkpnt7.pth"]
+
+
+def by_columns(tensor: torch.Tensor) -> torch.Tensor:
+    """The same matrix in memory as its transpose, as the original has its first positions."""
+    return tensor.detach().T.contiguous().T
+
+
+@pytest.mark.parametrize("optimizer_type", ["default", "sparse_adam"])
+def test_positions_stored_by_columns_are_trained_on(tmp_path: Path, optimizer_type: str) -> None:
+    values = list(a_model().capture())
+    plain, strided = tmp_path / "plain.pth", tmp_path / "strided.pth"
+    torch.save((tuple(values), 7), plain)
+    values[1] = torch.nn.Parameter(by_columns(values[1]))
+    for name in ("exp_avg", "exp_avg_sq"):
+        moments = values[10]["state"][0]
+        moments[name] = by_columns(moments[name])
+    torch.save((tuple(values), 7), strided)
+    backend = backend_for(torch.device("cpu"), RenderOptions())
+    models = []
+    for path in (plain, strided):
+        model = GaussianModel(1, optimizer_type, "cpu", backend)
+        model.restore(load_checkpoint(path).model, OPTIONS)
+        sum((tensor**2).sum() for tensor in model.raw_parameters()).backward()
+        take_step(model.trained_by, optimizer_type, torch.ones(6))
+        models.append(model)
+    assert same(*models)
+    assert not torch.equal(models[0]._xyz.detach(), a_model()._xyz.detach())
 
 
 def test_random_states_and_views_left_are_restored(tmp_path: Path) -> None:

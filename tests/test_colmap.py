@@ -131,11 +131,11 @@ def test_a_false_count_allocates_nothing(tmp_path: Path, offset: int) -> None:
 
 
 def test_unknown_camera_models_are_named(tmp_path: Path) -> None:
-    content = struct.pack("<Q", 1) + struct.pack("<iiQQ", 1, 17, 640, 480)
-    with pytest.raises(InputError, match=r"Colmap camera model not handled: 17 .*image_undist"):
+    content = struct.pack("<Q", 1) + struct.pack("<iiQQ", 1, 18, 640, 480)
+    with pytest.raises(InputError, match=r"Colmap camera model not handled: 18 in .*cameras\.bin"):
         colmap_loader.read_intrinsics_binary(write(tmp_path / "cameras.bin", content))
-    with pytest.raises(InputError, match="Colmap camera model not handled: EQUIRECT"):
-        colmap_loader.read_intrinsics_text(write(tmp_path / "c.txt", "1 EQUIRECT 10 10 1\n"))
+    with pytest.raises(InputError, match="Colmap camera model not handled: STEREO"):
+        colmap_loader.read_intrinsics_text(write(tmp_path / "c.txt", "1 STEREO 10 10 1\n"))
 
 
 @pytest.mark.parametrize(

@@ -87,10 +87,6 @@ class TestColmap:
         camera = readSceneInfo(options(make_colmap(tmp_path, model=0))).train_cameras[0]
         assert camera.FovY == pytest.approx(2 * math.atan(HEIGHT / 60))
 
-    def test_distorted_cameras_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="Colmap camera model not handled: OPENCV"):
-            readSceneInfo(options(make_colmap(tmp_path, model=4)))
-
     def test_the_dataset_is_never_written_to(self, tmp_path: Path) -> None:
         folder = make_colmap(tmp_path / "data")
         before = files_of(folder)

@@ -216,6 +216,27 @@ def test_a_checkpoint_holds_exposures_and_their_moments(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
+def test_exposures_are_trained_by_adam() -> None:
+    model, generator = a_model("ab"), torch.Generator().manual_seed(0)
+    twin = torch.nn.Parameter(model.get_exposure.detach().clone())
+    adam = torch.optim.Adam([twin])
+    for iteration in range(1, 5):
+        model.update_learning_rate(iteration)
+        assert model.exposure_optimizer is not None
+        adam.param_groups[0]["lr"] = model.exposure_optimizer.param_groups[0]["lr"]
+        if iteration == 3:
+            model.step_exposures()  # nothing changes without a gradient
+        else:
+            twin.grad = torch.randn(twin.shape, generator=generator)
+            model.get_exposure.grad = twin.grad.clone()
+            model.step_exposures()
+            adam.step()
+    torch.testing.assert_close(model.get_exposure, twin, rtol=1e-6, atol=1e-6)
+    state, expected = (o.state_dict()["state"][0] for o in (model.exposure_optimizer, adam))
+    for name in ("step", "exp_avg", "exp_avg_sq"):
+        torch.testing.assert_close(state[name], expected[name], rtol=1e-6, atol=1e-7)
+
+
 def test_rates_of_exposures_follow_their_schedule() -> None:
     model = a_model("a")
     options = OptimizationOptions(
@@ -333,7 +354,7 @@ def test_the_saved_and_measured_images_are_exposed_right_halves(
     folder = copied / "test" / "ours_60"
     photograph = load_png(uneven_scene / "images" / "view_008.png")
     assert torch.equal(load_png(folder / "gt" / "00001.png"), photograph[..., HALF:])
-    monkeypatch.setattr(metrics, "load_lpips", lambda: None)
+    monkeypatch.setattr(metrics, "load_lpips", lambda options: None)
     command_line("-m", copied)
     metrics.main()
     exposed_psnr = json.loads((copied / "results.json").read_text())["ours_60"]["PSNR"]

@@ -15,8 +15,8 @@ import pytest
 
 import full_eval
 from full_evaluation import steps
-from full_evaluation.scenes import SCENES, all_scenes
-from full_evaluation.table import Line, table_text, with_means
+from full_evaluation.scenes import SCENES, BenchmarkScene, all_scenes
+from full_evaluation.table import Line, lines_of, table_text, with_means
 from utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -273,6 +273,14 @@ def test_broken_results_are_measured_again(
     evaluate(folders=("tanksandtemples",))
     assert [call[0] for call in scripts.took()] == ["metrics.py"]
     assert capsys.readouterr().out.splitlines()[-5:] == table
+
+
+def test_results_without_a_figure_and_those_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    earlier = '{"ours_7": {"SSIM": 0.5, "PSNR": null}, "not_finite": ["ours_7.PSNR"]}'
+    for content, psnr in (('{"ours_7": {"SSIM": 0.5, "PSNR": 20.0}}', 20.0), (earlier, None)):
+        (tmp_path / "results.json").write_text(content)
+        (line,) = lines_of([BenchmarkScene("d", "a", "images", None, tmp_path)])
+        assert line.figures == {"PSNR": psnr, "SSIM": 0.5, "LPIPS": None, "MB": None}
 
 
 def test_means_are_of_scenes_with_the_figure() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import fused_ssim_cuda
 import pytest
 import torch
-from fused_ssim import fused_l1_ssim, fused_ssim, l1_ssim_value_and_gradient
+from diff_gaussian_rasterization import _C
+from fused_ssim import FusedSSIMMap, fused_l1_ssim, fused_ssim, l1_ssim_value_and_gradient
 from torch import Tensor
 from torch.nn import functional
 
@@ -256,3 +258,46 @@ def test_unusable_arguments_are_named(
 ) -> None:
     with pytest.raises(error, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_the_map_of_ssim_and_its_gradient(padding: str) -> None:
+    x, y = image_pair((1, 2, 12, 13))
+    x = x.double().requires_grad_()
+    c1, c2 = 0.01**2, 0.03**2
+    ssim = FusedSSIMMap.apply(c1, c2, x, y.double(), padding)
+    assert ssim.shape == ((1, 2, 12, 13) if padding == "same" else (1, 2, 2, 3))
+    torch.testing.assert_close(ssim.mean(), ssim_twin(x, y.double(), padding))
+    weights = torch.linspace(-1, 1, ssim.numel(), dtype=torch.float64).reshape(ssim.shape)
+    assert torch.autograd.gradcheck(
+        lambda image: (FusedSSIMMap.apply(c1, c2, image, y.double(), padding) * weights).sum(), x
+    )
+    (found,) = torch.autograd.grad(ssim.mean(), x)
+    (expected,) = torch.autograd.grad(ssim_twin(x, y.double(), padding), x)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_functions_of_the_compiled_packages() -> None:
+    x, y = image_pair((1, 3, 12, 13))
+    constants = 0.01**2, 0.03**2
+    leaf = x.clone().requires_grad_()
+    expected = FusedSSIMMap.apply(*constants, leaf, y)
+    weights = torch.linspace(0, 1, x.numel()).reshape(x.shape)
+    (gradient,) = torch.autograd.grad((expected * weights).sum(), leaf)
+    ssim, *derivatives = fused_ssim_cuda.fusedssim(*constants, x, y, True)
+    assert torch.equal(ssim, expected)
+    found = fused_ssim_cuda.fusedssim_backward(*constants, x, y, weights, *derivatives)
+    assert torch.equal(found, gradient)
+    assert torch.equal(_C.fusedssim(*constants, x, y), expected)
+    assert torch.equal(_C.fusedssim_backward(*constants, x, y, weights), gradient)
+
+
+def test_the_map_checks_its_arguments() -> None:
+    x, y = image_pair((1, 3, 12, 13))
+    with pytest.raises(ValueError, match=r"one shape \(N, C, H, W\)"):
+        FusedSSIMMap.apply(0.0001, 0.0009, x, y[..., :5])
+    with pytest.raises(ValueError, match="padding must be one of"):
+        FusedSSIMMap.apply(0.0001, 0.0009, x, y, "full")
+    ssim = FusedSSIMMap.apply(0.0001, 0.0009, x.requires_grad_(), y, "same", False)
+    with pytest.raises(RuntimeError, match="no gradient where train is False"):
+        ssim.sum().backward()

@@ -112,9 +112,9 @@ def test_one_place_chooses_by_the_device() -> None:
     """How something is computed on a device is the backend's business.
 
     `rasterizer` and `photometric` check what third-party packages support, `fingerprint` records
-    the machine.
+    the machine, `speed` waits for the device and names it.
     """
-    allowed = {"choose_backend.py", "rasterizer.py", "photometric.py", "fingerprint.py"}
+    allowed = {"choose_backend.py", "rasterizer.py", "photometric.py", "fingerprint.py", "speed.py"}
     layers = ("gaussian_compression", "gaussian_renderer", "scene")
     files = [path for package in layers for path in files_of(package)]
     found = {path.name for path in files if "device.type" in path.read_text(encoding="utf-8")}

@@ -87,6 +87,23 @@ def test_the_network_is_built_once(folder: Path) -> None:
     assert float(lpips(x, x, net_type="vgg")) == 0
 
 
+def test_without_weights_the_function_warns_once_and_returns_nan(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "vgg.pth").unlink()
+    monkeypatch.setenv("TORCH_HOME", str(folder / "cache"))
+    x = torch.rand(2, 3, 8, 8)
+    for images in (x, x, x[0]):
+        distance = lpips(images, images, net_type="vgg")
+        assert distance.shape == (images.dim() - 2 if images.dim() == 4 else 1, 1, 1, 1)
+        assert distance.isnan().all()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith("LPIPS is not computed, its values are NaN: LPIPS weights vgg")
+    with pytest.raises(InputError, match="not 'resnet'"):
+        lpips(x, x, net_type="resnet")
+
+
 def test_missing_weights_name_the_searched_folders(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

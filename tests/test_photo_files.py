@@ -256,7 +256,7 @@ class TestTransparentPhotographs:
         )
         drawn = []
 
-        def record(camera, background):
+        def record(camera, background, depth_weight):
             drawn.append((camera, background))
             raise KeyboardInterrupt
 

@@ -97,6 +97,34 @@ def test_values_and_gradients(sh_degree: int, antialiasing: bool) -> None:
     compare_with_twin(scene, api_parts(scene))
 
 
+@pytest.mark.parametrize("antialiasing", [None, False])
+@pytest.mark.parametrize("size", [0.1, 1.5])
+def test_size_of_the_low_pass_filter(
+    size: float, antialiasing: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAST3DGS_RASTERIZER_RETURNS", "3")
+    scene = random_scene(seed=6, count=150, sh_degree=1)
+    scene = scene.with_settings(kernel_size=size, antialiasing=antialiasing)
+    assert scene.settings.compensates() is (antialiasing is None)
+    compare_with_twin(scene, api_parts(scene))
+
+
+def test_settings_of_mip_splatting_are_checked() -> None:
+    scene = random_scene(seed=6, count=20)
+    parts = {**api_parts(scene), "means2D": torch.zeros_like(scene.means)}
+    offset = torch.zeros(50, 70, 2)
+    same = scene.with_settings(kernel_size=0.3, antialiasing=False, subpixel_offset=offset)
+    image = GaussianRasterizer(same.settings)(**parts)[0]
+    assert torch.equal(image, GaussianRasterizer(scene.settings)(**parts)[0])
+    for changes, message in (
+        ({"kernel_size": -0.1}, "kernel_size must be a finite number from 0 on, not -0.1"),
+        ({"kernel_size": float("inf")}, "kernel_size must be a finite number from 0 on, not inf"),
+        ({"subpixel_offset": offset + 0.5}, "subpixel_offset must be None or zeros"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            GaussianRasterizer(scene.with_settings(**changes).settings)(**parts)
+
+
 @pytest.mark.parametrize(("width", "height", "count"), [(16, 16, 40), (33, 47, 150), (81, 15, 300)])
 def test_sizes_of_images(width: int, height: int, count: int) -> None:
     scene = random_scene(seed=5, count=count, width=width, height=height, sh_degree=1)
@@ -242,22 +270,56 @@ def test_low_level_functions() -> None:
     assert torch.equal(gradients.rest, parts["shs"].grad)
 
 
-def test_settings_without_antialiasing_are_those_of_2023() -> None:
-    settings = random_scene(seed=0, count=1).settings
-    assert GaussianRasterizationSettings(*settings[:-1]).antialiasing is False
+FIELDS_OF_2023 = 12
 
 
-def test_two_values_for_code_of_2023(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_values_for_settings_of_2023(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FAST3DGS_RASTERIZER_RETURNS", raising=False)
     scene = random_scene(seed=16, count=20)
     parts, means2D = api_parts(scene), torch.zeros_like(scene.means)
-    monkeypatch.setenv("FAST3DGS_RASTERIZER_RETURNS", "2")
-    image, radii = GaussianRasterizer(scene.settings)(means2D=means2D, **parts)
+    settings = GaussianRasterizationSettings(*scene.settings[:FIELDS_OF_2023])
+    image, radii = GaussianRasterizer(settings)(means2D=means2D, **parts)
     assert radii.dtype == torch.int32
     image.sum().backward()
     assert parts["means3D"].grad.any()
+    same, _, depth = GaussianRasterizer(scene.settings)(means2D=means2D, **parts)
+    assert torch.equal(same, image) and depth.shape == (1, 50, 70)
+
+
+def test_the_environment_overrides_the_number_of_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = random_scene(seed=16, count=20)
+    given = {"means2D": torch.zeros_like(scene.means), **api_parts(scene)}
+    earlier = GaussianRasterizationSettings(*scene.settings[:FIELDS_OF_2023])
+    for value in ("2", "3"):
+        monkeypatch.setenv("FAST3DGS_RASTERIZER_RETURNS", value)
+        for settings in (earlier, scene.settings):
+            assert len(GaussianRasterizer(settings)(**given)) == int(value)
     monkeypatch.setenv("FAST3DGS_RASTERIZER_RETURNS", "4")
-    with pytest.raises(ValueError, match="must be 2 or 3, not '4'"):
-        GaussianRasterizer(scene.settings)(means2D=means2D, **parts)
+    with pytest.raises(ValueError, match="FAST3DGS_RASTERIZER_RETURNS must be 2 or 3, not '4'"):
+        GaussianRasterizer(scene.settings)(**given)
+
+
+@pytest.mark.parametrize("covariances", [False, True])
+def test_the_visible_filter_gives_the_radii(covariances: bool) -> None:
+    scene = random_scene(seed=19, count=200).with_settings(scale_modifier=0.7)
+    parts = api_parts(scene, covariances=covariances)
+    rasterizer = GaussianRasterizer(scene.settings)
+    _, radii, _ = rasterizer(means2D=torch.zeros_like(scene.means), **parts)
+    names = ("means3D", "scales", "rotations", "cov3D_precomp")
+    found = rasterizer.visible_filter(**{name: parts[name] for name in names if name in parts})
+    assert found.dtype == torch.int32 and torch.equal(found, radii)
+    assert 0 < (found > 0).sum() < 200
+
+
+def test_the_visible_filter_needs_one_shape_for_each() -> None:
+    scene = random_scene(seed=19, count=5)
+    rasterizer = GaussianRasterizer(scene.settings)
+    with pytest.raises(Exception, match="exactly one of either a scale and rotation pair"):
+        rasterizer.visible_filter(scene.means, scene.scales)
+    with pytest.raises(ValueError, match=r"scales must have the shape \(5, 3\), not \(4, 3\)"):
+        rasterizer.visible_filter(scene.means, scene.scales[:4], scene.rotations)
+    nothing = rasterizer.visible_filter(scene.means[:0], scene.scales[:0], scene.rotations[:0])
+    assert nothing.shape == (0,)
 
 
 def test_mark_visible() -> None:

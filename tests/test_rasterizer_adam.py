@@ -107,3 +107,24 @@ def test_unusable_arguments_are_named() -> None:
     optimizer = SparseGaussianAdam([{"params": [parameter.requires_grad_()]}], lr=0.1, eps=1e-15)
     with pytest.raises(ValueError, match=r"visibility must have the shape \(5,\), not \(4,\)"):
         optimizer.step(torch.ones(4, dtype=torch.bool), 5)
+
+
+def test_sparse_adam_takes_any_strides() -> None:
+    """The original's first positions are the transpose of an array of three rows."""
+    plain = random_parameters(1)[0].requires_grad_()
+    strided = plain.detach().T.contiguous().T.requires_grad_()
+    assert not strided.is_contiguous()
+    for step in range(3):
+        gradient = random_parameters(step + 2)[0]
+        visible = torch.rand(1000, generator=torch.Generator().manual_seed(step)) < 0.6
+        for parameter in (plain, strided):
+            parameter.grad = gradient.clone()
+            if step == 0:
+                parameter.optimizer = SparseGaussianAdam([{"params": [parameter]}], 0.01, 1e-15)
+            parameter.optimizer.step(visible, 1000)
+    assert torch.equal(plain, strided)
+    assert (plain != random_parameters(1)[0]).any()
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert torch.equal(
+            plain.optimizer.state[plain][name], strided.optimizer.state[strided][name]
+        )

@@ -25,7 +25,7 @@ __global__ void formulas_on_device(Camera camera, const float* in, float* out) {
   const Rotation<float> rotation = rotation_matrix(normalised(stored));
   const Projection<float> axes = projected_axes(projection, rotation, scale);
   const Ellipse<float> ellipse = ellipse_of_axes(axes);
-  const Footprint<float> footprint = footprint_of(ellipse, camera.antialiasing != 0);
+  const Footprint<float> footprint = footprint_of(ellipse, camera);
   const DevicePosition<float> device = device_position(camera, mean);
   const float x = pixel_coordinate(device.x, camera.width);
   const float y = pixel_coordinate(device.y, camera.height);
@@ -40,7 +40,7 @@ __global__ void formulas_on_device(Camera camera, const float* in, float* out) {
   harmonics(camera.sh_degree, direction, basis);
   const Vector<float> d_direction = harmonics_backward(camera.sh_degree, direction, basis);
   const Covariance<float> d = footprint_backward(
-      ellipse, footprint, Conic<float>{in[11], in[12], in[13]}, in[14], camera.antialiasing != 0);
+      ellipse, footprint, Conic<float>{in[11], in[12], in[13]}, in[14], camera);
   const AxesGradient<float> d_axes =
       projected_axes_backward(projection, rotation, scale, ellipse_of_axes_backward(axes, d));
   const Quaternion<float> q = normalised_backward(

@@ -112,7 +112,7 @@ def test_points_that_are_not_finite_are_refused(poison: float) -> None:
 @pytest.mark.parametrize(
     ("points", "error", "sentence"),
     [
-        (torch.zeros(4, 3, dtype=torch.float64), TypeError, "float32, not torch.float64"),
+        (torch.zeros(4, 3, dtype=torch.int64), TypeError, "float32, not torch.int64"),
         (torch.zeros(4, 2), ValueError, r"\(N, 3\), but their shape is \(4, 2\)"),
         (torch.zeros(3), ValueError, r"\(3,\)"),
         (torch.zeros(4, 3, device="meta"), ValueError, "on the CPU, not on meta"),
@@ -121,3 +121,12 @@ def test_points_that_are_not_finite_are_refused(poison: float) -> None:
 def test_unusable_points_are_named(points: Tensor, error: type[Exception], sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         distCUDA2(points)
+
+
+def test_doubles_are_rounded() -> None:
+    points = torch.rand(50, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = distCUDA2(points)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, distCUDA2(points.float()))
+    with pytest.raises(ValueError, match="points must be finite"):
+        distCUDA2(points * 1e300)

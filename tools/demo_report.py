@@ -49,7 +49,7 @@ def read_stages(model: Path, decoded: Path) -> tuple[Stage, Stage]:
     trained, compressed = report.start.iteration, report.compressed.iteration
     results = json.loads(_present(model / "results.json").read_text())
     for iteration in (trained, compressed):
-        if f"ours_{iteration}" not in results:
+        if not {"PSNR", "SSIM"} <= results.get(f"ours_{iteration}", {}).keys():
             raise InputError(
                 f"{model / 'results.json'} lacks iteration {iteration}: run metrics.py -m {model}"
             )

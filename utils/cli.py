@@ -43,8 +43,9 @@ def run(main: Callable[[], None]) -> None:
 
 
 def command_line() -> tuple[str, ...]:
-    """The name of the script, without its folder, and its arguments as given."""
-    return (Path(sys.argv[0]).name, *sys.argv[1:])
+    """The name of the script, without its folder, or of its command; and its arguments as given."""
+    # "fast3dgs compress" are two words.
+    return (*Path(sys.argv[0]).name.split(), *sys.argv[1:])
 
 
 class OptionGroup(Protocol):
@@ -116,5 +117,5 @@ def show_messages(quiet: bool = False) -> None:
         root.addHandler(handlers[0])
     handlers[0].setLevel(logging.ERROR if quiet else logging.NOTSET)
     packages = ("arguments", "gaussian_compression", "gaussian_renderer", "reconstruction", "scene")
-    for package in (*packages, "splat_formats", "splat_codec", "utils"):
+    for package in (*packages, "splat_formats", "splat_codec", "utils", "lpipsPyTorch"):
         logging.getLogger(package).setLevel(logging.INFO)

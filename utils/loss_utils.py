@@ -8,12 +8,13 @@ image, as in pytorch-ssim, which the 3DGS literature uses.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.optional_modules import load, supported_devices
+from utils.optional_modules import load, load_required, supported_devices
 
 SSIM_SIGMA = 1.5
 C1 = 0.01**2
@@ -83,6 +84,13 @@ def fast_ssim(img1: Tensor, img2: Tensor) -> Tensor:
         return ssim(img1, img2.detach())
     batches = [image[None] if image.dim() == 3 else image for image in (img1, img2)]
     return fused(*batches)
+
+
+def __getattr__(name: str) -> Any:
+    """`FusedSSIMMap` is that of the package fused_ssim, which is loaded when it is asked for."""
+    if name != "FusedSSIMMap":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return load_required("fused_ssim", name, "pip install submodules/fused-ssim").FusedSSIMMap
 
 
 @functools.cache

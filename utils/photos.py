@@ -130,4 +130,5 @@ def planar_u8(image: Image.Image, size: Size, white_background: bool = False) ->
     rgb = to_rgb(image, white_background)
     if rgb.size != size:
         rgb = rgb.resize(size, Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+    # Not in PyTorch, whose threads would be started by each thread that decodes photos.
+    return torch.from_numpy(np.ascontiguousarray(np.array(rgb).transpose(2, 0, 1)))

@@ -20,21 +20,31 @@ class LPIPS(nn.Module):
     """Perceptual distance of images, (N, 3, H, W) each, to (N, 1, 1, 1); 0 for equal images.
 
     Zhang et al. 2018 expect inputs in -1..1. Comparisons with 3DGS pass 0..1 as they are, which is
-    the default here; `rescale` maps 0..1 to -1..1 first. Raises `WeightsNotFound` without the
-    weight files, `InputError` for an unknown network or damaged files.
+    the default here; `rescale` maps 0..1 to -1..1 first. The weight files are those in `weights`;
+    without it they are searched, and fetched if `download`. Raises `WeightsNotFound` without
+    them, `InputError` for an unknown network or damaged files.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net_type: str = "alex", version: str = "0.1", *, rescale: bool = False):
+    def __init__(
+        self,
+        net_type: str = "alex",
+        version: str = "0.1",
+        *,
+        rescale: bool = False,
+        weights: Path | None = None,
+        download: bool = True,
+    ):
         super().__init__()
         if net_type not in TRUNKS:
             raise InputError(f"LPIPS networks are {', '.join(TRUNKS)}, not {net_type!r}")
         if version != "0.1":
             raise InputError(f"LPIPS exists here in version 0.1, not {version!r}")
         trunk = TRUNKS[net_type]
-        trunk_path, linear_path = find_weights(trunk.file_name, net_type, version)
+        names = (trunk.file_name, f"{net_type}.pth")
+        trunk_path, linear_path = find_weights(names, version, weights, download)
         linear = linear_weights(linear_path)
         shapes = [tuple(w.shape) for w in linear]
         if shapes != [(1, c, 1, 1) for c in trunk.channels]:

@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding and reading LPIPS's weight files. Nothing is downloaded, and no file is unpickled."""
+"""Finding and reading LPIPS's weight files. No file is unpickled."""
 
 import hashlib
 import importlib.util
 import os
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lpipsPyTorch.modules.download import (
+    FILES,
+    OFF_VARIABLE,
+    DownloadError,
+    downloads_are_off,
+    fetch,
+)
 from utils.errors import InputError
 
 FOLDER_VARIABLE = "LPIPS_WEIGHTS"
@@ -19,33 +27,60 @@ FOLDER_VARIABLE = "LPIPS_WEIGHTS"
 class WeightsNotFound(InputError):  # noqa: N818, the name states the error
     """Weight files that are in none of the searched folders."""
 
-    def __init__(self, names: list[str], folders: list[Path]):
+    def __init__(self, names: Sequence[str], folders: Sequence[Path], reason: str = ""):
         super().__init__(
             f"LPIPS weights {' and '.join(names)} not found in "
             f"{', '.join(map(str, folders))}: put them into one of these folders, or set the "
-            f"environment variable {FOLDER_VARIABLE} to theirs"
+            f"environment variable {FOLDER_VARIABLE} to theirs{reason}"
         )
         self.names = tuple(names)
         self.folders = tuple(folders)
 
 
-def find_weights(trunk_name: str, net_type: str, version: str) -> tuple[Path, Path]:
-    """The files of the trunk and of the linear layers; `WeightsNotFound` names the missing ones.
+def find_weights(
+    names: tuple[str, str], version: str, folder: Path | None = None, download: bool = True
+) -> tuple[Path, Path]:
+    """The files of the trunk and of the linear layers, `names`; missing ones are fetched.
 
     The trunk's is torchvision's. The other, `<net_type>.pth`, is that of the LPIPS authors, which
-    their package `lpips` contains.
+    their package `lpips` contains. With a `folder` both must be in it, and nothing is fetched.
+    `WeightsNotFound` names those that are missing, and says why they were not fetched.
     """
+    if folder is not None:
+        return _found(names, [folder])
     folders = [*_folders(), *_lpips_package_folders(version)]
-    names = (trunk_name, f"{net_type}.pth")
-    found = [
+    try:
+        return _found(names, folders)
+    except WeightsNotFound as error:
+        reason = _not_fetched(error.names, download)
+        if reason:
+            raise WeightsNotFound(error.names, folders, reason) from error
+    return _found(names, folders)
+
+
+def _found(names: tuple[str, str], folders: Sequence[Path]) -> tuple[Path, Path]:
+    trunk, linear = (
         next((folder / name for folder in folders if (folder / name).is_file()), None)
         for name in names
-    ]
-    trunk, linear = found
+    )
     if trunk is None or linear is None:
-        missing = [name for name, path in zip(names, found, strict=True) if path is None]
-        raise WeightsNotFound(missing, folders)
+        found = zip(names, (trunk, linear), strict=True)
+        raise WeightsNotFound([name for name, path in found if path is None], folders)
     return trunk, linear
+
+
+def _not_fetched(names: Sequence[str], download: bool) -> str:
+    """Fetches the files into the cache of torch.hub; "" or why that was not done."""
+    if not download or downloads_are_off():
+        switch = f"the environment variable {OFF_VARIABLE}" if download else "--no_download"
+        return f". They were not fetched, as {switch} says"
+    if unknown := [name for name in names if name not in FILES]:
+        return f". No address of {' and '.join(unknown)} is known"
+    try:
+        fetch(list(names), _cache())
+    except DownloadError as error:
+        return f". They could not be fetched: {error}"
+    return ""
 
 
 def trunk_weights(path: Path) -> dict[str, Tensor]:
@@ -77,7 +112,12 @@ def linear_weights(path: Path) -> list[Tensor]:
 def _folders() -> list[Path]:
     named = os.environ.get(FOLDER_VARIABLE, "")
     folders = [Path(folder) for folder in named.split(os.pathsep) if folder]
-    return [*folders, Path(torch.hub.get_dir()) / "checkpoints"]
+    return [*folders, _cache()]
+
+
+def _cache() -> Path:
+    """Where torch.hub keeps the files that it fetched."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _lpips_package_folders(version: str) -> list[Path]:

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 VARIABLE = "FAST3DGS_ISA"
+ENDING = ".dll" if os.name == "nt" else ".so"
 
 
 def load_library() -> tuple[ctypes.CDLL, str]:
@@ -22,7 +23,7 @@ def load_library() -> tuple[ctypes.CDLL, str]:
     """
     built = {
         path.stem.removeprefix("_native_"): path
-        for path in Path(__file__).parent.glob("_native_*.so")
+        for path in Path(__file__).parent.glob(f"_native_*{ENDING}")
     }
     if "generic" in built:
         return _loaded("generic", built), "generic"

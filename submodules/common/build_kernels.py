@@ -32,17 +32,22 @@ LOADER = "_native.py"
 LAUNCHER = "_cuda.py"
 CUDA_HEADER = "cuda_kernel.h"
 SHARED_FILES = (
-    *("build_kernels.py", LOADER, LAUNCHER, "cpu_level.h", "thread_pool.h"),
+    *("build_kernels.py", LOADER, LAUNCHER, "cpu_level.h", "export.h", "thread_pool.h"),
     CUDA_HEADER,
 )
 SOURCES = sorted(path.as_posix() for path in Path("native").glob("*.cpp"))
 HEADERS = sorted(path.as_posix() for path in Path("native").glob("*.h"))
 KERNELS = sorted(path.as_posix() for path in Path("native").glob("*.cu"))
 
+WINDOWS = os.name == "nt"
+ENDING = ".dll" if WINDOWS else ".so"  # _native.py looks for the same
+# The run-time libraries become part of each library: Python does not bring those of C++.
+ONLY_WINDOWS = ("-fms-runtime-lib=static",)
 # Fused multiply-adds are allowed, but nothing that reorders sums: results must not depend on the
 # compiler.
 FLAGS = [
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"),
+    *("-std=c++17", "-O3", "-shared"),
+    *(ONLY_WINDOWS if WINDOWS else ("-fPIC", "-pthread", "-fvisibility=hidden")),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
     *("-Wall", "-Wextra", "-Wno-psabi"),
 ]
@@ -56,18 +61,22 @@ def instruction_sets() -> dict[str, list[str]]:
 
 
 def find_compiler() -> list[str]:
-    """The command of a C++ compiler: $CXX, else the first of c++, g++ and clang++ on the PATH."""
+    """The command of a C++ compiler: $CXX, else the first of c++, g++ and clang++ on the PATH.
+
+    On Windows clang++ alone: Microsoft's compiler has no vector extension.
+    """
     if os.environ.get("CXX"):
-        command = shlex.split(os.environ["CXX"])
+        command = shlex.split(os.environ["CXX"], posix=not WINDOWS)
         if shutil.which(command[0]) is None:
             raise CompileError(f"the C++ compiler named by CXX, '{command[0]}', was not found.")
         return command
-    for name in ("c++", "g++", "clang++"):
+    for name in ("clang++",) if WINDOWS else ("c++", "g++", "clang++"):
         if shutil.which(name) is not None:
             return [name]
     raise CompileError(
         "no C++ compiler was found: install one (Debian/Ubuntu: `apt install g++`, macOS: "
-        "`xcode-select --install`, conda: `conda install cxx-compiler`) or name it in CXX."
+        "`xcode-select --install`, conda: `conda install cxx-compiler`, Windows: `winget install "
+        "LLVM.LLVM` and Visual Studio's build tools) or name it in CXX."
     )
 
 
@@ -134,7 +143,8 @@ class BuildLibraries(build_ext):
 
     @staticmethod
     def _targets(folder: Path) -> dict[Path, list[str]]:
-        return {folder / f"_native_{name}.so": flags for name, flags in instruction_sets().items()}
+        sets = instruction_sets()
+        return {folder / f"_native_{name}{ENDING}": flags for name, flags in sets.items()}
 
 
 class CompleteSdist(sdist):

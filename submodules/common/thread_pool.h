@@ -8,7 +8,9 @@
 // work of an index writes only memory of that index.
 #pragma once
 
+#if !defined(_WIN32)
 #include <unistd.h>
+#endif
 
 #include <atomic>
 #include <condition_variable>
@@ -68,7 +70,7 @@ class ThreadPool {
   static ThreadPool& instance() {
     static std::atomic<ThreadPool*> current{nullptr};
     ThreadPool* pool = current.load(std::memory_order_acquire);
-    if (pool != nullptr && pool->process_ == getpid()) return *pool;
+    if (pool != nullptr && pool->process_ == process_id()) return *pool;
     ThreadPool* fresh = new ThreadPool();
     if (current.compare_exchange_strong(pool, fresh)) return *fresh;
     delete fresh;  // another thread was first, and nothing has been started here yet
@@ -130,7 +132,16 @@ class ThreadPool {
 
   static constexpr int kSpins = 200;  // about 10 microseconds
 
-  const pid_t process_ = getpid();
+  // 0 on Windows, where processes do not fork.
+  static int64_t process_id() {
+#if defined(_WIN32)
+    return 0;
+#else
+    return getpid();
+#endif
+  }
+
+  const int64_t process_ = process_id();
   std::atomic<bool> busy_{false};
   std::mutex mutex_;
   std::condition_variable wake_, finished_;

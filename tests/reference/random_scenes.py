@@ -65,6 +65,7 @@ def view_settings(width: int, height: int, sh_degree: int) -> GaussianRasterizat
         campos=torch.linalg.inv(view)[3, :3],
         prefiltered=False,
         debug=False,
+        antialiasing=False,
     )
 
 
@@ -125,5 +126,6 @@ def twin_view(settings: GaussianRasterizationSettings) -> View:
         projection=settings.projmatrix.double(),
         sh_degree=settings.sh_degree,
         position=settings.campos.double(),
-        antialiasing=settings.antialiasing,
+        antialiasing=settings.compensates(),
+        low_pass=0.3 if settings.kernel_size is None else settings.kernel_size,
     )

@@ -31,6 +31,7 @@ class View:
     sh_degree: int
     position: Tensor
     antialiasing: bool
+    low_pass: float
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def render(g: Gaussians, view: View, screen_offset: Tensor) -> Rendering:
 
     covariance = screen_covariance(g, view, camera_space, depth)
     determinant = torch.linalg.det(covariance)
-    blurred = covariance + 0.3 * torch.eye(2, dtype=torch.float64)
+    blurred = covariance + view.low_pass * torch.eye(2, dtype=torch.float64)
     blurred_determinant = torch.linalg.det(blurred)
     opacity = g.opacities[:, 0]
     if view.antialiasing:

@@ -223,3 +223,20 @@ def mark_visible(
 
 
 adamUpdate = adam.update_visible
+
+
+def fusedssim(C1: float, C2: float, img1: torch.Tensor, img2: torch.Tensor) -> torch.Tensor:
+    """SSIM of every pixel of images (N, C, H, W). Needs the package fused_ssim."""
+    from fused_ssim import ssim_map
+
+    return ssim_map.fusedssim(C1, C2, img1, img2, train=False)[0]
+
+
+def fusedssim_backward(
+    C1: float, C2: float, img1: torch.Tensor, img2: torch.Tensor, dL_dmap: torch.Tensor
+) -> torch.Tensor:
+    """The derivative for `img1`, from that for the map of `fusedssim`."""
+    from fused_ssim import ssim_map
+
+    derivatives = ssim_map.fusedssim(C1, C2, img1, img2)[1:]
+    return ssim_map.fusedssim_backward(C1, C2, img1, img2, dL_dmap, *derivatives)

@@ -4,8 +4,10 @@
 Tensors on a CUDA device are taken, too; no GPU has run these kernels yet (docs/gpu.md), and
 `supported_devices` does not name them.
 
-`FAST3DGS_RASTERIZER_RETURNS=2` in the environment makes it return (color, radii), as code of 2023
-expects, instead of (color, radii, inverse depth).
+Code of 2023 expects (color, radii), later code (color, radii, inverse depth). The settings tell
+which: only the latter sets `antialiasing`. `FAST3DGS_RASTERIZER_RETURNS=2` or `=3` in the
+environment overrides this, where Python says "too many values to unpack (expected 2)" or "not
+enough values to unpack (expected 3, got 2)".
 
 `diff_gaussian_rasterization.raw` is the path without autograd, for training loops.
 """
@@ -21,12 +23,14 @@ from torch.autograd.function import once_differentiable
 
 from . import _C
 from .adam import SparseGaussianAdam
+from .relocation import compute_relocation
 from .settings import GaussianRasterizationSettings
 
 __all__ = [
     "GaussianRasterizationSettings",
     "GaussianRasterizer",
     "SparseGaussianAdam",
+    "compute_relocation",
     "rasterize_gaussians",
     "supported_devices",
 ]
@@ -36,10 +40,14 @@ supported_devices = ("cpu",)
 RETURNS_VARIABLE = "FAST3DGS_RASTERIZER_RETURNS"
 
 
-def _returned_values() -> int:
-    value = os.environ.get(RETURNS_VARIABLE, "3")
+def _returned_values(settings: GaussianRasterizationSettings) -> int:
+    value = os.environ.get(RETURNS_VARIABLE)
+    if value is None:
+        return 2 if settings.is_of_2023 else 3
     if value not in ("2", "3"):
-        raise ValueError(f"{RETURNS_VARIABLE} must be 2 or 3, not '{value}'.")
+        raise ValueError(
+            f"the environment variable {RETURNS_VARIABLE} must be 2 or 3, not '{value}'."
+        )
     return int(value)
 
 
@@ -82,7 +90,8 @@ class _RasterizeGaussians(torch.autograd.Function):
             ctx.save_for_backward(*(tensor for tensor in parameters if tensor is not None))
         ctx.mark_non_differentiable(result.radii)
         ctx.set_materialize_grads(False)
-        return (result.color, result.radii, result.inverse_depth)[: _returned_values()]
+        returned = _returned_values(raster_settings)
+        return (result.color, result.radii, result.inverse_depth)[:returned]
 
     @staticmethod
     @once_differentiable
@@ -118,11 +127,22 @@ def rasterize_gaussians(
     raster_settings: GaussianRasterizationSettings,
     dc: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    """(color (3, H, W), radii int32 (N,), inverse depth (1, H, W)), as `GaussianRasterizer`."""
+    """(color (3, H, W), radii int32 (N,)[, inverse depth (1, H, W)]), as `GaussianRasterizer`."""
     return _RasterizeGaussians.apply(
         *(means3D, means2D, sh, colors_precomp, opacities, scales, rotations, cov3Ds_precomp),
         *(raster_settings, dc),
     )
+
+
+def _check_shapes(
+    scales: torch.Tensor | None, rotations: torch.Tensor | None, covariances: torch.Tensor | None
+) -> None:
+    pair = [tensor is not None for tensor in (scales, rotations)]
+    if any(pair) != all(pair) or any(pair) == (covariances is not None):
+        raise Exception(
+            "Please provide exactly one of either a scale and rotation pair or a precomputed "
+            "3D covariance."
+        )
 
 
 class GaussianRasterizer(nn.Module):
@@ -136,6 +156,29 @@ class GaussianRasterizer(nn.Module):
         """Bool (N,): whether each point of `positions` (N, 3) lies beyond the near plane."""
         settings = self.raster_settings
         return _C.mark_visible(positions, settings.viewmatrix, settings.projmatrix)
+
+    @torch.no_grad()
+    def visible_filter(
+        self,
+        means3D: torch.Tensor,
+        scales: torch.Tensor | None = None,
+        rotations: torch.Tensor | None = None,
+        cov3D_precomp: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Int32 (N,): the radii, in pixels, that `forward` returns; 0 where not in view.
+
+        Nothing is drawn. Scaffold-GS and its relatives choose their anchors by it. Arguments and
+        errors are those of `forward`.
+        """
+        _check_shapes(scales, rotations, cov3D_precomp)
+        # What is transparent reaches no tile, so that only the projection is computed.
+        transparent = torch.zeros_like(means3D[:, :1])
+        given = (scales, rotations, cov3D_precomp)
+        parameters = _C.Parameters(
+            means3D, transparent, *given, torch.zeros_like(means3D), None, None
+        )
+        checked = _C.check_parameters(parameters, sh_degree=0)
+        return _C.rasterize_gaussians(checked, self.raster_settings, keep=False).radii
 
     def forward(
         self,
@@ -151,6 +194,8 @@ class GaussianRasterizer(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         """(color (3, H, W), radii int32 (N,) in pixels, inverse depth (1, H, W)).
 
+        Without inverse depth for settings without `antialiasing`, which are those of 2023.
+
         means3D (N, 3); means2D (N, 3) is only a place for the gradient of the centres, in
         normalised device coordinates; opacities (N, 1) in 0..1; shs (N, K, 3), where `dc` (N, 1, 3)
         is given without the first coefficient; colors_precomp (N, 3); scales (N, 3); rotations
@@ -161,12 +206,7 @@ class GaussianRasterizer(nn.Module):
         """
         if (shs is None and dc is None) == (colors_precomp is None):
             raise Exception("Please provide exactly one of either SHs or precomputed colors.")
-        shape = [tensor is not None for tensor in (scales, rotations)]
-        if any(shape) != all(shape) or any(shape) == (cov3D_precomp is not None):
-            raise Exception(
-                "Please provide exactly one of either a scale and rotation pair or a precomputed "
-                "3D covariance."
-            )
+        _check_shapes(scales, rotations, cov3D_precomp)
         return rasterize_gaussians(
             *(means3D, means2D, shs, colors_precomp, opacities, scales, rotations, cov3D_precomp),
             self.raster_settings,

@@ -124,7 +124,7 @@ class SparseGaussianAdam(torch.optim.Adam):
     """Adam that changes only the Gaussians in view (Mallick et al. 2024, "Taming 3DGS").
 
     Each parameter group holds exactly one tensor, one row per Gaussian. There is no bias
-    correction, and the state's `step` stays 0.
+    correction, and the state's `step` stays 0. Tensors may have any strides.
     """
 
     def __init__(self, params: Iterable[dict[str, Any]], lr: float, eps: float) -> None:
@@ -147,17 +147,16 @@ class SparseGaussianAdam(torch.optim.Adam):
                 state["step"] = torch.tensor(0.0, dtype=torch.float32)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
+            changed = (parameter, state["exp_avg"], state["exp_avg_sq"])
+            values, mean, variance = (tensor.contiguous() for tensor in changed)
+            gradient = parameter.grad.contiguous()
             update_visible(
-                [
-                    AdamState(
-                        parameter,
-                        parameter.grad.contiguous(),
-                        state["exp_avg"],
-                        state["exp_avg_sq"],
-                        float(group["lr"]),
-                    )
-                ],
+                [AdamState(values, gradient, mean, variance, float(group["lr"]))],
                 visibility,
                 group["betas"],
                 group["eps"],
             )
+            # The original's first positions are the transpose of an array of three rows.
+            for target, source in zip(changed, (values, mean, variance), strict=True):
+                if target is not source:
+                    target.copy_(source)

@@ -7,13 +7,14 @@ The modules of this package check all arguments; the C++ side relies on that.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 
 from ._native import load_library
-from .settings import GaussianRasterizationSettings
+from .settings import LOW_PASS, GaussianRasterizationSettings
 
 library, instruction_set = load_library()
 
@@ -46,6 +47,7 @@ class Camera(ctypes.Structure):
         ("scale_modifier", ctypes.c_float),
         ("sh_degree", ctypes.c_int32),
         ("antialiasing", ctypes.c_int32),
+        ("low_pass", ctypes.c_float),
     ]
 
 
@@ -262,8 +264,20 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
         background=_floats("bg", settings.bg, 3),
         scale_modifier=float(settings.scale_modifier),
         sh_degree=int(settings.sh_degree),
-        antialiasing=int(bool(settings.antialiasing)),
+        antialiasing=int(settings.compensates()),
+        low_pass=_low_pass(settings),
     )
+
+
+def _low_pass(settings: GaussianRasterizationSettings) -> float:
+    offset, size = settings.subpixel_offset, settings.kernel_size
+    if offset is not None and bool(torch.as_tensor(offset).any()):
+        raise ValueError("subpixel_offset must be None or zeros: it is not supported.")
+    if size is None:
+        return LOW_PASS
+    if not 0.0 <= float(size) < math.inf:
+        raise ValueError(f"kernel_size must be a finite number from 0 on, not {size}.")
+    return float(size)
 
 
 def _check_ranges(width: int, height: int, sh_degree: int) -> None:
@@ -282,6 +296,7 @@ def camera_of_view(
     _check_ranges(width, height, sh_degree)
     camera = Camera(width=width, height=height, scale_modifier=1.0, sh_degree=sh_degree)
     camera.antialiasing = int(antialiasing)
+    camera.low_pass = LOW_PASS
     source = checked("numbers", numbers, (VIEW_NUMBERS,), written=True)
     start = ctypes.addressof(camera) + Camera.tan_x.offset
     ctypes.memmove(start, source.data_ptr(), 4 * VIEW_NUMBERS)

@@ -7,9 +7,16 @@ from typing import NamedTuple
 
 import torch
 
+LOW_PASS = 0.3
+"""Pixels squared that are added to both variances of every Gaussian on the screen."""
+
 
 class GaussianRasterizationSettings(NamedTuple):
-    """One view. Matrices are for row vectors: `[x y z 1] @ matrix`."""
+    """One view. Matrices are for row vectors: `[x y z 1] @ matrix`.
+
+    Without `antialiasing` the settings are those of 2023, and so are the values that the rasteriser
+    returns: (color, radii), without inverse depth.
+    """
 
     image_height: int
     image_width: int
@@ -23,4 +30,21 @@ class GaussianRasterizationSettings(NamedTuple):
     campos: torch.Tensor  # (3,), world
     prefiltered: bool  # ignored, as is `debug`: there is nothing to synchronise on a CPU
     debug: bool
-    antialiasing: bool = False
+    antialiasing: bool | None = None  # compensate opacities for the low-pass filter
+    kernel_size: float | None = None
+    """Variance of the low-pass filter, pixels squared; None: 0.3 (Yu et al. 2024, Mip-Splatting).
+
+    Where it is given, opacities are compensated unless `antialiasing` is False.
+    """
+    subpixel_offset: torch.Tensor | None = None  # (H, W, 2), all 0: others are refused
+
+    def compensates(self) -> bool:
+        """Whether opacities are compensated for the blur of the low-pass filter."""
+        if self.antialiasing is None:
+            return self.kernel_size is not None
+        return bool(self.antialiasing)
+
+    @property
+    def is_of_2023(self) -> bool:
+        """Whether these are settings of 2023, whose rasteriser returned no inverse depth."""
+        return self.antialiasing is None

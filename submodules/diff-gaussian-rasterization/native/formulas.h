@@ -40,7 +40,6 @@ using namespace scalar;
 
 constexpr float kNearDepth = 0.2f;               // nearer Gaussians are not drawn
 constexpr float kFrustumMargin = 1.3f;           // the projection's Jacobian is taken inside this multiple of the view
-constexpr float kLowPass = 0.3f;                 // pixel^2 added to both variances on the screen
 constexpr float kLeastCompensation = 2.5e-5f;    // floor of the ratio of determinants, for anti-aliasing
 constexpr float kLeastEigenGap = 0.1f;           // floor under the root of the larger eigenvalue
 constexpr float kRadiusSigmas = 3.0f;
@@ -67,6 +66,7 @@ struct Camera {
   float scale_modifier;
   int32_t sh_degree;           // that is evaluated; the storage may hold more
   int32_t antialiasing;        // bool
+  float low_pass;              // pixel^2 added to both variances on the screen
 };
 
 HD float focal_x(const Camera& camera) { return static_cast<float>(camera.width) / (2.0f * camera.tan_x); }
@@ -405,14 +405,14 @@ HD F determinant_ratio(const Ellipse<F>& ellipse, F blurred_determinant) {
 }
 
 template <class F>
-HD Footprint<F> footprint_of(const Ellipse<F>& ellipse, bool antialiasing) {
+HD Footprint<F> footprint_of(const Ellipse<F>& ellipse, const Camera& camera) {
   const Covariance<F>& c = ellipse.covariance;
-  const F low_pass = F(kLowPass);
+  const F low_pass = F(camera.low_pass);
   const F determinant = ellipse.determinant + low_pass * (c.xx + c.yy + low_pass);
   const Covariance<F> blurred = {c.xx + low_pass, c.xy, c.yy + low_pass};
   const F inverse = F(1.0f) / determinant;
   F compensation = F(1.0f);
-  if (antialiasing) {
+  if (camera.antialiasing != 0) {
     compensation = square_root(maximum(determinant_ratio(ellipse, determinant), F(kLeastCompensation)));
   }
   return {blurred, determinant, {blurred.yy * inverse, -blurred.xy * inverse, blurred.xx * inverse}, compensation};
@@ -421,16 +421,16 @@ HD Footprint<F> footprint_of(const Ellipse<F>& ellipse, bool antialiasing) {
 // d_log_opacity: the derivative for the logarithm of the compensated opacity.
 template <class F>
 HD Covariance<F> footprint_backward(const Ellipse<F>& ellipse, const Footprint<F>& footprint, const Conic<F>& d,
-                                    F d_log_opacity, bool antialiasing) {
+                                    F d_log_opacity, const Camera& camera) {
   const Conic<F>& k = footprint.conic;
   const F two = F(2.0f);
   Covariance<F> result = {
       -fmadd(k.xx * k.xx, d.xx, fmadd(k.xx * k.xy, d.xy, k.xy * k.xy * d.yy)),
       -fmadd(two * k.xx * k.xy, d.xx, fmadd(fmadd(k.xx, k.yy, k.xy * k.xy), d.xy, two * k.xy * k.yy * d.yy)),
       -fmadd(k.xy * k.xy, d.xx, fmadd(k.xy * k.yy, d.xy, k.yy * k.yy * d.yy))};
-  if (antialiasing) {
+  if (camera.antialiasing != 0) {
     const Covariance<F>& c = ellipse.covariance;
-    const F w = F(kLowPass);
+    const F w = F(camera.low_pass);
     const F ratio = determinant_ratio(ellipse, footprint.determinant);
     const F inverse = F(1.0f) / footprint.determinant;
     // log compensation = log(ratio) / 2

@@ -2,7 +2,11 @@
 // What one rendered view keeps for its backward pass, in buffers that are reused from view to view.
 #pragma once
 
+#if defined(_WIN32)
+#include <malloc.h>
+#else
 #include <sys/mman.h>
+#endif
 
 #include <cstddef>
 #include <cstdint>
@@ -25,18 +29,18 @@ class Buffer {
   Buffer() = default;
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { std::free(data_); }
+  ~Buffer() { release(data_); }
 
   T* reserve(size_t count) {
     if (count > capacity_) {
-      std::free(data_);
+      release(data_);
       data_ = nullptr;
       capacity_ = 0;
       const size_t wanted = count + count / 8;
       if (wanted > (SIZE_MAX / 2) / sizeof(T)) throw std::bad_alloc();
       const size_t alignment = wanted * sizeof(T) < 2 * kHugePage ? kCacheLine : kHugePage;
       const size_t bytes = (wanted * sizeof(T) + alignment - 1) / alignment * alignment;
-      data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes));
+      data_ = static_cast<T*>(allocate(alignment, bytes));
       if (data_ == nullptr) throw std::bad_alloc();
       capacity_ = wanted;
 #if defined(MADV_HUGEPAGE)
@@ -50,6 +54,14 @@ class Buffer {
   T& operator[](size_t i) const { return data_[i]; }
 
  private:
+#if defined(_WIN32)
+  static void* allocate(size_t alignment, size_t bytes) { return _aligned_malloc(bytes, alignment); }
+  static void release(void* data) { _aligned_free(data); }
+#else
+  static void* allocate(size_t alignment, size_t bytes) { return std::aligned_alloc(alignment, bytes); }
+  static void release(void* data) { std::free(data); }
+#endif
+
   static constexpr size_t kCacheLine = 64;
   static constexpr size_t kHugePage = size_t{1} << 21;
   T* data_ = nullptr;

@@ -207,7 +207,7 @@ void project_group(Frame& frame, const Scene& scene, const Group& group, int32_t
   const Vector<Float> view = view_position(camera, mean);
   const Shape shape = load_shape(scene, camera, group);
   const Ellipse<Float> ellipse = ellipse_of(scene, shape, projection_at(camera, view));
-  const Footprint<Float> footprint = footprint_of(ellipse, camera.antialiasing != 0);
+  const Footprint<Float> footprint = footprint_of(ellipse, camera);
   const DevicePosition<Float> device = device_position(camera, mean);
   const Float x = pixel_coordinate(device.x, camera.width);
   const Float y = pixel_coordinate(device.y, camera.height);
@@ -444,9 +444,8 @@ Vector<Float> shape_backward(const Frame& frame, const Scene& scene, const Scene
                              const Footprint<Float>& footprint, const Projection<Float>& projection,
                              const ScreenGradient& d) {
   const Camera& camera = frame.camera;
-  const bool antialiasing = camera.antialiasing != 0;
   const Conic<Float> d_conic = {Float(-0.5f) * d.sxx, -d.sxy, Float(-0.5f) * d.syy};
-  const Covariance<Float> d_covariance = footprint_backward(ellipse, footprint, d_conic, d.s, antialiasing);
+  const Covariance<Float> d_covariance = footprint_backward(ellipse, footprint, d_conic, d.s, camera);
   if (gradients.opacities != nullptr) {
     const Float d_opacity = scene.raw ? d.s * (Float(1.0f) - shape.opacity) : d.s / shape.opacity;
     store<1>(gradients.opacities, 1, group, &d_opacity);
@@ -487,7 +486,7 @@ void group_backward(const Frame& frame, const Scene& scene, const SceneGradients
   const Shape shape = load_shape(scene, camera, group);
   const Projection<Float> projection = projection_at(camera, view);
   const Ellipse<Float> ellipse = ellipse_of(scene, shape, projection);
-  const Footprint<Float> footprint = footprint_of(ellipse, camera.antialiasing != 0);
+  const Footprint<Float> footprint = footprint_of(ellipse, camera);
   const DevicePosition<Float> device = device_position(camera, mean);
 
   // The exponent's derivative for the centre: conic times (pixel - centre), summed with the weights s.

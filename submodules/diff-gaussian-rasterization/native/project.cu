@@ -54,7 +54,7 @@ KERNEL(project_gaussians, 128, ProjectArguments) {
   const Vector<float> view = view_position(camera, mean);
   const Shape shape = load_shape(arguments.scene, camera, i);
   const Ellipse<float> ellipse = ellipse_of(arguments.scene, shape, projection_at(camera, view));
-  const Footprint<float> footprint = footprint_of(ellipse, camera.antialiasing != 0);
+  const Footprint<float> footprint = footprint_of(ellipse, camera);
   const DevicePosition<float> device = device_position(camera, mean);
   const float x = pixel_coordinate(device.x, camera.width), y = pixel_coordinate(device.y, camera.height);
   const float radius = round_up(radius_of(footprint));

@@ -126,9 +126,9 @@ struct Projected {
 DEVICE Vector<float> shape_backward(const ProjectBackwardArguments& a, int64_t i, const Projected& p, const Record& d) {
   const Camera& camera = a.frame.camera;
   const SceneGradients& g = a.gradients;
-  const bool antialiasing = camera.antialiasing != 0, raw = a.scene.raw != 0;
+  const bool raw = a.scene.raw != 0;
   const Conic<float> d_conic = {-0.5f * d.sxx, -d.sxy, -0.5f * d.syy};
-  const Covariance<float> d_covariance = footprint_backward(p.ellipse, p.footprint, d_conic, d.s, antialiasing);
+  const Covariance<float> d_covariance = footprint_backward(p.ellipse, p.footprint, d_conic, d.s, camera);
   if (g.opacities != nullptr) g.opacities[i] = raw ? d.s * (1.0f - p.shape.opacity) : d.s / p.shape.opacity;
   if (a.scene.covariances != nullptr) {
     store(g.covariances, i, world_covariance_backward(p.projection, d_covariance));
@@ -166,7 +166,7 @@ KERNEL(project_backward, 128, ProjectBackwardArguments) {
   p.shape = load_shape(arguments.scene, camera, i);
   p.projection = projection_at(camera, p.view);
   p.ellipse = ellipse_of(arguments.scene, p.shape, p.projection);
-  p.footprint = footprint_of(p.ellipse, camera.antialiasing != 0);
+  p.footprint = footprint_of(p.ellipse, camera);
 
   // The exponent's derivative for the centre: conic times (pixel - centre), summed with the weights s.
   const Conic<float>& k = p.footprint.conic;

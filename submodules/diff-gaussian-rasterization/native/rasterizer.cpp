@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // The library's interface: plain C, for ctypes. Arguments were checked by the caller; see native.py of the package.
-#include <time.h>
-
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <new>
 
 #include "adam.h"
 #include "cpu_level.h"
+#include "export.h"
 #include "frame.h"
 #include "grid_step.h"
 #include "statistics.h"
 #include "straight_through.h"
 #include "thread_pool.h"
 
-using namespace rasterizer;
+#if defined(_WIN32)
+#include <windows.h>  // after all others: it makes macros of words such as small
+#else
+#include <time.h>
+#endif
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
+using namespace rasterizer;
 
 namespace {
 
@@ -37,18 +41,30 @@ int32_t guarded(Work&& work) {
   }
 }
 
-double clock_seconds(clockid_t clock) {
+double wall_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// The processor time of all threads of this process.
+double cpu_seconds() {
+#if defined(_WIN32)
+  FILETIME created, ended, kernel, user;
+  GetProcessTimes(GetCurrentProcess(), &created, &ended, &kernel, &user);
+  const auto ticks = [](FILETIME time) { return static_cast<double>(uint64_t{time.dwHighDateTime} << 32 | time.dwLowDateTime); };
+  return 1e-7 * (ticks(kernel) + ticks(user));
+#else
   timespec now;
-  clock_gettime(clock, &now);
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+#endif
 }
 
 template <class Work>
 void timed(Frame& frame, Stage stage, Work&& work) {
-  const double wall = clock_seconds(CLOCK_MONOTONIC), cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
+  const double wall = wall_seconds(), cpu = cpu_seconds();
   work();
-  frame.wall_seconds[stage] = clock_seconds(CLOCK_MONOTONIC) - wall;
-  frame.cpu_seconds[stage] = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+  frame.wall_seconds[stage] = wall_seconds() - wall;
+  frame.cpu_seconds[stage] = cpu_seconds() - cpu;
 }
 
 }  // namespace

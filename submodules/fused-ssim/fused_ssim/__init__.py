@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ._native import load_library
+from .ssim_map import FusedSSIMMap
 
 __all__ = [
+    "FusedSSIMMap",
     "allowed_padding",
     "fused_l1_ssim",
     "fused_ssim",

@@ -367,7 +367,7 @@ Sums sweep_tiles(const Problem& problem, int threads) {
 // gradient of l1_weight * means[0] + ssim_weight * means[1] with respect to the image.
 // Exactly one of target and target_bytes (value * 255) is given; `margin` pixels at each border do not count in the mean
 // SSIM (0, or 5 for windows that lie inside the image). Returns 0, or 1 if there is not enough memory.
-extern "C" __attribute__((visibility("default"))) int l1_ssim(const float* image, const float* target,
+EXPORT int l1_ssim(const float* image, const float* target,
                                                               const uint8_t* target_bytes, int64_t planes, int32_t height,
                                                               int32_t width, int32_t margin, double l1_weight,
                                                               double ssim_weight, float* gradient, double* means,

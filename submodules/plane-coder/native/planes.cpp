@@ -4,9 +4,8 @@
 #include <cstdint>
 
 #include "cpu_level.h"
+#include "export.h"
 #include "rans.h"
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
+#include "export.h"
 
 namespace {
 

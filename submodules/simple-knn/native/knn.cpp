@@ -165,7 +165,7 @@ class Tree {
 // means[i] = mean of the squared distances of point i to its three nearest other points, or to all of them if there are
 // fewer, or 0 if there is none. `positions` is (count, 3), finite; count < 2^32. Returns 0, or 1 if there is not enough
 // memory.
-extern "C" __attribute__((visibility("default"))) int mean_squared_neighbour_distances(const float* positions,
+EXPORT int mean_squared_neighbour_distances(const float* positions,
                                                                                        int64_t count, float* means,
                                                                                        int32_t threads) {
   try {

@@ -23,13 +23,15 @@ _distances.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.
 def distCUDA2(points: Tensor) -> Tensor:
     """Mean squared distance of each point to its three nearest other points, float32 (N,).
 
-    `points` is float32 (N, 3), finite. Points at the same place are neighbours at distance 0. With
-    fewer than three others the mean is over all of them; the result for a single point is 0.
-    Squares beyond float32 (distances above 1.8e19) are infinite. The result has no gradient.
+    `points` is (N, 3), finite; float64 and half precision are rounded to float32. Points at the
+    same place are neighbours at distance 0. With fewer than three others the mean is over all of
+    them; the result for a single point is 0. Squares beyond float32 (distances above 1.8e19) are
+    infinite. The result has no gradient.
 
     The name is the original's: nothing here needs CUDA. Points on a CUDA device are taken, too; no
     GPU has run these kernels yet.
     """
+    points = _in_float32(points)
     _check(points)
     positions = points.detach().contiguous()
     if on_cuda(positions):
@@ -48,6 +50,11 @@ def distCUDA2(points: Tensor) -> Tensor:
 def on_cuda(tensor: Tensor) -> bool:
     """Whether the kernels for CUDA devices are those for this tensor."""
     return tensor.device.type == "cuda"
+
+
+def _in_float32(points: Tensor) -> Tensor:
+    """Points from NumPy are often float64."""
+    return points.float() if points.is_floating_point() else points
 
 
 def _check(points: Tensor) -> None:

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Photographs that are decoded when they are used, and as many kept as fit into a given memory.
+
+The pixels are those of photographs that are all kept: what is in memory never changes a result.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from utils.photos import Size
+
+AHEAD = 2
+"""How many photographs are decoded before they are used."""
+
+_MOST_BYTES_PER_PIXEL = 5  # three colours, opacity and mask
+
+
+class Pixels(NamedTuple):
+    """A decoded photograph: image (3, H, W) uint8; opacity (1, H, W) uint8, None if opaque.
+
+    `mask` (1, H, W) uint8 is 1 where a pixel counts, and None where all do.
+    """
+
+    image: Tensor
+    opacity: Tensor | None = None
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Pixels":
+        """The same on a device."""
+        return Pixels(
+            self.image.to(device),
+            None if self.opacity is None else self.opacity.to(device),
+            None if self.mask is None else self.mask.to(device),
+        )
+
+    @property
+    def bytes(self) -> int:
+        """The memory of the tensors."""
+        return sum(tensor.nbytes for tensor in self if tensor is not None)
+
+
+class PhotoCache:
+    """Decoded photographs of one run, at most `capacity` bytes: the least recently used leave.
+
+    One photograph is kept even if it is larger. Threads decode those that are expected next, if
+    they fit in beside the one in use. Photographs used in the order in which they were added, or in
+    equal steps of it, are expected without being announced.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._loaders: list[Callable[[], Pixels]] = []
+        self._sizes: list[int] = []
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, Pixels] = OrderedDict()
+        self._pending: dict[int, Future[Pixels]] = {}
+        self._threads: ThreadPoolExecutor | None = None
+        self._last, self._step = -1, 0
+        self.decoded = 0
+        """How often a photograph was decoded."""
+
+    def add(self, load: Callable[[], Pixels], size: Size) -> "CachedPhoto":
+        """A photograph of this width and height, which `load` decodes."""
+        self._loaders.append(load)
+        self._sizes.append(_MOST_BYTES_PER_PIXEL * size[0] * size[1])
+        return CachedPhoto(self, len(self._loaders) - 1, size)
+
+    def pixels(self, index: int) -> Pixels:
+        """The photograph number `index`. Raises what its `load` raises."""
+        with self._lock:
+            found = self._kept.get(index)
+            future = self._pending.get(index)
+            if found is not None:
+                self._kept.move_to_end(index)
+        if found is None and future is not None:
+            found = _result(future)
+        if found is None:
+            found = self._decode(index)
+        self._expect_after(index)
+        return found
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Decode these photographs meanwhile, in this order, as far as there is room."""
+        with self._lock:
+            taken = sum(self._sizes[index] for index in self._pending)
+            if self._kept:
+                taken += next(reversed(self._kept.values())).bytes
+            for index in indices:
+                if index in self._kept or index in self._pending:
+                    continue
+                taken += self._sizes[index]
+                if taken > self._capacity:
+                    return
+                if self._threads is None:
+                    self._threads = ThreadPoolExecutor(AHEAD, "photographs")
+                self._pending[index] = self._threads.submit(self._decode, index)
+
+    def _expect_after(self, index: int) -> None:
+        """Expect the photographs that follow, if the last ones were used in equal steps."""
+        with self._lock:
+            step, self._last = index - self._last, index
+            is_regular = step != 0 and step == self._step
+            self._step = step or self._step
+        if is_regular:
+            following = [index + step * (k + 1) for k in range(AHEAD)]
+            self.expect([k for k in following if 0 <= k < len(self._loaders)])
+
+    def _decode(self, index: int) -> Pixels:
+        try:
+            found = self._loaders[index]()
+        except BaseException:
+            with self._lock:
+                self._pending.pop(index, None)
+            raise
+        with self._lock:
+            self._pending.pop(index, None)
+            self.decoded += 1
+            self._kept[index] = found
+            self._kept.move_to_end(index)
+            total = sum(pixels.bytes for pixels in self._kept.values())
+            while total > self._capacity and len(self._kept) > 1:
+                total -= self._kept.popitem(last=False)[1].bytes
+        return found
+
+
+class CachedPhoto:
+    """One photograph of a `PhotoCache`."""
+
+    def __init__(self, cache: PhotoCache, index: int, size: Size) -> None:
+        """`size`: width and height."""
+        self._cache, self._index, self.size = cache, index, size
+
+    def pixels(self) -> Pixels:
+        """The photograph, decoded."""
+        return self._cache.pixels(self._index)
+
+    def prefetch(self) -> None:
+        """Decode it meanwhile, because it is used soon."""
+        self._cache.expect([self._index])
+
+
+def _result(future: "Future[Pixels]") -> Pixels | None:
+    """None if decoding failed: it is then tried once more, where the error can be handled."""
+    try:
+        return future.result()
+    except Exception:
+        return None
