@@ -49,7 +49,7 @@ from splat_formats.visible import Visible, visible_part
 from utils.errors import InputError
 
 _SAMPLE = 1 << 17  # Gaussians that show what the whole model is like
-_ERROR_SAMPLE = 1_000_000  # Gaussians of which percentiles of errors are taken
+_ERROR_SAMPLE = 500_000  # Gaussians whose errors are measured, or up to twice as many
 _BYTES_PER_GAUSSIAN = 32  # of the whole model: centres, places on the curve, rows
 _BYTES_PER_VALUE = 16  # of a block in work: as read, in integers, decoded, and temporary copies
 _OTHER_BYTES = 300 * MEGABYTE
@@ -98,7 +98,7 @@ class _Totals:
         self.repairs += coded.repairs
         self.adjustments = self.adjustments.plus(coded.adjustments)
         self.zeros += coded.zeros
-        self.sampled.append((coded.sampled, coded.decoded.rows(slice(None, None, every))))
+        self.sampled.append((coded.sampled, _every(coded.decoded, every)))
 
 
 class _Coder:
@@ -110,7 +110,9 @@ class _Coder:
         self.sh_degree = own if settings.sh_degree is None else settings.sh_degree
         if self.sh_degree > own:
             raise InputError(f"SH degree {self.sh_degree}: expected at most {own}, the model's")
-        self.errors = VisibleErrors(max(1, start.rows.count // _ERROR_SAMPLE))
+        self.errors = VisibleErrors()
+        self.errors_of = max(1, start.rows.count // _ERROR_SAMPLE)
+        """Every n-th Gaussian is compared."""
         self.every = max(1, start.rows.count // MOST_GAUSSIANS)
         self._around = self._surroundings()
 
@@ -123,24 +125,30 @@ class _Coder:
 
     def code(self, rows: _Rows) -> _Coded:
         """The block of these rows."""
-        given = self._rows.splats(rows)
-        visible = visible_part(given)
-        return self._coded(visible, zero_rows(given))
-
-    def _coded(self, visible: Visible, zeros: int) -> _Coded:
+        visible, zeros = self._read(rows)
         kept = visible.splats
-        sampled = kept.rows(slice(None, None, self.every))
-        if not kept.count:
-            nothing = cut_to_degree(kept, self.sh_degree)
-            return _Coded(b"", nothing, sampled, visible.repairs, visible.adjustments, zeros)
+        sampled = _every(kept, self.every)
         cut = cut_to_degree(kept, self.sh_degree)
+        if not kept.count:
+            return _Coded(b"", cut, sampled, visible.repairs, visible.adjustments, zeros)
         quantized = quantize_splats(cut, self._steps, around=self._around)
         data = encode(ModelFile(quantized.splats))
         decoded = to_splats(quantized.splats)
-        self.errors.add(kept, decoded, quantized.order)
+        compared = quantized.order[:: self.errors_of]
+        self.errors.add(kept, _every(decoded, self.errors_of), compared)
         exact = len(np.unique(quantized.splats.exact.rows))
         adjustments = replace(visible.adjustments, stored_exactly=exact)
         return _Coded(data, decoded, sampled, visible.repairs, adjustments, zeros)
+
+    def _read(self, rows: _Rows) -> tuple[Visible, int]:
+        """The Gaussians that images can show, and how many have nothing but zeros."""
+        given = self._rows.splats(rows)
+        return visible_part(given), zero_rows(given)
+
+
+def _every(splats: Splats, step: int) -> Splats:
+    """A copy of every n-th Gaussian, so that the others need not stay in memory."""
+    return splats.rows(np.arange(0, splats.count, step))
 
 
 def compress_in_blocks(
@@ -194,7 +202,7 @@ def compress_in_blocks(
             environments=({"from_round": 0, "numpy": np.__version__},),
             stages=(took,),
             errors=coder.errors.figures(),
-            notices=_notices(start, totals),
+            notices=_notices(start, totals, coder.errors_of),
             command=command,
             histograms=_histograms(totals, coder.every),
         )
@@ -248,15 +256,16 @@ def _file_figures(index: BlockIndex, size: int, start: BlockedStart, iteration: 
     )
 
 
-def _notices(start: BlockedStart, totals: _Totals) -> tuple[str, ...]:
-    """What was changed in all blocks together, logged too."""
+def _notices(start: BlockedStart, totals: _Totals, errors_of: int) -> tuple[str, ...]:
+    """What was changed in all blocks together, logged too, and how errors were measured."""
     repairs = summed_notices(totals.repairs)
     log_notices(start.path, repairs)
     totals.adjustments.log()
     known = start.rows.metadata.notices  # logged when the model was read
     zeros = tuple(notice for notice in zeros_notices(totals.zeros) if notice not in known)
     log_notices(start.path, zeros)
-    done = filter(None, [str(totals.adjustments)])
+    sampled = f"the errors are those of one in {errors_of} Gaussians" if errors_of > 1 else ""
+    done = filter(None, [str(totals.adjustments), sampled])
     return (*known, *zeros, *repairs, *done)
 
 

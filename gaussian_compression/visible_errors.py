@@ -2,7 +2,6 @@
 """Differences of a decoded model from its start, in units that can be seen. NumPy only."""
 
 from dataclasses import dataclass, field
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -40,41 +39,28 @@ of the start, and lose at most 0.07 dB of 27 to 28 dB against photographs (PSNR,
 
 @dataclass
 class _Collected:
-    """The errors of one attribute."""
+    """The errors of one attribute, in blocks."""
 
-    squares: float = 0.0
-    """Their sum."""
-    count: int = 0
-    greatest: float = 0.0
     blocks: list[Floats] = field(default_factory=list)
-    """Those that percentiles are taken of."""
-
-    def add(self, values: Floats, sampled: Floats) -> None:
-        self.squares += float(np.square(values).sum())
-        self.count += values.size
-        self.greatest = max(self.greatest, float(values.max(initial=0.0)))
-        self.blocks.append(sampled)
 
     def figures(self, scale: _Scale) -> ErrorFigures:
         values = np.concatenate(self.blocks) if self.blocks else np.zeros(0)
-        if not self.count:
+        if not values.size:
             return ErrorFigures(scale.unit, 0.0, 0.0, 0.0, scale.good)
         return ErrorFigures(
             unit=scale.unit,
-            rms=float(np.sqrt(self.squares / self.count)),
+            rms=float(np.sqrt(np.mean(np.square(values)))),
             percentile_99=float(np.quantile(values, 0.99)),
-            max=self.greatest,
+            max=float(values.max()),
             good=scale.good,
         )
 
 
 class VisibleErrors:
-    """The errors of a model, collected part by part; percentiles are of every n-th Gaussian."""
+    """The errors of a model, collected part by part."""
 
-    def __init__(self, every: int = 1) -> None:
-        self._every = every
+    def __init__(self) -> None:
         self._collected = {name: _Collected() for name in SCALES}
-        self._lock = Lock()
 
     def add(self, start: Splats, decoded: Splats, order: npt.NDArray[np.intp]) -> None:
         """Measures a part. Row i of `decoded` was row order[i] of `start`.
@@ -86,8 +72,7 @@ class VisibleErrors:
         def measure(block: slice) -> None:
             before = with_ordered_axes(start.rows(order[block]))
             for name, values in _differences(before, decoded.rows(block), least).items():
-                with self._lock:
-                    self._collected[name].add(values, values[:: self._every].ravel())
+                self._collected[name].blocks.append(values.ravel())
 
         for_blocks(decoded.count, measure)
 
