@@ -48,7 +48,7 @@ from gaussian_compression.rounds import StageTime
 from gaussian_compression.training_free_blocks import (
     BlockedStart,
     compress_in_blocks,
-    memory_needed,
+    require_memory,
 )
 from gaussian_compression.visible_errors import lines, visible_errors
 from splat_codec.block_file import MAX_BLOCKS
@@ -128,9 +128,7 @@ def _in_blocks(
         )
     options = _options(args, start.path, start.rows.sh_degree, start.rows.metadata)
     blocks = number_of_blocks(start.rows.count, args.blocks)
-    gigabytes = memory_needed(start.rows, blocks) / 1e9
-    print(f"{start.rows.count:,} Gaussians in {blocks} blocks: needs about {gigabytes:.1f} GB of "
-          "memory", flush=True)  # fmt: skip
+    print(require_memory(start.rows, blocks), flush=True)
     iteration = free_iteration(args.model_path, start.iteration + WANTED_ITERATION)
     report = compress_in_blocks(
         args.model_path,

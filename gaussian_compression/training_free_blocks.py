@@ -47,6 +47,7 @@ from splat_formats.spatial_blocks import spatial_blocks
 from splat_formats.splats import REST_COEFFICIENTS, Splats, joined
 from splat_formats.visible import Visible, visible_part
 from utils.errors import InputError
+from utils.memory import available_memory
 
 _SAMPLE = 1 << 17  # Gaussians that show what the whole model is like
 _ERROR_SAMPLE = 500_000  # Gaussians whose errors are measured, or up to twice as many
@@ -217,6 +218,19 @@ def memory_needed(rows: RowSource, blocks: int) -> int:
     values = 14 + 3 * REST_COEFFICIENTS[rows.sh_degree]
     at_once = min(blocks, MOST_AT_ONCE + 1) * -(-rows.count // blocks)
     return _OTHER_BYTES + _BYTES_PER_GAUSSIAN * rows.count + _BYTES_PER_VALUE * values * at_once
+
+
+def require_memory(rows: RowSource, blocks: int) -> str:
+    """What `compress_in_blocks` will need, as a sentence. InputError if there is less memory."""
+    needed, available = memory_needed(rows, blocks), available_memory()
+    amount = f"{needed / 1e9:.1f} GB of memory"
+    text = f"{rows.count:,} Gaussians in {blocks:,} blocks need about {amount}"
+    if available is not None and needed > available:
+        raise InputError(
+            f"{text}, but {available / 1e9:.1f} GB are available: give a greater number with "
+            "--blocks"
+        )
+    return text
 
 
 def _planned(start: BlockedStart, number: int) -> Iterator[_Rows]:

@@ -1,20 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models in spatial blocks: the file of version 3, compressing, decoding, one region, damage."""
 
+import contextlib
 import io
 import json
 import struct
+import subprocess
+import sys
+import unittest.mock
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import decompress
+from gaussian_compression import training_free, training_free_blocks
 from gaussian_compression.free_settings import FreeSettings
 from gaussian_compression.model_folder import iteration_folder
 from gaussian_compression.report import read_report
-from gaussian_compression.training_free_blocks import BlockedStart, compress_in_blocks
+from gaussian_compression.training_free_blocks import (
+    BlockedStart,
+    compress_in_blocks,
+    memory_needed,
+    require_memory,
+)
 from gaussian_compression.visible_errors import visible_errors
 from splat_codec.block_file import (
     Block,
@@ -47,6 +59,7 @@ from splat_formats.spatial_blocks import (
 from splat_formats.splats import Splats, joined
 from tests.test_grid_codec import random_splats
 from tests.test_training_free import run, visible_splats
+from utils import cli
 from utils.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -66,6 +79,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Splats]:
     splats = visible_splats(600, 1)
     folder = blocked(tmp_path_factory.mktemp("blocks"), splats)
     return folder / "compressed" / "model.f3dgs", splats
+
+
+def in_process(main: Callable[[], None], *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs a script's `main` in this process, which is faster than a new one."""
+    words, out, err, status = ["script.py", *map(str, arguments)], io.StringIO(), io.StringIO(), 0
+    with (
+        unittest.mock.patch.object(sys, "argv", words),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.run(main)
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
 def sections_of(data: bytes) -> dict[str, bytes]:
@@ -111,7 +139,7 @@ def test_the_commands_compress_and_decode_in_blocks(tmp_path: Path) -> None:
     flags = ("--training_free", "--start_ply", ply, "-m", out)
     done = run("compress.py", *flags, "--blocks", "3", "--sh_degree", "1")
     assert done.returncode == 0, done.stderr
-    assert "900 Gaussians in 3 blocks: needs about" in done.stdout
+    assert "900 Gaussians in 3 blocks need about" in done.stdout
     assert "dropped 1 Gaussian that no image can show" in done.stderr
     file = out / "compressed" / "model.f3dgs"
     report = read_report(out / "compressed" / "report.json")
@@ -128,14 +156,14 @@ def test_the_commands_compress_and_decode_in_blocks(tmp_path: Path) -> None:
     written = iteration_folder(out, 1) / "point_cloud.ply"
     assert back.read_bytes() == written.read_bytes()
     low, high = facts["blocks"][0]["low"], facts["blocks"][0]["high"]
-    done = run("decompress.py", file, back, "--box", *map(str, (*low, *high)))
+    done = in_process(decompress.main, file, back, "--box", *map(str, (*low, *high)))
     assert done.returncode == 0, done.stderr
     assert 299 <= read_ply(back).count < 898
     # The same command again replaces what it wrote, and --blocks 1 the format of a whole model.
-    done = run("compress.py", *flags, "--blocks", "1", "--sh_degree", "1")
+    done = in_process(training_free.main, *flags, "--blocks", "1", "--sh_degree", "1")
     assert done.returncode == 0, done.stderr
     assert decode(file.read_bytes()).splats.count == 898
-    done = run("decompress.py", file, back, "--box", "0", "0", "0", "1", "1", "1")
+    done = in_process(decompress.main, file, back, "--box", "0", "0", "0", "1", "1", "1")
     assert done.returncode == 1
     assert "has no blocks" in done.stderr
 
@@ -361,7 +389,7 @@ def test_the_decoded_ply_has_the_usual_header_though_rows_are_dropped(tmp_path: 
     folder = blocked(tmp_path, splats, 2)
     ply = iteration_folder(folder, 1) / "point_cloud.ply"
     file = folder / "compressed" / "model.f3dgs"
-    assert run("decompress.py", file, tmp_path / "b.ply").returncode == 0
+    assert in_process(decompress.main, file, tmp_path / "b.ply").returncode == 0
     assert ply.read_bytes() == (tmp_path / "b.ply").read_bytes()
     write_ply(tmp_path / "c.ply", read_splats(file).splats)
     assert ply.read_bytes() == (tmp_path / "c.ply").read_bytes()
@@ -420,14 +448,36 @@ def test_only_plain_binary_plys_are_mapped(tmp_path: Path) -> None:
 def test_other_formats_get_blocks_too(tmp_path: Path) -> None:
     spz = tmp_path / "a.spz"
     write_splats(spz, SplatScene(visible_splats(200, 0)))
-    done = run("compress.py", "--training_free", "--start_ply", spz, "-m", tmp_path / "o",
-               "--blocks", "2")  # fmt: skip
+    flags = ("--training_free", "--start_ply", spz, "--blocks", "2")
+    done = in_process(training_free.main, *flags, "-m", tmp_path / "o")
     assert done.returncode == 0, done.stderr
     assert len(index_of(tmp_path / "o" / "compressed" / "model.f3dgs").blocks) == 2
-    done = run("compress.py", "--training_free", "--start_ply", spz, "-m", tmp_path / "p",
-               "--blocks", "2", "--export", "spz")  # fmt: skip
+    done = in_process(training_free.main, *flags, "-m", tmp_path / "p", "--export", "spz")
     assert done.returncode == 1
     assert "is compressed in blocks, and not exported" in done.stderr
+
+
+def test_memory_that_is_not_there_is_asked_for_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = SceneRows(SplatScene(random_splats(5000, 3)))
+    few, many = memory_needed(rows, 5), memory_needed(rows, 50)
+    assert few > many > 0
+    monkeypatch.setattr(training_free_blocks, "available_memory", lambda: many)
+    with pytest.raises(InputError, match=r"5,000 Gaussians in 5 blocks need about .* --blocks"):
+        require_memory(rows, 5)
+    assert "50 blocks" in require_memory(rows, 50)
+    monkeypatch.setattr(training_free_blocks, "available_memory", lambda: None)
+    require_memory(rows, 5)
+
+
+def test_errors_of_big_models_are_those_of_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_free_blocks, "_ERROR_SAMPLE", 100)
+    folder = blocked(tmp_path, visible_splats(600, 0))
+    report = read_report(folder / "compressed" / "report.json")
+    assert "the errors are those of one in 6 Gaussians" in report.notices
+    assert 0 < report.errors["opacity"].max < 2
+    assert sum(report.histograms["opacity"].start) == 600
 
 
 def test_numbers_of_notices_are_summed() -> None:
