@@ -8,6 +8,7 @@ continues from the last finished round.
 """
 
 import logging
+import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -20,7 +21,8 @@ if __name__ == "__main__" and "--training_free" in sys.argv[1:]:
     from gaussian_compression import training_free
     from utils.cli import run
 
-    run(training_free.main)
+    if os.environ.get("RANK", "0") == "0":  # the other processes of torchrun have nothing to do
+        run(training_free.main)
     sys.exit()
 
 import torch
@@ -96,6 +98,7 @@ from utils.console_progress import ConsoleProgress
 from utils.errors import InputError
 from utils.files import write_bytes
 from utils.folder_lock import locked
+from utils.ranks import check_device, keep, shared
 from utils.system_utils import announce_data_device
 
 logger = logging.getLogger("gaussian_compression")
@@ -315,6 +318,7 @@ def build_job(
     Test views never train here, also if they have trained their exposures.
     """
     device = device_for(pipeline.rasterizer)
+    check_device(device)
     gaussians = GaussianModel.from_splats(start.splats, device=device)
     gaussians.metadata = start.metadata
     if options.train_test_exp:
@@ -327,6 +331,7 @@ def build_job(
         cameras = [*scene.getTrainCameras(), *scene.getTestCameras()]
         attach_exposures(cameras, gaussians.get_exposure_from_name)
         score_right_halves(scene.getTestCameras())
+    keep([*scene.getTrainCameras(), *scene.getTestCameras()])
     background = torch.full((3,), float(options.white_background), device=device)
     return CompressionJob(
         start=start.splats,
@@ -424,4 +429,4 @@ def print_result(model_path: Path, report: CompressionReport) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(shared(main))

@@ -8,9 +8,11 @@ import os
 import time
 import uuid
 from argparse import ArgumentParser, Namespace
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import NoReturn
@@ -30,9 +32,10 @@ from arguments import (
 )
 from arguments.milestones import Milestones, declare_milestones, milestones_of
 from gaussian_renderer import render
-from gaussian_renderer.backend import Backend, RenderOptions, ViewLoss
+from gaussian_renderer.backend import Backend, Differentiate, RenderOptions, ViewLoss
 from gaussian_renderer.choose_backend import backend_for
-from gaussian_renderer.evaluation import draw_views
+from gaussian_renderer.evaluation import DrawnView, draw_views, measured_on_ranks
+from gaussian_renderer.view_gradients import mean_gradients, whole
 from gaussian_renderer.viewer_socket import TrainingViewer, ViewRequest, listening_socket
 from scene import GaussianModel, Scene
 from scene.cameras import Camera
@@ -46,7 +49,7 @@ from scene.raw_parameters import RawParameters
 from scene.run_memory import TRAINED_BYTES
 from scene.training_start import TrainingStart, changed_options, read_start
 from scene.view_queue import ViewQueue
-from utils import cli
+from utils import cli, ranks
 from utils.errors import InputError
 from utils.folder_lock import locked
 from utils.general_utils import get_expon_lr_func, safe_state
@@ -75,8 +78,18 @@ class Options:
     pipe: PipelineOptions
 
 
+@dataclass(frozen=True)
+class TrainingView:
+    """A view to differentiate."""
+
+    camera: Camera
+    background: Tensor
+    """The colour (3,) behind the Gaussians."""
+    depth_weight: float = 0.0
+
+
 class GradientStep:
-    """Leaves the gradients of one view's loss in the model's parameters."""
+    """Leaves the gradients of views' losses in the model's parameters."""
 
     def __init__(self, gaussians: GaussianModel, backend: Backend, lambda_dssim: float) -> None:
         self._gaussians = gaussians
@@ -85,22 +98,38 @@ class GradientStep:
 
     def __call__(self, camera: Camera, background: Tensor, depth_weight: float = 0.0) -> ViewLoss:
         """The view's loss. The gradients are valid until the next call."""
+        return self.together([TrainingView(camera, background, depth_weight)])[0]
+
+    def together(self, views: Sequence[TrainingView]) -> list[ViewLoss]:
+        """The losses of the views, at most one for each rank; the gradients are their means."""
         raw = self._gaussians.raw_parameters()
         if self._buffers is None or self._buffers.gaussian_count != raw.gaussian_count:
             self._buffers = raw.map(torch.empty_like)
-        degree = self._gaussians.active_sh_degree
-        view_loss = self._backend.differentiate(
-            *(camera, raw, self._buffers, background, degree),
-            *(self._lambda_dssim, depth_weight),
+        losses = mean_gradients(
+            [(self._differentiate(view), view.camera) for view in views], raw, self._buffers, whole
         )
         for parameter, gradient in zip(raw, self._buffers, strict=True):
             parameter.grad = gradient
-        if view_loss.exposure_gradient is not None:
+        for view, view_loss in zip(views, losses, strict=True):
+            self._expose(view.camera, view_loss.exposure_gradient)
+        return losses
+
+    def _differentiate(self, view: TrainingView) -> Differentiate:
+        return partial(
+            self._backend.differentiate,
+            background=view.background,
+            sh_degree=self._gaussians.active_sh_degree,
+            lambda_dssim=self._lambda_dssim,
+            depth_weight=view.depth_weight,
+        )
+
+    def _expose(self, camera: Camera, gradient: Tensor | None) -> None:
+        """Leaves the gradient of the camera's exposure, if it has one."""
+        if gradient is not None:
             exposures = self._gaussians.get_exposure
             exposures.grad = torch.zeros_like(exposures)
             row = self._gaussians.exposure_mapping[camera.image_name]
-            exposures.grad[row] = view_loss.exposure_gradient
-        return view_loss
+            exposures.grad[row] = gradient
 
 
 class Reporter:
@@ -172,12 +201,12 @@ class Reporter:
 
     def _split_scores(self, iteration: int, name: str, cameras: Sequence[Camera]) -> None:
         training = self._training
-        scores, unrounded = [], []
-        drawn = draw_views(cameras, training.gaussians, training.backend, training.background)
-        for index, view in enumerate(drawn):
-            scores.append(view.score())
-            unrounded.append(view.unrounded())
-            if self._log is not None and index < VIEWS_SHOWN:
+        shown = training.gaussians, training.backend, training.background
+        scores, unrounded = zip(
+            *measured_on_ranks(cameras, *shown, DrawnView.measured), strict=True
+        )
+        if self._log is not None:
+            for view in draw_views(cameras[:VIEWS_SHOWN], *shown):
                 self._log.view(iteration, name, view.image_name, view.image, view.truth_u8)
         l1, psnr = (fmean(values) for values in zip(*unrounded, strict=True))
         print(f"\n[ITER {iteration}] Evaluating {name}: L1 {l1} PSNR {psnr}")
@@ -208,6 +237,10 @@ class Training:
             max_steps=options.optimization.iterations,
         )
         self.queue = ViewQueue(scene.getTrainCameras())
+        self.waiting: deque[tuple[Camera, ViewLoss]] = deque()
+        """Views of the present step that have been differentiated."""
+        self.radii: list[Tensor] = []
+        """Of the views of the present step so far."""
         self.background = torch.full(
             (3,), float(options.model.white_background), device=self.gaussians.device
         )
@@ -244,7 +277,7 @@ class Training:
                 if viewer is not None:
                     viewer.serve(self.draw_for_viewer, iteration == last, lambda: stop.requested)
                 self.iterate(iteration, reporter)
-                if stop.requested and iteration < last:
+                if stop.requested and iteration < last and not self.waiting:
                     reporter.write_row()
                     self.stop(iteration, stop.error())
             reporter.write_row()
@@ -280,11 +313,7 @@ class Training:
             self.options.pipe.debug = True
             self.backend = choose_backend(self.options)
             self.gradient_step = self._gradient_step()
-        background = self.draw_background()
-        camera = self.queue.draw()
-        if self.options.optimization.random_background:
-            camera = camera.over(background)
-        view_loss = self.gradient_step(camera, background, self.depth_weight(iteration))
+        camera, view_loss = self.next_view(iteration)
         reporter.step(iteration, camera, view_loss, time.perf_counter() - started)
         if iteration in self.milestones.test:
             reporter.scores(iteration)
@@ -292,11 +321,65 @@ class Training:
             self.save(iteration)
         if is_active(iteration, optimization):
             self.control_density(iteration, view_loss)
-        if iteration < optimization.iterations:
-            take_step(self.gaussians.trained_by, optimization.optimizer_type, view_loss.radii)
-            self.gaussians.step_exposures()
+        self.radii.append(view_loss.radii)
+        if not self.waiting:
+            if iteration < optimization.iterations:
+                self.take_step()
+            self.radii = []
         if iteration in self.milestones.checkpoint:
             self.save_checkpoint(iteration)
+
+    def take_step(self) -> None:
+        """Update the parameters by the mean gradients of the step's views."""
+        views = len(self.radii)
+        radii = self.radii[0] if views == 1 else torch.stack(self.radii).amax(dim=0)
+        kind = self.options.optimization.optimizer_type
+        take_step(self.gaussians.trained_by, kind, radii, views)
+        self.gaussians.step_exposures()
+
+    def next_view(self, iteration: int) -> tuple[Camera, ViewLoss]:
+        """The view of this iteration; several are differentiated together by as many ranks."""
+        if not self.waiting:
+            last = iteration + self.views_of_step(iteration)
+            views = [self.draw_view(number) for number in range(iteration, last)]
+            if len(views) == 1:
+                (only,) = views
+                losses = [self.gradient_step(only.camera, only.background, only.depth_weight)]
+            else:
+                losses = self.gradient_step.together(views)
+            cameras = (view.camera for view in views)
+            self.waiting.extend(zip(cameras, losses, strict=True))
+        return self.waiting.popleft()
+
+    def draw_view(self, iteration: int) -> TrainingView:
+        """The view of an iteration, the next of the queue."""
+        background = self.draw_background()
+        camera = self.queue.draw()
+        if self.options.optimization.random_background:
+            camera = camera.over(background)
+        return TrainingView(camera, background, self.depth_weight(iteration))
+
+    def views_of_step(self, first: int) -> int:
+        """How many iterations, from this one on, are one step of the optimiser.
+
+        One for each rank, but none after an iteration that does more than a step.
+        """
+        last = first
+        while last - first + 1 < ranks.count() and not self.ends_step(last):
+            last += 1
+        return last - first + 1
+
+    def ends_step(self, iteration: int) -> bool:
+        """Whether the next iteration needs the parameters that this one leaves."""
+        optimization, milestones = self.options.optimization, self.milestones
+        return (
+            iteration >= optimization.iterations - 1
+            or iteration == milestones.debug_from
+            or iteration in milestones.test | milestones.save | milestones.checkpoint
+            or (iteration + 1) % SH_INTERVAL == 0
+            or densifies(iteration, optimization)
+            or resets_opacity(iteration, optimization, self.options.model.white_background)
+        )
 
     def _gradient_step(self) -> GradientStep:
         lambda_dssim = self.options.optimization.lambda_dssim
@@ -393,6 +476,13 @@ def check_options(options: Options) -> None:
     check_optimizer_type(options.optimization.optimizer_type)
 
 
+def check_ranks(options: Options) -> None:
+    """Raise `InputError` for options that several ranks do not support."""
+    ranks.check_device(device_for(options.pipe.rasterizer))
+    if ranks.count() > 1 and options.model.train_test_exp:
+        raise InputError("--train_test_exp: exposures are trained by one process, without torchrun")
+
+
 def chosen_start(path: str | None, options: Options) -> TrainingStart | None:
     """The content of the file to start from; an antialiased model turns on --antialiasing."""
     if not path:
@@ -422,6 +512,7 @@ def train(
     options: Options, milestones: Milestones, start: TrainingStart | None, args: Namespace
 ) -> None:
     """Load the scene, record the loading options in the model folder, and train."""
+    check_ranks(options)
     backend = choose_backend(options)
     gaussians = GaussianModel(
         options.model.sh_degree,
@@ -430,6 +521,7 @@ def train(
         operations=backend,
     )
     scene = Scene(options.model, gaussians, gaussian_bytes=TRAINED_BYTES)
+    ranks.keep([*scene.getTrainCameras(), *scene.getTestCameras()])
     print(f"Output folder: {options.model.model_path}")
     write_cfg_args(options.model.model_path, options.model)
     gaussians.training_setup(options.optimization)
@@ -466,4 +558,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(ranks.shared(main))

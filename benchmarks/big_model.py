@@ -34,7 +34,7 @@ def copies(model: Splats, count: int) -> Iterator[Splats]:
         angle = generator.uniform(0, 2 * np.pi)
         cos, sin = np.cos(angle), np.sin(angle)
         about_y = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-        part = turned(replace(model, xyz=model.xyz - centre), about_y)
+        part = turned(replace(model, xyz=model.xyz - centre.astype(np.float32)), about_y)
         place = np.array([copy % side, 0, copy // side]) + generator.uniform(-0.2, 0.2, 3)
         part = replace(part, xyz=part.xyz + (place * size * _SPACING).astype(np.float32))
         rows = generator.permutation(model.count)[: count - copy * model.count]

@@ -16,6 +16,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from arguments import ModelParams, PipelineParams
+from benchmarks.merging import merged
 from benchmarks.scene_tools import LOSS, SceneTools, scene_and_model, tools_of
 from gaussian_compression.presets import PRESETS
 from gaussian_compression.prune import rows_to_keep
@@ -63,6 +65,10 @@ class Variant:
     sh_weight: float = 0.05
     sh_rate: float = 1.0
     opacity_weight: float = 0.01
+    merge: float = 0.0
+    """Part of the Gaussians that a round takes away that are merged with one alike."""
+    decay: float = 0.0
+    """Taken from the logit of each opacity in each iteration of the rounds."""
     pseudo: float = 0.0
     """Share of renders of the start model from between two photographs among the views."""
     explore: int = 0
@@ -117,9 +123,11 @@ class Trials:
         if variant.explore:
             raw = self._explored(raw, variant, views)
         for step in range(1, variant.steps + 1):
-            raw = self._pruned(raw, int(count * kept ** (step / variant.steps)))
+            target = int(count * kept ** (step / variant.steps))
+            raw = self._pruned(raw, target, variant.merge)
             model = FullPrecision(raw, variant.loss, self._tools.backend)
-            self._train(model, variant.its, course, variant, views, name=f"round {step}")
+            decay = partial(raw.opacity.sub_, variant.decay)
+            self._train(model, variant.its, course, variant, views, f"round {step}", decay)
         after_rounds = self._tools.guard_psnr(raw)
         last = WarmRestart(variant.last_rate or variant.rate, variant.last_pos or variant.pos)
         model = FullPrecision(raw, variant.loss, self._tools.backend)
@@ -134,7 +142,7 @@ class Trials:
         variant: Variant,
         views: Sequence[Camera] = (),
         name: str = "start",
-        on_iteration: Callable[[], None] = lambda: None,
+        on_iteration: Callable[[], object] = lambda: None,
     ) -> None:
         tuner = self._tools.finetuner(variant.loss)
         order = random.Random(f"{self._seed} {name}")
@@ -151,8 +159,11 @@ class Trials:
         accumulate_scores([score], raw, views, self._tools.scores, lambda: None)
         return score.scores()
 
-    def _pruned(self, raw: RawParameters, count: int) -> RawParameters:
-        return raw.rows(rows_to_keep(self._scores(raw, self._tools.views.training), count))
+    def _pruned(self, raw: RawParameters, count: int, merge: float = 0.0) -> RawParameters:
+        scores = self._scores(raw, self._tools.views.training)
+        if merge:
+            raw, scores = merged(raw, scores, int(merge * (raw.gaussian_count - count)))
+        return raw.rows(rows_to_keep(scores, count))
 
     def _renders_between(self, share: float) -> list[Camera]:
         if not share:

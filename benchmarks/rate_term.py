@@ -5,9 +5,9 @@
         --settings noise=0.035,sparsity=1 noise=0.06,sparsity=1
 
 MODEL is the folder of a run of compress.py with --keep_rounds; the last stage starts from its round
-ROUND each time, with other values of GridSettings, and never trains on the guard views. Prints a
-line of CSV for each; sizes in bytes per Gaussian. The loading options that are not given come from
-MODEL/cfg_args.
+ROUND each time, with other values of GridSettings or of Variant, and never trains on the guard
+views. Prints a line of CSV for each; sizes in bytes per Gaussian. The loading options that are not
+given come from MODEL/cfg_args.
 """
 
 import random
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -27,13 +27,19 @@ import torch
 
 from arguments import ModelOptions, ModelParams, PipelineOptions, PipelineParams, get_combined_args
 from benchmarks.scene_tools import tools_of
+from benchmarks.sh_variants import (
+    CodebookTraining,
+    with_codebook,
+    with_least_energy,
+    with_logarithm,
+)
 from gaussian_compression.checkpoints import RoundFolder
 from gaussian_compression.finetune import Finetuner
-from gaussian_compression.grid_straight_through import GridStraightThrough
 from gaussian_compression.measuring import Measuring
 from gaussian_compression.model_folder import rounds_folder
 from gaussian_compression.progress import Advance
 from gaussian_compression.rounds import psnr_of
+from gaussian_compression.scores import ScoreTools
 from gaussian_compression.settings import GridSettings, RateCourse
 from gaussian_compression.shipping import FinalTools, on_grids
 from gaussian_compression.trainable import StraightThrough
@@ -61,21 +67,36 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1500, help="of each last stage")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--settings", nargs="+", default=[""], metavar="NAME=VALUE,...")
-    variants = {text: grid_settings(text) for text in parser.parse_args().settings}
+    variants = {text: variant_of(text) for text in parser.parse_args().settings}
     args = get_combined_args(parser)
     options, pipe = loading.extract(args), pipeline.extract(args)
     check_ranges(options, pipe)
     bench = load(options, pipe, args.round, args.iterations)
     print(HEAD, flush=True)
-    for name, settings in variants.items():
+    for name, variant in variants.items():
         for seed in args.seeds:
-            print(row(name or "defaults", seed, measured(bench, settings, seed)), flush=True)
+            print(row(name or "defaults", seed, measured(bench, variant, seed)), flush=True)
 
 
-def grid_settings(text: str) -> GridSettings:
-    """Those of the default preset, changed by `text`, NAME=NUMBER with commas."""
+@dataclass(frozen=True)
+class Variant:
+    """What may differ from the last stage of the default preset."""
+
+    grids: GridSettings = GridSettings()  # noqa: RUF009 (frozen)
+    logarithm: float = 0.0
+    """Not 0: the penalty of `sparsity` is on logarithms (sh_variants.py)."""
+    ridge: float = 0.0
+    """The strength of the ridge regression before the grids are fitted (sh_variants.py)."""
+    codebook: float = 0.0
+    """The number of different SH; 0: no limit."""
+
+
+def variant_of(text: str) -> Variant:
+    """The default, changed by `text`, NAME=NUMBER with commas."""
     grids, changed = GridSettings(), dict[str, Any]()
-    names = {f.name for f in fields(GridSettings) if isinstance(getattr(grids, f.name), float)}
+    of_grids = {f.name for f in fields(GridSettings) if isinstance(getattr(grids, f.name), float)}
+    own = {field.name for field in fields(Variant)} - {"grids"}
+    names = of_grids | own
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
         try:
@@ -85,7 +106,8 @@ def grid_settings(text: str) -> GridSettings:
         if name not in names:
             raise InputError(f"--settings: expected a name of {sorted(names)}, got {name!r}")
         changed[name] = number
-    return replace(grids, **changed)
+    grids = replace(grids, **{name: changed[name] for name in of_grids & changed.keys()})
+    return Variant(grids, **{name: changed[name] for name in own & changed.keys()})
 
 
 @dataclass(frozen=True)
@@ -98,6 +120,7 @@ class Bench:
     measure: Measuring
     backend: Backend
     iterations: int
+    scores: ScoreTools
 
     def psnr(self, views: Sequence[Camera], raw: RawParameters) -> float:
         """Mean over the views, in dB."""
@@ -157,7 +180,9 @@ def load(options: ModelOptions, pipe: PipelineOptions, number: int, iterations: 
         progress=Silent(),
         options=rendering,
     )
-    return Bench(raw, tools.views, tools.finetuner(), tools.measure, tools.backend, iterations)
+    return Bench(
+        raw, tools.views, tools.finetuner(), tools.measure, tools.backend, iterations, tools.scores
+    )
 
 
 @dataclass(frozen=True)
@@ -177,19 +202,24 @@ class Figures:
 
 
 @torch.no_grad()
-def measured(bench: Bench, grids: GridSettings, seed: int) -> Figures:
-    """The last stage with these settings."""
+def measured(bench: Bench, variant: Variant, seed: int) -> Figures:
+    """The last stage of this variant."""
+    grids, raw = variant.grids, bench.start.map(torch.clone)
     tools = bench.tools(seed, grids)
-    raw = bench.start.map(torch.clone)
-    optimizer = on_grids(raw, psnr_of(tools.guard(raw)), tools, grids).optimizer
-    return trained_figures(bench, optimizer, tools)
-
-
-def trained_figures(bench: Bench, optimizer: GridStraightThrough, tools: FinalTools) -> Figures:
-    """Those after the fine-tuning, which changes `optimizer`."""
+    if variant.ridge:
+        raw = with_least_energy(raw, bench.views.training, bench.scores, variant.ridge)
+    guard = psnr_of(tools.guard(raw))
+    if variant.codebook:
+        raw = with_codebook(raw, int(variant.codebook))
+    start = on_grids(raw, guard, tools, grids)
+    optimizer: StraightThrough = start.optimizer
+    if variant.logarithm:
+        optimizer = with_logarithm(start.optimizer)
+    elif variant.codebook:
+        optimizer = CodebookTraining(start.optimizer, start.raw, grids.layer_fraction)
     began = time.process_time()
     tools.finetune(optimizer)
-    return figures_of(bench, optimizer.stored(), time.process_time() - began)
+    return figures_of(bench, cast(GridSplats, optimizer.stored()), time.process_time() - began)
 
 
 def figures_of(bench: Bench, stored: GridSplats, seconds: float) -> Figures:

@@ -5,8 +5,6 @@ Each model folder has full_eval.json: which steps are done, with which options.
 """
 
 import json
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +16,8 @@ from full_evaluation.scenes import BenchmarkScene
 from gaussian_compression.report import read_report, report_path
 from utils.errors import InputError
 from utils.files import write_json
+from utils.model_files import last_checkpoint, model_file
+from utils.programs import run_program
 
 ROOT = Path(__file__).parents[1]
 RECORD = "full_eval.json"
@@ -83,23 +83,8 @@ def write_record(model: Path, record: Record) -> None:
 
 
 def run_script(script: str, *arguments: str | Path) -> None:
-    """Runs a script of this project to its end. InputError if it fails.
-
-    Ctrl-C and SIGTERM are passed on, and the script is waited for, because train.py then saves a
-    checkpoint. A second signal ends both.
-    """
-    words = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    # A session of its own: otherwise a terminal's Ctrl-C would reach the script twice.
-    with subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True) as process:
-        try:
-            status = process.wait()
-        except KeyboardInterrupt as interrupt:
-            process.send_signal(getattr(interrupt, "signal_number", signal.SIGINT))
-            try:
-                process.wait()
-            finally:
-                process.kill()
-            raise
+    """Runs a script of this project to its end (see run_program). InputError if it fails."""
+    status = run_program([sys.executable, str(ROOT / script), *map(str, arguments)])
     if status:
         raise InputError(f"{script} ended with status {status}; its message is above")
 
@@ -216,21 +201,6 @@ def has_renders(model: Path) -> bool:
 def _methods(model: Path) -> Sequence[Path]:
     test = model / "test"
     return [path for path in test.iterdir() if path.is_dir()] if test.is_dir() else []
-
-
-def model_file(model: Path, iteration: int) -> Path:
-    """The PLY of an iteration."""
-    return model / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply"
-
-
-def last_checkpoint(model: Path, iterations: int) -> Path | None:
-    """The checkpoint of the highest iteration before the last."""
-    found = {}
-    for path in model.glob("chkpnt*.pth"):
-        number = path.stem.removeprefix("chkpnt")
-        if number.isdecimal() and int(number) < iterations:
-            found[int(number)] = path
-    return found[max(found)] if found else None
 
 
 def compressed_iteration(model: Path) -> int | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import fmean
 
 from full_evaluation.scenes import BenchmarkScene
-from full_evaluation.steps import compressed_iteration, model_file, read_results
+from full_evaluation.steps import compressed_iteration, read_results
+from utils.model_files import model_file
 
 MEGABYTE = 1_000_000
 FIGURES = ("PSNR", "SSIM", "LPIPS", "MB")

@@ -4,6 +4,8 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -22,9 +24,11 @@ from gaussian_compression.settings import (
 )
 from gaussian_compression.trainable import Trainable, take_step
 from gaussian_renderer.backend import Differentiate
+from gaussian_renderer.view_gradients import mean_gradients
 from scene.cameras import Camera
 from scene.photo_cache import AHEAD
 from scene.raw_parameters import RawParameters
+from utils import ranks
 
 
 @dataclass
@@ -70,13 +74,19 @@ class Finetuner:
     ) -> None:
         """Train `model` for `iterations` views, drawn without replacement in each pass over them.
 
-        `on_iteration` gets the photometric loss.
+        A step takes as many views as there are ranks. `on_iteration` gets the photometric loss of
+        each.
         """
         gradients = model.seen.map(torch.empty_like)
-        for done, view in zip(range(iterations), _endless_epochs(views, order), strict=False):
-            loss = self.differentiate(view, model.seen, gradients).loss
-            take_step(model, gradients, self.rates(course, left=1 - done / iterations))
-            on_iteration(loss)
+        drawn, together = _endless_epochs(views, order), ranks.count()
+        for done in range(0, iterations, together):
+            step = list(islice(drawn, min(together, iterations - done)))
+            pairs = [(self.differentiate, view) for view in step]
+            losses = mean_gradients(pairs, model.seen, gradients, attrgetter("loss"))
+            rates = self.rates(course, left=1 - done / iterations)
+            take_step(model, gradients, rates, len(step))
+            for loss in losses:
+                on_iteration(loss)
 
     def rates(self, course: RateCourse, left: float) -> dict[str, float]:
         """Learning rates by tensor name; `left` (1 to 0) is the fraction of iterations to do."""

@@ -23,6 +23,7 @@ import torch
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 from splat_formats.splats import Splats
+from utils import ranks
 
 KERNEL_PACKAGES = ("diff_gaussian_rasterization", "fused_ssim", "simple_knn", "plane_coder")
 _DIGITS = 16
@@ -56,7 +57,9 @@ def views_digest(views: Sequence[Camera]) -> str:
 def environment(device: torch.device) -> dict[str, Any]:
     """Machine and software, on which rounding depends, as JSON values."""
     found = np.show_config(mode="dicts")
+    together = {"processes": ranks.count()} if ranks.count() > 1 else {}
     return {
+        **together,
         "machine": platform.machine(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,

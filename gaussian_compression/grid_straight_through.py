@@ -17,9 +17,10 @@ from gaussian_compression.grid_quantizer import FixedValues, GridQuantizer
 from gaussian_compression.penalties import ShMagnitude
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings
-from gaussian_compression.trainable import ADAM_EPSILON, AdamSteps
+from gaussian_compression.trainable import ADAM_EPSILON, AdamSteps, Betas
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
+from scene.view_batches import BETAS
 from splat_codec.exact_values import ExactValues
 from splat_codec.grid_splats import GridSplats
 from splat_codec.grids import MATRIX_UNIT, LinearRule
@@ -94,9 +95,11 @@ class PlainGridStraightThrough(_OnGrids):
         self._without_fixed(gradients)
         return gradients._replace(features_rest=self._quantizer.pull_back(gradients.features_rest))
 
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+    def apply(
+        self, gradients: RawParameters, rates: Mapping[str, float], betas: Betas = BETAS
+    ) -> None:
         """See Trainable."""
-        self._adam(gradients, rates)
+        self._adam(gradients, rates, betas)
         self.seen = self._quantizer.decoded(self.coded)
 
 
@@ -130,7 +133,9 @@ class KernelGridStraightThrough(_OnGrids):
         self._step.pull_back(gradients.features_rest)
         return gradients
 
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+    def apply(
+        self, gradients: RawParameters, rates: Mapping[str, float], betas: Betas = BETAS
+    ) -> None:
         """See Trainable. Overwrites `seen`."""
         self._steps += 1
         kernels = self._kernels
@@ -140,7 +145,7 @@ class KernelGridStraightThrough(_OnGrids):
             for name, column in zip(RawParameters._fields, columns, strict=True)
         ]
         model = kernels.SeenModel(*map(kernels.SeenState, states, self.seen))
-        self._step(model, self._steps, eps=ADAM_EPSILON)
+        self._step(model, self._steps, betas, ADAM_EPSILON)
         self._quantizer.put_exact(self.seen)
 
 

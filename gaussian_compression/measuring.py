@@ -13,7 +13,7 @@ from gaussian_compression.progress import Progress
 from gaussian_compression.rounds import Quality
 from gaussian_compression.sensitivity import RenderSensitivity, added_error, render_sensitivity
 from gaussian_renderer.backend import Backend
-from gaussian_renderer.evaluation import ViewScore, evaluate
+from gaussian_renderer.evaluation import DrawnView, ViewScore, measured_on_ranks
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.raw_parameters import RawParameters
@@ -53,12 +53,12 @@ class Measuring:
         """The scores of each of `views` against its photograph; `name`: of the bar."""
         if not views:
             return []
-        model, scores = GaussianModel.from_raw(raw), []
+        model = GaussianModel.from_raw(raw)
         with self.progress.stage(name, len(views)) as advance:
-            for view in views:
-                scores += evaluate([view], model, self.backend, self.background)
-                advance(None)
-        return scores
+            return measured_on_ranks(
+                *(views, model, self.backend, self.background),
+                *(DrawnView.score, lambda: advance(None)),
+            )
 
     def image(self, view: Camera, raw: RawParameters) -> npt.NDArray[np.uint8]:
         """The render (H, W, 3) that is measured."""

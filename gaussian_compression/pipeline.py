@@ -45,7 +45,7 @@ from gaussian_compression.rounds import (
     SizeEstimate,
     StageTime,
 )
-from gaussian_compression.scores import ScoreTools, accumulate_scores, score_named
+from gaussian_compression.scores import ScoreTools, accumulate_on_ranks, score_named
 from gaussian_compression.settings import (
     CompressionSettings,
     RateCourse,
@@ -360,7 +360,7 @@ class _Run:
         """Leaves `count` Gaussians in `model`."""
         seen, views = model.seen(self._trajectory.quantization), self._views.training
         with self._progress.stage(name, len(views)) as advance:
-            accumulate_scores([self._score], seen, views, self._tools, lambda: advance(None))
+            accumulate_on_ranks(self._score, seen, views, self._tools, lambda: advance(None))
         keep = rows_to_keep(self._score.scores(), count)
         model.raw = model.raw.rows(keep)
 

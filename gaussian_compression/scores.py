@@ -14,12 +14,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gaussian_compression.sensitivity import DIMMING, PullBack, dimmed
+from gaussian_compression.sensitivity import DIMMING, PullBack, dimmed, random_signs
 from gaussian_renderer.backend import Differentiate
 from scene.array_operations import ArrayOperations
 from scene.cameras import Camera
 from scene.exposure import with_scaled_exposure
 from scene.raw_parameters import RawParameters
+from utils import ranks
 from utils.errors import InputError
 
 
@@ -70,12 +71,35 @@ class ScoreAccumulator(Protocol):
         ...
 
 
-class GradientNorm:
+class SharedScore(ScoreAccumulator, Protocol):
+    """A score whose views several ranks share."""
+
+    def skip(self, camera: Camera) -> None:
+        """Does for a view of another rank what the next views depend on."""
+        ...
+
+    def sums(self) -> Sequence[Tensor]:
+        """What `add` adds to; it may be changed."""
+        ...
+
+
+class _SentAnew:
+    """What another rank gets of a score: one that has not begun."""
+
+    def __init__(self, tools: ScoreTools) -> None:
+        self._tools = tools
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self._tools,)
+
+
+class GradientNorm(_SentAnew):
     """Norms of the signed sums of the loss gradients over the views (Fast-3DGS, COGS'25)."""
 
     passes = 1
 
     def __init__(self, tools: ScoreTools) -> None:
+        super().__init__(tools)
         self._operations = tools.operations
 
     def start(self, raw: RawParameters) -> None:
@@ -86,13 +110,20 @@ class GradientNorm:
         """See ScoreAccumulator."""
         self._operations.add_to(self._total, view.loss_gradients)
 
+    def skip(self, camera: Camera) -> None:
+        """See SharedScore."""
+
+    def sums(self) -> Sequence[Tensor]:
+        """See SharedScore."""
+        return self._total
+
     def scores(self) -> Tensor:
         """The sum of the L2 norms of a Gaussian's six gradients."""
         norms = [total.flatten(1).norm(dim=1) for total in self._total if total.numel()]
         return torch.stack(norms).sum(dim=0)
 
 
-class RemovalError:
+class RemovalError(_SentAnew):
     """The squared change of the images if only this Gaussian is removed, summed over the pixels.
 
     A pixel is an affine function of a Gaussian's alpha there, so that its change by a removal is
@@ -107,6 +138,7 @@ class RemovalError:
     """Above it, alpha may be at its limit, 0.99, where its derivative is 0."""
 
     def __init__(self, tools: ScoreTools) -> None:
+        super().__init__(tools)
         self._pull_back, self._background = tools.pull_back, tools.background * DIMMING
 
     def start(self, raw: RawParameters) -> None:
@@ -119,13 +151,21 @@ class RemovalError:
 
     def add(self, view: ScoredView) -> None:
         """See ScoreAccumulator."""
-        shape = view.camera.image_u8.shape
         camera = with_scaled_exposure(view.camera, colours=1, offset=DIMMING)
         for _ in range(self.passes):
-            signs = torch.randint(0, 2, shape, generator=self._random, dtype=torch.float32) * 2 - 1
-            signs = camera.counted(signs.to(self._total.device))
+            signs = random_signs(view.camera, self._random).to(self._total.device)
+            signs = camera.counted(signs)
             self._pull_back(camera, signs, self._model, self._gradients, self._background)
             self._total.addcmul_(self._gradients.opacity, self._gradients.opacity)
+
+    def skip(self, camera: Camera) -> None:
+        """See SharedScore."""
+        for _ in range(self.passes):
+            random_signs(camera, self._random)
+
+    def sums(self) -> Sequence[Tensor]:
+        """See SharedScore."""
+        return [self._total]
 
     def scores(self) -> Tensor:
         """Squared differences of images in 0..1."""
@@ -141,7 +181,7 @@ SCORES: dict[str, type[GradientNorm] | type[RemovalError]] = {
 }
 
 
-def score_named(name: str, tools: ScoreTools) -> ScoreAccumulator:
+def score_named(name: str, tools: ScoreTools) -> SharedScore:
     """The accumulator of that name; InputError if there is none."""
     if name not in SCORES:
         raise InputError(f"score {name!r}: expected one of {', '.join(sorted(SCORES))}")
@@ -164,3 +204,37 @@ def accumulate_scores(
         for accumulator in accumulators:
             accumulator.add(view)
         on_view()
+
+
+def accumulate_on_ranks(
+    score: SharedScore,
+    raw: RawParameters,
+    views: Sequence[Camera],
+    tools: ScoreTools,
+    on_view: Callable[[], None],
+) -> None:
+    """Add `views`, which the ranks share.
+
+    Sums of several ranks are those of one up to the rounding of their order, about 1e-6.
+    """
+    here = ranks.Here(on_view)
+    own, *others = ranks.everywhere(_share_of_sums, score, raw, list(views), tools, here)
+    ranks.all_sum(own, others)
+
+
+def _share_of_sums(
+    score: SharedScore,
+    raw: RawParameters,
+    views: Sequence[Camera],
+    tools: ScoreTools,
+    on_view: ranks.Here,
+) -> Sequence[Tensor]:
+    buffer = raw.map(torch.empty_like)
+    score.start(raw)
+    for index, camera in enumerate(views):
+        if ranks.is_mine(index):
+            score.add(ScoredView(camera, raw, tools, buffer))
+            on_view()
+        else:
+            score.skip(camera)
+    return score.sums()

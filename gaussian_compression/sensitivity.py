@@ -13,6 +13,7 @@ from gaussian_compression.rounds import MOST_PSNR
 from scene.cameras import Camera
 from scene.exposure import with_scaled_exposure
 from scene.raw_parameters import RawParameters
+from utils import ranks
 from utils.sh_utils import C0
 
 PullBack = Callable[[Camera, Tensor, RawParameters, RawParameters, Tensor], Tensor]
@@ -76,13 +77,46 @@ def render_sensitivity(
     without limits give an upper bound of the change by a step, and these are used: `dimmed` avoids
     the limit of the images, `grey` that of the colours.
     """
+    here = ranks.Here(on_view)
+    shares = ranks.everywhere(
+        _share_of_squares, raw, list(views), pull_back, background, seed, here
+    )
+    total = shares[0].total
+    ranks.all_sum(total, (share.total for share in shares[1:]))
+    return RenderSensitivity(
+        _alike_in_colour(total),
+        mean(ranks.in_order([share.decibels for share in shares])),
+        mean(ranks.in_order([share.absolute for share in shares])),
+        smallest_pixels(raw.xyz, views),
+    )
+
+
+@dataclass(frozen=True)
+class _Squares:
+    """What one rank finds on its views."""
+
+    total: RawParameters
+    decibels: list[float]
+    absolute: list[float]
+
+
+def _share_of_squares(
+    raw: RawParameters,
+    views: Sequence[Camera],
+    pull_back: PullBack,
+    background: Tensor,
+    seed: int,
+    on_view: ranks.Here,
+) -> _Squares:
+    """See render_sensitivity."""
     total, gradients = raw.map(torch.zeros_like), raw.map(torch.empty_like)
     dark, even = dimmed(raw), grey(raw)
     generator = torch.Generator().manual_seed(seed)
     decibels, absolute = [], []
-    for view in views:
-        shape = view.image_u8.shape
-        signs = torch.randint(0, 2, shape, generator=generator, dtype=torch.float32) * 2 - 1
+    for index, view in enumerate(views):
+        signs = random_signs(view, generator)
+        if not ranks.is_mine(index):
+            continue
         signs = view.counted(signs.to(raw.xyz.device))
         darkened = with_scaled_exposure(view, colours=1, offset=DIMMING)
         image = pull_back(darkened, signs, dark, gradients, background * DIMMING)
@@ -98,12 +132,13 @@ def render_sensitivity(
         decibels.append(-10 * math.log10(error))
         absolute.append(float(difference.abs().mean(dtype=torch.float64)))
         on_view()
-    return RenderSensitivity(
-        _alike_in_colour(total),
-        mean(decibels),
-        mean(absolute),
-        smallest_pixels(raw.xyz, views),
-    )
+    return _Squares(total, decibels, absolute)
+
+
+def random_signs(view: Camera, generator: torch.Generator) -> Tensor:
+    """(3,H,W): 1 or -1 for each number of an image of the view, on the CPU."""
+    shape = view.image_u8.shape
+    return torch.randint(0, 2, shape, generator=generator, dtype=torch.float32) * 2 - 1
 
 
 def dimmed(raw: RawParameters) -> RawParameters:
@@ -168,12 +203,25 @@ def added_error(
     The mean over the views, of which there is at least one. RenderSensitivity predicts it for small
     changes.
     """
+    here = ranks.Here(on_view)
+    shares = ranks.everywhere(_share_of_errors, before, after, list(views), draw, here)
+    return mean(ranks.in_order(shares))
+
+
+def _share_of_errors(
+    before: RawParameters,
+    after: RawParameters,
+    views: Sequence[Camera],
+    draw: Draw,
+    on_view: ranks.Here,
+) -> list[float]:
+    """See added_error: for each view of this rank."""
     added = []
-    for view in views:
+    for view in ranks.my_share(views):
         image = draw(view, before).clone()  # the next drawing may overwrite it
         photograph = view.image_u8.to(image.device).float() / 255
         error = view.counted(image - photograph).square().mean(dtype=torch.float64)
         change = view.counted(draw(view, after) - image).square().mean(dtype=torch.float64)
         added.append(float(change) / max(float(error), LEAST_ERROR))
         on_view()
-    return mean(added)
+    return added

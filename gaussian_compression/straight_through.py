@@ -24,9 +24,10 @@ from gaussian_compression.quantize import (
     to_symbols,
 )
 from gaussian_compression.settings import FinetuneSettings, QuantizationSettings
-from gaussian_compression.trainable import ADAM_EPSILON, AdamSteps, StraightThrough
+from gaussian_compression.trainable import ADAM_EPSILON, AdamSteps, Betas, StraightThrough
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
+from scene.view_batches import BETAS
 from splat_codec.model_file import in_file_order
 from splat_codec.quantizers import EvenGrids, Float16, Quantizer
 from splat_codec.symbols import QuantizedSplats
@@ -110,9 +111,11 @@ class PlainStraightThrough(_Quantized):
         super().__init__(raw, ranges, loss, quantization, operations)
         self._adam = AdamSteps(raw, operations)
 
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+    def apply(
+        self, gradients: RawParameters, rates: Mapping[str, float], betas: Betas = BETAS
+    ) -> None:
         """See Trainable."""
-        self._adam(gradients, rates)
+        self._adam(gradients, rates, betas)
         self.seen, observed = self._quantize(), initial_ranges(self._raw)
         self.ranges = moved_ranges(self.ranges, observed, self._quantization.range_momentum)
 
@@ -133,7 +136,9 @@ class KernelStraightThrough(_Quantized):
         self._moments = raw.map(torch.zeros_like), raw.map(torch.zeros_like)
         self._steps = 0
 
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+    def apply(
+        self, gradients: RawParameters, rates: Mapping[str, float], betas: Betas = BETAS
+    ) -> None:
         """See Trainable."""
         self._steps += 1
         quantizers = quantizers_for(self._raw, self.ranges, self._quantization)
@@ -141,7 +146,7 @@ class KernelStraightThrough(_Quantized):
             self._state(name, gradient, quantizers[name], rates[name])
             for name, gradient in gradients.named()
         ]
-        found = self._kernels.straight_through_step(states, self._steps, eps=ADAM_EPSILON)
+        found = self._kernels.straight_through_step(states, self._steps, betas, ADAM_EPSILON)
         by_name = dict(zip(RawParameters._fields, found, strict=True))
         positions = position_quantizer(self._raw.xyz, self._quantization.position_bits)
         self.seen = self.seen._replace(xyz=quantized(self._raw.xyz, positions, self._buffers.xyz))

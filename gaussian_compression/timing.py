@@ -23,6 +23,7 @@ from gaussian_renderer.choose_backend import backend_for
 from scene.raw_parameters import RawParameters
 from splat_formats.repairs import showable
 from splat_formats.splats import Splats
+from utils import ranks
 
 _ITERATIONS = 6
 """The first is not counted: it loads kernels and allocates."""
@@ -91,8 +92,10 @@ def _seconds(job: CompressionJob, splats: Splats, backend: Backend) -> float:
         times.append(time.monotonic())
 
     trained = _trainable(job, raw, backend)
-    finetuner.run(trained, job.training_views, _ITERATIONS, random.Random(0), note)
-    return median(after - before for before, after in pairwise(times[1:]))
+    iterations = ranks.count() * _ITERATIONS
+    finetuner.run(trained, job.training_views, iterations, random.Random(0), note)
+    steps = times[1 :: ranks.count()]  # the views of a step end together
+    return median(after - before for before, after in pairwise(steps)) / ranks.count()
 
 
 def _trainable(job: CompressionJob, raw: RawParameters, backend: Backend) -> Trainable:

@@ -14,10 +14,12 @@ from gaussian_compression.penalties import Penalty, penalties_of
 from gaussian_compression.settings import FinetuneSettings
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
+from scene.view_batches import BETAS, betas_of, rate_factor
 from splat_codec.grid_splats import GridSplats
 from splat_codec.symbols import QuantizedSplats
 
 ADAM_EPSILON = 1e-15
+Betas = tuple[float, float]
 
 
 class Trainable(Protocol):
@@ -42,10 +44,12 @@ class Trainable(Protocol):
         """Gradients of `seen` as gradients of `coded`; `gradients` may be overwritten."""
         ...
 
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+    def apply(
+        self, gradients: RawParameters, rates: Mapping[str, float], betas: Betas = BETAS
+    ) -> None:
         """Update parameters, moments and `seen`, with gradients of `coded`.
 
-        `rates`: learning rates by tensor name.
+        `rates`: learning rates by tensor name. `betas`: decay rates of the moments.
         """
         ...
 
@@ -62,12 +66,20 @@ class StraightThrough(Trainable, Protocol):
         ...
 
 
-def take_step(model: Trainable, gradients: RawParameters, rates: Mapping[str, float]) -> None:
-    """One step from the photometric loss's gradients of `seen`, which it overwrites."""
+def take_step(
+    model: Trainable, gradients: RawParameters, rates: Mapping[str, float], views: int = 1
+) -> None:
+    """One step from the photometric loss's gradients of `seen`, which it overwrites.
+
+    They are means over this number of views; `rates` are for one view (see view_batches.py).
+    """
     by_coded = model.pull_back(gradients)
     for penalty in model.penalties:
         penalty.add(model.coded, by_coded)
-    model.apply(by_coded, rates)
+    if views > 1:
+        factor = rate_factor(views)
+        rates = {name: factor * rate for name, rate in rates.items()}
+    model.apply(by_coded, rates, betas_of(views))
 
 
 class AdamSteps:
@@ -80,12 +92,13 @@ class AdamSteps:
         groups = [{"params": [leaf], "name": name} for name, leaf in leaves]
         self._optimizer = operations.adam(groups, ADAM_EPSILON)
 
-    def __call__(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+    def __call__(self, gradients: RawParameters, rates: Mapping[str, float], betas: Betas) -> None:
         """One step."""
         for leaf, gradient in zip(self._leaves, gradients, strict=True):
             leaf.grad = gradient
         for group in self._optimizer.param_groups:
             group["lr"] = rates[group["name"]]
+            group["betas"] = betas
         self._optimizer.step()
 
 
@@ -104,6 +117,8 @@ class FullPrecision:
         """See Trainable."""
         return gradients
 
-    def apply(self, gradients: RawParameters, rates: Mapping[str, float]) -> None:
+    def apply(
+        self, gradients: RawParameters, rates: Mapping[str, float], betas: Betas = BETAS
+    ) -> None:
         """See Trainable."""
-        self._adam(gradients, rates)
+        self._adam(gradients, rates, betas)

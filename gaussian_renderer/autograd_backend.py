@@ -23,7 +23,7 @@ class AutogradBackend(TorchOperations):
     """See Backend."""
 
     def __init__(self, options: RenderOptions) -> None:
-        self._options = options
+        self.options = options
 
     @torch.no_grad()
     def draw(
@@ -108,7 +108,7 @@ class AutogradBackend(TorchOperations):
         if exposure is not None:
             model.pretrained_exposures = {camera.image_name: exposure}
         trained = exposure is not None
-        return render(camera, model, self._options, background, use_trained_exp=trained)
+        return render(camera, model, self.options, background, use_trained_exp=trained)
 
 
 def _write(gradients: Iterable[Tensor | None], out: RawParameters) -> None:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import logging
+from functools import cache
+from typing import Any
 
 import torch
 
@@ -17,6 +20,20 @@ from utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 _INSTALL = "pip install submodules/diff-gaussian-rasterization submodules/fused-ssim"
+
+
+@cache
+def _backend_of_rank(device: torch.device, options: RenderOptions) -> Backend:
+    """This rank's backend of calls that another rank sends (utils.ranks)."""
+    return backend_for(device, options)
+
+
+def _by_options(backend: Any) -> tuple:
+    return _backend_of_rank, (torch.device("cpu"), backend.options)
+
+
+for _kind in (AutogradBackend, CpuBackend):
+    copyreg.pickle(_kind, _by_options)
 
 
 def backend_for(device: torch.device, options: RenderOptions) -> Backend:

@@ -55,7 +55,7 @@ class KernelBackend:
     """See Backend. Buffers are reused from view to view."""
 
     def __init__(self, options: RenderOptions, kernels: Kernels) -> None:
-        self._options, self._kernels = options, kernels
+        self.options, self._kernels = options, kernels
         self.range_kernels = kernels.straight_through
         self.grid_kernels = kernels.grid_step
         self._views = PackedViews(self._pack)
@@ -174,7 +174,7 @@ class KernelBackend:
             width=int(camera.image_width),
             height=int(camera.image_height),
             sh_degree=sh_degree,
-            antialiasing=self._options.antialiasing,
+            antialiasing=self.options.antialiasing,
         )
         gaussians = self._kernels.raw.RawGaussians(*raw)
         frame = self._kernels.raw.render(

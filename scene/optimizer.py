@@ -6,7 +6,8 @@ and its Adam moments change with it. A replaced parameter has no gradient, so th
 densification does not change it: published results depend on that.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from scene.array_operations import ArrayOperations
+from scene.view_batches import betas_of, rate_factor
 from utils.errors import InputError
 from utils.optional_modules import load_required
 
@@ -86,17 +88,35 @@ def _sparse_adam_class() -> Callable[..., Optimizer]:
     return package.SparseGaussianAdam
 
 
-def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor) -> None:
-    """Step, and drop the gradients. `radii` (N,) are 0 for the Gaussians not in view.
+def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor, views: int = 1) -> None:
+    """Step, and drop the gradients, which are means over this number of views.
 
-    Parameters replaced since the last backward pass have no gradient and stay as they are.
+    `radii` (N,) are 0 for the Gaussians not in view. Parameters replaced since the last backward
+    pass have no gradient and stay as they are.
     """
-    if optimizer_type == "sparse_adam":
-        sparse: Any = optimizer
-        sparse.step(radii > 0, radii.shape[0])
-    else:
-        optimizer.step()
+    with _for_views(optimizer, views):
+        if optimizer_type == "sparse_adam":
+            sparse: Any = optimizer
+            sparse.step(radii > 0, radii.shape[0])
+        else:
+            optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def _for_views(optimizer: Optimizer, views: int) -> Iterator[None]:
+    """Within the block, rates and decay rates are those for so many views (view_batches.py)."""
+    if views == 1:
+        yield
+        return
+    before = [(group, group["lr"], group["betas"]) for group in optimizer.param_groups]
+    for group, rate, _ in before:
+        group.update(lr=rate * rate_factor(views), betas=betas_of(views))
+    try:
+        yield
+    finally:
+        for group, rate, betas in before:
+            group.update(lr=rate, betas=betas)
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict) -> None:

@@ -65,6 +65,14 @@ class PhotoCache:
         self.decoded = 0
         """How often a photograph was decoded."""
 
+    def __getstate__(self) -> tuple:
+        """What another process needs: it decodes its photographs itself."""
+        return self._capacity, self._loaders, self._sizes
+
+    def __setstate__(self, state: tuple) -> None:
+        self.__init__(state[0])  # type: ignore[misc]
+        _, self._loaders, self._sizes = state
+
     def add(self, load: Callable[[], Pixels], size: Size) -> "CachedPhoto":
         """A photograph of this width and height, which `load` decodes."""
         self._loaders.append(load)

@@ -76,7 +76,7 @@ class SceneRows:
 
     def splats(self, rows: Rows) -> Splats:
         """The Gaussians of these rows."""
-        return self.scene.splats.rows(rows)
+        return self.scene.splats.rows(rows.astype(np.intp))
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lpipsPyTorch.modules.download import OFF_VARIABLE
 from sample_scene import SceneSettings, make_scene
 
-os.environ[OFF_VARIABLE] = "1"  # half a gigabyte that no test needs; scripts inherit it
+os.environ["LPIPS_NO_DOWNLOAD"] = "1"  # half a gigabyte that no test needs; scripts inherit it
 
 
 @pytest.fixture(scope="session")

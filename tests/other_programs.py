@@ -59,6 +59,14 @@ def gsply() -> ModuleType:
         pytest.skip(f"gsply cannot be imported: {error} (tools/setup.sh with WITH_OTHERS=1)")
 
 
+def ray() -> ModuleType:
+    """The package ray; the test is skipped where it is not installed."""
+    try:
+        return import_module("ray")
+    except ImportError as error:
+        pytest.skip(f"ray cannot be imported: {error} (tools/setup.sh with WITH_OTHERS=1)")
+
+
 def assert_near(found: Splats, expected: Splats, bounds: dict[str, float]) -> None:
     """Compares the Gaussians, row by row, with the largest differences allowed: `xyz`,
     `features_dc`, `features_rest` and `scaling` in the units of Splats, `opacity` of 0 to 1,

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ import train
 from arguments import OptimizationOptions
 from gaussian_compression.report import read_report, report_path
 from gaussian_compression.sensitivity import render_sensitivity
+from gaussian_renderer import render as draw
 from gaussian_renderer.autograd_backend import AutogradBackend
 from gaussian_renderer.backend import Backend, RenderOptions
 from gaussian_renderer.choose_backend import backend_for
@@ -438,3 +440,32 @@ def test_a_loaded_scene_can_be_rendered_by_scripts_of_others(
     assert torch.equal(gaussians.get_exposure_from_name(name), gaussians.pretrained_exposures[name])
     assert model_file(model).read_bytes() == before
     assert read_ply(model / "point_cloud/iteration_60/point_cloud.ply").count == 300
+
+
+def test_a_training_loop_of_others_trains_exposures(uneven_scene: Path, tmp_path: Path) -> None:
+    """With its own loss, autograd and the optimisers' steps, as training scripts of 2024 do."""
+    options = train.ModelOptions(
+        source_path=str(uneven_scene), model_path=str(tmp_path), eval=True, train_test_exp=True
+    )
+    gaussians = GaussianModel(1, device="cpu")
+    scene = Scene(options, gaussians)
+    gaussians.training_setup(OptimizationOptions())
+    cameras = [view for view in scene.getTrainCameras() if view.is_test_view]
+    for iteration in range(1, 4):
+        view = cameras[iteration % len(cameras)]
+        gaussians.update_learning_rate(iteration)
+        drawn = draw(view, gaussians, SimpleNamespace(), torch.zeros(3), use_trained_exp=True)
+        image, mask = drawn["render"], view.alpha_mask
+        assert mask is not None
+        (image * mask - view.original_image * mask).abs().mean().backward()
+        gaussians.optimizer.step()
+        gaussians.optimizer.zero_grad(set_to_none=True)
+        gaussians.exposure_optimizer.step()
+        gaussians.exposure_optimizer.zero_grad(set_to_none=True)
+    changed = {
+        name: not torch.equal(gaussians.get_exposure_from_name(name), torch.eye(3, 4))
+        for name in gaussians.exposure_mapping
+    }
+    assert sorted(name for name in changed if changed[name]) == ["view_000.png", "view_008.png"]
+    scene.save(3)
+    assert len(read_exposures(tmp_path / "exposure.json")) == 10

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from benchmarks.rate_term import ATTRIBUTES, HEAD, Bench, Figures, grid_settings, row
+from benchmarks.rate_term import ATTRIBUTES, HEAD, Bench, Figures, Variant, row, variant_of
 from gaussian_compression.finetune import Finetuner
 from gaussian_compression.settings import GridSettings
 from gaussian_compression.validation_split import ViewSplit
@@ -16,15 +16,17 @@ from utils.errors import InputError
 
 
 def test_settings_are_the_presets_with_changes() -> None:
-    assert grid_settings("") == GridSettings()
-    expected = replace(GridSettings(), noise=0.06, deadzone=0.7)
-    assert grid_settings("noise=0.06,deadzone=0.7") == expected
+    assert variant_of("") == Variant()
+    expected = Variant(replace(GridSettings(), noise=0.06, deadzone=0.7), ridge=0.01)
+    assert variant_of("noise=0.06,ridge=0.01,deadzone=0.7") == expected
 
 
-@pytest.mark.parametrize("text", ["noise", "noise=", "noise=much", "size=1", "final_restart=1"])
+@pytest.mark.parametrize(
+    "text", ["noise", "noise=", "noise=much", "size=1", "final_restart=1", "grids=1"]
+)
 def test_other_settings_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--settings: expected"):
-        grid_settings(text)
+        variant_of(text)
 
 
 def test_guard_views_are_not_trained_on() -> None:
@@ -38,7 +40,7 @@ def test_guard_views_are_not_trained_on() -> None:
     finetuner = cast(Finetuner, SimpleNamespace(run=record))
     views: ViewSplit[Any] = ViewSplit(["a", "b"], ["guard"])
     nothing = cast(Any, None)
-    bench = Bench(nothing, views, finetuner, nothing, nothing, 7)
+    bench = Bench(nothing, views, finetuner, nothing, nothing, 7, nothing)
     bench.finetune(nothing, 3, GridSettings())
     assert trained == ["a", "b"]
 

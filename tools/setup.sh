@@ -118,8 +118,8 @@ install_kernels() {
 # Programs by others that the tests compare with, and a browser. A test that needs a missing one is
 # skipped, with the reason; so a failure here is only reported.
 install_others() {
-    if ! .venv/bin/python -c 'import flip_evaluator, gsply, playwright, pycolmap' 2>/dev/null; then
-        install_requirements others || echo "Not installed: flip-evaluator, gsply, playwright, pycolmap" >&2
+    if ! .venv/bin/python -c 'import flip_evaluator, gsply, playwright, pycolmap, ray, yaml' 2>/dev/null; then
+        install_requirements others || echo "Not installed: flip-evaluator, gsply, playwright, pycolmap, pyyaml, ray" >&2
     fi
     if [ ! -x .venv/others/node_modules/.bin/splat-transform ]; then
         npm install --silent --no-audit --no-fund --prefix .venv/others \

@@ -30,12 +30,16 @@ _NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 logger = logging.getLogger(__name__)
 
 
+class FolderInUseError(InputError):
+    """Another process has locked the folder."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[list[Path]]:
     """Locks the folder for the duration of the block.
 
-    InputError with process and host if another process has locked it. A missing folder is created,
-    and removed at the end if it is still empty. Yields the folders that were created.
+    FolderInUseError with process and host if another process has locked it. A missing folder is
+    created, and removed at the end if it is still empty. Yields the folders that were created.
     """
     made = missing_folders(folder)
     if folder.exists() and not folder.is_dir():
@@ -82,7 +86,7 @@ def _lock(descriptor: int, folder: Path) -> None:
             return
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise
-        raise InputError(
+        raise FolderInUseError(
             f"{folder} is in use by {_owner(descriptor)}: wait for it, or give another folder"
         ) from error
 
