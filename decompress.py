@@ -9,10 +9,12 @@ Fast-3DGS code too, without executing anything in them.
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from splat_codec import kernels
+from splat_codec.block_file import BlockIndex
 from splat_codec.errors import CorruptFile
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import (
@@ -21,7 +23,9 @@ from splat_codec.model_file import (
     bytes_per_section,
     decode,
 )
-from splat_formats.f3dgs_file import F3DGS, is_f3dgs, scene_of
+from splat_formats.block_coding import blocks_that_meet, decoded_blocks, index_of
+from splat_formats.f3dgs_file import F3DGS, is_f3dgs, is_in_blocks, scene_of, scene_of_blocks
+from splat_formats.file_description import from_entries
 from splat_formats.files import (
     format_to_write,
     kind_of_file,
@@ -29,8 +33,10 @@ from splat_formats.files import (
     with_limits_clamped,
 )
 from splat_formats.measured_file import write_measured
+from splat_formats.ply import origin_notices, ply_parts
 from splat_formats.published_file import is_published_file, read_published_file
 from splat_formats.scene import SplatScene
+from splat_formats.splats import REST_COEFFICIENTS, Splats
 from splat_formats.web_page import write_page
 from utils.cli import run, show_messages
 from utils.errors import InputError
@@ -47,8 +53,13 @@ def main() -> None:
         raise InputError("expected a file to write (second argument) or --info, got neither")
     if args.output is not None:
         check_output(args)
-    data = args.file.read_bytes()
     try:
+        if args.file.is_file() and is_in_blocks(args.file):
+            use_blocks(args)
+            return
+        if args.box is not None:
+            raise InputError(f"--box: {args.file} has no blocks, of which some could be read")
+        data = args.file.read_bytes()
         model = read_file(args.file, data, args.layers)
         if args.info:
             print(json.dumps(describe_file(data, model), indent=1))
@@ -58,6 +69,33 @@ def main() -> None:
             write(args.output, model if isinstance(model, SplatScene) else scene_of(model))
     except CorruptFile as error:
         raise InputError(f"{args.file}: {error}") from error
+
+
+def use_blocks(args: Namespace) -> None:
+    """Describes or decodes a file of blocks; a PLY is written block by block."""
+    index = index_of(args.file)
+    if args.info:
+        print(json.dumps(describe_blocks(index), indent=1))
+    if args.output is None:
+        return
+    if is_page(args.output):
+        raise InputError(f"{args.file}: a page cannot hold a file of blocks, only a whole model")
+    numbers = None if args.box is None else blocks_that_meet(index, args.box[:3], args.box[3:])
+    blocks = decoded_blocks(args.file, index, numbers, args.layers)
+    if ".ply" in format_to_write(args.output).endings:
+        write_blocks(args.output, index, blocks)
+    else:
+        write(args.output, scene_of_blocks(index, blocks))
+
+
+def write_blocks(path: Path, index: BlockIndex, blocks: Iterator[Splats]) -> None:
+    """Writes a PLY block by block, and prints its number of Gaussians and its SH degree."""
+    metadata = from_entries(index.metadata)
+    coefficients = REST_COEFFICIENTS[index.sh_degree]
+    with ply_parts(path, index.count, coefficients, metadata) as ply:
+        for block in blocks:
+            ply.add(block)
+    print_written(path, ply.count, index.sh_degree, origin_notices(metadata.origin))
 
 
 def build_parser() -> ArgumentParser:
@@ -74,6 +112,8 @@ def build_parser() -> ArgumentParser:
         default=MAX_LAYERS,
         help="decode only the first N importance layers; later ones may be missing",
     )
+    parser.add_argument("--box", type=float, nargs=6, metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
+        help="of a file of blocks, decode only those that meet this box")  # fmt: skip
     parser.add_argument("--info", action="store_true", help="describe the file, as JSON")
     return parser
 
@@ -112,10 +152,15 @@ def write(path: Path, scene: SplatScene) -> None:
     log_notices(path, scene.metadata.notices)
     written = write_measured(path, scene)
     splats = written.scene.splats
+    print_written(path, splats.count, splats.sh_degree, written.lines())
+
+
+def print_written(path: Path, count: int, sh_degree: int, lines: Sequence[str]) -> None:
+    """Prints what a file holds, and these lines about it."""
     # The model may have been written to the standard output.
     messages = sys.stderr if is_special(path) else sys.stdout
-    print(f"{path}: {splats.count:,} Gaussians, SH degree {splats.sh_degree}", file=messages)
-    for line in written.lines():
+    print(f"{path}: {count:,} Gaussians, SH degree {sh_degree}", file=messages)
+    for line in lines:
         print(line, file=messages)
     if kernels.best is kernels.PLAIN:
         hint = "decoded by NumPy; pip install ./submodules/plane-coder makes this faster"
@@ -140,6 +185,32 @@ def describe_file(data: bytes, model: ModelFile | SplatScene) -> dict[str, Any]:
         "bytes": sum(sizes.values()),
         "bytes_per_section": sizes,
         "metadata": dict(model.metadata),
+    }
+
+
+def describe_blocks(index: BlockIndex) -> dict[str, Any]:
+    """The same of a file of blocks, and its index."""
+    sizes = dict(index.bytes_per_section)
+    return {
+        "version": 3,
+        "gaussians": index.count,
+        "sh_degree": index.sh_degree,
+        "bytes": sum(sizes.values()),
+        "bytes_per_section": sizes,
+        "blocks_from": index.start,
+        "blocks": [
+            {
+                "number": number,
+                "gaussians": block.count,
+                "low": block.low,
+                "high": block.high,
+                "offset": block.offset,
+                "bytes": block.bytes,
+                "crc32": f"{block.crc:08x}",
+            }
+            for number, block in enumerate(index.blocks)
+        ],
+        "metadata": dict(index.metadata),
     }
 
 

@@ -43,11 +43,11 @@ def _is_inside(name: str) -> bool:
 
 
 def write_mark(
-    folder: Path, file: str, start_iteration: int, data: bytes, exports: Mapping[str, bytes]
+    folder: Path, file: str, start_iteration: int, data: bytes | Path, exports: Mapping[str, bytes]
 ) -> None:
-    """Marks the PLY in `folder` as what the compressed `data` decodes to."""
+    """Marks the PLY in `folder` as what the compressed `data`, or the file there, decodes to."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in exports.items()}
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = file_sha256(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
     mark = DecodedMark(file, start_iteration, sha256, file_sha256(folder / PLY_NAME), digests)
     write_json(folder / MARK, asdict(mark))
 

@@ -17,8 +17,8 @@ because other tools use the highest. No PyTorch.
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -114,6 +114,12 @@ def model_folder_of(path: Path) -> Path | None:
 
 def start_from_folder(model_path: Path) -> StartModel:
     """The highest iteration of a model folder that was not decoded from a compressed file."""
+    iteration, ply = highest_ply(model_path)
+    return start_from_file(ply, iteration)
+
+
+def highest_ply(model_path: Path) -> tuple[int, Path]:
+    """The iteration that `start_from_folder` starts from, and its PLY. InputError if none."""
     found = trained_ply(model_path)
     if found is None:
         raise InputError(
@@ -121,8 +127,7 @@ def start_from_folder(model_path: Path) -> StartModel:
             "iteration_<N>/point_cloud.ply; train one with train.py, or give --pretrained_dir or "
             "--start_ply"
         )
-    iteration, ply = found
-    return start_from_file(ply, iteration)
+    return found
 
 
 def trained_ply(model_path: Path) -> tuple[int, Path] | None:
@@ -222,6 +227,17 @@ def _check_page(report: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the outputs of a compression are written, before they get their names."""
+
+    file: Path
+    decoded: Path
+    """The folder of the decoded PLY."""
+    report: Path
+    page: Path
+
+
 def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None:
     """Writes decoded PLY, mark, files, report and page, and removes the results of earlier runs.
 
@@ -229,32 +245,55 @@ def write_outputs(model_path: Path, start: StartModel, outputs: Outputs) -> None
     command starts from the same model and writes them again.
     """
     number = outputs.report.compressed.iteration
+    with replaced_outputs(model_path, number, outputs.pictures, outputs.exports) as places:
+        write_report_and_page(model_path, places, outputs.report, outputs.pictures)
+        places.file.write_bytes(outputs.data)
+        notices = write_splats(places.decoded / PLY_NAME, outputs.decoded)
+        write_mark(places.decoded, FILE_NAME, start.iteration, outputs.data, outputs.exports)
+    log_notices(iteration_folder(model_path, number) / PLY_NAME, notices)
+
+
+@contextmanager
+def replaced_outputs(
+    model_path: Path,
+    number: int,
+    pictures: Mapping[str, bytes] | None = None,
+    exports: Mapping[str, bytes] | None = None,
+) -> Iterator[Places]:
+    """Where to write the outputs, whose decoded model is iteration `number`.
+
+    They get their names after the block, and the results of earlier runs are removed; after an
+    exception everything is as before. `pictures` and `exports` are as in `Outputs`.
+    """
     decoded, file = iteration_folder(model_path, number), file_path(model_path)
     earlier = [n for n, folder in iterations(model_path).items() if is_own(folder)]
     report = report_path(model_path)
     with ExitStack() as complete:  # ends in the reverse order: first the PLY, last the page
         page_at = complete.enter_context(atomic_path(page_path(report)))
-        name = Path(os.path.abspath(model_path)).name  # noqa: PTH100, keeps symlinks
-        page = report_page(name, as_read(outputs.report), outputs.pictures)
-        page_at.write_text(page, encoding="utf-8", newline="\n")
         report_at = complete.enter_context(atomic_path(report))
-        write_report(report_at, outputs.report)
-        _write_pictures(pictures_folder(report), outputs.pictures, complete)
+        _write_pictures(pictures_folder(report), pictures or {}, complete)
         file_at = complete.enter_context(atomic_path(file))
-        file_at.write_bytes(outputs.data)
-        for name, content in outputs.exports.items():
+        for name, content in (exports or {}).items():
             complete.enter_context(atomic_path(file.parent / name)).write_bytes(content)
         decoded_at = complete.enter_context(atomic_folder(decoded))
-        notices = write_splats(decoded_at / PLY_NAME, outputs.decoded)
-        write_mark(decoded_at, FILE_NAME, start.iteration, outputs.data, outputs.exports)
+        yield Places(file_at, decoded_at, report_at, page_at)
         _remove_exports(model_path, earlier)
-    log_notices(decoded / PLY_NAME, notices)
-    if not outputs.pictures and pictures_folder(report).exists():
+    if not pictures and pictures_folder(report).exists():
         remove_folder(pictures_folder(report))  # of an earlier run, as prepare_outputs has checked
     for old in earlier:
         _remove_renders(model_path, old)
         if old != number:
             remove_folder(iteration_folder(model_path, old))
+
+
+def write_report_and_page(
+    model_path: Path, places: Places, report: CompressionReport, pictures: Mapping[str, bytes]
+) -> None:
+    """Writes the report, and the page that is drawn of it."""
+    name = Path(os.path.abspath(model_path)).name  # noqa: PTH100, keeps symlinks
+    page = report_page(name, as_read(report), dict(pictures))
+    places.page.write_text(page, encoding="utf-8", newline="\n")
+    write_report(places.report, report)
 
 
 def _remove_exports(model_path: Path, iterations: Sequence[int]) -> None:
@@ -273,7 +312,7 @@ def _folders_of(name: str) -> list[PurePosixPath]:
     return list(PurePosixPath(name).parents)[:-1]
 
 
-def _write_pictures(folder: Path, pictures: dict[str, bytes], complete: ExitStack) -> None:
+def _write_pictures(folder: Path, pictures: Mapping[str, bytes], complete: ExitStack) -> None:
     """Writes the pictures, which get their names when `complete` ends."""
     if pictures:
         pictures_at = complete.enter_context(atomic_folder(folder))

@@ -8,7 +8,7 @@ PyTorch.
 import os
 import time
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +18,23 @@ from gaussian_compression.attribute_histograms import attribute_histograms
 from gaussian_compression.cfg_record import options_of, record_options
 from gaussian_compression.exports import (
     EXPORT_HELP,
+    Exports,
     check_complete,
     export_lines,
     export_names,
     with_exports,
 )
+from gaussian_compression.free_settings import FreeSettings
 from gaussian_compression.model_folder import (
     MEGABYTE,
     Outputs,
     StartModel,
     file_path,
     free_iteration,
+    highest_ply,
     iteration_folder,
     prepare_outputs,
     start_from_file,
-    start_from_folder,
     write_outputs,
 )
 from gaussian_compression.report import (
@@ -43,31 +45,29 @@ from gaussian_compression.report import (
     report_path,
 )
 from gaussian_compression.rounds import StageTime
+from gaussian_compression.training_free_blocks import (
+    BlockedStart,
+    compress_in_blocks,
+    require_memory,
+)
 from gaussian_compression.visible_errors import lines, visible_errors
+from splat_codec.block_file import MAX_BLOCKS
 from splat_codec.model_file import ModelFile, bytes_per_section, encode
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.edits import cut_to_degree
 from splat_formats.file_description import describe, from_entries, to_entries
-from splat_formats.files import log_notices
-from splat_formats.scene import SplatScene
+from splat_formats.files import bytes_of_model, log_notices
+from splat_formats.row_source import RowSource, SceneRows, rows_of_ply
+from splat_formats.scene import SplatMetadata, SplatScene
+from splat_formats.spatial_blocks import BLOCK_GAUSSIANS, LEAST_WITH_BLOCKS, number_of_blocks
 from splat_formats.splats import MAX_SH_DEGREE, Splats
 from splat_formats.visible import visible_gaussians
 from utils.cli import command_line, show_messages
+from utils.errors import InputError
 from utils.folder_lock import locked
 
 WANTED_ITERATION = 1  # of the decoded model, in a folder without others
-
-
-@dataclass(frozen=True)
-class FreeSettings:
-    """How a model is quantised without training."""
-
-    quality: str = "high"
-    sh_degree: int | None = None
-    """None: the model's own."""
-    position_bits: int | None = None
-    """On each axis of the finest position grid; None: what the finest Gaussians need."""
 
 
 def main() -> None:
@@ -77,19 +77,68 @@ def main() -> None:
     model_path = args.model_path
     exports = export_names(args.export)
     settings = FreeSettings(args.quality, args.sh_degree, args.position_bits)
+    if args.blocks is not None and not 1 <= args.blocks <= MAX_BLOCKS:
+        raise InputError(f"--blocks {args.blocks}: expected 1 to {MAX_BLOCKS:,}")
     with locked(model_path):
-        ply = args.start_ply
-        start = start_from_folder(model_path) if ply is None else start_from_file(ply)
+        start = _start(args)
         prepare_outputs(model_path, start.path, exports)
-        options = _options(args, start)
-        start = with_render_mode(start, options.antialiasing)
-        iteration = free_iteration(model_path, start.iteration + WANTED_ITERATION)
-        outputs = compress_without_training(start, iteration, settings, command_line())
-        outputs, exported = with_exports(outputs, exports)
-        write_outputs(model_path, start, outputs)
+        if isinstance(start, BlockedStart):
+            report, options = _in_blocks(args, start, settings)
+            faults = Exports()
+        else:
+            options = _options(args, start.path, start.splats.sh_degree, start.metadata)
+            start = with_render_mode(start, options.antialiasing)
+            iteration = free_iteration(model_path, start.iteration + WANTED_ITERATION)
+            outputs = compress_without_training(start, iteration, settings, command_line())
+            outputs, faults = with_exports(outputs, exports)
+            write_outputs(model_path, start, outputs)
+            report = outputs.report
         record_options(model_path, options)
-    print_result(model_path, outputs.report)
-    check_complete(exported)
+    print_result(model_path, report)
+    check_complete(faults)
+
+
+def _start(args: Namespace) -> StartModel | BlockedStart:
+    """The model; one that is big enough for blocks, or has to get some, is not read as a whole."""
+    iteration, path = 0, args.start_ply
+    if path is None:
+        iteration, path = highest_ply(args.model_path)
+    least = LEAST_WITH_BLOCKS if args.blocks is None else args.blocks
+    rows: RowSource | None = None
+    if args.blocks != 1 and path.exists():
+        rows = rows_of_ply(path, max(2, least))
+    if rows is None:
+        start = start_from_file(path, iteration)
+        if number_of_blocks(start.splats.count, args.blocks) < 2:
+            return start
+        rows = SceneRows(start.scene)
+    else:
+        log_notices(path, rows.metadata.notices)
+    return BlockedStart(path, iteration, rows, bytes_of_model(path))
+
+
+def _in_blocks(
+    args: Namespace, start: BlockedStart, settings: FreeSettings
+) -> tuple[CompressionReport, ModelOptions]:
+    """Writes the outputs of a model in blocks; the report, and the options for cfg_args."""
+    if args.export:
+        raise InputError(
+            f"--export {args.export}: a model of {start.rows.count:,} Gaussians is compressed in "
+            "blocks, and not exported; convert_splats.py writes other formats of its decoded PLY"
+        )
+    options = _options(args, start.path, start.rows.sh_degree, start.rows.metadata)
+    blocks = number_of_blocks(start.rows.count, args.blocks)
+    print(require_memory(start.rows, blocks), flush=True)
+    iteration = free_iteration(args.model_path, start.iteration + WANTED_ITERATION)
+    report = compress_in_blocks(
+        args.model_path,
+        start,
+        iteration,
+        replace(settings, blocks=blocks),
+        antialiasing=options.antialiasing,
+        command=command_line(),
+    )
+    return report, options
 
 
 def build_parser() -> ArgumentParser:
@@ -108,6 +157,14 @@ def build_parser() -> ArgumentParser:
         "of the finest grid (default: what the finest Gaussians need)")  # fmt: skip
     add("--sh_degree", type=int, choices=range(MAX_SH_DEGREE + 1),
         help="highest degree of spherical harmonics to keep")  # fmt: skip
+    add(
+        "--blocks",
+        type=int,
+        metavar="N",
+        help="compress the model in N parts, one after "
+        f"the other, so that it need not fit into memory (default: from {LEAST_WITH_BLOCKS:,} "
+        f"Gaussians on as many as are needed for {BLOCK_GAUSSIANS:,} in each; 1: as a whole)",
+    )
     add("--antialiasing", action="store_true", help="the model was trained with --antialiasing: "
         "record it (where its PLY or cfg_args does not)")  # fmt: skip
     return parser
@@ -123,17 +180,13 @@ def compress_without_training(
     wall, cpu = time.monotonic(), time.process_time()
     visible = visible_gaussians(start.splats, start.path)
     kept, repairs = visible.splats, visible.repairs
-    precision = replace(QUALITIES[settings.quality], position_bits=settings.position_bits)
     degree = kept.sh_degree if settings.sh_degree is None else settings.sh_degree
-    quantized = quantize_splats(cut_to_degree(kept, degree), precision)
+    quantized = quantize_splats(cut_to_degree(kept, degree), settings.steps())
     exact = len(np.unique(quantized.splats.exact.rows))
     adjustments = replace(visible.adjustments, stored_exactly=exact)
     log_notices(start.path, repairs)
     adjustments.log()
-    given = {name: value for name, value in vars(settings).items() if value is not None}
-    description = describe(
-        start.splats, {**given, "training_free": True}, **to_entries(start.metadata)
-    )
+    description = describe(start.splats, settings.recorded(), **to_entries(start.metadata))
     data = encode(ModelFile(quantized.splats, description))
     decoded = to_splats(quantized.splats)
     took = StageTime(
@@ -150,7 +203,7 @@ def compress_without_training(
             bytes=start.ply_bytes,
         ),
         compressed=_file_figures(data, decoded, start, iteration),
-        settings={**given, "training_free": True},
+        settings=settings.recorded(),
         environments=({"from_round": 0, "numpy": np.__version__},),
         stages=(took,),
         # Against the start model with all its spherical harmonics.
@@ -182,18 +235,18 @@ def with_render_mode(start: StartModel, antialiasing: bool) -> StartModel:
     return replace(start, scene=replace(start.scene, metadata=metadata))
 
 
-def _options(args: Namespace, start: StartModel) -> ModelOptions:
+def _options(args: Namespace, path: Path, sh_degree: int, metadata: SplatMetadata) -> ModelOptions:
     """The options for cfg_args: those of the model folder, or else of the PLY's model folder."""
-    folder, clouds = args.model_path, start.path.absolute().parent.parent
+    folder, clouds = args.model_path, path.absolute().parent.parent
     if not (folder / CFG_ARGS_NAME).exists() and clouds.name == "point_cloud":
         folder = clouds.parent
     recorded = options_of(folder)
-    modes = (args.antialiasing, recorded.antialiasing, start.metadata.antialiasing)
+    modes = (args.antialiasing, recorded.antialiasing, metadata.antialiasing)
     given = args.source_path and os.path.abspath(args.source_path)  # noqa: PTH100, keeps symlinks
     return replace(
         recorded,
         source_path=given or recorded.source_path,
-        sh_degree=start.splats.sh_degree if args.sh_degree is None else args.sh_degree,
+        sh_degree=sh_degree if args.sh_degree is None else args.sh_degree,
         antialiasing=any(modes),
     )
 

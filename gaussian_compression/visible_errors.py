@@ -56,23 +56,38 @@ class _Collected:
         )
 
 
+class VisibleErrors:
+    """The errors of a model, collected part by part."""
+
+    def __init__(self) -> None:
+        self._collected = {name: _Collected() for name in SCALES}
+
+    def add(self, start: Splats, decoded: Splats, order: npt.NDArray[np.intp]) -> None:
+        """Measures a part. Row i of `decoded` was row order[i] of `start`.
+
+        Spherical harmonics that `decoded` lacks count as 0 there.
+        """
+        least = _least_size(start)
+
+        def measure(block: slice) -> None:
+            before = with_ordered_axes(start.rows(order[block]))
+            for name, values in _differences(before, decoded.rows(block), least).items():
+                self._collected[name].blocks.append(values.ravel())
+
+        for_blocks(decoded.count, measure)
+
+    def figures(self) -> dict[str, ErrorFigures]:
+        """The errors by attribute."""
+        return {name: self._collected[name].figures(scale) for name, scale in SCALES.items()}
+
+
 def visible_errors(
     start: Splats, decoded: Splats, order: npt.NDArray[np.intp]
 ) -> dict[str, ErrorFigures]:
-    """The errors by attribute. Row i of `decoded` was row order[i] of `start`.
-
-    Spherical harmonics that `decoded` lacks count as 0 there.
-    """
-    collected = {name: _Collected() for name in SCALES}
-    least = _least_size(start)
-
-    def measure(block: slice) -> None:
-        before = with_ordered_axes(start.rows(order[block]))
-        for name, values in _differences(before, decoded.rows(block), least).items():
-            collected[name].blocks.append(values.ravel())
-
-    for_blocks(decoded.count, measure)
-    return {name: collected[name].figures(scale) for name, scale in SCALES.items()}
+    """The errors by attribute, as `VisibleErrors.add` measures them."""
+    errors = VisibleErrors()
+    errors.add(start, decoded, order)
+    return errors.figures()
 
 
 def lines(errors: dict[str, ErrorFigures]) -> list[str]:

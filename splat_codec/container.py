@@ -18,6 +18,8 @@ _HEAD = struct.Struct("<10sHH")  # magic, version, number of sections
 _CRC = struct.Struct("<I")  # CRC-32 of head and table, after the table
 _ENTRY = struct.Struct("<8sQI")  # name, length in bytes, CRC-32 of the bytes
 MAX_SECTIONS = 80
+MAX_TABLE_BYTES = _HEAD.size + MAX_SECTIONS * _ENTRY.size + _CRC.size
+"""Of everything before the first section."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,20 @@ def take_section(sections: MutableMapping[str, bytes], name: str) -> bytes:
 
 def pack_container(container: Container) -> bytes:
     """The file's bytes."""
-    table = b"".join(
-        _ENTRY.pack(_packed_name(name), len(data), zlib.crc32(data))
-        for name, data in container.sections.items()
+    sections = container.sections
+    table = pack_table(
+        container.version, {name: (len(data), zlib.crc32(data)) for name, data in sections.items()}
     )
-    head = _HEAD.pack(MAGIC, container.version, len(container.sections)) + table
-    return b"".join([head, _CRC.pack(zlib.crc32(head)), *container.sections.values()])
+    return b"".join([table, *sections.values()])
+
+
+def pack_table(version: int, sections: Mapping[str, tuple[int, int]]) -> bytes:
+    """The bytes before the first section, of the length and the CRC-32 of each."""
+    table = b"".join(
+        _ENTRY.pack(_packed_name(name), length, crc) for name, (length, crc) in sections.items()
+    )
+    head = _HEAD.pack(MAGIC, version, len(sections)) + table
+    return head + _CRC.pack(zlib.crc32(head))
 
 
 def unpack_container(data: bytes, may_be_cut: bool = False) -> Container:
@@ -79,7 +89,7 @@ def unpack_container(data: bytes, may_be_cut: bool = False) -> Container:
     With `may_be_cut`, `data` may end anywhere after the table: the first section that is not whole
     and all later ones are left out.
     """
-    version, entries, start = _unpack_table(data)
+    version, entries, start = unpack_table(data)
     sections: dict[str, bytes] = {}
     for number, (name, length, crc) in enumerate(entries):
         if length > len(data) - start:
@@ -101,11 +111,11 @@ def bytes_per_section(data: bytes) -> dict[str, int]:
 
     The figures are those of the whole file, even if `data` ends anywhere after the table.
     """
-    _, entries, start = _unpack_table(data)
+    _, entries, start = unpack_table(data)
     return {**{name: length for name, length, _ in entries}, "container": start}
 
 
-def _unpack_table(data: bytes) -> tuple[int, list[tuple[str, int, int]], int]:
+def unpack_table(data: bytes) -> tuple[int, list[tuple[str, int, int]], int]:
     """The version, name, length and checksum of each section, and where the first begins."""
     if data[: len(MAGIC)] != MAGIC:
         raise CorruptFile("header", "this is not a .f3dgs file (magic number missing)")

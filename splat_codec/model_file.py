@@ -87,7 +87,7 @@ def encode(model: ModelFile) -> bytes:
     else:
         version, sections = 1, _pack_quantized_splats(splats)
     if model.metadata:
-        sections["meta"] = json.dumps(model.metadata, sort_keys=True).encode()
+        sections["meta"] = pack_metadata(model.metadata)
     data = pack_container(Container(version, sections))
     if not _same(decode(data).splats, splats):
         raise RuntimeError("the encoder's bytes decode to other symbols: please report this")
@@ -110,8 +110,8 @@ def decode(data: bytes, layers: int = MAX_LAYERS) -> ModelFile:
     elif container.version == 2:
         splats = unpack_grid_splats(sections, len(data), layers, container.missing)
     else:
-        raise CorruptFile("header", f"version {container.version}, this program reads 1 and 2")
-    metadata = _unpack_metadata(sections.pop("meta", b"{}"))
+        raise CorruptFile("header", f"version {container.version}, 1 or 2 is expected")
+    metadata = unpack_metadata(sections.pop("meta", b"{}"))
     if sections:
         raise CorruptFile(next(iter(sections)), "unknown section")
     return ModelFile(splats, metadata)
@@ -173,7 +173,13 @@ def _unpack_attribute(
     return QuantizedAttribute(symbols, quantizer)
 
 
-def _unpack_metadata(data: bytes) -> dict[str, Any]:
+def pack_metadata(metadata: Mapping[str, Any]) -> bytes:
+    """The section `meta`."""
+    return json.dumps(metadata, sort_keys=True).encode()
+
+
+def unpack_metadata(data: bytes) -> dict[str, Any]:
+    """The metadata in the section `meta`. Raises CorruptFile."""
     if len(data) > MAX_METADATA_BYTES:
         raise CorruptFile("meta", f"{len(data)} bytes, at most {MAX_METADATA_BYTES} allowed")
     try:

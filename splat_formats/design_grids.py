@@ -38,6 +38,8 @@ from splat_formats.splats import FloatArray, Splats
 
 _UNIT = 1 << 16  # of the integer rules
 _FARTHEST = np.float32(1e30)  # of the box of positions: the extent of a wider one overflows
+_MOST_SHELLS = 63
+_MOST_CELLS = 2**24 - 1  # of a rule's centre and radii
 MIDDLE_CLASS = 12  # of the median Gaussian; the next class has colour steps wider by sqrt(2)
 
 
@@ -92,17 +94,49 @@ class Quantized:
     """(N,) row i was row order[i]."""
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What the precision of a part of a model depends on, of the whole model: all parts get the
+    steps that they would have in one file."""
+
+    centre: tuple[float, float, float]
+    """The median of the centres."""
+    distance: float
+    """Of the centres from it, median, world units."""
+    level: float
+    """The median of the precision rule's sums, in classes."""
+
+
+def surroundings(splats: Splats, steps: GridSteps) -> Surroundings:
+    """Those of a model, of which `splats`, at least one, are a sample that images can show."""
+    splats = with_ordered_axes(splats)
+    centre = np.median(splats.xyz, axis=0)
+    distances = np.linalg.norm(splats.xyz.astype(np.float64) - centre, axis=1)
+    unit = max(float(np.median(distances)), 1e-30)
+    factor = -2 * steps.weight_exponent
+    alpha = 1 / (1 + np.exp(-splats.opacity[:, 0].astype(np.float64)))
+    sums = factor * steps.opacity_power * np.log2(alpha)
+    sums += factor / np.log(2) * splats.scaling.astype(np.float64) @ np.array(steps.size_powers)
+    sums -= factor * steps.distance_power * np.log2(1 + (distances / unit) ** 2)
+    x, y, z = centre.tolist()
+    return Surroundings((x, y, z), unit, float(np.median(sums)))
+
+
 def quantize_splats(
-    splats: Splats, steps: GridSteps, weights: npt.NDArray[np.float64] | None = None
+    splats: Splats,
+    steps: GridSteps,
+    weights: npt.NDArray[np.float64] | None = None,
+    around: Surroundings | None = None,
 ) -> Quantized:
     """The model in integers, in file order; opacities must be within MOST_OPACITY.
 
     `weights` (N,), if given, are measured sensitivities to colour, squared, in any unit: they
     replace the closed form, at the cost of storing the differences. SH that several Gaussians have
-    are stored once where this makes the file smaller.
+    are stored once where this makes the file smaller. `around`: that of the model of which `splats`
+    are a part.
     """
     ordered, exact = set_aside(with_ordered_axes(splats))
-    grids, classes = design_grids(ordered, steps, weights)
+    grids, classes = design_grids(ordered, steps, weights, around)
     on_grids = snap_to_grids(ordered, grids, steps.deadzone, classes, exact)
     order, layer_ends = order_in_layers(on_grids, steps.layer_fraction)
     in_order = on_grids.reordered(order, layer_ends)
@@ -110,13 +144,16 @@ def quantize_splats(
 
 
 def design_grids(
-    splats: Splats, steps: GridSteps, weights: npt.NDArray[np.float64] | None
+    splats: Splats,
+    steps: GridSteps,
+    weights: npt.NDArray[np.float64] | None,
+    around: Surroundings | None = None,
 ) -> tuple[Grids, Integers]:
     """The grids, and each Gaussian's precision class."""
     scale = _even_grid(splats.scaling, steps.scale_step)
     opacity = _even_grid(splats.opacity, steps.opacity_step)
     position = _position_grid(splats, steps, scale)
-    rule = _precision_rule(splats, steps, (opacity, scale, position))
+    rule = _precision_rule(splats, steps, (opacity, scale, position), around)
     o, s = opacity.symbols(splats.opacity[:, 0]), scale.symbols(splats.scaling)
     cells = cells_of(splats.xyz, position) >> (position.bits - position.coarse_bits)
     classes = rule.apply(o, s, cells)
@@ -219,20 +256,23 @@ def _rotation_shift(steps: GridSteps, scale: EvenGrid) -> LinearRule:
 
 
 def _precision_rule(
-    splats: Splats, steps: GridSteps, grids: tuple[EvenGrid, EvenGrid, PositionGrid]
+    splats: Splats,
+    steps: GridSteps,
+    grids: tuple[EvenGrid, EvenGrid, PositionGrid],
+    around: Surroundings | None,
 ) -> PrecisionRule:
     """The closed form in integers: classes from opacity, scales and distance from the middle."""
     opacity, scale, position = grids
-    xyz = sample(splats.xyz)
     factor = -2 * steps.weight_exponent * _UNIT  # classes per octave of weight
     alpha = 1 / (1 + np.exp(-(opacity.minimum + opacity.step * np.arange(opacity.levels))))
     by_opacity = factor * steps.opacity_power * np.log2(alpha)
     size = factor * np.array(steps.size_powers) * scale.step / np.log(2)
-    cells = cells_of(xyz, position) >> (position.bits - position.coarse_bits)
-    centre = np.median(cells, axis=0).astype(int) if splats.count else np.zeros(3, int)
-    distance = np.linalg.norm(cells - centre, axis=1)
-    unit = max(float(np.median(distance)) if splats.count else 1.0, 1.0)
-    radii = np.unique(np.rint(unit * 2.0 ** (np.arange(-4, 13) / 3)).astype(int))
+    cells = cells_of(sample(splats.xyz), position) >> (position.bits - position.coarse_bits)
+    centre, unit, last = _middle_of_cells(cells) if around is None else _centre(cells, position,
+                                                                                around)  # fmt: skip
+    exponents = np.arange(-4, last) / 3
+    radii = np.unique(np.clip(np.rint(unit * 2.0**exponents), 0, _MOST_CELLS).astype(int))
+    radii = radii[:_MOST_SHELLS]
     middles = np.r_[0, np.sqrt(radii[:-1] * radii[1:]), radii[-1]]
     by_shell = -factor * steps.distance_power * np.log2(1 + (middles / unit) ** 2)
     rule = PrecisionRule(
@@ -242,7 +282,31 @@ def _precision_rule(
         tuple(radii.tolist()),
         tuple(np.rint(by_shell).astype(int).tolist()),
     )
-    return _centred(rule, splats, (opacity, scale), cells)
+    if around is None:
+        return _centred(rule, splats, (opacity, scale), cells)
+    # The rule's scale symbols count from the grid's minimum.
+    counted = float(size.sum()) * scale.minimum / scale.step
+    return _with_level(rule, _UNIT * around.level - counted)
+
+
+def _middle_of_cells(cells: Integers) -> tuple[Integers, float, int]:
+    """The middle of a model, the unit of distances, and the end of the radii's exponents."""
+    if not len(cells):
+        return np.zeros(3, int), 1.0, 13
+    centre = np.median(cells, axis=0).astype(int)
+    return centre, max(float(np.median(np.linalg.norm(cells - centre, axis=1))), 1.0), 13
+
+
+def _centre(
+    cells: Integers, position: PositionGrid, around: Surroundings
+) -> tuple[Integers, float, int]:
+    """The same of the whole model, in the coarse cells of a part; radii reach its farthest cell."""
+    size = position.cell * 2.0 ** (position.bits - position.coarse_bits)
+    where = (np.array(around.centre) - np.array(position.origin)) / size
+    centre = np.clip(np.floor(where), -_MOST_CELLS, _MOST_CELLS).astype(int)
+    unit = max(around.distance / size, 2.0**-30)
+    farthest = np.linalg.norm(cells - centre, axis=1).max(initial=1.0)
+    return centre, unit, max(13, int(3 * np.log2(farthest / unit)) + 2)
 
 
 def _centred(
@@ -259,7 +323,12 @@ def _centred(
     squared = ((cells.astype(np.int64) - np.array(rule.centre)) ** 2).sum(axis=1)
     shells = np.searchsorted(np.array(rule.radii, np.int64) ** 2, squared, side="right")
     totals = totals + np.array(rule.by_shell)[shells]
-    offset = int(MIDDLE_CLASS * _UNIT + _UNIT // 2 - np.median(totals))
+    return _with_level(rule, np.median(totals))
+
+
+def _with_level(rule: PrecisionRule, level: float) -> PrecisionRule:
+    """The rule shifted so that this sum has the middle class."""
+    offset = int(MIDDLE_CLASS * _UNIT + _UNIT // 2 - level)
     return replace(rule, by_opacity=tuple(entry + offset for entry in rule.by_opacity))
 
 

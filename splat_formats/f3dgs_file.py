@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The .f3dgs format as scenes. NumPy only."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from splat_codec.block_file import BlockIndex, Corner, has_blocks
 from splat_codec.container import MAGIC
 from splat_codec.model_file import MAX_LAYERS, ModelFile, decode, encode
+from splat_formats.block_coding import blocks_that_meet, decoded_blocks, index_of
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import SplatScene, Written
+from splat_formats.splats import Splats, joined, no_splats
 from splat_formats.visible import visible_gaussians
 from utils.files import write_bytes
 
@@ -25,8 +29,33 @@ def is_f3dgs(head: bytes) -> bool:
 
 
 def read_f3dgs(path: Path) -> SplatScene:
-    """The scene in a .f3dgs file. Raises CorruptFile."""
+    """The scene in a .f3dgs file, of blocks: that of all together. Raises CorruptFile."""
+    if is_in_blocks(path):
+        index = index_of(path)
+        return scene_of_blocks(index, decoded_blocks(path, index))
     return scene_of(decode(path.read_bytes(), MAX_LAYERS))
+
+
+def is_in_blocks(path: Path) -> bool:
+    """Whether the file is a .f3dgs file of blocks."""
+    with path.open("rb") as file:
+        return has_blocks(file.read(len(MAGIC) + 2))
+
+
+def read_blocks(path: Path, low: Corner, high: Corner) -> SplatScene:
+    """The blocks of a file that meet a box, whole: Gaussians beyond the box may be among them.
+
+    Raises CorruptFile; the other blocks are not read.
+    """
+    index = index_of(path)
+    return scene_of_blocks(index, decoded_blocks(path, index, blocks_that_meet(index, low, high)))
+
+
+def scene_of_blocks(index: BlockIndex, blocks: Iterable[Splats]) -> SplatScene:
+    """The Gaussians of some blocks of a file as one scene. Raises CorruptFile."""
+    metadata = from_entries(index.metadata)
+    parts = list(blocks)
+    return SplatScene(joined(parts) if parts else no_splats(index.sh_degree), metadata)
 
 
 def scene_of(model: ModelFile) -> SplatScene:

@@ -15,7 +15,14 @@ _KEPT = ("up", "white_background")  # copied from the file that a scene was read
 
 def describe(start: Splats, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
     """The metadata of a file made from `start` with these settings."""
-    source = {"gaussians": start.count, "sh_degree": start.sh_degree}
+    return describe_source(start.count, start.sh_degree, settings, **more)
+
+
+def describe_source(
+    count: int, sh_degree: int, settings: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    """The metadata of a file made from so many Gaussians of this SH degree."""
+    source = {"gaussians": count, "sh_degree": sh_degree}
     return {"generator": GENERATOR, "source": source, "settings": settings, **more}
 
 

@@ -8,7 +8,7 @@ a stand-in in the range of the others.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import numpy as np
@@ -58,6 +58,11 @@ class Adjustments:
             "with colours far from all others, moved to the edge of the grid": self.colours_limited,
         }
         return "; ".join(f"Gaussians {what}: {count:,}" for what, count in parts.items() if count)
+
+    def plus(self, other: "Adjustments") -> "Adjustments":
+        """What was done to two models together."""
+        names = (field.name for field in fields(self))
+        return Adjustments(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def log(self) -> None:
         """Logs what was done, if anything was; a warning where images may show it."""

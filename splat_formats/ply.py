@@ -7,14 +7,18 @@ and ignores the names. The reader accepts what other programs write (docs/ply.md
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from splat_formats.ply_header import is_ply
 from splat_formats.ply_table import PlyTable, read_ply_table
-from splat_formats.positions import place
+from splat_formats.positions import Placed, place, relative_to
 from splat_formats.repairs import flat_scale, gaussians, zero_rows
-from splat_formats.scene import NO_ORIGIN, SplatMetadata, SplatScene, Written
+from splat_formats.scene import NO_ORIGIN, Origin, SplatMetadata, SplatScene, Written
 from splat_formats.smoothing import with_smoothing
 from splat_formats.splats import MAX_SH_DEGREE, REST_COEFFICIENTS, FloatArray, Splats
 from utils.errors import InputError
@@ -25,8 +29,10 @@ __all__ = [
     "in_short",
     "is_antialiased",
     "is_ply",
+    "ply_parts",
     "read_ply",
     "read_ply_scene",
+    "scene_of_table",
     "write_ply",
     "write_ply_scene",
 ]
@@ -43,6 +49,7 @@ _ROWS_PER_WRITE = 1 << 16  # 16 MB of rows: large enough for the disk, small bes
 # Comments that Brush and Postshot write; the last one counts.
 _RENDER_MODE = re.compile(r"(?:SplatRenderMode:\s*(\w+)|antialiased:?\s+(\w+))$", re.IGNORECASE)
 _ANTIALIASED = ("mip", "1", "true")
+_BYTES_PER_MOVE = 1 << 26
 _NUMBER_DIGITS = 9
 RENDER_MODE_LINE = "comment SplatRenderMode: mip"
 
@@ -53,12 +60,18 @@ def read_ply_scene(path: str | os.PathLike[str]) -> SplatScene:
     The degree of the spherical harmonics follows from the number of `f_rest_*` properties. Raises
     `InputError` if the file is no PLY, is truncated, or lacks a property of a Gaussian.
     """
-    table = read_ply_table(path)
+    return scene_of_table(read_ply_table(path))
+
+
+def scene_of_table(table: PlyTable, origin: Origin | None = None) -> SplatScene:
+    """The Gaussians in the vertices of a PLY file, relative to `origin`.
+
+    None: to the one that float32 needs, if any. Raises `InputError` where a property is missing.
+    """
     _check_properties(table)
     scaling, scaling_notices = _scaling(table)
     rest, rest_notices = _features_rest(table)
-    has_doubles = any(table.columns[axis].dtype.itemsize > 4 for axis in _XYZ)
-    placed = place(table.stack(_XYZ, np.float64 if has_doubles else np.float32), scaling)
+    placed = _placed(table, scaling, origin)
     splats = Splats(
         xyz=placed.xyz,
         features_dc=table.stack(_DC).reshape(table.count, 1, 3),
@@ -73,10 +86,23 @@ def read_ply_scene(path: str | os.PathLike[str]) -> SplatScene:
         *scaling_notices,
         *rest_notices,
         *smoothing_notices,
-        *_zero_notices(splats),
+        *zeros_notices(zero_rows(splats)),
         *_ignored_notices(table),
     )
     return SplatScene(splats, SplatMetadata(is_antialiased(table), placed.origin, notices))
+
+
+def _placed(table: PlyTable, scaling: FloatArray, origin: Origin | None) -> Placed:
+    xyz = xyz_of(table)
+    if origin is None:
+        return place(xyz, scaling)
+    return Placed(relative_to(xyz, origin), origin, None)
+
+
+def xyz_of(table: PlyTable) -> npt.NDArray[np.floating]:
+    """(N, 3) positions in float64 where the file has doubles, else in float32."""
+    has_doubles = any(table.columns[axis].dtype.itemsize > 4 for axis in _XYZ)
+    return table.stack(_XYZ, np.float64 if has_doubles else np.float32)
 
 
 def read_ply(path: str | os.PathLike[str]) -> Splats:
@@ -153,8 +179,8 @@ def _smoothed(table: PlyTable, splats: Splats) -> tuple[Splats, tuple[str, ...]]
     return smoothed, (notice,)
 
 
-def _zero_notices(splats: Splats) -> tuple[str, ...]:
-    count = zero_rows(splats)
+def zeros_notices(count: int) -> tuple[str, ...]:
+    """A sentence on so many Gaussians with zeros only, where there are any."""
     if not count:
         return ()
     return (f"{gaussians(count)} with zeros only: the file may be incomplete",)
@@ -196,24 +222,89 @@ def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> Written:
     Of a model with an origin, x, y and z are doubles in world coordinates, which not all viewers
     can read: a notice is returned.
     """
+    count, splats = scene.splats.count, scene.splats
+    head = _header(str(count), splats.features_rest.shape[1], scene.metadata)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(_header(scene))
-        for start in range(0, scene.splats.count, _ROWS_PER_WRITE):
-            file.write(_records(scene, start, start + _ROWS_PER_WRITE))
-    if scene.metadata.origin == NO_ORIGIN:
-        return Written()
-    notice = ("x, y and z are doubles, because float32 is too coarse so far from 0: SIBR and other "
-              "viewers that expect floats cannot read this file")  # fmt: skip
-    return Written((notice,))
+        file.write(head)
+        write_records(file, splats, scene.metadata.origin)
+    return Written(origin_notices(scene.metadata.origin))
 
 
-def _records(scene: SplatScene, start: int, stop: int) -> bytes:
+def origin_notices(origin: Origin) -> tuple[str, ...]:
+    """A sentence on positions that are written as doubles, where they are."""
+    if origin == NO_ORIGIN:
+        return ()
+    return ("x, y and z are doubles, because float32 is too coarse so far from 0: SIBR and other "
+            "viewers that expect floats cannot read this file",)  # fmt: skip
+
+
+class PlyWriter:
+    """Writes a model in parts; made by `ply_parts`."""
+
+    def __init__(self, file: BinaryIO, coefficients: int, origin: Origin) -> None:
+        self._file, self._coefficients, self._origin = file, coefficients, origin
+        self.count = 0
+        """Gaussians written so far."""
+
+    def add(self, part: Splats) -> None:
+        """Writes the next Gaussians."""
+        if part.features_rest.shape[1] != self._coefficients:
+            raise ValueError(
+                f"{self._coefficients} SH coefficients expected, got {part.features_rest.shape[1]}"
+            )
+        write_records(self._file, part, self._origin)
+        self.count += part.count
+
+
+@contextmanager
+def ply_parts(
+    path: str | os.PathLike[str], most: int, coefficients: int, metadata: SplatMetadata
+) -> Iterator[PlyWriter]:
+    """A writer of a model in parts, whose file is complete, or absent, after the block.
+
+    `most` Gaussians at most are in all parts together. Where their number has fewer digits, the
+    rows move forward at the end, by as many bytes.
+    """
+    first = _header(str(most), coefficients, metadata)
+    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+        file.write(first)
+        writer = PlyWriter(file, coefficients, metadata.origin)
+        yield writer
+        if writer.count > most:
+            raise ValueError(f"at most {most} Gaussians expected in all parts, got {writer.count}")
+        head = _header(str(writer.count), coefficients, metadata)
+        if len(head) < len(first):
+            _move(file, len(first), len(head))
+        file.seek(0)
+        file.write(head)
+
+
+def _move(file: BinaryIO, start: int, to: int) -> None:
+    """Moves all bytes from `start` on to an earlier place, where the file then ends sooner."""
+    while True:
+        file.seek(start)
+        part = file.read(_BYTES_PER_MOVE)
+        file.seek(to)
+        if not part:
+            file.truncate()
+            return
+        file.write(part)
+        start, to = start + len(part), to + len(part)
+
+
+def write_records(file: BinaryIO, splats: Splats, origin: Origin) -> None:
+    """Writes the rows of a PLY file."""
+    for start in range(0, splats.count, _ROWS_PER_WRITE):
+        file.write(_records(splats, origin, start, start + _ROWS_PER_WRITE))
+
+
+def _records(splats: Splats, origin: Origin, start: int, stop: int) -> bytes:
     """The bytes of the rows start..stop-1."""
-    floats = rows(scene.splats, start, stop)
-    if scene.metadata.origin == NO_ORIGIN:
+    floats = rows(splats, start, stop)
+    if origin == NO_ORIGIN:
         return floats.tobytes()
     records = np.empty(len(floats), [("xyz", "<f8", 3), ("others", "<f4", floats.shape[1] - 3)])
-    records["xyz"] = floats[:, :3].astype(np.float64) + np.array(scene.metadata.origin)
+    records["xyz"] = floats[:, :3].astype(np.float64) + np.array(origin)
     records["others"] = floats[:, 3:]
     return records.tobytes()
 
@@ -234,15 +325,15 @@ def rows(splats: Splats, start: int, stop: int) -> FloatArray:
     return np.concatenate(columns, axis=1).astype("<f4", copy=False)
 
 
-def _header(scene: SplatScene) -> bytes:
-    splats, metadata = scene.splats, scene.metadata
-    rest_names = [f"{_REST}{i}" for i in range(3 * splats.features_rest.shape[1])]
+def _header(count: str, coefficients: int, metadata: SplatMetadata) -> bytes:
+    """The header of a file with so many Gaussians, and higher SH coefficients per channel."""
+    rest_names = [f"{_REST}{i}" for i in range(3 * coefficients)]
     names = [*_NORMAL, *_DC, *rest_names, *_OPACITY, *_SCALE, *_ROTATION]
     position = "float" if metadata.origin == NO_ORIGIN else "double"
     lines = [
         "ply",
         "format binary_little_endian 1.0",
-        f"element vertex {splats.count}",  # SIBR expects it here, and comments after it
+        f"element vertex {count}",  # SIBR expects it here, and comments after it
         *([RENDER_MODE_LINE] if metadata.antialiasing else []),
         *(f"property {position} {name}" for name in _XYZ),
         *(f"property float {name}" for name in names),

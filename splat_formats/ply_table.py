@@ -5,9 +5,11 @@ The caller interprets the columns (Gaussians, SfM points).
 """
 
 import gzip
+import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,11 +25,12 @@ from splat_formats.ply_header import (
     parse_header,
 )
 from splat_formats.ply_text import read_text_columns
-from splat_formats.unpacked import MOST_GZIP_RATIO, open_unpacked
+from splat_formats.unpacked import MOST_GZIP_RATIO, is_gzip, open_unpacked
 from utils.errors import InputError
 
 _ROWS_PER_COPY = 2048  # about 500 KB of records: columns are strided, and stay in the cache
 _BYTES_PER_READ = 1 << 26
+_BYTES_MAPPED = 1 << 28  # at a time
 _MAX_ROW_BYTES = 1 << 20
 
 Columns = dict[str, npt.NDArray]
@@ -63,6 +66,71 @@ class PlyTable:
                 for i, name in enumerate(names):
                     table[part, i] = self.columns[name][part]
         return table
+
+
+@dataclass(frozen=True, eq=False)
+class MappedPly:
+    """The vertices of a binary PLY file, of which only the rows that are used are read.
+
+    The file's pages are mapped into memory, and given back after each use.
+    """
+
+    path: Path
+    count: int
+    row: np.dtype
+    names: tuple[str, ...]
+    comments: tuple[str, ...]
+    left_out: tuple[str, ...]
+    _start: int
+    _pages: mmap.mmap
+
+    def table(self, rows: slice | npt.NDArray[np.integer]) -> PlyTable:
+        """The chosen rows; numbers of rows in ascending order, of a slice: without a step."""
+        every = np.frombuffer(self._pages, self.row, self.count, self._start)
+        if isinstance(rows, slice):
+            chosen = every[rows].copy()
+            self._give_back()
+        else:
+            chosen = np.empty((len(rows), *every.shape[1:]), every.dtype)
+            span = max(1, _BYTES_MAPPED // self.row.itemsize)
+            ends = np.searchsorted(rows, np.arange(span, self.count + span, span)).tolist()
+            for low, high in pairwise([0, *ends]):
+                chosen[low:high] = every[rows[low:high]]
+                self._give_back()
+        return PlyTable(self.path, len(chosen), _columns(chosen, self.names), self.comments,
+                        self.left_out)  # fmt: skip
+
+    def _give_back(self) -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, which takes pages back by itself
+            self._pages.madvise(mmap.MADV_DONTNEED)
+
+
+def map_ply_table(path: str | os.PathLike[str]) -> MappedPly | None:
+    """The vertices of the PLY file at `path`, or None where only reading it as a whole finds them:
+    gzip, text, lists, no vertices.
+
+    Raises `InputError` for a file that is no PLY, or is cut short.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        head = file.read(MAX_HEADER_BYTES)
+        if is_gzip(head):
+            return None
+        header = parse_header(head, path)
+        element = only_element(header, "vertex", path)
+        earlier = header.before(element)
+        if header.encoding == "ascii" or any(part.has_lists for part in (*earlier, element)):
+            return None
+        order = BYTE_ORDERS[header.encoding]
+        start = header.size + sum(part.count * _row_of(part, order).itemsize for part in earlier)
+        row = _row_of(element, order)
+        if not row.itemsize or not element.count:
+            return None
+        _check_rows(os.fstat(file.fileno()).st_size - start, row.itemsize, element, path)
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    others = tuple(f"element {part.name}" for part in header.elements if part != element)
+    names = tuple(found.name for found in element.properties)
+    return MappedPly(path, element.count, row, names, header.comments, others, start, pages)
 
 
 def read_ply_table(path: str | os.PathLike[str]) -> PlyTable:
@@ -110,16 +178,24 @@ def _read_binary(file: BinaryIO, header: Header, element: Element, path: Path) -
         _skip(file, earlier, order, path)
     if element.has_lists:
         return _read_rows_with_lists(file, element, order, path)
+    rows = _read_rows(file, _row_of(element, order), element, path)
+    return _columns(rows, tuple(found.name for found in element.properties))
+
+
+def _row_of(element: Element, order: str) -> np.dtype:
+    """The type of a row without lists."""
     codes = {found.code for found in element.properties}
     if len(codes) == 1:
         # One plain matrix, the usual case: its strided columns copy faster than structured ones.
-        width = len(element.properties)
-        block = _read_rows(file, np.dtype((order + codes.pop(), (width,))), element, path)
-        names = (found.name for found in element.properties)
-        return dict(zip(names, block.reshape(element.count, width).T, strict=True))
-    row = np.dtype([(found.name, order + found.code) for found in element.properties])
-    rows = _read_rows(file, row, element, path)
-    return {found.name: rows[found.name] for found in element.properties}
+        return np.dtype((order + codes.pop(), (len(element.properties),)))
+    return np.dtype([(found.name, order + found.code) for found in element.properties])
+
+
+def _columns(rows: npt.NDArray, names: tuple[str, ...]) -> Columns:
+    """The columns of rows with the type `_row_of`, by name."""
+    if rows.dtype.names is None:
+        return dict(zip(names, rows.reshape(len(rows), len(names)).T, strict=True))
+    return {name: rows[name] for name in names}
 
 
 def _read_rows(file: BinaryIO, row: np.dtype, element: Element, path: Path) -> npt.NDArray:

@@ -43,6 +43,11 @@ def place(xyz: npt.NDArray[np.floating], scaling: FloatArray) -> Placed:
     return Placed(_to_float32(relative), origin, _moved(origin))
 
 
+def relative_to(xyz: npt.NDArray[np.floating], origin: Origin) -> FloatArray:
+    """Positions (N, 3) in float32 relative to an origin."""
+    return _to_float32(xyz if origin == NO_ORIGIN else xyz - np.array(origin))
+
+
 def coarse_share(xyz: npt.NDArray[np.floating], scaling: FloatArray) -> float:
     """The fraction of the Gaussians for whose size float32 is too coarse at their positions."""
     rows = slice(None, None, max(1, len(xyz) // _SAMPLE))

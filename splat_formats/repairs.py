@@ -5,7 +5,8 @@ Those that are a limit are clamped to a finite value that renders the same. No r
 Gaussian with any other one: it is dropped before a model is compressed.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -19,6 +20,8 @@ OPAQUE = np.float32(MOST_OPACITY)  # a logit: its sigmoid in float32 is 1
 # shows the thickness.
 FLATNESS = np.float32(12)
 POINT = np.float32(-20)  # log scale of a Gaussian without any extent
+
+_COUNT = re.compile(r"(\d[\d,]*)( Gaussians?\b|)")  # of a notice
 
 _Test = Callable[[FloatArray], npt.NDArray[np.bool_]]
 
@@ -97,6 +100,26 @@ def zero_rows(splats: Splats) -> int:
 def gaussians(count: int) -> str:
     """The number with its noun: "1 Gaussian", "2 Gaussians"."""
     return f"{count:,} Gaussian{'' if count == 1 else 's'}"
+
+
+def summed_notices(notices: Iterable[str]) -> tuple[str, ...]:
+    """One sentence for those that differ in their numbers only, with the sums of these."""
+    sums: dict[str, list[int]] = {}
+    for notice in notices:
+        counts = [int(found[1].replace(",", "")) for found in _COUNT.finditer(notice)]
+        text = _COUNT.sub(lambda found: f"\0{found[2] and ' Gaussian'}", notice)
+        sums[text] = [a + b for a, b in zip(sums.get(text, [0] * len(counts)), counts, strict=True)]
+    return tuple(_with_counts(text, counts) for text, counts in sums.items())
+
+
+def _with_counts(text: str, counts: list[int]) -> str:
+    first, *parts = text.split("\0")
+    for count, part in zip(counts, parts, strict=True):
+        is_noun = part.startswith(" Gaussian")
+        first += (
+            gaussians(count) + part.removeprefix(" Gaussian") if is_noun else f"{count:,}{part}"
+        )
+    return first
 
 
 def _undefined_rows(splats: Splats) -> Mapping[str, npt.NDArray[np.bool_]]:

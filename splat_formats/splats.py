@@ -80,6 +80,14 @@ class Splats:
         return REST_COEFFICIENTS.index(self.features_rest.shape[1])
 
 
+def no_splats(sh_degree: int) -> Splats:
+    """A model of this degree without Gaussians."""
+    rest = REST_COEFFICIENTS[sh_degree]
+    shapes = {"xyz": (0, 3), "features_dc": (0, 1, 3), "features_rest": (0, rest, 3),
+              "opacity": (0, 1), "scaling": (0, 3), "rotation": (0, 4)}  # fmt: skip
+    return Splats(**{name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+
+
 def joined(parts: Sequence[Splats]) -> Splats:
     """The Gaussians of all parts; higher spherical harmonics that some of them lack are 0."""
     if len(parts) == 1:

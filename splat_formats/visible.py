@@ -26,11 +26,17 @@ class Visible:
 
 def visible_gaussians(splats: Splats, place: object) -> Visible:
     """The Gaussians that an image can show. InputError, naming `place`, if there are none."""
-    finite = showable(splats)
-    rows = finite.rows[visible_rows(finite.splats)]
-    kept, adjustments = without_invisible(finite.splats)
-    if not kept.count:
+    visible = visible_part(splats)
+    if not visible.splats.count:
         raise InputError(
             f"{place}: expected Gaussians that an image can show, found none among {splats.count:,}"
         )
+    return visible
+
+
+def visible_part(splats: Splats) -> Visible:
+    """The same; there may be none."""
+    finite = showable(splats)
+    rows = finite.rows[visible_rows(finite.splats)]
+    kept, adjustments = without_invisible(finite.splats)
     return Visible(kept, rows, finite.notices, adjustments)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Decoder of .f3dgs files, versions 1 and 2, in one module without dependencies: for web pages,
+ * Decoder of .f3dgs files, versions 1 to 3, in one module without dependencies: for web pages,
  * workers and Node.js 18 or later. It follows docs/format.md; docs/web.md shows how to use it.
  *
  * All numbers of the decoded model are the same bits that the Python decoder gives.
@@ -12,6 +12,7 @@ const ENTRY_BYTES = 20;
 const CRC_BYTES = 4;
 const MAX_SECTIONS = 80;
 const MAX_LAYERS = 16;
+const BLOCKS_VERSION = 3;
 const MAX_COUNT = 2 ** 27;
 const MAX_VALUE = 2 ** 127;
 const MAX_METADATA_BYTES = 2 ** 20;
@@ -35,7 +36,7 @@ export class F3dgsError extends Error {
  * A decoded model of N Gaussians; C = 3 ((shDegree + 1)^2 - 1). In file order.
  *
  * @typedef {object} Model
- * @property {number} version 1 or 2
+ * @property {number} version 1, 2 or 3
  * @property {number} count N
  * @property {number} shDegree 0 to 3
  * @property {number[]} layerEnds Gaussians of the layers 0 to k together, for each layer k that is
@@ -74,6 +75,7 @@ export function isF3dgs(bytes) {
 export function decode(data, { layers = Infinity } = {}) {
   checkLayersOption(layers);
   const bytes = bytesOf(data);
+  if (readHead(bytes).version === BLOCKS_VERSION) return decodeBlocks(bytes, layers);
   const container = unpackContainer(bytes, layers < MAX_LAYERS);
   const decoder = decoderOf(container, bytes.length);
   const models = Math.min(layers, decoder.layers);
@@ -85,9 +87,10 @@ export function decode(data, { layers = Infinity } = {}) {
 
 /**
  * Decodes a file while it arrives: of version 2 one model for each layer, with that layer's
- * Gaussians only, as soon as its sections have come; of version 1 one model at the end. The last
- * model comes when the file was read to its end and found valid. Where later layers are not read,
- * the stream is cancelled after the last layer that is.
+ * Gaussians only, as soon as its sections have come; of version 1 one model at the end; of version 3
+ * one for each block, with `total`, the number of Gaussians in the file. The last model comes when
+ * the file was read to its end and found valid. Where later layers of version 2 are not read, the
+ * stream is cancelled after the last layer that is.
  *
  * The models have two more properties: `layer` (from 0) and `layers`, the number of models that the
  * generator yields if the file is valid. Their `layerEnds` are those of all models together, and
@@ -104,6 +107,10 @@ export async function* decodeStream(stream, { layers = Infinity, signal } = {}) 
   const source = new ByteSource(stream, signal);
   try {
     const container = await readTable(source);
+    if (container.version === BLOCKS_VERSION) {
+      yield* streamBlocks(container, source, layers);
+      return;
+    }
     let decoder = null;
     let models = 0;
     let next = 0; // the layer to decode next
@@ -355,8 +362,8 @@ function readHead(bytes) {
   }
   const view = viewOf(bytes);
   const [version, count] = [view.getUint16(10, true), view.getUint16(12, true)];
-  if (version !== 1 && version !== 2) {
-    throw new F3dgsError("header", `version ${version}, this program reads 1 and 2`);
+  if (version < 1 || version > BLOCKS_VERSION) {
+    throw new F3dgsError("header", `version ${version}, this program reads 1 to 3`);
   }
   if (count > MAX_SECTIONS) {
     throw new F3dgsError("header", `${count} sections, at most ${MAX_SECTIONS} allowed`);
@@ -1805,6 +1812,185 @@ function allocated(ArrayType, length) {
     if (!(error instanceof RangeError)) throw error;
     throw new F3dgsError("model", `not enough memory for an array of ${length} numbers`);
   }
+}
+
+// --------------------------------------------------------------------------- version 3: blocks
+
+const BLOCK_SECTIONS = ["index", "meta", "blocks"];
+const BLOCK_ENTRY_BYTES = 48;
+const MAX_BLOCKS = 2 ** 16;
+
+/** A file of blocks as one model. */
+function decodeBlocks(bytes, layers) {
+  const container = unpackContainer(bytes, false);
+  checkBlockSections(container);
+  const blocks = container.take("blocks");
+  const index = new BlockIndex(container);
+  const models = index.entries.map((entry, number) =>
+    entry.bytes === 0
+      ? null
+      : index.decode(number, blocks.subarray(entry.offset, entry.offset + entry.bytes), layers),
+  );
+  return index.model(models.filter((model) => model !== null));
+}
+
+/** The blocks of a file while it arrives; the last waits for its end. */
+async function* streamBlocks(container, source, layers) {
+  checkBlockSections(container);
+  for (const entry of container.entries.slice(0, 2)) {
+    container.add(entry, await source.take(entry.length));
+  }
+  const index = new BlockIndex(container);
+  const numbers = [...index.entries.keys()].filter((number) => index.entries[number].bytes > 0);
+  const layersAndTotal = { layers: Math.max(1, numbers.length), total: index.count };
+  let waiting = index.model([]);
+  for (const [part, number] of numbers.entries()) {
+    const bytes = await source.take(index.entries[number].bytes);
+    if (part > 0) yield { ...waiting, layer: part - 1, ...layersAndTotal };
+    waiting = index.model([index.decode(number, bytes, layers)]);
+  }
+  await source.requireEnd();
+  yield { ...waiting, layer: layersAndTotal.layers - 1, ...layersAndTotal };
+}
+
+function checkBlockSections(container) {
+  const names = container.entries.map(({ name }) => name).join(", ");
+  const expected = BLOCK_SECTIONS.join(", ");
+  if (names !== expected) {
+    throw new F3dgsError("section table", `${expected} expected, got ${names}`);
+  }
+}
+
+/** The section `index`, and the blocks that it describes. */
+class BlockIndex {
+  constructor(container) {
+    const bytes = container.take("index");
+    this.#container = container;
+    this.metadata = container.metadata();
+    if (bytes.length < 5) throw new F3dgsError("index", `cut short: ${bytes.length} bytes`);
+    const view = viewOf(bytes);
+    this.shDegree = bytes[0];
+    const number = view.getUint32(1, true);
+    if (this.shDegree > 3) {
+      throw new F3dgsError("index", `SH degree ${this.shDegree}, at most 3 allowed`);
+    }
+    if (number < 1 || number > MAX_BLOCKS) {
+      throw new F3dgsError("index", `${number} blocks, 1 to ${MAX_BLOCKS} allowed`);
+    }
+    const end = 5 + BLOCK_ENTRY_BYTES * number;
+    if (bytes.length !== end) {
+      throw new F3dgsError("index", `${bytes.length} bytes, ${end} expected`);
+    }
+    this.entries = [];
+    for (let at = 5; at < end; at += BLOCK_ENTRY_BYTES) this.entries.push(blockEntry(view, at));
+    this.#check();
+  }
+
+  #container;
+
+  /** The model of one block; F3dgsError if it is not what the entry states. */
+  decode(number, bytes, layers) {
+    const section = `blocks, number ${number}`;
+    const entry = this.entries[number];
+    if (bytes.length < entry.bytes) {
+      throw new F3dgsError("blocks", `cut short: ${bytes.length} bytes of ${entry.bytes}`);
+    }
+    if (crc32(bytes) !== entry.crc) throw new F3dgsError(section, "checksum does not match");
+    const model = decodeOneBlock(section, bytes, layers);
+    if (model.version !== 2 || Object.keys(model.metadata).length > 0) {
+      throw new F3dgsError(section, "a file of version 2 without metadata is expected");
+    }
+    const counts = model.count === entry.count || layers < MAX_LAYERS;
+    if (model.shDegree !== this.shDegree || !counts) {
+      throw new F3dgsError(section, "other Gaussians than the index states");
+    }
+    for (let i = 0; i < model.xyz.length; i++) {
+      if (model.xyz[i] < entry.low[i % 3] || model.xyz[i] > entry.high[i % 3]) {
+        throw new F3dgsError(section, "a centre lies outside the block's box");
+      }
+    }
+    return model;
+  }
+
+  /** The Gaussians of these blocks as one model. */
+  model(models) {
+    const count = models.reduce((sum, model) => sum + model.count, 0);
+    const channels = 3 * ((this.shDegree + 1) ** 2 - 1);
+    const widths = { xyz: 3, opacity: 1, scaling: 3, rotation: 4, featuresDc: 3 };
+    widths.featuresRest = channels;
+    const arrays = {};
+    for (const [name, width] of Object.entries(widths)) {
+      const whole = allocated(Float32Array, count * width);
+      let at = 0;
+      for (const model of models) {
+        whole.set(model[name], at);
+        at += model[name].length;
+      }
+      arrays[name] = whole;
+    }
+    return {
+      version: BLOCKS_VERSION,
+      count,
+      shDegree: this.shDegree,
+      layerEnds: [],
+      metadata: this.metadata,
+      sectionBytes: this.#container.sectionBytes,
+      ...arrays,
+    };
+  }
+
+  #check() {
+    let end = 0;
+    let gaussians = 0;
+    for (const [number, entry] of this.entries.entries()) {
+      const fault = entryFault(entry, end);
+      if (fault !== null) throw new F3dgsError("index", `block ${number} ${fault}`);
+      end += entry.bytes;
+      gaussians += entry.count;
+    }
+    if (end !== this.#container.sectionBytes.blocks) {
+      throw new F3dgsError("index", "the section of the blocks has another length");
+    }
+    checkCount(gaussians, this.#container.fileBytes);
+    this.count = gaussians;
+  }
+}
+
+function decodeOneBlock(section, bytes, layers) {
+  try {
+    if (readHead(bytes).version === BLOCKS_VERSION) {
+      throw new F3dgsError("header", "blocks in a block");
+    }
+    return decode(bytes, { layers });
+  } catch (error) {
+    if (!(error instanceof F3dgsError)) throw error;
+    throw new F3dgsError(section, error.message.replace(/^corrupt file: /, ""));
+  }
+}
+
+function blockEntry(view, at) {
+  const floats = Array.from({ length: 6 }, (_, i) => view.getFloat32(at + 4 * i, true));
+  const long = (where) => view.getUint32(where, true) + 2 ** 32 * view.getUint32(where + 4, true);
+  return {
+    low: floats.slice(0, 3),
+    high: floats.slice(3),
+    count: view.getUint32(at + 24, true),
+    offset: long(at + 28),
+    bytes: long(at + 36),
+    crc: view.getUint32(at + 44, true),
+  };
+}
+
+/** What is wrong with an entry whose bytes should begin at `begin`; null if nothing is. */
+function entryFault(entry, begin) {
+  const box = [...entry.low, ...entry.high];
+  if (entry.offset !== begin) return `begins at ${entry.offset}, not at ${begin}`;
+  if (!box.every(Number.isFinite) || entry.low.some((low, i) => low > entry.high[i])) {
+    return "has no box";
+  }
+  if (entry.count > 0) return entry.bytes > 0 ? null : "has Gaussians, but no bytes";
+  const isZero = entry.bytes === 0 && entry.crc === 0 && box.every((x) => x === 0);
+  return isZero ? null : "has no Gaussians, but other numbers than 0";
 }
 
 // ------------------------------------------------------------------------ version 1: attributes

@@ -3,6 +3,7 @@
 
 A commit that changes them states why.
 good_*.f3dgs decode to the values whose SHA-256 sizes.csv holds; bad_*.f3dgs must be refused.
+blocks_good.f3dgs is of version 3, and tests/test_blocks.py has the checksums of its values.
 A file of a published version never changes: every later reader has to read it.
 """
 
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from splat_codec.block_file import BlockWriter
 from splat_codec.container import Container, pack_container, unpack_container
 from splat_codec.model_file import ModelFile, decode, encode, in_file_order
+from splat_formats.block_coding import box_of
 from tests.test_codec import random_model as random_version_1
 from tests.test_grid_codec import random_model as random_version_2
 from tests.test_grid_codec import with_exact_values, with_repeated_sh
@@ -91,6 +94,18 @@ def bad_files(good: dict[str, bytes]) -> dict[str, bytes]:
     }
 
 
+def blocks_file() -> bytes:
+    """A file of version 3: three blocks, the second without Gaussians."""
+    file = io.BytesIO()
+    writer = BlockWriter(file, 3, 1, {"generator": "golden"})
+    for count in (10, 0, 14):
+        model = random_version_2(count, 1, seed=count)
+        low, high = box_of(model.values()["xyz"])
+        writer.add(encode(ModelFile(model)) if count else b"", count, low, high)
+    writer.finish()
+    return file.getvalue()
+
+
 def false_count_in_version_1(data: bytes) -> bytes:
     """A file of version 1 that states more Gaussians than a file of its size may hold."""
     sections = dict(unpack_container(data).sections)
@@ -119,6 +134,7 @@ def main() -> None:
     good = good_files()
     for name, data in {**good, **bad_files(good)}.items():
         (FOLDER / f"{name}.f3dgs").write_bytes(data)
+    (FOLDER / "blocks_good.f3dgs").write_bytes(blocks_file())
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["file", "bytes", "sha256 of the decoded values"])

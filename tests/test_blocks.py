@@ -1,0 +1,524 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models in spatial blocks: the file of version 3, compressing, decoding, one region, damage."""
+
+import contextlib
+import io
+import json
+import struct
+import subprocess
+import sys
+import unittest.mock
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import decompress
+from gaussian_compression import training_free, training_free_blocks
+from gaussian_compression.free_settings import FreeSettings
+from gaussian_compression.model_folder import iteration_folder
+from gaussian_compression.report import read_report
+from gaussian_compression.training_free_blocks import (
+    BlockedStart,
+    compress_in_blocks,
+    memory_needed,
+    require_memory,
+)
+from gaussian_compression.visible_errors import visible_errors
+from splat_codec.block_file import (
+    Block,
+    BlockIndex,
+    BlockWriter,
+    decode_block,
+    read_block,
+    read_index,
+)
+from splat_codec.container import Container, pack_container, unpack_container
+from splat_codec.errors import CorruptFile
+from splat_codec.grid_splats import GridSplats
+from splat_codec.model_file import ModelFile, decode, encode
+from splat_formats.block_coding import box_of, decoded_blocks, in_order, index_of
+from splat_formats.decoded import to_splats
+from splat_formats.design_grids import QUALITIES, quantize_splats, surroundings
+from splat_formats.f3dgs_file import read_blocks
+from splat_formats.files import read_splats, write_splats
+from splat_formats.ply import ply_parts, read_ply, read_ply_scene, write_ply, write_ply_scene
+from splat_formats.ply_table import map_ply_table
+from splat_formats.repairs import summed_notices
+from splat_formats.row_source import SceneRows, rows_of_ply
+from splat_formats.scene import SplatMetadata, SplatScene
+from splat_formats.spatial_blocks import (
+    BLOCK_GAUSSIANS,
+    LEAST_WITH_BLOCKS,
+    number_of_blocks,
+    spatial_blocks,
+)
+from splat_formats.splats import Splats, joined
+from tests.test_grid_codec import random_splats
+from tests.test_training_free import run, visible_splats
+from utils import cli
+from utils.errors import InputError
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def blocked(folder: Path, splats: Splats, blocks: int = 3, **settings: object) -> Path:
+    """A model folder with the compressed model in blocks."""
+    rows = SceneRows(SplatScene(splats))
+    start = BlockedStart(Path("start.ply"), 0, rows, 10_000)
+    compress_in_blocks(folder, start, 1, FreeSettings(blocks=blocks, **settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Splats]:
+    """A file of three blocks, and its model."""
+    splats = visible_splats(600, 1)
+    folder = blocked(tmp_path_factory.mktemp("blocks"), splats)
+    return folder / "compressed" / "model.f3dgs", splats
+
+
+def in_process(main: Callable[[], None], *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs a script's `main` in this process, which is faster than a new one."""
+    words, out, err, status = ["script.py", *map(str, arguments)], io.StringIO(), io.StringIO(), 0
+    with (
+        unittest.mock.patch.object(sys, "argv", words),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.run(main)
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
+
+
+def sections_of(data: bytes) -> dict[str, bytes]:
+    return dict(unpack_container(data).sections)
+
+
+def with_sections(data: bytes, version: int = 3, **new: bytes) -> bytes:
+    return pack_container(Container(version, {**sections_of(data), **new}))
+
+
+def decoded(data: bytes, path: Path) -> Splats:
+    path.write_bytes(data)
+    return read_splats(path).splats
+
+
+def test_blocks_are_compact_and_equally_large() -> None:
+    generator = np.random.default_rng(1)
+    xyz = generator.uniform(-1, 1, (4000, 3)).astype(np.float32)
+    xyz[7], xyz[8] = np.nan, np.inf
+    blocks = spatial_blocks(xyz, 8)
+    assert [len(rows) for rows in blocks] == [500] * 8
+    assert (np.sort(np.concatenate(blocks)) == np.arange(4000)).all()
+    for rows in blocks:
+        assert (np.diff(rows.astype(int)) > 0).all()
+        inside = xyz[rows][np.isfinite(xyz[rows]).all(axis=1)]
+        spread = np.abs(inside - np.median(inside, axis=0)).mean(axis=0)
+        assert (spread < 0.35).all()  # of an octant of the cube: 0.25, of the whole: 0.5
+
+
+def test_only_big_models_have_blocks_unless_asked_for() -> None:
+    assert number_of_blocks(LEAST_WITH_BLOCKS - 1, None) == 1
+    assert number_of_blocks(LEAST_WITH_BLOCKS, None) == LEAST_WITH_BLOCKS // BLOCK_GAUSSIANS
+    assert number_of_blocks(10_000_000, None) == 20
+    assert number_of_blocks(10_000_000, 1) == 1
+    assert number_of_blocks(5, 9) == 5
+
+
+def test_the_commands_compress_and_decode_in_blocks(tmp_path: Path) -> None:
+    splats = visible_splats(900, 2)
+    splats.opacity[5], splats.scaling[6] = np.nan, np.inf
+    ply, out, back = (tmp_path / name for name in ("a.ply", "out", "back.ply"))
+    write_ply(ply, splats)
+    flags = ("--training_free", "--start_ply", ply, "-m", out)
+    done = run("compress.py", *flags, "--blocks", "3", "--sh_degree", "1")
+    assert done.returncode == 0, done.stderr
+    assert "900 Gaussians in 3 blocks need about" in done.stdout
+    assert "dropped 1 Gaussian that no image can show" in done.stderr
+    file = out / "compressed" / "model.f3dgs"
+    report = read_report(out / "compressed" / "report.json")
+    assert report.settings["blocks"] == 3
+    assert report.start.dropped == 2
+    assert report.compressed.bytes == file.stat().st_size
+    assert (report.compressed.gaussians, report.compressed.sh_degree) == (898, 1)
+    done = run("decompress.py", file, back, "--info")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout[: done.stdout.rindex("}") + 1])
+    assert [block["gaussians"] for block in facts["blocks"]] == [299, 299, 300]
+    assert facts["metadata"]["source"] == {"gaussians": 900, "sh_degree": 2}
+    # 900 has as many digits as 898: the header that compress.py wrote first had no other length.
+    written = iteration_folder(out, 1) / "point_cloud.ply"
+    assert back.read_bytes() == written.read_bytes()
+    low, high = facts["blocks"][0]["low"], facts["blocks"][0]["high"]
+    done = in_process(decompress.main, file, back, "--box", *map(str, (*low, *high)))
+    assert done.returncode == 0, done.stderr
+    assert 299 <= read_ply(back).count < 898
+    # The same command again replaces what it wrote, and --blocks 1 the format of a whole model.
+    done = in_process(training_free.main, *flags, "--blocks", "1", "--sh_degree", "1")
+    assert done.returncode == 0, done.stderr
+    assert decode(file.read_bytes()).splats.count == 898
+    done = in_process(decompress.main, file, back, "--box", "0", "0", "0", "1", "1", "1")
+    assert done.returncode == 1
+    assert "has no blocks" in done.stderr
+
+
+def test_decoded_blocks_are_the_model_with_the_errors_of_the_report(
+    model: tuple[Path, Splats],
+) -> None:
+    file, splats = model
+    report = read_report(file.parent / "report.json")
+    index = index_of(file)
+    parts = list(decoded_blocks(file, index))
+    whole = read_splats(file).splats
+    assert whole.count == index.count == splats.count == 600
+    np.testing.assert_array_equal(whole.xyz, joined(parts).xyz)
+    for block, part in zip(index.blocks, parts, strict=True):
+        assert box_of(part.xyz) == (block.low, block.high)
+    # Each Gaussian is near one of the start.
+    distance = np.linalg.norm(whole.xyz[:, None] - splats.xyz[None], axis=2)
+    nearest = distance.argmin(axis=1)
+    assert len(np.unique(nearest)) > 590
+    found = visible_errors(splats, whole, nearest)
+    for name in ("opacity", "scaling", "features_dc"):
+        assert report.errors[name].rms == pytest.approx(found[name].rms, rel=0.3)
+        assert report.errors[name].max >= report.errors[name].percentile_99 > 0
+
+
+def test_blocks_are_about_as_large_as_the_whole_and_have_its_steps() -> None:
+    """Far Gaussians get coarse steps although their block has none near the middle."""
+    splats = visible_splats(8000, 0)
+    splats.xyz[:4000] = splats.xyz[:4000] / 10
+    splats.xyz[4000:, 0] += 60
+    steps = QUALITIES["high"]
+    near, far = (splats.rows(np.arange(*part)) for part in ((0, 4000), (4000, 8000)))
+    around = surroundings(splats, steps)
+    whole = quantize_splats(splats, steps)
+    both = [quantize_splats(part, steps, around=around) for part in (near, far)]
+    alone = [quantize_splats(part, steps) for part in (near, far)]
+
+    def classes(found: list, order: slice) -> float:
+        return float(np.mean(np.concatenate([q.splats.precision for q in found[order]])))
+
+    by_row = np.empty(8000)
+    by_row[whole.order] = whole.splats.precision
+    for part, rows in ((slice(0, 1), slice(0, 4000)), (slice(1, 2), slice(4000, 8000))):
+        expected = by_row[rows].mean()
+        assert classes(both, part) == pytest.approx(expected, abs=0.7)
+        assert abs(classes(alone, part) - expected) > 1
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_surroundings_of_any_size_fit_into_the_file(scale: float) -> None:
+    splats = visible_splats(300, 0)
+    sampled = replace(splats, xyz=splats.xyz * np.float32(scale))
+    around = surroundings(sampled, QUALITIES["high"])
+    quantized = quantize_splats(splats, QUALITIES["high"], around=around)
+    back = decode(encode(ModelFile(quantized.splats))).splats
+    assert back.count == 300
+
+
+def test_each_block_is_a_file_of_its_own(model: tuple[Path, Splats]) -> None:
+    file, _ = model
+    index = index_of(file)
+    with file.open("rb") as opened:
+        for number, block in enumerate(index.blocks):
+            found = decode(read_block(opened, index, number)).splats
+            assert isinstance(found, GridSplats)
+            assert found.count == block.count
+            # The bytes are where the index states, for a reader that fetches them.
+            data = file.read_bytes()[index.start + block.offset :][: block.bytes]
+            assert zlib.crc32(data) == block.crc
+
+
+def test_a_region_is_read_without_the_other_blocks(
+    model: tuple[Path, Splats], tmp_path: Path
+) -> None:
+    file, _ = model
+    index, data = index_of(file), bytearray(file.read_bytes())
+    whole = read_splats(file).splats
+    last = index.blocks[-1]
+    data[index.start + last.offset + 20] ^= 1
+    damaged = tmp_path / "damaged.f3dgs"
+    damaged.write_bytes(data)
+    with pytest.raises(InputError, match="number 2: checksum"):
+        read_splats(damaged)
+    first = index.blocks[0]
+    corner = (first.low, first.low)
+    found = read_blocks(damaged, *corner).splats
+    assert 0 < found.count < whole.count
+    far = (1e6, 1e6, 1e6)
+    assert read_blocks(damaged, far, far).splats.count == 0
+    with pytest.raises(CorruptFile, match="number 2: checksum"):
+        read_blocks(damaged, (-1e6,) * 3, far)
+
+
+def test_every_cut_and_flipped_bit_is_refused(tmp_path: Path) -> None:
+    data = (GOLDEN / "blocks_good.f3dgs").read_bytes()
+    path = tmp_path / "a.f3dgs"
+    assert decoded(data, path).count == 24
+    for end in range(0, len(data), 9):
+        with pytest.raises((CorruptFile, InputError)):
+            decoded(data[:end], path)
+    with pytest.raises(InputError, match="left over"):
+        decoded(data + b"\0", path)
+    generator = np.random.default_rng(0)
+    head = 300  # header, table, index and metadata
+    places = [*range(0, head, 5), *generator.integers(head, len(data), 40).tolist()]
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(generator.integers(8))
+        with pytest.raises((CorruptFile, InputError)):
+            decoded(bytes(changed), path)
+
+
+def test_the_golden_file_decodes_to_the_recorded_bits(tmp_path: Path) -> None:
+    splats = decoded((GOLDEN / "blocks_good.f3dgs").read_bytes(), tmp_path / "a.f3dgs")
+    assert zlib.crc32(splats.xyz.tobytes()) == GOLDEN_XYZ
+    assert zlib.crc32(splats.features_rest.tobytes()) == GOLDEN_SH
+
+
+GOLDEN_XYZ = 0x643ACF0C
+GOLDEN_SH = 0x7073156D
+
+
+def entry(index: BlockIndex, number: int, **new: object) -> bytes:
+    """The section `index` with another entry, its lengths and offsets as they are."""
+    blocks = list(index.blocks)
+    blocks[number] = replace(blocks[number], **new)
+    packed = b"".join(
+        struct.pack("<6fIQQI", *b.low, *b.high, b.count, b.offset, b.bytes, b.crc) for b in blocks
+    )
+    return struct.pack("<BI", index.sh_degree, len(blocks)) + packed
+
+
+def test_damage_under_valid_checksums_is_named(model: tuple[Path, Splats], tmp_path: Path) -> None:
+    data, path = model[0].read_bytes(), tmp_path / "a.f3dgs"
+    index, nan = index_of(model[0]), float("nan")
+    block = index.blocks[1]
+    inner = unpack_container(decode_bytes(data, index, 1))
+    cases = {
+        "begins at": {"index": entry(index, 1, offset=block.offset + 1)},
+        "bytes of blocks": {"index": entry(index, 2, bytes=5)},
+        "has no box": {"index": entry(index, 1, low=(nan, 0.0, 0.0))},
+        "has Gaussians, but no bytes": {"index": entry(index, 1, bytes=0)},
+        "no Gaussians, but": {"index": entry(index, 1, count=0)},
+        "the index states": {"index": entry(index, 1, count=block.count + 1)},
+        "outside the block's box": {"index": entry(index, 1, high=block.low)},
+        "Gaussians, at most": {"index": entry(index, 1, count=2**31)},
+        "0 blocks": {"index": struct.pack("<BI", 1, 0)},
+        "70000 blocks": {"index": struct.pack("<BI", 1, 70000)},
+        "SH degree 4": {"index": struct.pack("<BI", 4, 3)},
+        "cut short": {"index": struct.pack("<BI", 1, 9)},
+        "left over": {"index": sections_of(data)["index"] + b"\0"},
+        "not JSON": {"meta": b"{"},
+        "at most 1048576": {"meta": b"{}" + b" " * 2**20},
+        "expected, got index": {"more": b""},
+    }
+    for message, changed in cases.items():
+        with pytest.raises(InputError, match=message):
+            decoded(with_sections(data, **changed), path)
+    with pytest.raises(InputError, match="section model: missing"):
+        decoded(with_sections(data, version=2), path)
+    nested = pack_container(Container(2, {**inner.sections, "meta": b'{"a": 1}'}))
+    for wrong in (data, nested, pack_container(Container(1, inner.sections))):
+        with pytest.raises(InputError, match="number 0"):
+            decoded(of_blocks([wrong], 200, 1), path)
+    assert decoded(of_blocks([], 0, 1), path).count == 0
+    with pytest.raises(InputError, match="of degree 2"):
+        decoded(of_blocks([decode_bytes(data, index, 0)], index.blocks[0].count, 2), path)
+
+
+def decode_bytes(data: bytes, index: BlockIndex, number: int) -> bytes:
+    return read_block(io.BytesIO(data), index, number)
+
+
+def of_blocks(blocks: list[bytes], count: int, sh_degree: int) -> bytes:
+    """A file of these blocks, with `count` Gaussians in each, or of an empty one."""
+    file = io.BytesIO()
+    writer = BlockWriter(file, max(1, len(blocks)), sh_degree, {})
+    for data in blocks:
+        writer.add(data, count, (-1e3,) * 3, (1e3,) * 3)
+    if not blocks:
+        writer.add(b"", 0, (0, 0, 0), (0, 0, 0))
+    writer.finish()
+    return file.getvalue()
+
+
+def test_a_small_file_cannot_claim_many_gaussians() -> None:
+    file = io.BytesIO()
+    writer = BlockWriter(file, 2, 0, {})
+    for _ in range(2):
+        writer.add(b"x", 2**26 + 1, (0, 0, 0), (0, 0, 0))
+    writer.finish()
+    with pytest.raises(CorruptFile, match="at most"):
+        read_index(file)
+
+
+def test_readers_of_whole_models_refuse_blocks(model: tuple[Path, Splats]) -> None:
+    with pytest.raises(CorruptFile, match="version 3"):
+        decode(model[0].read_bytes())
+    with pytest.raises(CorruptFile, match="has no blocks"):
+        read_index(io.BytesIO((GOLDEN / "good_v2_sh0.f3dgs").read_bytes()))
+
+
+def test_an_empty_block_has_no_bytes(tmp_path: Path) -> None:
+    splats = visible_splats(300, 0)
+    splats.xyz[:] %= 1
+    splats.xyz[:150] -= 1000
+    splats.opacity[:150] = -20  # no image can show them
+    folder = blocked(tmp_path / "a", splats, 2)
+    index = index_of(folder / "compressed" / "model.f3dgs")
+    assert [block.count for block in index.blocks] == [0, 150]
+    assert index.blocks[0] == Block((0, 0, 0), (0, 0, 0), 0, 0, 0, 0)
+    assert read_splats(folder / "compressed" / "model.f3dgs").splats.count == 150
+    splats.opacity[:] = -20
+    with pytest.raises(InputError, match="found none"):
+        blocked(tmp_path / "b", splats, 2)
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_decoded_ply_has_the_usual_header_though_rows_are_dropped(tmp_path: Path) -> None:
+    splats = visible_splats(120, 0)
+    splats.opacity[:30] = -20
+    folder = blocked(tmp_path, splats, 2)
+    ply = iteration_folder(folder, 1) / "point_cloud.ply"
+    file = folder / "compressed" / "model.f3dgs"
+    assert in_process(decompress.main, file, tmp_path / "b.ply").returncode == 0
+    assert ply.read_bytes() == (tmp_path / "b.ply").read_bytes()
+    write_ply(tmp_path / "c.ply", read_splats(file).splats)
+    assert ply.read_bytes() == (tmp_path / "c.ply").read_bytes()
+
+
+def test_parts_of_a_ply_are_checked(tmp_path: Path) -> None:
+    splats = random_splats(20, 1)
+    with (
+        pytest.raises(ValueError, match="at most 10"),
+        ply_parts(tmp_path / "a.ply", 10, 3, SplatMetadata()) as ply,
+    ):
+        ply.add(splats)
+    with (
+        pytest.raises(ValueError, match="8 SH"),
+        ply_parts(tmp_path / "a.ply", 20, 8, SplatMetadata()) as ply,
+    ):
+        ply.add(splats)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("origin", [(0.0, 0.0, 0.0), (5e5, 4e6, 100.0)])
+def test_rows_of_a_ply_are_those_that_reading_it_gives(
+    tmp_path: Path, origin: tuple[float, float, float]
+) -> None:
+    path = tmp_path / "ä.ply"
+    write_ply_scene(path, SplatScene(random_splats(500, 2), SplatMetadata(True, origin)))
+    whole, rows = read_ply_scene(path), rows_of_ply(path)
+    assert rows is not None
+    assert rows.metadata == whole.metadata
+    assert (rows.count, rows.sh_degree) == (500, 2)
+    np.testing.assert_array_equal(rows.positions(), whole.splats.xyz)
+    chosen = np.array([0, 3, 4, 499])
+    for found, expected in zip(
+        rows.splats(chosen).columns().values(),
+        whole.splats.rows(chosen).columns().values(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_only_plain_binary_plys_are_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "a.ply"
+    write_ply(path, random_splats(30, 0))
+    assert map_ply_table(path) is not None
+    assert rows_of_ply(path, 31) is None
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match="truncated"):
+        rows_of_ply(path)
+    write_splats(tmp_path / "b.compressed.ply", SplatScene(random_splats(30, 0)))
+    assert rows_of_ply(tmp_path / "b.compressed.ply") is None
+    write_ply(path, random_splats(0, 0))
+    assert rows_of_ply(path) is None
+
+
+def test_other_formats_get_blocks_too(tmp_path: Path) -> None:
+    spz = tmp_path / "a.spz"
+    write_splats(spz, SplatScene(visible_splats(200, 0)))
+    flags = ("--training_free", "--start_ply", spz, "--blocks", "2")
+    done = in_process(training_free.main, *flags, "-m", tmp_path / "o")
+    assert done.returncode == 0, done.stderr
+    assert len(index_of(tmp_path / "o" / "compressed" / "model.f3dgs").blocks) == 2
+    done = in_process(training_free.main, *flags, "-m", tmp_path / "p", "--export", "spz")
+    assert done.returncode == 1
+    assert "is compressed in blocks, and not exported" in done.stderr
+
+
+def test_memory_that_is_not_there_is_asked_for_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = SceneRows(SplatScene(random_splats(5000, 3)))
+    few, many = memory_needed(rows, 5), memory_needed(rows, 50)
+    assert few > many > 0
+    monkeypatch.setattr(training_free_blocks, "available_memory", lambda: many)
+    with pytest.raises(InputError, match=r"5,000 Gaussians in 5 blocks need about .* --blocks"):
+        require_memory(rows, 5)
+    assert "50 blocks" in require_memory(rows, 50)
+    monkeypatch.setattr(training_free_blocks, "available_memory", lambda: None)
+    require_memory(rows, 5)
+
+
+def test_errors_of_big_models_are_those_of_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_free_blocks, "_ERROR_SAMPLE", 100)
+    folder = blocked(tmp_path, visible_splats(600, 0))
+    report = read_report(folder / "compressed" / "report.json")
+    assert "the errors are those of one in 6 Gaussians" in report.notices
+    assert 0 < report.errors["opacity"].max < 2
+    assert sum(report.histograms["opacity"].start) == 600
+
+
+def test_numbers_of_notices_are_summed() -> None:
+    notices = [
+        "1 Gaussian with opacity +inf: fully opaque",
+        "dropped 1,200 Gaussians that no image can show: 1,200 with opacity -inf",
+        "dropped 1 Gaussian that no image can show: 1 with opacity -inf",
+    ]
+    assert summed_notices(notices) == (
+        "1 Gaussian with opacity +inf: fully opaque",
+        "dropped 1,201 Gaussians that no image can show: 1,201 with opacity -inf",
+    )
+    assert summed_notices([]) == ()
+
+
+def test_results_come_in_order_and_errors_end_the_work() -> None:
+    assert list(in_order(lambda x: x * x, range(20))) == [x * x for x in range(20)]
+    taken = []
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda x: 1 / (x - 1), items()))
+    assert len(taken) < 8
+
+
+def test_block_indexes_are_complete() -> None:
+    writer = BlockWriter(io.BytesIO(), 2, 0, {})
+    with pytest.raises(ValueError, match="2 blocks expected"):
+        writer.finish()
+    with pytest.raises(ValueError, match="1 to 65536 blocks"):
+        BlockWriter(io.BytesIO(), 0, 0, {})
+
+
+def test_first_layers_of_blocks(model: tuple[Path, Splats]) -> None:
+    index = index_of(model[0])
+    coarse = list(decoded_blocks(model[0], index, layers=1))
+    assert [part.count for part in coarse] == [int(0.12 * 200)] * 3
+    with model[0].open("rb") as file:
+        data = read_block(file, index, 0)
+    assert to_splats(decode_block(data, index, 0, 1)).count == 24
