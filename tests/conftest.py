@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 from sample_scene import SceneSettings, make_scene
 
 os.environ["LPIPS_NO_DOWNLOAD"] = "1"  # half a gigabyte that no test needs; scripts inherit it
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As shells start programs in the background; some tests are about Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

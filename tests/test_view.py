@@ -350,7 +350,10 @@ def test_ctrl_c_ends_it(folder: Path) -> None:
         assert process.stdout is not None
         assert "http://127.0.0.1:" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()  # which `with` would wait for
 
 
 @pytest.mark.parametrize(
