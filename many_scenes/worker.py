@@ -88,7 +88,9 @@ def do(task: Task) -> None:
             record = _trained(task, folder, record)
             record = _compressed(task, folder, record)
         except KeyboardInterrupt:
-            write_record(folder, replace(read_record(folder, task.scene), state=INTERRUPTED))
+            record = read_record(folder, task.scene)
+            if not is_finished(record):  # a signal may come just after the last record
+                write_record(folder, replace(record, state=INTERRUPTED))
             raise
         except (InputError, OSError) as error:
             text = os_error_text(error) if isinstance(error, OSError) else str(error)

@@ -294,6 +294,29 @@ def test_a_trained_model_stays_trained(tmp_path: Path, monkeypatch) -> None:
         worker.do(replace(task, scene=replace(scene, train_options=())))
 
 
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_signal_just_after_the_last_record_leaves_the_scene_done(
+    tmp_path: Path, monkeypatch, compressed: bool
+) -> None:
+    pretend_programs(monkeypatch)
+    model, write = tmp_path / "m", worker.write_record
+    (model / "compressed").mkdir(parents=True)
+    if compressed:
+        (model / MODEL_NAME).write_bytes(b"x")
+
+    def write_and_stop(folder: Path, record: Record) -> None:
+        write(folder, record)
+        if record.state == DONE:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "write_record", write_and_stop)
+    scene = ListedScene("a", str(model), "", False, (), ())
+    with pytest.raises(KeyboardInterrupt):
+        worker.do(Task(scene, str(tmp_path), 1))
+    (record,) = known(tmp_path, (scene,)).values()
+    assert record.state == (DONE if compressed else INTERRUPTED)
+
+
 @pytest.mark.parametrize(
     ("status", "text", "reason"),
     [
