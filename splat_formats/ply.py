@@ -223,9 +223,8 @@ def write_ply_scene(path: str | os.PathLike[str], scene: SplatScene) -> Written:
     can read: a notice is returned.
     """
     count, splats = scene.splats.count, scene.splats
-    head = _header(str(count), splats.features_rest.shape[1], scene.metadata)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(head)
+        file.write(_header(str(count), splats.features_rest.shape[1], scene.metadata))
         write_records(file, splats, scene.metadata.origin)
     return Written(origin_notices(scene.metadata.origin))
 

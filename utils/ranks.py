@@ -166,8 +166,8 @@ def _serve() -> NoReturn:
             function, args, named = message
             _send(function(*args, **named))
     except InputError as error:
-        print(f"rank {_job.rank}: {error}", file=sys.stderr)
-        sys.exit(1)
+        print(f"rank {_job.rank}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # the threads of a broken connection could abort an orderly end
     distributed.destroy_process_group()
     sys.exit()
 
