@@ -4,7 +4,6 @@
 Each model folder has full_eval.json: which steps are done, with which options.
 """
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from full_evaluation.scenes import BenchmarkScene
 from gaussian_compression.report import read_report, report_path
 from utils.errors import InputError
 from utils.files import write_json
+from utils.json_values import read_json
 from utils.model_files import last_checkpoint, model_file
 from utils.programs import run_program
 
@@ -68,12 +68,12 @@ def read_record(model: Path) -> Record:
     """The record of a model folder; an empty one where there is none."""
     path = model / RECORD
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         steps = {name: found[name] and Step(**found[name]) for name in ("train", "compress")}
         return Record(**steps, rendered=dict(found["rendered"]))
     except FileNotFoundError:
         return Record()
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, InputError) as error:
         raise InputError(f"{path}: expected a record of full_eval.py, got {error!r}") from error
 
 
@@ -183,8 +183,8 @@ def read_results(model: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = read_json(path)
+    except InputError as error:
         raise InputError(f"{path}: expected the scores of metrics.py, got {error}") from error
     if isinstance(found, dict):
         found.pop("not_finite", None)  # earlier versions list there what they wrote as null

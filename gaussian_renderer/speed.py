@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
 import time
@@ -16,6 +15,7 @@ import torch
 
 from utils.errors import InputError
 from utils.files import write_json
+from utils.json_values import read_json
 
 MEGABYTE = 1_000_000
 _CPUINFO = Path("/proc/cpuinfo")
@@ -99,8 +99,8 @@ def read_figures(folder: Path) -> RenderingFigures | None:
     if not path.is_file():
         return None
     try:
-        found = RenderingFigures(**json.loads(path.read_text(encoding="utf-8")))
+        found = RenderingFigures(**read_json(path))
         found.text()
         return found
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, InputError) as error:
         raise InputError(f"{path}: expected the figures of render.py, got {error}") from error

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is known of a scene: OUTPUT/scenes/NAME/record.json, from which a later run continues."""
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from many_scenes.scene_list import ListedScene
 from utils.errors import InputError
 from utils.files import write_json
-from utils.json_values import from_json
+from utils.json_values import from_json, read_json
 
 WAITING, TRAINING, COMPRESSING = "waiting", "training", "compressing"
 DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
@@ -66,10 +65,10 @@ def read_record(folder: Path, scene: ListedScene) -> Record:
     """
     path = folder / "record.json"
     try:
-        found = from_json(Record, json.loads(path.read_text(encoding="utf-8")))
+        found = from_json(Record, read_json(path))
     except FileNotFoundError:
         return Record(scene)
-    except ValueError as error:
+    except (ValueError, InputError) as error:
         raise InputError(
             f"{path}: expected the record of a scene, got {error}: remove it to begin the scene "
             "again"

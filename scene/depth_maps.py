@@ -9,7 +9,6 @@ world units, and used as they are.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from torch.nn import functional
 
 from scene.camera_info import CameraInfo
 from utils.errors import InputError
+from utils.json_values import read_json
 from utils.photo_files import find_photos, listed
 from utils.photos import Size, open_photo
 
@@ -63,14 +63,12 @@ def read_depth_map(path: str | Path, units: float) -> FloatMap:
 def read_depth_params(path: Path) -> dict[str, dict[str, float]]:
     """scale, offset and med_scale (the median of all positive scales) by `map_name`."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError as error:
         raise InputError(
             f"{path} not found: python utils/make_depth_scale.py --base_dir SCENE --depths_dir "
             "MAPS computes it"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected scales by image name, got {type(content).__name__}")
     found = {name: _params(path, name, value) for name, value in content.items()}

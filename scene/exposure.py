@@ -28,6 +28,7 @@ from scene.kernel_adam import without_compiler
 from utils.errors import InputError
 from utils.files import write_text
 from utils.general_utils import get_expon_lr_func
+from utils.json_values import read_json
 from utils.logged_once import log_once
 
 logger = logging.getLogger(__name__)
@@ -91,14 +92,12 @@ def with_scaled_exposure(camera: Camera, colours: float, offset: float) -> Camer
 def read_exposures(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The matrices (3, 4) in an exposure.json, by image name. InputError if it is damaged."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError as error:
         raise InputError(
             f"{path} not found: a model that was trained with --train_test_exp has its exposures "
             "there"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected exposures by image name, got {type(content).__name__}")
     return {name: _matrix(path, name, value).to(device) for name, value in content.items()}

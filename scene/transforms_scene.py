@@ -4,7 +4,6 @@
 Of photographs only headers are read here, and nothing is ever written into a data set.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from scene.intrinsics import Intrinsics, transforms_intrinsics, transforms_size
 from scene.poses import FloatArray, world_to_camera
 from utils.errors import InputError
 from utils.graphics_utils import BasicPointCloud
+from utils.json_values import read_json
 from utils.photo_files import find_photos, require_photos
 from utils.photos import photo_size
 
@@ -174,11 +174,7 @@ def readCamerasFromTransforms(
 
 
 def _read_file(path: Path) -> _TransformsFile:
-    try:
-        # Bytes, because json then recognises UTF-8 with a mark, and UTF-16.
-        contents = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from error
+    contents = read_json(path)
     entries = contents.get("frames") if isinstance(contents, dict) else None
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected a list of frames, found none")

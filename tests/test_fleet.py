@@ -246,9 +246,10 @@ def test_a_file_that_changed_or_vanished_is_made_again(tmp_path: Path, monkeypat
     assert runner.started == ["a"]
 
 
-def test_a_damaged_record_stops_its_scene_only(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("text", ['{"scene": 3', "[" * 100_000])
+def test_a_damaged_record_stops_its_scene_only(tmp_path: Path, monkeypatch, text: str) -> None:
     (tmp_path / "scenes" / "a").mkdir(parents=True)
-    (tmp_path / "scenes" / "a" / "record.json").write_text('{"scene": 3')
+    (tmp_path / "scenes" / "a" / "record.json").write_text(text)
     _, found = drive(tmp_path, {"a": [""], "b": [DONE]}, 0, monkeypatch)
     assert found["b"].state == DONE
     assert "record.json: expected the record of a scene" in found["a"].message

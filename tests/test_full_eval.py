@@ -246,9 +246,12 @@ def test_missing_options_are_named(evaluate) -> None:
         evaluate("--compress_options=--preset small")
 
 
-def test_broken_record_ends_its_scene_only(evaluate, scripts, data: Path, capsys) -> None:
+@pytest.mark.parametrize("text", ['{"train": 3', "[" * 100_000])
+def test_broken_record_ends_its_scene_only(
+    evaluate, scripts, data: Path, capsys, text: str
+) -> None:
     (data / "out" / "truck").mkdir(parents=True)
-    (data / "out" / "truck" / steps.RECORD).write_text('{"train": 3')
+    (data / "out" / "truck" / steps.RECORD).write_text(text)
     with pytest.raises(SystemExit):
         evaluate("--skip_rendering", "--skip_metrics", folders=("tanksandtemples",))
     assert "error: truck: " in (errors := capsys.readouterr().err)

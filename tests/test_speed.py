@@ -43,7 +43,9 @@ def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert replace(FIGURES, gaussians=0).text().startswith("0 Gaussians")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"fps": 1}', '{"gaussians": "many"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"fps": 1}', '{"gaussians": "many"}', "[" * 100_000, "\x00"]
+)
 def test_damaged_figures_are_named(tmp_path: Path, text: str) -> None:
     speed.figures_path(tmp_path).write_text(text)
     with pytest.raises(InputError, match=r"rendering\.json: expected the figures of render\.py"):

@@ -4,15 +4,28 @@
 Standard library only.
 """
 
+import json
 import math
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from utils.errors import InputError
 
 T = TypeVar("T")
 
 MOST = 1e100
 """The greatest absolute value of a number: products of three remain finite."""
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. InputError if it is none; FileNotFoundError without the file."""
+    try:
+        # Bytes, because json then recognises UTF-8 with a mark, and UTF-16.
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a JSON file: {error}") from error
 
 
 def finite_only(value: Any, places: list[str], place: str = "") -> Any:
