@@ -21,7 +21,8 @@ if __name__ == "__main__" and "--training_free" in sys.argv[1:]:
     from gaussian_compression import training_free
     from utils.cli import run
 
-    if os.environ.get("RANK", "0") == "0":  # the other processes of torchrun have nothing to do
+    # The other processes of torchrun have nothing to do.
+    if "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0":
         run(training_free.main)
     sys.exit()
 

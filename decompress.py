@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from splat_codec import kernels
-from splat_codec.block_file import BlockIndex
+from splat_codec.block_file import BlockIndex, has_blocks
 from splat_codec.errors import CorruptFile
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import (
@@ -23,8 +23,16 @@ from splat_codec.model_file import (
     bytes_per_section,
     decode,
 )
-from splat_formats.block_coding import blocks_that_meet, decoded_blocks, index_of
-from splat_formats.f3dgs_file import F3DGS, is_f3dgs, is_in_blocks, scene_of, scene_of_blocks
+from splat_formats.block_coding import decoded_blocks, index_of
+from splat_formats.edits import Box
+from splat_formats.f3dgs_file import (
+    F3DGS,
+    blocks_in,
+    is_f3dgs,
+    is_in_blocks,
+    scene_of,
+    scene_of_blocks,
+)
 from splat_formats.file_description import from_entries
 from splat_formats.files import (
     format_to_write,
@@ -60,6 +68,8 @@ def main() -> None:
         if args.box is not None:
             raise InputError(f"--box: {args.file} has no blocks, of which some could be read")
         data = args.file.read_bytes()
+        if has_blocks(data):
+            raise InputError(f"{args.file}: a file of blocks cannot be read from a pipe")
         model = read_file(args.file, data, args.layers)
         if args.info:
             print(json.dumps(describe_file(data, model), indent=1))
@@ -80,7 +90,9 @@ def use_blocks(args: Namespace) -> None:
         return
     if is_page(args.output):
         raise InputError(f"{args.file}: a page cannot hold a file of blocks, only a whole model")
-    numbers = None if args.box is None else blocks_that_meet(index, args.box[:3], args.box[3:])
+    numbers = None
+    if args.box is not None:
+        numbers = blocks_in(index, Box(tuple(args.box[:3]), tuple(args.box[3:])))
     blocks = decoded_blocks(args.file, index, numbers, args.layers)
     if ".ply" in format_to_write(args.output).endings:
         write_blocks(args.output, index, blocks)
@@ -113,7 +125,7 @@ def build_parser() -> ArgumentParser:
         help="decode only the first N importance layers; later ones may be missing",
     )
     parser.add_argument("--box", type=float, nargs=6, metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
-        help="of a file of blocks, decode only those that meet this box")  # fmt: skip
+        help="of a file of blocks, decode those that meet this box, in the world")  # fmt: skip
     parser.add_argument("--info", action="store_true", help="describe the file, as JSON")
     return parser
 

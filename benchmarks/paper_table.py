@@ -23,6 +23,7 @@ from benchmarks.paper_figures import COLUMNS, Measured, table_text
 from full_evaluation import steps
 from full_evaluation.scenes import SCENES, BenchmarkScene, all_scenes
 from full_evaluation.steps import EvaluationOptions
+from gaussian_compression.presets import PRESETS as ALL_PRESETS
 from gaussian_compression.report import read_report, report_path
 from gaussian_renderer.speed import MEGABYTE, read_figures
 from scene import LATEST, find_iteration
@@ -64,7 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
         add(f"--{name}", type=Path, metavar="DIR", help=f"has the scenes {', '.join(scenes)}")
     add("--models", type=Path, metavar="DIR", help="trained models in folders of the scenes' names")
     add("--out", type=Path, default=Path("paper_table"), help="default: ./paper_table")
-    add("--presets", nargs="+", default=PRESETS, metavar="NAME", help="of compress.py")
+    add("--presets", nargs="+", default=PRESETS, choices=tuple(ALL_PRESETS), metavar="NAME",
+        help="of compress.py")  # fmt: skip
     add("--iterations", type=int, default=30_000, help="of training (default: 30000)")
     for script in ("train", "compress"):
         add(f"--{script}_options", type=shlex.split, default=[], metavar="TEXT",

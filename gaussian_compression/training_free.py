@@ -124,7 +124,8 @@ def _in_blocks(
     if args.export:
         raise InputError(
             f"--export {args.export}: a model of {start.rows.count:,} Gaussians is compressed in "
-            "blocks, and not exported; convert_splats.py writes other formats of its decoded PLY"
+            "blocks, and not exported: give --blocks 1, or convert its decoded PLY with "
+            "convert_splats.py"
         )
     options = _options(args, start.path, start.rows.sh_degree, start.rows.metadata)
     blocks = number_of_blocks(start.rows.count, args.blocks)

@@ -15,7 +15,7 @@ import torch
 
 from utils.errors import InputError
 from utils.files import write_json
-from utils.json_values import read_json
+from utils.json_values import from_json, read_json
 
 MEGABYTE = 1_000_000
 _CPUINFO = Path("/proc/cpuinfo")
@@ -99,7 +99,7 @@ def read_figures(folder: Path) -> RenderingFigures | None:
     if not path.is_file():
         return None
     try:
-        found = RenderingFigures(**read_json(path))
+        found = from_json(RenderingFigures, read_json(path))
         found.text()
         return found
     except (ValueError, TypeError, InputError) as error:

@@ -66,6 +66,9 @@ def read_record(folder: Path, scene: ListedScene) -> Record:
     path = folder / "record.json"
     try:
         found = from_json(Record, read_json(path))
+        for minutes in (found.training_minutes, found.compressing_minutes):
+            if minutes is None or not minutes >= 0:  # nor NaN
+                raise ValueError(f"{minutes} minutes")
     except FileNotFoundError:
         return Record(scene)
     except (ValueError, InputError) as error:

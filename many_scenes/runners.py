@@ -111,6 +111,7 @@ class LocalRunner:
             assert process.stdin is not None and process.stderr is not None
             with suppress(BrokenPipeError):
                 process.stdin.close()
+            process.stdin = None  # communicate() would flush it
         for process in self._running.values():
             process.communicate()
         self._running.clear()

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 DEPTH_PARAMS_NAME = "depth_params.json"
 RELATIVE_UNITS = 65536.0
 WORLD_UNITS = 512.0
+_MOST = 1e30
+"""Of scales and offsets: products with depths stay within float32."""
 # Scales beyond these multiples of the median one are of images whose map cannot be trusted.
 LEAST_SCALE, MOST_SCALE = 0.2, 5.0
 
@@ -82,9 +84,9 @@ def read_depth_params(path: Path) -> dict[str, dict[str, float]]:
 def _params(path: Path, name: str, value: Any) -> dict[str, float]:
     try:
         params = {key: float(value[key]) for key in ("scale", "offset")}
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         params = {"scale": math.nan}
-    if not all(map(math.isfinite, params.values())):
+    if not all(abs(number) < _MOST for number in params.values()):  # False for NaN
         raise InputError(f"{path}: {name}: expected a finite scale and offset, got {value!r}")
     return params
 

@@ -189,6 +189,9 @@ def checked_state(state: object) -> bool:
                 if not isinstance(moments, dict) or not {"step", *MOMENTS} <= set(moments):
                     return False
                 tensors += [moments[name] for name in MOMENTS]
+                step = moments["step"]
+                if not isinstance(step, Tensor) or step.numel() != 1 or not float(step) >= 0:
+                    return False
             shape = (len(names), 3, 4)
             return all(isinstance(t, Tensor) and t.shape == shape for t in tensors) and all(
                 isinstance(name, str) for name in names

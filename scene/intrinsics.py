@@ -18,6 +18,8 @@ from utils.graphics_utils import focal2fov, fov2focal
 from utils.photos import Size
 
 _CENTRE = (0.5, 0.5)
+_LONGEST_SIDE = 100_000
+"""Pixels, of photographs with lens distortion, which is computed along their borders."""
 _FOCAL_KEYS = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
 # Names of transforms files -> the coefficients that are read, and the model that has them.
 _PERSPECTIVE = ("k1", "k2", "p1", "p2", "k3")
@@ -68,6 +70,11 @@ def _without_distortion(lens: Lens, where: str) -> Intrinsics:
     if lens.is_pinhole:
         size = lens.width, lens.height
         return _pinhole(size, lens.focal, lens.centre, None, where)
+    if max(lens.width, lens.height) > _LONGEST_SIDE:
+        raise InputError(
+            f"{where}: expected sides of at most {_LONGEST_SIDE} pixels, got "
+            f"{lens.width}x{lens.height}"
+        )
     try:
         found = undistorted_camera(lens)
     except InputError as error:
@@ -199,7 +206,7 @@ def _principal_point(x: Any, y: Any, size: Size, where: str) -> tuple[float, flo
 
 
 def _number(value: Any, name: str, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
         raise InputError(f"{where}: {name} must be a number, got {value!r}")
     return float(value)
 

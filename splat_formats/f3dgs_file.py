@@ -13,6 +13,7 @@ from splat_codec.model_file import MAX_LAYERS, ModelFile, decode, encode
 from splat_formats.block_coding import blocks_that_meet, decoded_blocks, index_of
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats
+from splat_formats.edits import Box
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import SplatScene, Written
 from splat_formats.splats import Splats, joined, no_splats
@@ -45,10 +46,20 @@ def is_in_blocks(path: Path) -> bool:
 def read_blocks(path: Path, low: Corner, high: Corner) -> SplatScene:
     """The blocks of a file that meet a box, whole: Gaussians beyond the box may be among them.
 
-    Raises CorruptFile; the other blocks are not read.
+    The box is in world coordinates. Raises CorruptFile; the other blocks are not read.
     """
     index = index_of(path)
-    return scene_of_blocks(index, decoded_blocks(path, index, blocks_that_meet(index, low, high)))
+    return scene_of_blocks(index, decoded_blocks(path, index, blocks_in(index, Box(low, high))))
+
+
+def blocks_in(index: BlockIndex, box: Box) -> list[int]:
+    """The numbers of the blocks that meet a box in world coordinates."""
+    origin = from_entries(index.metadata).origin
+    low, high = (
+        tuple(value - shift for value, shift in zip(corner, origin, strict=True))
+        for corner in (box.low, box.high)
+    )
+    return blocks_that_meet(index, low, high)
 
 
 def scene_of_blocks(index: BlockIndex, blocks: Iterable[Splats]) -> SplatScene:

@@ -43,7 +43,9 @@ from splat_codec.model_file import ModelFile, decode, encode
 from splat_formats.block_coding import box_of, decoded_blocks, in_order, index_of
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats, surroundings
-from splat_formats.f3dgs_file import read_blocks
+from splat_formats.edits import Box
+from splat_formats.f3dgs_file import blocks_in, read_blocks
+from splat_formats.file_description import to_entries
 from splat_formats.files import read_splats, write_splats
 from splat_formats.ply import ply_parts, read_ply, read_ply_scene, write_ply, write_ply_scene
 from splat_formats.ply_table import map_ply_table
@@ -256,6 +258,24 @@ def test_a_region_is_read_without_the_other_blocks(
     assert read_blocks(damaged, far, far).splats.count == 0
     with pytest.raises(CorruptFile, match="number 2: checksum"):
         read_blocks(damaged, (-1e6,) * 3, far)
+
+
+def test_a_region_is_given_in_world_coordinates(model: tuple[Path, Splats]) -> None:
+    index, origin = index_of(model[0]), (500_000.0, 4_000_000.0, 100.0)
+    far = replace(index, metadata={**index.metadata, **to_entries(SplatMetadata(origin=origin))})
+    block = index.blocks[0]
+    there = Box(*(tuple(np.add(corner, origin).tolist()) for corner in (block.low, block.high)))
+    assert blocks_in(far, there) == blocks_in(index, Box(block.low, block.high))
+    assert 0 in blocks_in(far, there)
+    assert blocks_in(far, Box(block.low, block.high)) == []
+
+
+@pytest.mark.parametrize("box", [("nan",) * 6, (1, 1, 1, -1, -1, -1)])
+def test_a_box_that_is_none_is_refused(tmp_path: Path, command_line, box: tuple) -> None:
+    command_line(GOLDEN / "blocks_good.f3dgs", tmp_path / "out.ply", "--box", *box)
+    with pytest.raises(InputError, match="box: expected finite numbers, the lower one first"):
+        decompress.main()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_cut_and_flipped_bit_is_refused(tmp_path: Path) -> None:

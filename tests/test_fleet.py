@@ -246,7 +246,12 @@ def test_a_file_that_changed_or_vanished_is_made_again(tmp_path: Path, monkeypat
     assert runner.started == ["a"]
 
 
-@pytest.mark.parametrize("text", ['{"scene": 3', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    ['{"scene": 3', "[" * 100_000,
+     '{"scene": {"name": "a", "model": "/a"}, "training_minutes": NaN}',
+     '{"scene": {"name": "a", "model": "/a"}, "compressing_minutes": null}'],
+)  # fmt: skip
 def test_a_damaged_record_stops_its_scene_only(tmp_path: Path, monkeypatch, text: str) -> None:
     (tmp_path / "scenes" / "a").mkdir(parents=True)
     (tmp_path / "scenes" / "a" / "record.json").write_text(text)

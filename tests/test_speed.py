@@ -44,7 +44,17 @@ def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"fps": 1}', '{"gaussians": "many"}', "[" * 100_000, "\x00"]
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"fps": 1}',
+        '{"gaussians": "many"}',
+        "[" * 100_000,
+        "\x00",
+        '{"gaussians": 1, "ply_bytes": 2, "views": 3, "fps": 4.0, "device": []}',
+    ],
 )
 def test_damaged_figures_are_named(tmp_path: Path, text: str) -> None:
     speed.figures_path(tmp_path).write_text(text)

@@ -4,7 +4,6 @@
 import hashlib
 import importlib.util
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,8 +129,10 @@ def _lpips_package_folders(version: str) -> list[Path]:
 def _load(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # damaged bytes raise many kinds
         raise InputError(f"{path}: not a file of PyTorch weights: {error}") from error
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise InputError(f"{path}: expected named weights, found {type(state).__name__}")
     return dict(state)
