@@ -8,6 +8,7 @@ scenes that lack them. Options are one text, as in a shell, or a list.
 
 import json
 import os
+import reprlib
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -65,7 +66,8 @@ def _parse_yaml(text: str) -> Any:
     yaml: Any = load_required("yaml", "a list of scenes in YAML", install)
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    # The others are what PyYAML raises for tags that do not fit: !!bool foo, !!int ''.
+    except (yaml.YAMLError, AttributeError, LookupError) as error:
         raise ValueError(" ".join(str(error).split())) from error
 
 
@@ -139,7 +141,10 @@ class _Reader:
         for word in value:
             if isinstance(word, bool) or not isinstance(word, str | int | float):
                 raise self._fault(place, "texts and numbers", word)
-        return tuple(map(str, value))
+        try:
+            return tuple(map(str, value))
+        except ValueError as error:
+            raise self._fault(place, "numbers", "too many digits") from error
 
     def _check_unique(self, what: str, values: Iterator[str]) -> None:
         seen: set[str] = set()
@@ -149,7 +154,10 @@ class _Reader:
             seen.add(value)
 
     def _fault(self, place: str, expected: str, value: Any) -> InputError:
-        text = "nothing" if value is None else repr(value)
+        try:  # reprlib, because aliases of YAML may stand for billions of entries
+            text = "nothing" if value is None else reprlib.repr(value)
+        except ValueError:
+            text = "a number of too many digits"
         text = text if len(text) <= 60 else f"{text[:60]}..."
         return InputError(f"{self._path}: {place}: expected {expected}, got {text}")
 

@@ -54,12 +54,12 @@ def read_blocks(path: Path, low: Corner, high: Corner) -> SplatScene:
 
 def blocks_in(index: BlockIndex, box: Box) -> list[int]:
     """The numbers of the blocks that meet a box in world coordinates."""
-    origin = from_entries(index.metadata).origin
-    low, high = (
-        tuple(value - shift for value, shift in zip(corner, origin, strict=True))
-        for corner in (box.low, box.high)
-    )
-    return blocks_that_meet(index, low, high)
+    x, y, z = from_entries(index.metadata).origin
+
+    def moved(corner: Corner) -> Corner:
+        return corner[0] - x, corner[1] - y, corner[2] - z
+
+    return blocks_that_meet(index, moved(box.low), moved(box.high))
 
 
 def scene_of_blocks(index: BlockIndex, blocks: Iterable[Splats]) -> SplatScene:

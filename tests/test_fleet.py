@@ -429,6 +429,28 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
         read_scene_list(path)
 
 
+@pytest.mark.parametrize(
+    "text", ["scenes: !!bool foo", "scenes: !!int ''", "scenes: !!timestamp foo"]
+)
+def test_yaml_tags_that_do_not_fit_are_named(tmp_path: Path, value: str) -> None:
+    pytest.importorskip("yaml", reason="PyYAML is not installed")
+    (tmp_path / "a.yaml").write_text(f"scenes: {value}")
+    with pytest.raises(InputError, match=r"a\.yaml"):
+        read_scene_list(tmp_path / "a.yaml")
+
+
+def test_a_terminated_driver_waits_for_its_programs(tmp_path: Path, small_scene: Path) -> None:
+    path, output = eight_scenes(tmp_path, small_scene, "--training_free"), tmp_path / "out"
+    with start(path, "-o", output, "--workers", 2) as process:
+        wait_for(lambda: any((output / "scenes").glob("*/log.txt")), process)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert errors.splitlines()[-1] == "ended by SIGTERM"
+    with locked(output):  # nothing is left that works there
+        pass
+
+
 def test_yaml_without_its_package(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     path = tmp_path / "s.yaml"

@@ -4,6 +4,7 @@
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def test_streams(tmp_path: Path) -> None:
     first = [Case(data, 1, 100) for data in good_files().values()]
     for case, web in zip(first, web_outcomes(first, tmp_path), strict=True):
         assert web["digest"] == codec_outcome(case)["digest"]
+
+
+def test_a_stream_of_blocks_has_the_checksum_of_their_section(tmp_path: Path) -> None:
+    data = bytearray((GOLDEN / "blocks_good.f3dgs").read_bytes())
+    data[70] ^= 1  # the table's last number, which is that checksum, then the table's own
+    data[74:78] = zlib.crc32(data[:74]).to_bytes(4, "little")
+    assert require_alike([Case(bytes(data), 0, step) for step in (7, 10**6)], tmp_path) == 0
 
 
 def test_a_stream_ends_after_the_last_layer_that_is_read(tmp_path: Path) -> None:

@@ -480,8 +480,8 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
 });
 
 /** The CRC-32 of zlib, gzip and PNG. */
-function crc32(bytes) {
-  let crc = -1;
+function crc32(bytes, before = 0) {
+  let crc = ~before;
   for (let i = 0; i < bytes.length; i++) {
     crc = CRC_TABLE[(crc ^ bytes[i]) & 255] ^ (crc >>> 8);
   }
@@ -1844,12 +1844,17 @@ async function* streamBlocks(container, source, layers) {
   const numbers = [...index.entries.keys()].filter((number) => index.entries[number].bytes > 0);
   const layersAndTotal = { layers: Math.max(1, numbers.length), total: index.count };
   let waiting = index.model([]);
+  let crc = 0;
   for (const [part, number] of numbers.entries()) {
     const bytes = await source.take(index.entries[number].bytes);
+    crc = crc32(bytes, crc);
     if (part > 0) yield { ...waiting, layer: part - 1, ...layersAndTotal };
     waiting = index.model([index.decode(number, bytes, layers)]);
   }
   await source.requireEnd();
+  if (crc !== container.entries[2].crc) {
+    throw new F3dgsError("section blocks", "checksum does not match");
+  }
   yield { ...waiting, layer: layersAndTotal.layers - 1, ...layersAndTotal };
 }
 
