@@ -429,9 +429,7 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
         read_scene_list(path)
 
 
-@pytest.mark.parametrize(
-    "text", ["scenes: !!bool foo", "scenes: !!int ''", "scenes: !!timestamp foo"]
-)
+@pytest.mark.parametrize("value", ["!!bool foo", "!!int ''", "!!timestamp foo"])
 def test_yaml_tags_that_do_not_fit_are_named(tmp_path: Path, value: str) -> None:
     pytest.importorskip("yaml", reason="PyYAML is not installed")
     (tmp_path / "a.yaml").write_text(f"scenes: {value}")
