@@ -206,7 +206,10 @@ def build_parser() -> tuple[ArgumentParser, ModelParams, PipelineParams]:
         "smaller numbers of iterations and rounds")  # fmt: skip
     add("--max_psnr_drop", type=float, help="dB that unseen views may lose, as guard views and "
         "training views predict it")  # fmt: skip
-    add("--max_ssim_drop", type=float, help="SSIM that they may lose (default: no limit)")
+    add("--max_ssim_drop", type=float, help="SSIM that they may lose (no limit, by default, where "
+        "--max_psnr_drop is given)")  # fmt: skip
+    add("--max_ms_ssim_drop", type=float, help="multi-scale SSIM that they may lose (default: no "
+        "limit)")  # fmt: skip
     add("--guard_memory", type=float, help="how much of the training views' advantage over unseen "
         "views the guard views still have, below 1; 0: their own loss counts")  # fmt: skip
     add("--max_rounds", type=int, help="highest number of rounds")
@@ -268,6 +271,8 @@ def settings_of(args: Namespace) -> CompressionSettings:
         trajectory["warmup_iterations"] = given.get("warmup_iterations", PUBLISHED_WARMUP)
         given.setdefault("patience", PUBLISHED_PATIENCE)
         given.setdefault("guard_memory", 0.0)
+    if "max_psnr_drop" in given:  # who allows more than usual does not expect another limit
+        given.setdefault("max_ssim_drop", None)
     trajectory["finetune"] = FinetuneSettings(**chosen(preset.trajectory.finetune))
     if preset.grids is None:  # with grids, --position_bits belongs to GridSettings
         trajectory["quantization"] = QuantizationSettings(**chosen(preset.trajectory.quantization))

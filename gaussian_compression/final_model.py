@@ -8,7 +8,7 @@ from gaussian_compression.final_stage import FinalStage
 from gaussian_compression.finetune import TrainableModel
 from gaussian_compression.grid_straight_through import GridStraightThrough
 from gaussian_compression.report import PromiseFigures, TargetFigures
-from gaussian_compression.rounds import WHATEVER, Quality, least_quality
+from gaussian_compression.rounds import WHATEVER, Quality
 from gaussian_compression.settings import MEGABYTE, StoppingRule
 from gaussian_compression.size_target import (
     TOLERANCE,
@@ -17,7 +17,7 @@ from gaussian_compression.size_target import (
     first_count,
     model_of_size,
 )
-from gaussian_compression.stopping import Verdict, allowed_on_guard
+from gaussian_compression.stopping import Verdict, allowed_on_guard, least_quality
 from gaussian_compression.targets import Reduced, Reducer
 from gaussian_compression.trainable import StraightThrough
 from scene.raw_parameters import RawParameters
@@ -53,7 +53,7 @@ def model_to_store(verdict: Verdict, reducer: Reducer, stage: FinalStage) -> Fin
         return reduced_and_stored(rule.target_gaussians, reducer, stage)
     if rule.target_bytes is None:
         most = allowed_on_guard(zero, reducer.rounds[verdict.ship], rule)
-        least = least_quality(zero.guard, most.psnr, most.ssim)
+        least = least_quality(zero.guard, most)
         return _stored(reducer.round(verdict.ship), least, stage)
     count = first_count(reducer, rule.target_bytes)
     if count is None:  # not even the unpruned model is large enough

@@ -24,9 +24,11 @@ def mean_quality(scores: Sequence[ViewScore]) -> Quality:
     """The means of the scores."""
     if not scores:
         return Quality(None, None)
+    several = [score.ms_ssim for score in scores if score.ms_ssim is not None]
     return Quality(
         psnr=float(np.mean([score.psnr for score in scores])),
         ssim=float(np.mean([score.ssim for score in scores])),
+        ms_ssim=float(np.mean(several)) if len(several) == len(scores) else None,
     )
 
 
@@ -44,6 +46,8 @@ class Measuring:
     """(3,) RGB in 0..1."""
     sh_degree: int
     progress: Progress
+    ms_ssim: bool = False
+    """Whether scores contain MS-SSIM, which takes longer than the others together."""
 
     def quality(self, views: Sequence[Camera], raw: RawParameters, name: str) -> Quality:
         """Mean PSNR and SSIM against the photographs of `views`; `name`: of the bar."""
@@ -57,7 +61,7 @@ class Measuring:
         with self.progress.stage(name, len(views)) as advance:
             return measured_on_ranks(
                 *(views, model, self.backend, self.background),
-                *(DrawnView.score, lambda: advance(None)),
+                *(DrawnView.all_scores if self.ms_ssim else DrawnView.score, lambda: advance(None)),
             )
 
     def image(self, view: Camera, raw: RawParameters) -> npt.NDArray[np.uint8]:

@@ -175,7 +175,8 @@ class _Run:
             sh_degree=sh_degree,
             lambda_dssim=self._trajectory.finetune.lambda_dssim,
         )
-        self._measure = Measuring(self._backend, background, sh_degree, progress)
+        ms_ssim = job.settings.stopping.max_ms_ssim_drop is not None
+        self._measure = Measuring(self._backend, background, sh_degree, progress, ms_ssim)
         pull_back = partial(self._backend.pull_back, sh_degree=sh_degree)
         self._tools = ScoreTools(self._backend, self._differentiate, pull_back, background)
         self._score = score_named(self._trajectory.score, self._tools)

@@ -23,7 +23,7 @@ _BALANCED = CompressionSettings(
         settle=True,
         finetune=FinetuneSettings(opacity_weight=0.01),
     ),
-    stopping=StoppingRule(guard_memory=0.2),
+    stopping=StoppingRule(max_ssim_drop=0.005, guard_memory=0.2),
     final_iterations=2500,
     grids=GridSettings(),
 )

@@ -92,6 +92,9 @@ class PromiseFigures:
     which it is `allowed_drop`. None: the limits are those of the guard views."""
     allowed_ssim_on_guard: float | None = None
     """The same for SSIM."""
+    allowed_ms_ssim_drop: float | None = None
+    ms_ssim_drop: float | None = None
+    allowed_ms_ssim_on_guard: float | None = None
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,12 @@ def check_measured(rounds: Sequence[Round], rule: StoppingRule, folder: Path) ->
             f"{folder} holds rounds of an earlier version, which did not measure training views: "
             "expected these figures, which the stopping rule uses; start again with --restart"
         )
+    needed = rule.max_ms_ssim_drop is not None and not rule.has_target
+    if needed and any(done.guard.ms_ssim is None for done in rounds):
+        raise InputError(
+            f"{folder} holds rounds without MS-SSIM, which is only measured with "
+            "--max_ms_ssim_drop: expected this figure; start again with --restart"
+        )
 
 
 def needed_rounds(rounds: list[Round], rule: StoppingRule, ladder: Sequence[int]) -> set[int]:

@@ -12,6 +12,8 @@ class Quality:
 
     psnr: float | None
     ssim: float | None
+    ms_ssim: float | None = None
+    """Measured only where it is limited."""
 
 
 MOST_PSNR = 10 * math.log10(12 * 255**2)
@@ -25,22 +27,30 @@ def psnr_of(quality: Quality) -> float:
     return min(quality.psnr, MOST_PSNR)
 
 
-WHATEVER = Quality(-math.inf, -math.inf)
+WHATEVER = Quality(None, None)
 """The least quality where none is required."""
 
+MEASURES = ("psnr", "ssim", "ms_ssim")
+"""What the stopping rule can limit."""
 
-def least_quality(zero: Quality, psnr_drop: float, ssim_drop: float) -> Quality:
-    """What a model has that loses so much against `zero`; a drop may be infinite."""
-    if zero.ssim is None:
-        raise ValueError("quality was measured on no views")
-    return Quality(psnr_of(zero) - psnr_drop, zero.ssim - ssim_drop)
+
+def value_of(quality: Quality, measure: str) -> float:
+    """The value of a name in MEASURES; ValueError if it was not measured."""
+    if measure == "psnr":
+        return psnr_of(quality)
+    value: float | None = getattr(quality, measure)
+    if value is None:
+        raise ValueError(f"{measure} was not measured")
+    return value
 
 
 def reaches(quality: Quality, least: Quality) -> bool:
-    """Whether it has at least this PSNR and SSIM; ValueError for no views."""
-    if quality.ssim is None or least.psnr is None or least.ssim is None:
-        raise ValueError("quality was measured on no views")
-    return psnr_of(quality) >= least.psnr and quality.ssim >= least.ssim
+    """Whether it has at least these values, of which None require nothing.
+
+    ValueError if one that is required was not measured.
+    """
+    required = [measure for measure in MEASURES if getattr(least, measure) is not None]
+    return all(value_of(quality, measure) >= getattr(least, measure) for measure in required)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,9 @@ class StoppingRule:
     max_psnr_drop: float = 0.1
     """dB below the unpruned model's guard PSNR."""
     max_ssim_drop: float | None = None
-    """The same for SSIM; a round has to keep to both limits. None: no limit."""
+    """The same for SSIM; a round has to keep to all limits. None: no limit."""
+    max_ms_ssim_drop: float | None = None
+    """The same for multi-scale SSIM, which is measured only with this limit."""
     max_rounds: int = 100
     guard_memory: float = 0.0
     """How much of the difference between training views and unseen views the guard views still have
@@ -187,6 +189,7 @@ def check_settings(settings: CompressionSettings) -> None:
     ]
     optional: list[tuple[str, Any, Allowed]] = [
         ("max_ssim_drop", stopping.max_ssim_drop, Range(least=0)),
+        ("max_ms_ssim_drop", stopping.max_ms_ssim_drop, Range(least=0)),
         ("target_gaussians", stopping.target_gaussians, Range(least=1, whole=True)),
         ("target_mb", stopping.target_mb, Range(above=0)),
         ("budget_minutes", settings.budget_minutes, Range(above=0)),

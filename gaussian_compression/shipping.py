@@ -18,10 +18,10 @@ from gaussian_compression.grid_straight_through import (
     with_ordered_raw_axes,
 )
 from gaussian_compression.report import PromiseFigures
-from gaussian_compression.rounds import Quality, psnr_of, reaches
+from gaussian_compression.rounds import MEASURES, Quality, psnr_of, reaches, value_of
 from gaussian_compression.sensitivity import RenderSensitivity
 from gaussian_compression.settings import GridSettings, StoppingRule
-from gaussian_compression.stopping import Drop, drop_of
+from gaussian_compression.stopping import Limits, drop_of, limits_of, loss_text
 from gaussian_compression.trainable import StraightThrough
 from scene.array_operations import ArrayOperations
 from scene.raw_parameters import RawParameters
@@ -60,23 +60,31 @@ def promise_of(
     rule: StoppingRule,
     *,
     guard_was_trained_on: bool,
-    on_guard: Drop | None = None,
+    on_guard: Limits | None = None,
 ) -> PromiseFigures:
     """Whether the stored file, of quality `shipped` on guard views, keeps to the rule.
 
     `on_guard`: what these may lose, where the rule predicts the loss of unseen views.
     """
     promise = PromiseFigures(
-        rule.max_psnr_drop, None, None, guard_was_trained_on, allowed_ssim_drop=rule.max_ssim_drop
+        *(rule.max_psnr_drop, None, None, guard_was_trained_on),
+        allowed_ssim_drop=rule.max_ssim_drop,
+        allowed_ms_ssim_drop=rule.max_ms_ssim_drop,
     )
     if on_guard is not None:
-        ssim = None if rule.max_ssim_drop is None else on_guard.ssim
-        promise = replace(promise, allowed_on_guard=on_guard.psnr, allowed_ssim_on_guard=ssim)
+        promise = replace(
+            promise,
+            allowed_on_guard=on_guard.psnr,
+            allowed_ssim_on_guard=on_guard.ssim,
+            allowed_ms_ssim_on_guard=on_guard.ms_ssim,
+        )
     if zero.psnr is None or shipped.psnr is None:
         return promise
     drop = drop_of(zero, shipped)
-    promise = replace(promise, drop=drop.psnr, ssim_drop=drop.ssim)
-    return replace(promise, kept=not _broken(promise))
+    kept = not drop.beyond(limits_of(rule) if on_guard is None else on_guard)
+    return replace(
+        promise, drop=drop.psnr, ssim_drop=drop.ssim, ms_ssim_drop=drop.ms_ssim, kept=kept
+    )
 
 
 def start_warnings(start: Quality) -> list[str]:
@@ -107,24 +115,22 @@ def end_warnings(start: Quality, shipped: Quality, promise: PromiseFigures) -> l
 
 def _broken(promise: PromiseFigures) -> list[tuple[str, str]]:
     """What was lost, and the limit, for each limit that is not kept."""
-    drop, ssim_drop = promise.drop, promise.ssim_drop
-    most, most_ssim = promise.allowed_drop, promise.allowed_ssim_drop
-    on_guard, ssim_on_guard = promise.allowed_on_guard, promise.allowed_ssim_on_guard
+    lost = (promise.drop, promise.ssim_drop, promise.ms_ssim_drop)
+    most = (promise.allowed_drop, promise.allowed_ssim_drop, promise.allowed_ms_ssim_drop)
+    on_guard = (
+        promise.allowed_on_guard,
+        promise.allowed_ssim_on_guard,
+        promise.allowed_ms_ssim_on_guard,
+    )
     broken = []
-    if drop is not None and drop > (most if on_guard is None else on_guard):
-        allowed = f"the {most:g} dB of --max_psnr_drop"
-        if on_guard is not None:
-            allowed = f"the {on_guard:.2f} dB at which unseen views are predicted to lose {allowed}"
-        broken.append((f"{drop:.2f} dB", allowed))
-    if ssim_drop is None or most_ssim is None:
-        return broken
-    if ssim_drop > (most_ssim if ssim_on_guard is None else ssim_on_guard):
-        allowed = f"the {most_ssim:g} of --max_ssim_drop"
-        if ssim_on_guard is not None:
-            allowed = (
-                f"the {ssim_on_guard:.4f} at which unseen views are predicted to lose {allowed}"
-            )
-        broken.append((f"{ssim_drop:.4f} in SSIM", allowed))
+    for measure, loss, limit, guard in zip(MEASURES, lost, most, on_guard, strict=True):
+        if loss is None or limit is None or loss <= (limit if guard is None else guard):
+            continue
+        allowed = f"the {limit:g}{' dB' * (measure == 'psnr')} of --max_{measure}_drop"
+        if guard is not None:
+            shown = loss_text(measure, guard)
+            allowed = f"the {shown} at which unseen views are predicted to lose {allowed}"
+        broken.append((loss_text(measure, loss), allowed))
     return broken
 
 
@@ -198,7 +204,9 @@ def model_on_grids(
 
 
 def _text(quality: Quality) -> str:
-    return f"{quality.psnr:.2f} dB and SSIM {quality.ssim:.4f}"
+    parts = zip(("PSNR", "SSIM", "MS-SSIM"), MEASURES, strict=True)
+    known = [(name, getattr(quality, measure)) for name, measure in parts]
+    return ", ".join(f"{name} {value:.4f}" for name, value in known if value is not None)
 
 
 def _added_error(base: Quality, psnr: float) -> float:
@@ -207,18 +215,21 @@ def _added_error(base: Quality, psnr: float) -> float:
 
 
 def _noise_factor(found: Quality, base: Quality, least: Quality, added: float) -> float:
-    """By how much the noise has to change, so that both limits are kept.
+    """By how much the noise has to change, so that all limits are kept.
 
     `base`: the model that the grids of `found` round; `added`: their squared error, as a fraction.
-    Losses of SSIM, too, are about proportional to it.
+    Losses of SSIM and MS-SSIM, too, are about proportional to it.
     """
-    if found.ssim is None or base.ssim is None or least.psnr is None or least.ssim is None:
-        raise ValueError("quality was measured on no views")
     factors = []
-    if psnr_of(found) < least.psnr:
+    if least.psnr is not None and psnr_of(found) < least.psnr:
         factors.append(0.7 * _added_error(base, least.psnr) / added)
-    if found.ssim < least.ssim < base.ssim:
-        factors.append(0.7 * (base.ssim - least.ssim) / (base.ssim - found.ssim))
+    for measure in MEASURES[1:]:
+        wanted = getattr(least, measure)
+        if wanted is None:
+            continue
+        before, after = value_of(base, measure), value_of(found, measure)
+        if after < wanted < before:
+            factors.append(0.7 * (before - wanted) / (before - after))
     return min(factors, default=0.0)
 
 

@@ -11,10 +11,9 @@ This is a straight line through the losses of training views (memory 1) and guar
 0. docs/guard.md compares it with other predictions.
 """
 
-import math
 from dataclasses import dataclass
 
-from gaussian_compression.rounds import Quality, Round, psnr_of
+from gaussian_compression.rounds import MEASURES, Quality, Round, value_of
 from gaussian_compression.settings import StoppingRule
 
 
@@ -56,21 +55,79 @@ class Drop:
     psnr: float
     """dB"""
     ssim: float
+    ms_ssim: float | None = None
+    """None: not measured."""
 
     def keeps_to(self, rule: StoppingRule) -> bool:
-        """Whether both limits are kept."""
-        most_ssim = math.inf if rule.max_ssim_drop is None else rule.max_ssim_drop
-        return self.psnr <= rule.max_psnr_drop and self.ssim <= most_ssim
+        """Whether all limits are kept; ValueError if one is for what was not measured."""
+        return not self.beyond(limits_of(rule))
+
+    def beyond(self, most: "Limits") -> list[str]:
+        """The measures that lost more than `most`, as names in MEASURES."""
+        found = []
+        for measure in MEASURES:
+            limit, lost = getattr(most, measure), getattr(self, measure)
+            if limit is None:
+                continue
+            if lost is None:
+                raise ValueError(f"{measure} was not measured")
+            if lost > limit:
+                found.append(measure)
+        return found
+
+    def measured(self) -> list[float]:
+        """Its values, in the order of MEASURES."""
+        return [self.psnr, self.ssim, *([] if self.ms_ssim is None else [self.ms_ssim])]
 
     def __str__(self) -> str:
-        return f"{self.psnr:.3f} dB and {self.ssim:.4f} in SSIM"
+        pairs = zip(MEASURES, self.measured(), strict=False)
+        return in_words([loss_text(*pair) for pair in pairs], "and")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The greatest losses that are allowed; None: no limit."""
+
+    psnr: float | None
+    """dB"""
+    ssim: float | None
+    ms_ssim: float | None
+
+
+def limits_of(rule: StoppingRule) -> Limits:
+    """The limits that the user gave."""
+    return Limits(rule.max_psnr_drop, rule.max_ssim_drop, rule.max_ms_ssim_drop)
+
+
+def loss_text(measure: str, lost: float) -> str:
+    """A loss of a name in MEASURES, for people."""
+    if measure == "psnr":
+        return f"{lost:.3f} dB"
+    return f"{lost:.4f} in {'SSIM' if measure == 'ssim' else 'MS-SSIM'}"
+
+
+def in_words(texts: list[str], last: str) -> str:
+    """A list in a sentence: `a, b and c`, where `last` is `and`."""
+    return f" {last} ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
 
 
 def drop_of(zero: Quality, done: Quality) -> Drop:
     """What `done` lost against `zero`; ValueError for no views."""
     if zero.ssim is None or done.ssim is None:
         raise ValueError("quality was measured on no views")
-    return Drop(psnr_of(zero) - psnr_of(done), zero.ssim - done.ssim)
+    measured = zero.ms_ssim is not None and done.ms_ssim is not None
+    measures = MEASURES if measured else MEASURES[:2]
+    return Drop(*(value_of(zero, name) - value_of(done, name) for name in measures))
+
+
+def least_quality(zero: Quality, most: Limits) -> Quality:
+    """What a model has that loses as much as `most` against `zero`."""
+    least = {
+        measure: value_of(zero, measure) - getattr(most, measure)
+        for measure in MEASURES
+        if getattr(most, measure) is not None
+    }
+    return Quality(least.get("psnr"), least.get("ssim"), least.get("ms_ssim"))
 
 
 def predicted_drop(zero: Round, done: Round, memory: float) -> Drop:
@@ -82,32 +139,31 @@ def predicted_drop(zero: Round, done: Round, memory: float) -> Drop:
     if not memory:
         return guard
     training = _training_drop(zero, done)
-    return Drop(
-        _unseen(guard.psnr, training.psnr, memory), _unseen(guard.ssim, training.ssim, memory)
-    )
+
+    def unseen(on_guard: float, on_training: float) -> float:
+        return on_guard - memory / (1 - memory) * max(on_training - on_guard, 0.0)
+
+    both = zip(guard.measured(), training.measured(), strict=True)
+    return Drop(*(unseen(*losses) for losses in both))
 
 
-def _unseen(guard: float, training: float, memory: float) -> float:
-    return guard - memory / (1 - memory) * max(training - guard, 0.0)
-
-
-def allowed_on_guard(zero: Round, done: Round, rule: StoppingRule) -> Drop:
-    """The loss on guard views at which the predicted one reaches the limits, infinite without one.
+def allowed_on_guard(zero: Round, done: Round, rule: StoppingRule) -> Limits:
+    """The losses on guard views at which the predicted ones reach the limits.
 
     With the training views as they are after `done`. ValueError as for `predicted_drop`.
     """
-    most = Drop(rule.max_psnr_drop, _or_infinite(rule.max_ssim_drop))
+    most = limits_of(rule)
     if not rule.guard_memory:
         return most
-    training, memory = _training_drop(zero, done), rule.guard_memory
-    return Drop(
-        most.psnr + memory * max(training.psnr - most.psnr, 0.0),
-        most.ssim + memory * max(training.ssim - most.ssim, 0.0),
-    )
+    training = _training_drop(zero, done)
 
+    def on_guard(measure: str) -> float | None:
+        limit, lost = getattr(most, measure), getattr(training, measure)
+        if limit is not None and lost is None:
+            raise ValueError(f"{measure} was not measured")
+        return None if limit is None else limit + rule.guard_memory * max(lost - limit, 0.0)
 
-def _or_infinite(limit: float | None) -> float:
-    return math.inf if limit is None else limit
+    return Limits(*(on_guard(measure) for measure in MEASURES))
 
 
 def _training_drop(zero: Round, done: Round) -> Drop:
@@ -118,9 +174,12 @@ def _training_drop(zero: Round, done: Round) -> Drop:
 
 def limits(rule: StoppingRule) -> str:
     """The limits of the rule as text."""
-    if rule.max_ssim_drop is None:
-        return f"{rule.max_psnr_drop:g} dB"
-    return f"{rule.max_psnr_drop:g} dB or {rule.max_ssim_drop:g} in SSIM"
+    texts = [f"{rule.max_psnr_drop:g} dB"]
+    if rule.max_ssim_drop is not None:
+        texts.append(f"{rule.max_ssim_drop:g} in SSIM")
+    if rule.max_ms_ssim_drop is not None:
+        texts.append(f"{rule.max_ms_ssim_drop:g} in MS-SSIM")
+    return in_words(texts, "or")
 
 
 def loss_meant(rule: StoppingRule) -> str:

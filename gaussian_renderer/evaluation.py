@@ -8,7 +8,7 @@ Renders are rounded to 8 bits first, as `render.py` saves them, so the numbers a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -22,6 +22,7 @@ from utils import ranks
 from utils.image_metrics import mean_difference, score_images
 from utils.image_utils import psnr, to_u8
 from utils.loss_utils import l1_loss
+from utils.perceptual_metrics import ms_ssim
 
 T = TypeVar("T")
 
@@ -36,6 +37,8 @@ class ViewScore:
     ssim: float
     l1: float
     """Mean absolute difference; images in 0..1."""
+    ms_ssim: float | None = None
+    """Multi-scale SSIM; None: not measured."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class DrawnView:
         image = to_u8(self.image)
         psnr, ssim = score_images(image, self.truth_u8)
         return ViewScore(self.image_name, psnr, ssim, mean_difference(image, self.truth_u8))
+
+    def all_scores(self) -> ViewScore:
+        """The same with MS-SSIM; InputError for images that are too small for it."""
+        return replace(self.score(), ms_ssim=ms_ssim(to_u8(self.image), self.truth_u8))
 
     def measured(self) -> tuple[ViewScore, tuple[float, float]]:
         """Both."""

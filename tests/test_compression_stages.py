@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of compression, each alone: quantisers, guard, pruning, the rule, checkpoints."""
 
-import math
 import os
 import random
 from dataclasses import dataclass, replace
@@ -304,7 +303,30 @@ def test_the_loss_allowed_on_guard_views_is_where_the_prediction_meets_the_limit
     met = predicted_drop(*forgetting((10 * most.ssim, training)), rule.guard_memory)
     assert met.ssim == pytest.approx(0.02)
     free = allowed_on_guard(*forgetting((0.0, training)), replace(rule, max_ssim_drop=None))
-    assert free.ssim == math.inf
+    assert free.ssim is None
+
+
+def test_a_round_has_to_keep_to_all_limits() -> None:
+    """MS-SSIM loses a fifth of what PSNR does here."""
+
+    def with_ms_ssim(done: Round) -> Round:
+        lost = [30 - done.guard.psnr, 35 - done.training.psnr]
+        guard, training = (0.97 - one / 50 for one in lost)
+        return replace(
+            done,
+            guard=replace(done.guard, ms_ssim=guard),
+            training=replace(done.training, ms_ssim=training),
+        )
+
+    rounds = [with_ms_ssim(done) for done in forgetting((0.3, 0.6), (0.5, 0.7))]
+    rule = StoppingRule(max_psnr_drop=10, max_ms_ssim_drop=0.005, patience=1, guard_memory=0.25)
+    assert predicted_drop(*rounds[:2], 0.25).ms_ssim == pytest.approx(0.004)
+    verdict = judge(rounds, rule)
+    assert verdict.ship == 1
+    assert "10 dB or 0.005 in MS-SSIM" in verdict.reason and "0.0087 in MS-SSIM" in verdict.reason
+    assert judge(rounds, replace(rule, max_ms_ssim_drop=0.01)) is None
+    assert judge(rounds, replace(rule, max_ssim_drop=0.01)).ship == 0
+    assert allowed_on_guard(*rounds[:2], rule).ms_ssim == pytest.approx(0.00675)
 
 
 def test_rounds_go_on_while_guard_views_only_forget() -> None:
@@ -322,6 +344,10 @@ def test_rounds_without_the_figures_of_the_rule_are_refused(tmp_path: Path) -> N
     check_measured(rounds_with_guard(30.0), replace(rule, target_mb=1.0), tmp_path)
     with pytest.raises(InputError, match=r"did not measure training views.*--restart"):
         check_measured(rounds_with_guard(30.0), rule, tmp_path)
+    rule = StoppingRule(max_ms_ssim_drop=0.01)
+    with pytest.raises(InputError, match=r"without MS-SSIM.*--restart"):
+        check_measured(rounds_with_guard(30.0), rule, tmp_path)
+    check_measured(rounds_with_guard(30.0), replace(rule, target_gaussians=5), tmp_path)
 
 
 def test_a_round_keeps_its_figures_of_training_views_on_disk(tmp_path: Path) -> None:

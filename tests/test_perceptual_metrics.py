@@ -7,6 +7,8 @@ import pytest
 import torch
 from scipy.signal import convolve2d
 
+from gaussian_compression.measuring import mean_quality
+from gaussian_renderer.evaluation import DrawnView
 from utils.errors import InputError
 from utils.perceptual_metrics import LEAST_SIDE, extra_measures, flip_measure, ms_ssim
 
@@ -109,3 +111,14 @@ def test_flip_of_the_package() -> None:
     render, photo = images(40, 60, 30)
     assert measure(photo, photo) == pytest.approx(0, abs=1e-6)
     assert 0 < measure(images(40, 60, 3)[0], photo) < measure(render, photo) < 1
+
+
+def test_a_view_is_scored_with_ms_ssim_where_it_is_limited() -> None:
+    image, truth = images(180, 200, 20)
+    drawn = DrawnView("a.png", image / 255, truth)
+    plain, whole = drawn.score(), drawn.all_scores()
+    assert plain.ms_ssim is None
+    assert (whole.psnr, whole.ssim) == (plain.psnr, plain.ssim)
+    assert whole.ms_ssim == ms_ssim(image, truth)
+    assert mean_quality([whole, whole]).ms_ssim == whole.ms_ssim
+    assert mean_quality([whole, plain]).ms_ssim is None

@@ -32,7 +32,7 @@ from gaussian_compression.shipping import (
     start_warnings,
     visible_rows,
 )
-from gaussian_compression.stopping import Drop, judge
+from gaussian_compression.stopping import Limits, judge
 from gaussian_compression.trainable import StraightThrough
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.choose_backend import backend_for
@@ -256,7 +256,7 @@ def test_a_file_that_loses_too_much_is_reported() -> None:
     broken = promise_of(zero, bad, rule, guard_was_trained_on=True)
     assert broken.kept is False
     loses, below = end_warnings(start, bad, broken)
-    assert "loses 1.60 dB" in loses
+    assert "loses 1.600 dB" in loses
     assert "2.60 dB below the start" in below
     unknown = promise_of(zero, Quality(None, None), rule, guard_was_trained_on=False)
     assert unknown.kept is None
@@ -266,18 +266,34 @@ def test_a_prediction_lets_the_guard_views_lose_more() -> None:
     rule, zero = StoppingRule(max_psnr_drop=0.1, max_ssim_drop=0.01), Quality(30.0, 0.9)
     lost = Quality(29.8, 0.88)
 
-    def promise(on_guard: Drop | None) -> PromiseFigures:
+    def promise(on_guard: Limits | None) -> PromiseFigures:
         return promise_of(zero, lost, rule, guard_was_trained_on=True, on_guard=on_guard)
 
     assert promise(None).kept is False
-    assert promise(Drop(0.25, 0.03)).kept
-    assert promise(Drop(0.25, 0.015)).kept is False
-    both = end_warnings(zero, lost, promise(Drop(0.15, 0.015)))
-    assert "0.20 dB" in both[0] and "0.15 dB at which unseen views" in both[0]
-    assert "0.0200 in SSIM" in both[1] and "0.0150 at which unseen views" in both[1]
-    page = _promise(promise(Drop(0.25, 0.015)))
-    assert "0.1 dB and of 0.01 in SSIM on unseen views" in page
-    assert "where the guard views lose 0.250 dB and 0.015 in SSIM" in page
+    assert promise(Limits(0.25, 0.03, None)).kept
+    assert promise(Limits(0.25, 0.015, None)).kept is False
+    both = end_warnings(zero, lost, promise(Limits(0.15, 0.015, None)))
+    assert "0.200 dB" in both[0] and "0.150 dB at which unseen views" in both[0]
+    assert "0.0200 in SSIM" in both[1] and "0.0150 in SSIM at which unseen views" in both[1]
+    page = _promise(promise(Limits(0.25, 0.015, None)))
+    assert "a loss of 0.1 dB and 0.01 in SSIM on unseen views" in page
+    assert "where the guard views lose 0.25 dB and 0.015 in SSIM" in page
+    assert "its SSIM changes by -0.0200" in page
+
+
+def test_a_file_that_loses_too_much_ms_ssim_is_reported() -> None:
+    rule = StoppingRule(max_psnr_drop=0.5, max_ms_ssim_drop=0.01)
+    zero, lost = Quality(30.0, 0.9, 0.95), Quality(29.8, 0.88, 0.93)
+    promise = promise_of(zero, lost, rule, guard_was_trained_on=True)
+    assert promise.kept is False
+    (warning,) = end_warnings(zero, lost, promise)
+    assert "0.0200 in MS-SSIM" in warning and "0.01 of --max_ms_ssim_drop" in warning
+    assert "0.5 dB and 0.01 in MS-SSIM on the guard views" in _promise(promise)
+    assert promise_of(
+        zero, lost, rule, guard_was_trained_on=True, on_guard=Limits(0.5, None, 0.03)
+    ).kept
+    with pytest.raises(ValueError, match="ms_ssim was not measured"):
+        promise_of(zero, Quality(29.8, 0.88), rule, guard_was_trained_on=True)
 
 
 def test_a_warning_about_photographs_of_another_scene_precedes_the_work() -> None:

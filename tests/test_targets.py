@@ -95,6 +95,19 @@ def test_the_report_has_the_limit_and_the_loss_of_ssim(model: Path, run: Compres
     assert "in SSIM on the guard views" in (model / "compressed/report.html").read_text()
 
 
+def test_a_limit_of_psnr_alone_replaces_both_limits() -> None:
+    def rule(*flags: str) -> StoppingRule:
+        return compress.settings_of(compress.build_parser()[0].parse_args(flags)).stopping
+
+    default = PRESETS["balanced"].stopping.max_ssim_drop
+    assert default is not None
+    assert (rule().max_psnr_drop, rule().max_ssim_drop) == (0.1, default)
+    assert rule("--max_psnr_drop", "1").max_ssim_drop is None
+    assert rule("--max_psnr_drop", "1", "--max_ssim_drop", "0.01").max_ssim_drop == 0.01
+    assert rule("--max_ssim_drop", "0.01").max_psnr_drop == 0.1
+    assert rule("--preset", "fast3dgs").max_ssim_drop is None
+
+
 def test_round_0_ends_like_a_round_and_every_round_has_the_figures_of_the_rule(
     model: Path, run: Compress
 ) -> None:
@@ -359,6 +372,8 @@ def test_presets_have_names_and_an_old_one(model: Path, run: Compress) -> None:
         (("--lod",), "--lod: expected --ladder too"),
         (("--ladder", "nan"), "--ladder nan: expected"),
         (("--max_ssim_drop", -1), "--max_ssim_drop -1.0: expected"),
+        (("--max_ms_ssim_drop", -1), "--max_ms_ssim_drop -1.0: expected"),
+        (("--max_ms_ssim_drop", 0.01), "MS-SSIM needs images of at least 176 pixels"),
     ],
 )
 def test_targets_that_cannot_be_reached_are_refused(

@@ -15,6 +15,7 @@ from gaussian_compression.html_report.plots import Axis, Point, Series, line_plo
 from gaussian_compression.html_report.target_section import ladder_series
 from gaussian_compression.report import CompressionReport, PromiseFigures, ViewFigures
 from gaussian_compression.rounds import Quality, Round
+from gaussian_compression.stopping import in_words
 
 SETS = {"test": "test views", "guard": "guard views"}
 """The sets of views and their names. Test views come first: nothing was chosen by them."""
@@ -81,44 +82,52 @@ def sizes_and_quality(report: CompressionReport) -> Html:
 
 
 def _promise(promise: PromiseFigures) -> str:
-    most = figures.number(promise.allowed_drop)
+    most = _losses(promise.allowed_drop, promise.allowed_ssim_drop, promise.allowed_ms_ssim_drop)
     views = "the guard views" if promise.allowed_on_guard is None else "unseen views"
-    allowed = f"The stopping rule allows a loss of {most} dB on {views}"
-    if promise.allowed_ssim_drop is not None:
-        most_ssim = figures.number(promise.allowed_ssim_drop)
-        allowed = (
-            f"The stopping rule allows losses of {most} dB and of {most_ssim} in SSIM on {views}"
-        )
+    allowed = f"The stopping rule allows a loss of {most} on {views}"
     if promise.drop is None or promise.kept is None:
         return f"{allowed}; the loss of the file was not measured."
     verb = "loses" if promise.drop >= 0 else "gains"
     kept = "keeps to the rule" if promise.kept else "does not keep to the rule"
     text = (
         f"{allowed} against round 0, the model fine-tuned without pruning.{_on_guard(promise)} "
-        f"The file {verb} {abs(promise.drop):.3f} dB{_ssim(promise)}: it {kept}."
+        f"The file {verb} {abs(promise.drop):.3f} dB{_changes(promise)}: it {kept}."
     )
     if promise.guard_was_trained_on:
         text += " The last fine-tuning trains on the guard views too: their figures are too good."
     return text
 
 
+def _losses(psnr: float, ssim: float | None, ms_ssim: float | None) -> str:
+    texts = [f"{figures.number(psnr)} dB"]
+    pairs = (("SSIM", ssim), ("MS-SSIM", ms_ssim))
+    texts += [f"{figures.number(lost)} in {name}" for name, lost in pairs if lost is not None]
+    return in_words(texts, "and")
+
+
 def _on_guard(promise: PromiseFigures) -> str:
-    """The loss of the guard views that predicts the limits, where a prediction is used."""
+    """The losses of the guard views that predict the limits, where a prediction is used."""
     if promise.allowed_on_guard is None:
         return ""
-    ssim = promise.allowed_ssim_on_guard
-    more = "" if ssim is None else f" and {figures.number(ssim)} in SSIM"
-    return (
-        f" They are predicted to lose this much where the guard views lose "
-        f"{promise.allowed_on_guard:.3f} dB{more}."
+    lost = _losses(
+        promise.allowed_on_guard,
+        promise.allowed_ssim_on_guard,
+        promise.allowed_ms_ssim_on_guard,
     )
+    return f" They are predicted to lose this much where the guard views lose {lost}."
 
 
-def _ssim(promise: PromiseFigures) -> str:
-    """The change of SSIM, where it has a limit."""
-    if promise.allowed_ssim_drop is None or promise.ssim_drop is None:
-        return ""
-    return f", and its SSIM changes by {-promise.ssim_drop:+.4f}"
+def _changes(promise: PromiseFigures) -> str:
+    """The changes of SSIM and MS-SSIM, where they have a limit."""
+    found = (
+        ("SSIM", promise.allowed_ssim_drop, promise.ssim_drop),
+        ("MS-SSIM", promise.allowed_ms_ssim_drop, promise.ms_ssim_drop),
+    )
+    return "".join(
+        f", and its {name} changes by {-lost:+.4f}"
+        for name, limit, lost in found
+        if limit is not None and lost is not None
+    )
 
 
 def rounds(report: CompressionReport) -> Html | None:
