@@ -361,19 +361,32 @@ def _sh_grid(
     sh = sample(higher_sh(splats))
     # In steps, as the coder encodes them. Gaussians with wide steps have little weight.
     in_steps = sh / by_class.astype(np.float32)[sample(classes), None]
-    transform = _decorrelating(in_steps, sh.shape[1])
+    transform = _decorrelating(in_steps, sh.shape[1], _LEAK)
     return tuple(float(step) for step in (by_class / MATRIX_UNIT).astype(np.float32)), transform
 
 
-def _decorrelating(values: FloatArray, channels: int) -> Transform:
-    """The Karhunen-Loeve transform of rows (N, C) about 0, most variance first."""
+_LEAK = 1 / 32
+"""Of a step: what the rounded part of one row of the SH matrix adds to another coefficient."""
+_COARSEST = 256
+
+
+def _decorrelating(values: FloatArray, channels: int, leak: float = 0.0) -> Transform:
+    """The Karhunen-Loeve transform of rows (N, C) about 0, most variance first.
+
+    The rounding error of a row of the matrix, times this row's coefficient, is added to the other
+    coefficients. So rows whose coefficients are small get fewer digits, as many as keep this below
+    `leak`, in the unit of the values: zlib stores them in fewer bytes.
+    """
     if not channels or len(values) < 64 * channels:
         return Transform((np.eye(channels) * MATRIX_UNIT).astype(np.int16))
     covariance = (values.T @ values).astype(np.float64) / len(values)
-    vectors = np.linalg.eigh(covariance)[1][:, ::-1].T
+    variances, columns = np.linalg.eigh(covariance)
+    vectors, deviations = columns[:, ::-1].T, np.sqrt(np.maximum(variances[::-1], 1e-12))
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
     vectors = vectors * np.sign(largest)  # the sign of an eigenvector is arbitrary
-    return Transform(np.rint(vectors * MATRIX_UNIT).astype(np.int16))
+    digit = np.clip(leak * MATRIX_UNIT / deviations, 1, _COARSEST)
+    digit = 2 ** np.floor(np.log2(digit))[:, None]
+    return Transform((np.rint(vectors * MATRIX_UNIT / digit) * digit).astype(np.int16))
 
 
 def order_in_layers(
