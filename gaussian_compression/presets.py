@@ -38,7 +38,8 @@ PRESETS = {
             warmup_iterations=1000,
             finetune_iterations=200,
         ),
-        final_iterations=1500,
+        stopping=replace(_BALANCED.stopping, patience=1),
+        final_iterations=750,
     ),
     "balanced": _BALANCED,
     "small": replace(
