@@ -7,7 +7,7 @@ The caller interprets the columns (Gaussians, SfM points).
 import gzip
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -91,27 +91,37 @@ class MappedPly:
     _start: int
     _pages: mmap.mmap
 
-    def table(self, rows: slice | npt.NDArray[np.integer]) -> PlyTable:
-        """The chosen rows; numbers of rows in ascending order, of a slice: without a step."""
-        every = np.frombuffer(self._pages, self.row, self.count, self._start)
-        if isinstance(rows, slice):
-            chosen = every[rows].copy()
+    def table(self, rows: npt.NDArray[np.integer]) -> PlyTable:
+        """A copy of the chosen rows, whose numbers are in ascending order."""
+        every = self._every()
+        chosen = np.empty((len(rows), *every.shape[1:]), every.dtype)
+        span = max(1, _BYTES_MAPPED // self.row.itemsize)
+        ends = np.searchsorted(rows, np.arange(span, self.count + span, span)).tolist()
+        for low, high in pairwise([0, *ends]):
+            part = rows[low:high]
+            every.take(part, axis=0, out=chosen[low:high], mode="clip")  # "raise" would copy
             self._give_back()
-        else:
-            chosen = np.empty((len(rows), *every.shape[1:]), every.dtype)
-            span = max(1, _BYTES_MAPPED // self.row.itemsize)
-            ends = np.searchsorted(rows, np.arange(span, self.count + span, span)).tolist()
-            for low, high in pairwise([0, *ends]):
-                part = rows[low:high]
-                every.take(part, axis=0, out=chosen[low:high], mode="clip")  # "raise" would copy
-                self._give_back()
+        return self._table_of(chosen)
+
+    def parts(self, size: int) -> Iterator[tuple[slice, PlyTable]]:
+        """All rows, up to `size` at a time and without a copy, and where they are in the file."""
+        every = self._every()
+        for start in range(0, self.count, size):
+            part = slice(start, min(start + size, self.count))
+            yield part, self._table_of(every[part])
+            self._give_back()
+
+    def _every(self) -> npt.NDArray:
+        return np.frombuffer(self._pages, self.row, self.count, self._start)
+
+    def _table_of(self, rows: npt.NDArray) -> PlyTable:
         return PlyTable(
             path=self.path,
-            count=len(chosen),
-            columns=_columns(chosen, self.names),
+            count=len(rows),
+            columns=_columns(rows, self.names),
             comments=self.comments,
             left_out=self.left_out,
-            matrix=_matrix(chosen),
+            matrix=_matrix(rows),
         )
 
     def _give_back(self) -> None:

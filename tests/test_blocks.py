@@ -18,6 +18,7 @@ import pytest
 
 import decompress
 from gaussian_compression import training_free, training_free_blocks
+from gaussian_compression.decoded_mark import file_sha256
 from gaussian_compression.free_settings import FreeSettings
 from gaussian_compression.model_folder import iteration_folder
 from gaussian_compression.report import read_report
@@ -59,6 +60,7 @@ from splat_formats.spatial_blocks import (
     spatial_blocks,
 )
 from splat_formats.splats import Splats, joined
+from splat_formats.visible import visible_part
 from tests.test_grid_codec import random_splats
 from tests.test_training_free import run, visible_splats
 from utils import cli
@@ -430,6 +432,17 @@ def test_parts_of_a_ply_are_checked(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("most", [9, 99, 10**6])
+def test_the_digest_of_a_ply_in_parts_is_that_of_its_file(tmp_path: Path, most: int) -> None:
+    splats = random_splats(9, 1)
+    with ply_parts(tmp_path / "a.ply", most, 3, SplatMetadata(), is_hashed=True) as ply:
+        ply.add(splats.rows(slice(0, 4)))
+        ply.add(splats.rows(slice(4, 9)))
+    assert ply.sha256 == file_sha256(tmp_path / "a.ply")
+    write_ply(tmp_path / "b.ply", splats)
+    assert ply.sha256 == file_sha256(tmp_path / "b.ply")
+
+
 @pytest.mark.parametrize("origin", [(0.0, 0.0, 0.0), (5e5, 4e6, 100.0)])
 def test_rows_of_a_ply_are_those_that_reading_it_gives(
     tmp_path: Path, origin: tuple[float, float, float]
@@ -440,7 +453,9 @@ def test_rows_of_a_ply_are_those_that_reading_it_gives(
     assert rows is not None
     assert rows.metadata == whole.metadata
     assert (rows.count, rows.sh_degree) == (500, 2)
-    np.testing.assert_array_equal(rows.positions(), whole.splats.xyz)
+    outline = rows.outline()
+    np.testing.assert_array_equal(outline.xyz, whole.splats.xyz)
+    assert outline.visible == visible_part(whole.splats).splats.count < 500
     chosen = np.array([0, 3, 4, 499])
     for found, expected in zip(
         rows.splats(chosen).columns().values(),
