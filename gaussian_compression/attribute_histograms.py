@@ -20,6 +20,8 @@ MOST_GAUSSIANS = 100_000
 _TAIL = 0.001
 """Part of the values on each side that may be outside: few, but far away, they would leave the
 others only a few bins."""
+_GAUSSIANS_FOR_LIMITS = 1 << 15
+"""At least: _TAIL is then 33 of them."""
 _LOG10_E = float(np.log10(np.e))
 
 Values = npt.NDArray[np.floating]
@@ -85,7 +87,7 @@ def attribute_histograms(start: Splats, compressed: Splats) -> dict[str, Histogr
 
 def _sample(splats: Splats) -> Splats:
     """Some Gaussians, enough for the limits of the bins."""
-    return splats.rows(sample(np.arange(splats.count)))
+    return splats.rows(sample(np.arange(splats.count), _GAUSSIANS_FOR_LIMITS))
 
 
 def _limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:

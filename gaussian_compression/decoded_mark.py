@@ -43,13 +43,23 @@ def _is_inside(name: str) -> bool:
 
 
 def write_mark(
-    folder: Path, file: str, start_iteration: int, data: bytes | Path, exports: Mapping[str, bytes]
+    folder: Path,
+    file: str,
+    start_iteration: int,
+    data: bytes | Path,
+    exports: Mapping[str, bytes],
+    ply_sha256: str | None = None,
 ) -> None:
-    """Marks the PLY in `folder` as what the compressed `data`, or the file there, decodes to."""
+    """Marks the PLY in `folder` as what the compressed `data`, or the file there, decodes to.
+
+    `ply_sha256` is the PLY's digest, where it is known.
+    """
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in exports.items()}
     sha256 = file_sha256(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
-    mark = DecodedMark(file, start_iteration, sha256, file_sha256(folder / PLY_NAME), digests)
-    write_json(folder / MARK, asdict(mark))
+    ply_sha256 = ply_sha256 or file_sha256(folder / PLY_NAME)
+    write_json(
+        folder / MARK, asdict(DecodedMark(file, start_iteration, sha256, ply_sha256, digests))
+    )
 
 
 def read_mark(folder: Path) -> DecodedMark | None:

@@ -166,8 +166,8 @@ def compress_in_blocks(
     Gaussian is left.
     """
     wall, cpu = time.monotonic(), time.process_time()
-    number = settings.blocks or 1
     coder = _Coder(start, settings)
+    blocks, most = _planned(start.rows, settings.blocks or 1)
     metadata = replace(start.rows.metadata, antialiasing=antialiasing)
     description = describe_source(
         start.rows.count, start.rows.sh_degree, settings.recorded(), **to_entries(metadata)
@@ -179,18 +179,18 @@ def compress_in_blocks(
         with (
             places.file.open("wb") as file,
             ply_parts(
-                places.decoded / PLY_NAME, start.rows.count, coefficients, decoded_metadata
+                places.decoded / PLY_NAME, most, coefficients, decoded_metadata, is_hashed=True
             ) as ply,
         ):
-            writer = BlockWriter(file, number, coder.sh_degree, description)
-            for coded in in_order(coder.code, _planned(start, number)):
+            writer = BlockWriter(file, len(blocks), coder.sh_degree, description)
+            for coded in in_order(coder.code, _used_up(blocks)):
                 _write(coded, writer, ply)
                 totals.add(coded, coder.every)
             writer.finish()
         index = index_of(places.file)
         if not index.count:
             raise InputError(f"{start.path}: expected Gaussians that an image can show, found none")
-        write_mark(places.decoded, FILE_NAME, start.iteration, places.file, {})
+        write_mark(places.decoded, FILE_NAME, start.iteration, places.file, {}, ply.sha256)
         took = StageTime(
             "quantise, encode and decode",
             round(time.monotonic() - wall, 2),
@@ -233,9 +233,14 @@ def require_memory(rows: RowSource, blocks: int) -> str:
     return text
 
 
-def _planned(start: BlockedStart, number: int) -> Iterator[_Rows]:
-    """The rows of each block; those of blocks that are done are forgotten."""
-    blocks = spatial_blocks(start.rows.positions(), number)
+def _planned(rows: RowSource, number: int) -> tuple[list[_Rows], int]:
+    """The rows of each block, and how many Gaussians of all blocks are shown at most."""
+    outline = rows.outline()
+    return spatial_blocks(outline.xyz, number), outline.visible
+
+
+def _used_up(blocks: list[_Rows]) -> Iterator[_Rows]:
+    """The blocks; those that are done are forgotten."""
     blocks.reverse()
     while blocks:
         yield blocks.pop()

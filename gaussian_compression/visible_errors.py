@@ -10,6 +10,7 @@ from gaussian_compression.report import ErrorFigures
 from splat_codec.blocks import for_blocks
 from splat_formats.axes import with_ordered_axes
 from splat_formats.differences import Floats, alpha_of, differences
+from splat_formats.outliers import sample
 from splat_formats.splats import FloatArray, Splats
 
 
@@ -102,8 +103,8 @@ def lines(errors: dict[str, ErrorFigures]) -> list[str]:
 
 
 def _least_size(splats: Splats) -> float:
-    """The 1 % quantile of sizes: distances of smaller Gaussians are measured in this size."""
-    descending = -np.sort(-splats.scaling, axis=1)
+    """The 1 % quantile of sizes of a sample: distances of smaller Gaussians are measured in it."""
+    descending = -np.sort(-sample(splats.scaling), axis=1)
     return float(np.quantile(_sizes(descending), 0.01)) if splats.count else 1.0
 
 

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scene.captured import EXPOSURE_KEY
 from scene.exposure import checked_state
-from scene.gaussian_model import EXPOSURE_KEY, GaussianModel
+from scene.gaussian_model import GaussianModel
 from splat_formats.splats import REST_COEFFICIENTS
 from utils.errors import InputError
 from utils.files import atomic_path

@@ -17,26 +17,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from scene import densification
+from scene import captured, densification
 from scene.array_operations import ArrayOperations, TorchOperations
 from scene.device import default_device
 from scene.exposure import (
     EXPOSURE_NAME,
     ExposureAdam,
     exposure_schedule,
-    exposure_state,
     numbered,
     read_exposures,
-    restore_exposures,
     unchanged_exposures,
 )
+from scene.gaussians_of_points import gaussians_of_points
 from scene.optimizer import (
     append_rows,
     create_optimizer,
     keep_rows,
     learning_rates,
     replace_tensor,
-    restore_optimizer,
 )
 from scene.raw_parameters import RawParameters
 from splat_formats.files import log_notices, read_with_notices, write_splats
@@ -50,8 +48,6 @@ from utils.general_utils import (
     strip_symmetric,
 )
 from utils.graphics_utils import BasicPointCloud
-from utils.optional_modules import load_required
-from utils.sh_utils import RGB2SH
 
 # Optimiser group -> attribute, in the order of the groups, which is that of RawParameters.
 ATTRIBUTES = {
@@ -62,12 +58,7 @@ ATTRIBUTES = {
     "scaling": "_scaling",
     "rotation": "_rotation",
 }
-EXPOSURE_KEY = "exposures"
-"""Of the optimiser's state in a checkpoint; `Optimizer.load_state_dict` ignores it."""
-INITIAL_OPACITY = 0.1
 RESET_OPACITY = 0.01
-# Squared distance, world units: keeps the logarithm finite where points coincide.
-MIN_SQUARED_SPACING = 1e-7
 
 
 def covariance_from_scaling_rotation(scaling: Tensor, modifier: float, rotation: Tensor) -> Tensor:
@@ -214,20 +205,9 @@ class GaussianModel:
         elif not isinstance(cam_infos, (int, float, np.number)):
             self._set_images([image.image_name for image in cam_infos])
         self.spatial_lr_scale = float(spatial_lr_scale)
-        points = torch.tensor(np.asarray(pcd.points), dtype=torch.float32, device=self.device)
-        colors = torch.tensor(np.asarray(pcd.colors), dtype=torch.float32, device=self.device)
-        count, higher = points.shape[0], (self.max_sh_degree + 1) ** 2 - 1
-        rotation = torch.zeros((count, 4), device=self.device)
-        rotation[:, 0] = 1
-        opacity = torch.full((count, 1), INITIAL_OPACITY, device=self.device)
         self._set_parameters(
-            RawParameters(
-                xyz=points,
-                features_dc=RGB2SH(colors).unsqueeze(1),
-                features_rest=torch.zeros((count, higher, 3), device=self.device),
-                opacity=self.inverse_opacity_activation(opacity),
-                scaling=_initial_log_scaling(points),
-                rotation=rotation,
+            gaussians_of_points(
+                pcd, self.max_sh_degree, self.inverse_opacity_activation, self.device
             )
         )
         self.active_sh_degree = 0
@@ -311,59 +291,11 @@ class GaussianModel:
 
         The optimiser's state has the exposures, too, which other programs ignore.
         """
-        exposures = exposure_state(self._exposure, self.exposure_mapping, self.exposure_optimizer)
-        return (
-            self.active_sh_degree,
-            self._xyz,
-            self._features_dc,
-            self._features_rest,
-            self._scaling,
-            self._rotation,
-            self._opacity,
-            self.max_radii2D,
-            self.xyz_gradient_accum,
-            self.denom,
-            {**self.trained_by.state_dict(), EXPOSURE_KEY: exposures},
-            float(self.spatial_lr_scale),
-        )
+        return captured.capture(self)
 
     def restore(self, model_args: tuple, training_args: Any | None = None) -> None:
         """Take the twelve values of `capture`; with `training_args`, the optimiser too."""
-        (
-            self.active_sh_degree,
-            xyz,
-            features_dc,
-            features_rest,
-            scaling,
-            rotation,
-            opacity,
-            max_radii2D,
-            xyz_gradient_accum,
-            denom,
-            optimizer_state,
-            spatial_lr_scale,
-        ) = model_args
-        values = RawParameters(xyz, features_dc, features_rest, opacity, scaling, rotation)
-        if values.sh_degree != self.max_sh_degree:
-            raise InputError(
-                f"expected a checkpoint of SH degree {self.max_sh_degree}, got {values.sh_degree}"
-            )
-        self.spatial_lr_scale = float(spatial_lr_scale)
-        self._set_parameters(values.map(lambda tensor: tensor.detach().to(self.device)))
-        exposures = optimizer_state.get(EXPOSURE_KEY)
-        if exposures is not None and not self.exposure_mapping:
-            self._set_images(exposures["names"])
-        if training_args is not None:
-            self.training_setup(training_args)
-        if exposures is not None:
-            rows, optimizer = self.exposure_mapping, self.exposure_optimizer
-            restore_exposures(exposures, rows, self._exposure, optimizer)
-        if training_args is None:
-            return
-        self.max_radii2D = max_radii2D.to(self.device)
-        self.xyz_gradient_accum = xyz_gradient_accum.to(self.device)
-        self.denom = denom.to(self.device)
-        restore_optimizer(self.trained_by, optimizer_state)
+        captured.restore(self, model_args, training_args)
 
     def _set_parameters(self, parameters: RawParameters) -> None:
         for name, tensor in zip(ATTRIBUTES.values(), parameters, strict=True):
@@ -520,16 +452,3 @@ class GaussianModel:
         if viewspace_point_tensor.grad is None:
             raise InputError("viewspace_points has no gradient: call backward() on the loss first")
         densification.add_gradients(self, viewspace_point_tensor.grad, update_filter)
-
-
-def _initial_log_scaling(points: Tensor) -> Tensor:
-    """Log of the root mean squared distance to the three nearest neighbours, on all axes."""
-    if points.shape[0] < 4:
-        raise InputError(
-            f"the initial point cloud needs at least 4 points, but it has {points.shape[0]}"
-        )
-    simple_knn = load_required(
-        "simple_knn._C", "starting a model from points", "pip install submodules/simple-knn"
-    )
-    spacing = simple_knn.distCUDA2(points).clamp_min(MIN_SQUARED_SPACING).sqrt()
-    return spacing.log().unsqueeze(-1).repeat(1, 3)

@@ -298,5 +298,5 @@ def _octiles(values: np.ndarray) -> tuple[int, ...]:
     if not len(values):
         return (1,) * EDGES
     ranks = [len(values) * (edge + 1) // (EDGES + 1) for edge in range(EDGES)]
-    edges = np.partition(values, ranks)[ranks]
+    edges = np.sort(values)[ranks]  # NumPy's sort uses vectors, its partition of several does not
     return tuple(np.clip(edges, 1, 2**16 - 1).tolist())

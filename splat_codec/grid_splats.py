@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from splat_codec.blocks import for_blocks
 from splat_codec.exact_values import NONE, ExactValues, pack_exact_values
 from splat_codec.grid_record import pack_grids
 from splat_codec.grids import FloatArray, Grids, Integers
 from splat_codec.shared_sh import NONE_SHARED, SharedSh
 
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE = 1 << 12  # whose SH are in the cache, and whose product needs no threads
 _COLUMNS = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
 
 
@@ -162,13 +163,12 @@ class GridSplats:
     def _sh_values(self) -> FloatArray:
         values = np.empty((self.count, self.grids.sh_channels), np.float32)
         steps = np.array(self.grids.sh_steps, np.float32).take(self.precision)
-        for low in range(0, self.count, _ROWS_AT_ONCE):  # the product itself uses all cores
-            part = slice(low, low + _ROWS_AT_ONCE)
-            np.multiply(
-                self.grids.sh_transform.inverse(self.sh[part]),
-                steps[part, None],
-                out=values[part],
-            )
+
+        def decode(block: slice) -> None:
+            coordinates = self.grids.sh_transform.inverse(self.sh[block])
+            np.multiply(coordinates, steps[block, None], out=values[block])
+
+        for_blocks(self.count, decode, _ROWS_AT_ONCE)
         self.shared.put_into(values)
         return values
 

@@ -175,33 +175,30 @@ def _spread_out(rows: Counts, most: int) -> npt.NDArray[np.intp]:
 def _merge(centres: Counts) -> npt.NDArray[np.intp]:
     """New cluster numbers after merging those that are not worth a histogram of their own."""
     groups = [[k] for k in range(len(centres))]
-    sums = [row.copy() for row in centres]
-    costs = [_stored_cost(row) for row in sums]
+    sums = centres.copy()
+    costs = _stored_cost(sums)
     gain = np.full((len(centres), len(centres)), -_NEVER)
     for i in range(len(centres)):
-        for j in range(i):
-            gain[i, j] = costs[i] + costs[j] - _stored_cost(sums[i] + sums[j])
+        gain[i, :i] = costs[i] + costs[:i] - _stored_cost(sums[i] + sums[:i])
     while gain.size and gain.max() > 0:
         i, j = (int(n) for n in np.unravel_index(gain.argmax(), gain.shape))
         groups[j] += groups[i]
-        sums[j] = sums[j] + sums[i]
-        costs[j] = _stored_cost(sums[j])
+        sums[j] += sums[i]
         groups[i] = []
+        costs[[j]] = _stored_cost(sums[[j]])
         gain[i, :] = gain[:, i] = -_NEVER
-        for k, group in enumerate(groups):
-            if group and k != j:
-                gain[max(j, k), min(j, k)] = costs[j] + costs[k] - _stored_cost(sums[j] + sums[k])
+        others = np.array([k for k, group in enumerate(groups) if group and k != j], np.intp)
+        pairs = np.maximum(others, j), np.minimum(others, j)
+        gain[pairs] = costs[j] + costs[others] - _stored_cost(sums[j] + sums[others])
     labels = np.zeros(len(centres), np.intp)
     for number, group in enumerate(group for group in groups if group):
         labels[group] = number
     return labels
 
 
-def _stored_cost(row: Counts) -> int:
-    """The cost of the tokens under their own histogram, and of the histogram."""
-    present = row[row > 0]
-    tokens = int((present * (log2_fixed(present.sum()) - log2_fixed(present))).sum())
-    return tokens + _COST_OF_HISTOGRAM + _COST_OF_ENTRY * len(present)
+def _stored_cost(rows: Counts) -> Costs:
+    """The cost (C,) of each row's tokens under their own histogram, and of the histogram."""
+    return _own_cost(rows) + _COST_OF_HISTOGRAM + _COST_OF_ENTRY * np.count_nonzero(rows, axis=1)
 
 
 def _own_cost(rows: Counts) -> Costs:
@@ -223,9 +220,10 @@ def _cost_under(rows: Counts, centres: Counts) -> Costs:
 
 
 def _sum_by(rows: Counts, labels: npt.NDArray[np.intp]) -> Counts:
-    sums = np.zeros((int(labels.max()) + 1 if len(labels) else 0, rows.shape[1]), np.int64)
-    np.add.at(sums, labels, rows)
-    return sums
+    """The sum of the rows of each label; the labels, at least one, are dense from 0."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], np.arange(labels.max() + 1))
+    return np.add.reduceat(rows[order], starts)
 
 
 def _dense(labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

@@ -216,13 +216,11 @@ def _bin_table(edges: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 def used_groups(sh: ShRows) -> Values:
     """Groups of coefficients up to the last that is not 0, of each row (n, C)."""
     used = np.zeros(len(sh), np.int32)
+    groups = (np.arange(sh.shape[1]) // COEFFICIENTS_PER_GROUP + 1).astype(np.uint8)
 
     def count(block: slice) -> None:
-        planes = np.ascontiguousarray(sh[block].T)
-        for group in range(len(planes) // COEFFICIENTS_PER_GROUP):
-            first = group * COEFFICIENTS_PER_GROUP
-            x, y, z = planes[first : first + COEFFICIENTS_PER_GROUP]
-            used[block][(x | y | z) != 0] = group + 1
+        by_channel = np.ascontiguousarray(((sh[block] != 0) * groups).T)
+        used[block] = by_channel.max(axis=0, initial=0)
 
     for_blocks(len(sh), count)
     return used

@@ -98,7 +98,7 @@ class PlaneWriter(PlaneCoder):
 
     def signed_plane(self, name: str, keys: EnergyKeys, values: npt.NDArray[np.int16]) -> None:
         """See PlaneCoder."""
-        magnitudes = np.abs(values.astype(np.int32))
+        magnitudes = np.abs(values)
         tokens = tokens_of(magnitudes)
         self._record(name, ENERGY_CONTEXTS, CONTEXT_OF_KEY.take(keys), tokens)
         self._extra_bits(tokens, magnitudes)

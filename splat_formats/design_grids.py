@@ -32,7 +32,7 @@ from splat_codec.order import compact_morton_codes
 from splat_codec.rounding import cells_of
 from splat_formats.axes import with_ordered_axes
 from splat_formats.outliers import middle, sample, set_aside
-from splat_formats.repeated_sh import with_shared_sh
+from splat_formats.repeated_sh import may_repeat, with_shared_sh
 from splat_formats.snap_to_grids import higher_sh, snap_to_grids
 from splat_formats.splats import FloatArray, Splats
 
@@ -140,7 +140,10 @@ def quantize_splats(
     on_grids = snap_to_grids(ordered, grids, steps.deadzone, classes, exact)
     order, layer_ends = order_in_layers(on_grids, steps.layer_fraction)
     in_order = on_grids.reordered(order, layer_ends)
-    return Quantized(with_shared_sh(in_order, higher_sh(ordered)[order]), order)
+    sh = higher_sh(ordered)
+    if may_repeat(sh):  # else its copy in file order is not needed
+        in_order = with_shared_sh(in_order, sh[order])
+    return Quantized(in_order, order)
 
 
 def design_grids(
@@ -398,6 +401,7 @@ def order_in_layers(
     if not first:
         return along_curve, (splats.count,)
     is_first = np.zeros(splats.count, bool)
-    is_first[np.argsort(splats.precision, kind="stable")[:first]] = True
+    classes = splats.precision.astype(np.uint8)  # of which a stable sort is fast
+    is_first[np.argsort(classes, kind="stable")[:first]] = True
     is_first = is_first[along_curve]
     return np.concatenate([along_curve[is_first], along_curve[~is_first]]), (first, splats.count)

@@ -72,15 +72,15 @@ class Adjustments:
 
 def without_invisible(splats: Splats) -> tuple[Splats, Adjustments]:
     """The Gaussians that an image can show, opacities clamped; what was done."""
-    visible = visible_rows(splats)
+    visible = visible_rows(splats.opacity)
     kept = splats if visible.all() else splats.rows(visible)
     kept, clamped = with_clamped_opacity(kept)
     return kept, Adjustments(clamped, splats.count - kept.count)
 
 
-def visible_rows(splats: Splats) -> npt.NDArray[np.bool_]:
-    """(N,) whether the opacity is high enough for an image to show the Gaussian."""
-    return splats.opacity[:, 0] >= np.float32(LEAST_VISIBLE_OPACITY)
+def visible_rows(opacity: FloatArray) -> npt.NDArray[np.bool_]:
+    """(N,) whether the opacity (N, 1) is high enough for an image to show the Gaussian."""
+    return opacity[:, 0] >= np.float32(LEAST_VISIBLE_OPACITY)
 
 
 def with_clamped_opacity(splats: Splats) -> tuple[Splats, int]:

@@ -5,11 +5,12 @@ The writer's header and layout are exactly the usual ones, byte for byte: SIBR r
 and ignores the names. The reader accepts what other programs write (docs/ply.md).
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,7 @@ _SCALE = ["scale_0", "scale_1", "scale_2"]
 _ROTATION = ["rot_0", "rot_1", "rot_2", "rot_3"]
 _SMOOTHING = "filter_3D"  # of Mip-Splatting
 _REST = "f_rest_"
-_ROWS_PER_WRITE = 1 << 16  # 16 MB of rows: large enough for the disk, small beside the model
+_ROWS_PER_WRITE = 1 << 12  # 1 MB of rows: large enough for the disk, and stays in the cache
 # Comments that Brush and Postshot write; the last one counts.
 _RENDER_MODE = re.compile(r"(?:SplatRenderMode:\s*(\w+)|antialiased:?\s+(\w+))$", re.IGNORECASE)
 _ANTIALIASED = ("mip", "1", "true")
@@ -76,7 +77,7 @@ def scene_of_table(table: PlyTable, origin: Origin | None = None) -> SplatScene:
         xyz=placed.xyz,
         features_dc=table.stack(_DC).reshape(table.count, 1, 3),
         features_rest=rest,
-        opacity=table.stack(_OPACITY),
+        opacity=opacity_of(table),
         scaling=scaling,
         rotation=table.stack(_ROTATION),
     )
@@ -103,6 +104,11 @@ def xyz_of(table: PlyTable) -> npt.NDArray[np.floating]:
     """(N, 3) positions in float64 where the file has doubles, else in float32."""
     has_doubles = any(table.columns[axis].dtype.itemsize > 4 for axis in _XYZ)
     return table.stack(_XYZ, np.float64 if has_doubles else np.float32)
+
+
+def opacity_of(table: PlyTable) -> FloatArray:
+    """(N, 1) logits, as they are in the file."""
+    return table.stack(_OPACITY)
 
 
 def read_ply(path: str | os.PathLike[str]) -> Splats:
@@ -237,37 +243,68 @@ def origin_notices(origin: Origin) -> tuple[str, ...]:
             "viewers that expect floats cannot read this file",)  # fmt: skip
 
 
+class Digest(Protocol):
+    """What hashlib makes."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Adds bytes."""
+        ...
+
+    def hexdigest(self) -> str:
+        """The digest of all bytes so far, in hexadecimal digits."""
+        ...
+
+
 class PlyWriter:
     """Writes a model in parts; made by `ply_parts`."""
 
-    def __init__(self, file: BinaryIO, coefficients: int, origin: Origin) -> None:
+    def __init__(
+        self, file: BinaryIO, coefficients: int, origin: Origin, digest: Digest | None
+    ) -> None:
         self._file, self._coefficients, self._origin = file, coefficients, origin
+        self._digest = digest
         self.count = 0
         """Gaussians written so far."""
+        self.sha256: str | None = None
+        """Of the complete file, in hexadecimal digits, after the block, if it is known."""
 
     def add(self, part: Splats) -> None:
-        """Writes the next Gaussians."""
+        """Writes the next Gaussians, and waits until they are on the disk.
+
+        At the end, the disk would have to write all of a big model at once.
+        """
         if part.features_rest.shape[1] != self._coefficients:
             raise ValueError(
                 f"{self._coefficients} SH coefficients expected, got {part.features_rest.shape[1]}"
             )
-        write_records(self._file, part, self._origin)
+        for records in _all_records(part, self._origin):
+            self._file.write(records)
+            if self._digest is not None:
+                self._digest.update(records)
         self.count += part.count
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
 
 @contextmanager
 def ply_parts(
-    path: str | os.PathLike[str], most: int, coefficients: int, metadata: SplatMetadata
+    path: str | os.PathLike[str],
+    most: int,
+    coefficients: int,
+    metadata: SplatMetadata,
+    is_hashed: bool = False,
 ) -> Iterator[PlyWriter]:
     """A writer of a model in parts, whose file is complete, or absent, after the block.
 
     `most` Gaussians at most are in all parts together. Where their number has fewer digits, the
-    rows move forward at the end, by as many bytes.
+    rows move forward at the end, by as many bytes. With `is_hashed`, the writer has the file's
+    digest at the end; only where `most` was not the number of Gaussians is the file read for it.
     """
     first = _header(str(most), coefficients, metadata)
     with atomic_path(path) as temporary, temporary.open("w+b") as file:
         file.write(first)
-        writer = PlyWriter(file, coefficients, metadata.origin)
+        digest: Digest | None = hashlib.sha256(first) if is_hashed else None
+        writer = PlyWriter(file, coefficients, metadata.origin, digest)
         yield writer
         if writer.count > most:
             raise ValueError(f"at most {most} Gaussians expected in all parts, got {writer.count}")
@@ -275,7 +312,11 @@ def ply_parts(
         if len(head) < len(first):
             _move(file, len(first), len(head))
         file.seek(0)
-        file.write(head)
+        if head != first:
+            file.write(head)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256") if is_hashed else None
+        writer.sha256 = digest.hexdigest() if digest is not None else None
 
 
 def _move(file: BinaryIO, start: int, to: int) -> None:
@@ -293,15 +334,21 @@ def _move(file: BinaryIO, start: int, to: int) -> None:
 
 def write_records(file: BinaryIO, splats: Splats, origin: Origin) -> None:
     """Writes the rows of a PLY file."""
+    for records in _all_records(splats, origin):
+        file.write(records)
+
+
+def _all_records(splats: Splats, origin: Origin) -> Iterator[bytes | memoryview]:
+    """The bytes of all rows, in parts."""
     for start in range(0, splats.count, _ROWS_PER_WRITE):
-        file.write(_records(splats, origin, start, start + _ROWS_PER_WRITE))
+        yield _records(splats, origin, start, start + _ROWS_PER_WRITE)
 
 
-def _records(splats: Splats, origin: Origin, start: int, stop: int) -> bytes:
+def _records(splats: Splats, origin: Origin, start: int, stop: int) -> bytes | memoryview:
     """The bytes of the rows start..stop-1."""
     floats = rows(splats, start, stop)
     if origin == NO_ORIGIN:
-        return floats.tobytes()
+        return floats.data
     records = np.empty(len(floats), [("xyz", "<f8", 3), ("others", "<f4", floats.shape[1] - 3)])
     records["xyz"] = floats[:, :3].astype(np.float64) + np.array(origin)
     records["others"] = floats[:, 3:]
@@ -311,17 +358,18 @@ def _records(splats: Splats, origin: Origin, start: int, stop: int) -> bytes:
 def rows(splats: Splats, start: int, stop: int) -> FloatArray:
     """(n, 17 + 3 K) little-endian records of the Gaussians start..stop-1, in the file's order."""
     part = slice(start, min(stop, splats.count))
-    n = part.stop - part.start
-    columns = (
-        splats.xyz[part],
-        np.zeros((n, 3), np.float32),
-        splats.features_dc[part, 0],
-        splats.features_rest[part].transpose(0, 2, 1).reshape(n, -1),
-        splats.opacity[part],
-        splats.scaling[part],
-        splats.rotation[part],
-    )
-    return np.concatenate(columns, axis=1).astype("<f4", copy=False)
+    n, coefficients = part.stop - part.start, splats.features_rest.shape[1]
+    end = 9 + 3 * coefficients
+    records = np.empty((n, end + 8), "<f4")
+    records[:, :3] = splats.xyz[part]
+    records[:, 3:6] = 0  # normals
+    records[:, 6:9] = splats.features_dc[part, 0]
+    by_channel = splats.features_rest[part].transpose(0, 2, 1)
+    records[:, 9:end].reshape(n, 3, coefficients)[:] = by_channel
+    records[:, end : end + 1] = splats.opacity[part]
+    records[:, end + 1 : end + 4] = splats.scaling[part]
+    records[:, end + 4 :] = splats.rotation[part]
+    return records
 
 
 def _header(count: str, coefficients: int, metadata: SplatMetadata) -> bytes:

@@ -7,7 +7,7 @@ The caller interprets the columns (Gaussians, SfM points).
 import gzip
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +50,8 @@ class PlyTable:
     comments: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     """What else the file holds: lists in the rows, other elements."""
+    matrix: npt.NDArray | None = None
+    """(N, C) all columns, in their order, where they are one array."""
 
     def stack(self, names: list[str], dtype: type = np.float32) -> npt.NDArray:
         """(N, len(names)) contiguous array of the named columns; `InputError` if one is missing.
@@ -59,6 +61,11 @@ class PlyTable:
         missing = [name for name in names if name not in self.columns]
         if missing:
             raise InputError(f"{self.path}: the vertices have no property {', '.join(missing)}")
+        if self.matrix is not None:
+            places = {name: place for place, name in enumerate(self.columns)}
+            chosen = self.matrix.take([places[name] for name in names], axis=1)
+            with np.errstate(over="ignore"):
+                return chosen.astype(dtype, copy=False)
         table: npt.NDArray = np.empty((self.count, len(names)), dtype)
         with np.errstate(over="ignore"):
             for start in range(0, self.count, _ROWS_PER_COPY):
@@ -84,21 +91,38 @@ class MappedPly:
     _start: int
     _pages: mmap.mmap
 
-    def table(self, rows: slice | npt.NDArray[np.integer]) -> PlyTable:
-        """The chosen rows; numbers of rows in ascending order, of a slice: without a step."""
-        every = np.frombuffer(self._pages, self.row, self.count, self._start)
-        if isinstance(rows, slice):
-            chosen = every[rows].copy()
+    def table(self, rows: npt.NDArray[np.integer]) -> PlyTable:
+        """A copy of the chosen rows, whose numbers are in ascending order."""
+        every = self._every()
+        chosen = np.empty((len(rows), *every.shape[1:]), every.dtype)
+        span = max(1, _BYTES_MAPPED // self.row.itemsize)
+        ends = np.searchsorted(rows, np.arange(span, self.count + span, span)).tolist()
+        for low, high in pairwise([0, *ends]):
+            part = rows[low:high]
+            every.take(part, axis=0, out=chosen[low:high], mode="clip")  # "raise" would copy
             self._give_back()
-        else:
-            chosen = np.empty((len(rows), *every.shape[1:]), every.dtype)
-            span = max(1, _BYTES_MAPPED // self.row.itemsize)
-            ends = np.searchsorted(rows, np.arange(span, self.count + span, span)).tolist()
-            for low, high in pairwise([0, *ends]):
-                chosen[low:high] = every[rows[low:high]]
-                self._give_back()
-        return PlyTable(self.path, len(chosen), _columns(chosen, self.names), self.comments,
-                        self.left_out)  # fmt: skip
+        return self._table_of(chosen)
+
+    def parts(self, size: int) -> Iterator[tuple[slice, PlyTable]]:
+        """All rows, up to `size` at a time and without a copy, and where they are in the file."""
+        every = self._every()
+        for start in range(0, self.count, size):
+            part = slice(start, min(start + size, self.count))
+            yield part, self._table_of(every[part])
+            self._give_back()
+
+    def _every(self) -> npt.NDArray:
+        return np.frombuffer(self._pages, self.row, self.count, self._start)
+
+    def _table_of(self, rows: npt.NDArray) -> PlyTable:
+        return PlyTable(
+            path=self.path,
+            count=len(rows),
+            columns=_columns(rows, self.names),
+            comments=self.comments,
+            left_out=self.left_out,
+            matrix=_matrix(rows),
+        )
 
     def _give_back(self) -> None:
         if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, which takes pages back by itself
@@ -165,21 +189,24 @@ def read_ply_tables(
 
 def _read_element(file: BinaryIO, header: Header, element: Element, path: Path) -> PlyTable:
     if header.encoding == "ascii":
-        columns = read_text_columns(file, header, element, path)
+        columns, matrix = read_text_columns(file, header, element, path), None
     else:
-        columns = _read_binary(file, header, element, path)
+        columns, matrix = _read_binary(file, header, element, path)
     lists = tuple(f"the list {found.name}" for found in element.properties if found.count_code)
-    return PlyTable(path, element.count, columns, header.comments, lists)
+    return PlyTable(path, element.count, columns, header.comments, lists, matrix)
 
 
-def _read_binary(file: BinaryIO, header: Header, element: Element, path: Path) -> Columns:
+def _read_binary(
+    file: BinaryIO, header: Header, element: Element, path: Path
+) -> tuple[Columns, npt.NDArray | None]:
+    """The columns, and the one array that they are, if they are."""
     order = BYTE_ORDERS[header.encoding]
     for earlier in header.before(element):
         _skip(file, earlier, order, path)
     if element.has_lists:
-        return _read_rows_with_lists(file, element, order, path)
+        return _read_rows_with_lists(file, element, order, path), None
     rows = _read_rows(file, _row_of(element, order), element, path)
-    return _columns(rows, tuple(found.name for found in element.properties))
+    return _columns(rows, tuple(found.name for found in element.properties)), _matrix(rows)
 
 
 def _row_of(element: Element, order: str) -> np.dtype:
@@ -196,6 +223,11 @@ def _columns(rows: npt.NDArray, names: tuple[str, ...]) -> Columns:
     if rows.dtype.names is None:
         return dict(zip(names, rows.reshape(len(rows), len(names)).T, strict=True))
     return {name: rows[name] for name in names}
+
+
+def _matrix(rows: npt.NDArray) -> npt.NDArray | None:
+    """(N, C) the rows, where all their columns have one type."""
+    return rows if rows.dtype.names is None and rows.ndim == 2 else None
 
 
 def _read_rows(file: BinaryIO, row: np.dtype, element: Element, path: Path) -> npt.NDArray:

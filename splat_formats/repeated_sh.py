@@ -32,12 +32,18 @@ def with_shared_sh(splats: GridSplats, sh: FloatArray) -> GridSplats:
     `splats` in file order; `sh` (N, C): its SH before rounding, in the same order.
     """
     shared = repeated_sh(splats, sh)
-    if len(shared) < max(1, FEWEST * splats.count):
+    if len(shared) < _fewest(splats.count):
         return splats
     symbols = splats.sh.copy()
     symbols[shared.rows] = 0
     candidate = replace(splats, sh=symbols, shared=shared)
     return min(splats, candidate, key=_bytes)
+
+
+def may_repeat(sh: FloatArray) -> bool:
+    """Whether `with_shared_sh` could find enough equal rows among SH (N, C), in whatever order."""
+    hashes = np.sort(row_hashes(sh[:, :_FIRST_CHANNELS]))
+    return np.count_nonzero(hashes[1:] == hashes[:-1]) >= _fewest(len(sh))
 
 
 def repeated_sh(splats: GridSplats, sh: FloatArray) -> SharedSh:
@@ -71,6 +77,10 @@ def _starts_of_runs(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
     places = np.arange(len(values))
     places[1:][values[1:] == values[:-1]] = 0
     return np.maximum.accumulate(places)
+
+
+def _fewest(count: int) -> float:
+    return max(1, FEWEST * count)
 
 
 def _bytes(splats: GridSplats) -> int:

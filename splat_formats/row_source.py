@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from splat_formats.files import format_to_read
-from splat_formats.ply import read_ply_scene, scene_of_table, xyz_of, zeros_notices
+from splat_formats.outliers import visible_rows
+from splat_formats.ply import (
+    opacity_of,
+    read_ply_scene,
+    scene_of_table,
+    xyz_of,
+    zeros_notices,
+)
 from splat_formats.ply_table import MappedPly, map_ply_table
 from splat_formats.positions import relative_to
 from splat_formats.repairs import zero_rows
@@ -20,6 +27,17 @@ _ROWS_AT_ONCE = 1 << 18
 _SAMPLE = 1 << 17  # rows that show the origin and what the file's reader has to change
 
 Rows = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """What is known of a model before its Gaussians are read."""
+
+    xyz: FloatArray
+    """(N, 3) the centres, relative to the origin."""
+    visible: int
+    """Gaussians whose opacity is high enough for an image to show them. Others of their values may
+    be such that no image does: at most so many are shown."""
 
 
 class RowSource(Protocol):
@@ -40,8 +58,8 @@ class RowSource(Protocol):
         """Of all Gaussians."""
         ...
 
-    def positions(self) -> FloatArray:
-        """(N, 3) the centres, relative to the origin."""
+    def outline(self) -> Outline:
+        """What is needed of all Gaussians at once."""
         ...
 
     def splats(self, rows: Rows) -> Splats:
@@ -70,9 +88,10 @@ class SceneRows:
         """The scene's."""
         return self.scene.splats.sh_degree
 
-    def positions(self) -> FloatArray:
-        """(N, 3) the centres."""
-        return self.scene.splats.xyz
+    def outline(self) -> Outline:
+        """See RowSource."""
+        splats = self.scene.splats
+        return Outline(splats.xyz, int(visible_rows(splats.opacity).sum()))
 
     def splats(self, rows: Rows) -> Splats:
         """The Gaussians of these rows."""
@@ -93,13 +112,13 @@ class PlyRows:
         """Number of Gaussians."""
         return self.table.count
 
-    def positions(self) -> FloatArray:
-        """(N, 3) the centres, relative to the origin."""
-        xyz = np.empty((self.count, 3), np.float32)
-        for start in range(0, self.count, _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            xyz[part] = relative_to(xyz_of(self.table.table(part)), self.metadata.origin)
-        return xyz
+    def outline(self) -> Outline:
+        """See RowSource. Filters of Mip-Splatting, which lower opacities, are left out."""
+        xyz, visible = np.empty((self.count, 3), np.float32), 0
+        for part, table in self.table.parts(_ROWS_AT_ONCE):
+            xyz[part] = relative_to(xyz_of(table), self.metadata.origin)
+            visible += int(visible_rows(opacity_of(table)).sum())
+        return Outline(xyz, visible)
 
     def splats(self, rows: Rows) -> Splats:
         """The Gaussians of these rows."""

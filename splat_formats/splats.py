@@ -72,7 +72,11 @@ class Splats:
 
     def rows(self, rows: slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Splats":
         """The chosen Gaussians."""
-        return Splats(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        if isinstance(rows, slice):
+            return Splats(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        numbers = rows.nonzero()[0] if rows.dtype == np.bool_ else rows
+        return Splats(**{field.name: getattr(self, field.name).take(numbers, axis=0)
+                         for field in fields(self)})  # fmt: skip
 
     @property
     def sh_degree(self) -> int:

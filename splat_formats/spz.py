@@ -119,9 +119,21 @@ def _losses(splats: Splats, bits: int) -> tuple[str, ...]:
         ),
         "higher SH coefficients (beyond 1)": outside(splats.features_rest, -1, 1),
     }
-    coarse = (f"positions in steps of 1/{2**bits} instead of 1/{2**_FRACTIONAL_BITS}: the model is "
-              "large",) if bits < _FRACTIONAL_BITS else ()  # fmt: skip
-    return (*coarse, *clipped_notices(clipped))
+    return (*_coarse_positions(splats, bits), *clipped_notices(clipped))
+
+
+def _coarse_positions(splats: Splats, bits: int) -> tuple[str, ...]:
+    """A sentence where positions lie so far from 0 that their steps are wider than usual."""
+    if bits >= _FRACTIONAL_BITS:
+        return ()
+    usual, step = 2.0**-_FRACTIONAL_BITS, 2.0**-bits
+    part = step / _median_size(splats)
+    visible = ", which images show: scale the model down or choose another format"
+    return (
+        f"positions in steps of {step:.3g} units instead of {usual:.3g}, because Gaussians lie "
+        f"beyond {_LARGEST_POSITION * usual:,.0f} units from 0: {part:.2g} times the size of the "
+        f"median Gaussian{visible if part > _STEPS_OF_SIZE else ''}",
+    )
 
 
 def _fractional_bits(splats: Splats, path: Path) -> int:
@@ -140,13 +152,19 @@ def _fractional_bits(splats: Splats, path: Path) -> int:
         )
     reach = reach[~beyond]
     most = float(np.quantile(reach, 1 - _FEW, method="inverted_cdf"))
-    size = float(np.exp(np.median(np.sort(splats.scaling, axis=1)[:, 1].astype(np.float64))))
+    size = _median_size(splats)
     bits = _FRACTIONAL_BITS
     while bits < MAX_FRACTIONAL_BITS and 2.0**-bits > _STEPS_OF_SIZE * size:
         bits += 1
     while bits and most * 2**bits > _LARGEST_POSITION:
         bits -= 1
     return bits
+
+
+def _median_size(splats: Splats) -> float:
+    """Of the second largest standard deviations of at least one Gaussian, world units."""
+    second = np.sort(splats.scaling, axis=1)[:, 1].astype(np.float64)
+    return max(float(np.exp(np.median(second))), np.finfo(np.float32).tiny)
 
 
 def _half_floats(stream: Bytes) -> FloatArray:

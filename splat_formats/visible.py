@@ -37,6 +37,6 @@ def visible_gaussians(splats: Splats, place: object) -> Visible:
 def visible_part(splats: Splats) -> Visible:
     """The same; there may be none."""
     finite = showable(splats)
-    rows = finite.rows[visible_rows(finite.splats)]
+    rows = finite.rows[visible_rows(finite.splats.opacity)]
     kept, adjustments = without_invisible(finite.splats)
     return Visible(kept, rows, finite.notices, adjustments)

@@ -4,12 +4,14 @@
 `tools/setup.sh` installs them with WITH_OTHERS=1.
 """
 
+import json
 import os
 import shutil
 import subprocess
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,12 @@ from splat_formats.splats import Splats
 
 _ROOT = Path(__file__).parents[1]
 _INSTALLED = _ROOT / ".venv/others/node_modules/.bin/splat-transform"
+_VALIDATOR = _ROOT / ".venv/others/node_modules/gltf-validator"
+_VALIDATE = """
+const { validateBytes } = require(process.argv[1]);
+const bytes = new Uint8Array(require("fs").readFileSync(process.argv[2]));
+validateBytes(bytes).then((found) => console.log(JSON.stringify(found.issues.messages)));
+"""
 _SECONDS = 120
 
 
@@ -49,6 +57,17 @@ def write_by_splat_transform(splats: Splats, target: Path, *options: str) -> Non
     source = target.with_name("given_to_splat_transform.ply")
     write_ply(source, splats)
     convert(source, target, *options)
+
+
+def gltf_issues(path: Path) -> list[dict[str, Any]]:
+    """What Khronos' gltf-validator reports; the test is skipped where it is not installed."""
+    package = Path(os.environ.get("FAST3DGS_GLTF_VALIDATOR", _VALIDATOR))
+    if not package.exists() or not shutil.which("node"):
+        pytest.skip("gltf-validator is not installed (tools/setup.sh with WITH_OTHERS=1)")
+    command = ["node", "-e", _VALIDATE, str(package), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def gsply() -> ModuleType:

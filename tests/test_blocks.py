@@ -4,7 +4,6 @@
 import contextlib
 import io
 import json
-import struct
 import subprocess
 import sys
 import unittest.mock
@@ -30,13 +29,9 @@ from gaussian_compression.training_free_blocks import (
 from gaussian_compression.visible_errors import visible_errors
 from splat_codec.block_file import (
     Block,
-    BlockIndex,
-    BlockWriter,
     decode_block,
     read_block,
-    read_index,
 )
-from splat_codec.container import Container, pack_container, unpack_container
 from splat_codec.errors import CorruptFile
 from splat_codec.grid_splats import GridSplats
 from splat_codec.model_file import ModelFile, decode, encode
@@ -47,10 +42,9 @@ from splat_formats.edits import Box
 from splat_formats.f3dgs_file import blocks_in, read_blocks
 from splat_formats.file_description import to_entries
 from splat_formats.files import read_splats, write_splats
-from splat_formats.ply import ply_parts, read_ply, read_ply_scene, write_ply, write_ply_scene
-from splat_formats.ply_table import map_ply_table
+from splat_formats.ply import read_ply, write_ply
 from splat_formats.repairs import summed_notices
-from splat_formats.row_source import SceneRows, rows_of_ply
+from splat_formats.row_source import SceneRows
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.spatial_blocks import (
     BLOCK_GAUSSIANS,
@@ -96,19 +90,6 @@ def in_process(main: Callable[[], None], *arguments: object) -> subprocess.Compl
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1
     return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
-
-
-def sections_of(data: bytes) -> dict[str, bytes]:
-    return dict(unpack_container(data).sections)
-
-
-def with_sections(data: bytes, version: int = 3, **new: bytes) -> bytes:
-    return pack_container(Container(version, {**sections_of(data), **new}))
-
-
-def decoded(data: bytes, path: Path) -> Splats:
-    path.write_bytes(data)
-    return read_splats(path).splats
 
 
 def test_blocks_are_compact_and_equally_large() -> None:
@@ -278,115 +259,6 @@ def test_a_box_that_is_none_is_refused(tmp_path: Path, command_line, box: tuple)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_cut_and_flipped_bit_is_refused(tmp_path: Path) -> None:
-    data = (GOLDEN / "blocks_good.f3dgs").read_bytes()
-    path = tmp_path / "a.f3dgs"
-    assert decoded(data, path).count == 24
-    for end in range(0, len(data), 9):
-        with pytest.raises((CorruptFile, InputError)):
-            decoded(data[:end], path)
-    with pytest.raises(InputError, match="left over"):
-        decoded(data + b"\0", path)
-    generator = np.random.default_rng(0)
-    head = 300  # header, table, index and metadata
-    places = [*range(0, head, 5), *generator.integers(head, len(data), 40).tolist()]
-    for place in places:
-        changed = bytearray(data)
-        changed[place] ^= 1 << int(generator.integers(8))
-        with pytest.raises((CorruptFile, InputError)):
-            decoded(bytes(changed), path)
-
-
-def test_the_golden_file_decodes_to_the_recorded_bits(tmp_path: Path) -> None:
-    splats = decoded((GOLDEN / "blocks_good.f3dgs").read_bytes(), tmp_path / "a.f3dgs")
-    assert zlib.crc32(splats.xyz.tobytes()) == GOLDEN_XYZ
-    assert zlib.crc32(splats.features_rest.tobytes()) == GOLDEN_SH
-
-
-GOLDEN_XYZ = 0x643ACF0C
-GOLDEN_SH = 0x7073156D
-
-
-def entry(index: BlockIndex, number: int, **new: object) -> bytes:
-    """The section `index` with another entry, its lengths and offsets as they are."""
-    blocks = list(index.blocks)
-    blocks[number] = replace(blocks[number], **new)
-    packed = b"".join(
-        struct.pack("<6fIQQI", *b.low, *b.high, b.count, b.offset, b.bytes, b.crc) for b in blocks
-    )
-    return struct.pack("<BI", index.sh_degree, len(blocks)) + packed
-
-
-def test_damage_under_valid_checksums_is_named(model: tuple[Path, Splats], tmp_path: Path) -> None:
-    data, path = model[0].read_bytes(), tmp_path / "a.f3dgs"
-    index, nan = index_of(model[0]), float("nan")
-    block = index.blocks[1]
-    inner = unpack_container(decode_bytes(data, index, 1))
-    cases = {
-        "begins at": {"index": entry(index, 1, offset=block.offset + 1)},
-        "bytes of blocks": {"index": entry(index, 2, bytes=5)},
-        "has no box": {"index": entry(index, 1, low=(nan, 0.0, 0.0))},
-        "has Gaussians, but no bytes": {"index": entry(index, 1, bytes=0)},
-        "no Gaussians, but": {"index": entry(index, 1, count=0)},
-        "the index states": {"index": entry(index, 1, count=block.count + 1)},
-        "outside the block's box": {"index": entry(index, 1, high=block.low)},
-        "Gaussians, at most": {"index": entry(index, 1, count=2**31)},
-        "0 blocks": {"index": struct.pack("<BI", 1, 0)},
-        "70000 blocks": {"index": struct.pack("<BI", 1, 70000)},
-        "SH degree 4": {"index": struct.pack("<BI", 4, 3)},
-        "cut short": {"index": struct.pack("<BI", 1, 9)},
-        "left over": {"index": sections_of(data)["index"] + b"\0"},
-        "not JSON": {"meta": b"{"},
-        "at most 1048576": {"meta": b"{}" + b" " * 2**20},
-        "expected, got index": {"more": b""},
-    }
-    for message, changed in cases.items():
-        with pytest.raises(InputError, match=message):
-            decoded(with_sections(data, **changed), path)
-    with pytest.raises(InputError, match="section model: missing"):
-        decoded(with_sections(data, version=2), path)
-    nested = pack_container(Container(2, {**inner.sections, "meta": b'{"a": 1}'}))
-    for wrong in (data, nested, pack_container(Container(1, inner.sections))):
-        with pytest.raises(InputError, match="number 0"):
-            decoded(of_blocks([wrong], 200, 1), path)
-    assert decoded(of_blocks([], 0, 1), path).count == 0
-    with pytest.raises(InputError, match="of degree 2"):
-        decoded(of_blocks([decode_bytes(data, index, 0)], index.blocks[0].count, 2), path)
-
-
-def decode_bytes(data: bytes, index: BlockIndex, number: int) -> bytes:
-    return read_block(io.BytesIO(data), index, number)
-
-
-def of_blocks(blocks: list[bytes], count: int, sh_degree: int) -> bytes:
-    """A file of these blocks, with `count` Gaussians in each, or of an empty one."""
-    file = io.BytesIO()
-    writer = BlockWriter(file, max(1, len(blocks)), sh_degree, {})
-    for data in blocks:
-        writer.add(data, count, (-1e3,) * 3, (1e3,) * 3)
-    if not blocks:
-        writer.add(b"", 0, (0, 0, 0), (0, 0, 0))
-    writer.finish()
-    return file.getvalue()
-
-
-def test_a_small_file_cannot_claim_many_gaussians() -> None:
-    file = io.BytesIO()
-    writer = BlockWriter(file, 2, 0, {})
-    for _ in range(2):
-        writer.add(b"x", 2**26 + 1, (0, 0, 0), (0, 0, 0))
-    writer.finish()
-    with pytest.raises(CorruptFile, match="at most"):
-        read_index(file)
-
-
-def test_readers_of_whole_models_refuse_blocks(model: tuple[Path, Splats]) -> None:
-    with pytest.raises(CorruptFile, match="version 3"):
-        decode(model[0].read_bytes())
-    with pytest.raises(CorruptFile, match="has no blocks"):
-        read_index(io.BytesIO((GOLDEN / "good_v2_sh0.f3dgs").read_bytes()))
-
-
 def test_an_empty_block_has_no_bytes(tmp_path: Path) -> None:
     splats = visible_splats(300, 0)
     splats.xyz[:] %= 1
@@ -413,56 +285,6 @@ def test_the_decoded_ply_has_the_usual_header_though_rows_are_dropped(tmp_path: 
     assert ply.read_bytes() == (tmp_path / "b.ply").read_bytes()
     write_ply(tmp_path / "c.ply", read_splats(file).splats)
     assert ply.read_bytes() == (tmp_path / "c.ply").read_bytes()
-
-
-def test_parts_of_a_ply_are_checked(tmp_path: Path) -> None:
-    splats = random_splats(20, 1)
-    with (
-        pytest.raises(ValueError, match="at most 10"),
-        ply_parts(tmp_path / "a.ply", 10, 3, SplatMetadata()) as ply,
-    ):
-        ply.add(splats)
-    with (
-        pytest.raises(ValueError, match="8 SH"),
-        ply_parts(tmp_path / "a.ply", 20, 8, SplatMetadata()) as ply,
-    ):
-        ply.add(splats)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("origin", [(0.0, 0.0, 0.0), (5e5, 4e6, 100.0)])
-def test_rows_of_a_ply_are_those_that_reading_it_gives(
-    tmp_path: Path, origin: tuple[float, float, float]
-) -> None:
-    path = tmp_path / "ä.ply"
-    write_ply_scene(path, SplatScene(random_splats(500, 2), SplatMetadata(True, origin)))
-    whole, rows = read_ply_scene(path), rows_of_ply(path)
-    assert rows is not None
-    assert rows.metadata == whole.metadata
-    assert (rows.count, rows.sh_degree) == (500, 2)
-    np.testing.assert_array_equal(rows.positions(), whole.splats.xyz)
-    chosen = np.array([0, 3, 4, 499])
-    for found, expected in zip(
-        rows.splats(chosen).columns().values(),
-        whole.splats.rows(chosen).columns().values(),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_only_plain_binary_plys_are_mapped(tmp_path: Path) -> None:
-    path = tmp_path / "a.ply"
-    write_ply(path, random_splats(30, 0))
-    assert map_ply_table(path) is not None
-    assert rows_of_ply(path, 31) is None
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1])
-    with pytest.raises(InputError, match="truncated"):
-        rows_of_ply(path)
-    write_splats(tmp_path / "b.compressed.ply", SplatScene(random_splats(30, 0)))
-    assert rows_of_ply(tmp_path / "b.compressed.ply") is None
-    write_ply(path, random_splats(0, 0))
-    assert rows_of_ply(path) is None
 
 
 def test_other_formats_get_blocks_too(tmp_path: Path) -> None:
@@ -525,14 +347,6 @@ def test_results_come_in_order_and_errors_end_the_work() -> None:
     with pytest.raises(ZeroDivisionError):
         list(in_order(lambda x: 1 / (x - 1), items()))
     assert len(taken) < 8
-
-
-def test_block_indexes_are_complete() -> None:
-    writer = BlockWriter(io.BytesIO(), 2, 0, {})
-    with pytest.raises(ValueError, match="2 blocks expected"):
-        writer.finish()
-    with pytest.raises(ValueError, match="1 to 65536 blocks"):
-        BlockWriter(io.BytesIO(), 0, 0, {})
 
 
 def test_first_layers_of_blocks(model: tuple[Path, Splats]) -> None:

@@ -15,7 +15,7 @@ from splat_formats.files import read_splats, write_splats
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import Splats
 from splat_formats.turns import HALF_TURN_Z, quaternion_of, turned
-from tests.other_programs import alphas, angles, write_by_splat_transform
+from tests.other_programs import alphas, angles, gltf_issues, write_by_splat_transform
 from tests.test_ply import random_splats
 from utils.errors import InputError
 
@@ -459,3 +459,19 @@ def test_the_same_scene_as_splat_transform_writes(tmp_path: Path) -> None:
     write_splats(tmp_path / "ours.glb", SplatScene(splats.rows(order)))
     ours = read_splats(tmp_path / "ours.glb").splats
     assert angles(ours, splats.rows(order)).max() < 0.01
+
+
+@pytest.mark.parametrize("count", [0, 30])
+def test_the_validator_of_khronos_finds_nothing(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "ä.glb"
+    write_splats(path, SplatScene(random_splats(count, 3), SplatMetadata(origin=(5e5, 4e6, 0))))
+    document, binary = parts_of(path.read_bytes())
+    # It does not know the extension: the names of its attributes become those of an application.
+    own = json.loads(json.dumps(document).replace('"KHR_gaussian_splatting:', '"_'))
+    assert (own != document) == bool(count)
+    path.write_bytes(glb(own, binary) if count else path.read_bytes())
+    assert [issue["code"] for issue in gltf_issues(path)] == ["UNSUPPORTED_EXTENSION"]
+    if count:
+        own["accessors"][0]["count"] += 1
+        path.write_bytes(glb(own, binary))
+        assert len(gltf_issues(path)) > 1

@@ -12,7 +12,7 @@ import torch
 
 from gaussian_renderer import photometric
 from gaussian_renderer.rasterizer import installed_package
-from scene.gaussian_model import _initial_log_scaling
+from scene.gaussians_of_points import initial_log_scaling
 from scene.optimizer import _sparse_adam_class
 from utils import logged_once, loss_utils, tensorboard_log
 from utils.errors import InputError
@@ -111,7 +111,7 @@ def test_a_broken_rasteriser_is_an_input_error(packages: BrokenPackages, kind: s
 def test_a_broken_neighbour_search_is_an_input_error(packages: BrokenPackages) -> None:
     packages.make("simple_knn", BROKEN["OSError"])
     with pytest.raises(InputError, match=r"starting a model .*OSError: .*submodules/simple-knn"):
-        _initial_log_scaling(torch.rand(9, 3))
+        initial_log_scaling(torch.rand(9, 3))
 
 
 def test_a_broken_tensorboard_leaves_training_without_curves(

@@ -156,7 +156,8 @@ def far(splats: Splats, rows: int, distance: float) -> Splats:
 def test_a_large_model_gets_coarser_steps_and_an_outlier_is_clipped(tmp_path: Path) -> None:
     path = tmp_path / "a.spz"
     written = write_spz(path, SplatScene(far(model(2000, 0), 1000, 10_000.4)))
-    assert written.notices == ("positions in steps of 1/512 instead of 1/4096: the model is large",)
+    (notice,) = written.notices
+    assert "steps of 0.00195 units instead of 0.000244" in notice and "beyond 2,048" in notice
     assert read_splats(path).splats.xyz.max() == pytest.approx(10_000.4, abs=1 / 1024)
     written = write_spz(path, SplatScene(far(model(2000, 0), 1, 10_000.4)))
     assert written.notices == ("clipped: positions (beyond 2048) of 1 Gaussian",)
@@ -174,6 +175,18 @@ def test_a_model_beyond_all_positions_is_refused(tmp_path: Path, distance: float
     with pytest.raises(InputError, match=r"a\.spz: 1,001 of 2,000 Gaussians lie farther from 0"):
         write_spz(path, SplatScene(far(model(2000, 0), 1001, distance)))
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("log_size", "shows"), [(-4.0, True), (-6.9, True), (3.0, False)])
+def test_coarse_positions_are_compared_with_the_gaussians(
+    tmp_path: Path, log_size: float, shows: bool
+) -> None:
+    """A step of 1/32 unit, and Gaussians of 0.018, 0.001 and 20 units."""
+    splats = far(model(2000, 0), 1000, 200_000.0)
+    splats.scaling[:] = log_size
+    (notice,) = write_spz(tmp_path / "a.spz", SplatScene(splats)).notices
+    assert f"{2.0**-5 / np.exp(log_size):.2g} times the size" in notice
+    assert ("images show" in notice) == shows
 
 
 def test_a_tiny_model_gets_finer_steps(tmp_path: Path) -> None:

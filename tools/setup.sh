@@ -125,6 +125,10 @@ install_others() {
         npm install --silent --no-audit --no-fund --prefix .venv/others \
             @playcanvas/splat-transform@2.7.1 || echo "Not installed: splat-transform" >&2
     fi
+    if [ ! -d .venv/others/node_modules/gltf-validator ]; then
+        npm install --silent --no-audit --no-fund --prefix .venv/others \
+            gltf-validator@2.0.0-dev.3.10 || echo "Not installed: gltf-validator" >&2
+    fi
     if ! command -v chromium >/dev/null; then
         { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } \
             >/dev/null || echo "Not installed: chromium" >&2

@@ -3,7 +3,7 @@
 
 A commit that changes them states why.
 good_*.f3dgs decode to the values whose SHA-256 sizes.csv holds; bad_*.f3dgs must be refused.
-blocks_good.f3dgs is of version 3, and tests/test_blocks.py has the checksums of its values.
+blocks_good.f3dgs is of version 3, and tests/test_block_file.py has the checksums of its values.
 A file of a published version never changes: every later reader has to read it.
 """
 
