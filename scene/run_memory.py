@@ -23,7 +23,7 @@ DRAWN_BYTES = 500
 """The same while it is only drawn, estimated: 59 floats, once more as the rasteriser reads them."""
 
 _COLOURS = 3
-_DEPTH_BYTES = 8  # of a pixel of a depth map and of its mask, which are not in the cache
+_DEPTH_BYTES = 4  # of a pixel of a depth map, which is not in the cache
 _SHARE_OF_PHOTOGRAPHS = 0.5  # in the advice for the cache: the rest is for the Gaussians
 
 

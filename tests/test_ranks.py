@@ -31,6 +31,7 @@ from gaussian_renderer.choose_backend import backend_for
 from gaussian_renderer.evaluation import DrawnView, evaluate, measured_on_ranks
 from gaussian_renderer.view_gradients import mean_gradients
 from scene import Scene
+from scene.cameras import announce
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import take_step
 from scene.raw_parameters import RawParameters
@@ -289,7 +290,7 @@ def test_photographs_that_are_decoded_when_used_are_decoded_by_each_rank(
     )
     cameras = Scene(options, GaussianModel(1), shuffle=False).getTrainCameras()
     assert all(camera.is_cached for camera in cameras)
-    cameras[0].prefetch()
+    announce(cameras[:1])
     sent = ranks._packed(cameras)
     assert sum(map(len, sent)) < 100_000
     found = ranks._unpacked(sent)
