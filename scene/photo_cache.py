@@ -178,9 +178,8 @@ class CachedPhoto:
         return self._cache.pixels(self._index)
 
 
-
 def expect_photos(photos: Sequence[CachedPhoto]) -> None:
-    """These photographs, all of one cache, are used next, in this order: see `PhotoCache.expect`."""
+    """`PhotoCache.expect` for photographs of one cache."""
     if photos:
         photos[0]._cache.expect([photo._index for photo in photos])
 

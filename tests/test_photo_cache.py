@@ -4,6 +4,7 @@
 import json
 import random
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from made_datasets import make_blender, make_colmap, options
 from PIL import Image
+from reference.random_splats import random_raw
 
 import train
 from gaussian_compression.finetune import _endless_epochs
@@ -136,6 +138,17 @@ def cameras_of(folder: Path, cache: PhotoCache | None, **values: object) -> list
     return cameraList_from_camInfos(readSceneInfo(args).train_cameras, 1.0, args, cache=cache)
 
 
+def with_maps(folder: Path, count: int) -> Path:
+    """A data set of `make_colmap` with its maps of depths."""
+    names = [f"{i:02d}" for i in range(count)]
+    scales = {name: {"scale": 1.0, "offset": 0.0} for name in names}
+    (folder / "sparse/0/depth_params.json").write_text(json.dumps(scales))
+    (folder / "maps").mkdir()
+    for name in names:
+        Image.fromarray(np.full((8, 12), 9, np.uint16)).save(folder / "maps" / f"{name}.png")
+    return folder
+
+
 class TestCameras:
     def test_they_equal_cameras_with_all_photographs(self, tmp_path: Path) -> None:
         folder = make_blender(tmp_path)
@@ -172,16 +185,12 @@ class TestCameras:
             cameras[1].image_u8  # noqa: B018
 
     def test_maps_of_depths_need_no_photograph(self, tmp_path: Path) -> None:
-        folder = make_colmap(tmp_path, 3)
-        scales = {f"{i:02d}": {"scale": 1.0, "offset": 0.0} for i in range(3)}
-        (folder / "sparse/0/depth_params.json").write_text(json.dumps(scales))
-        for kind in ("maps", "masks"):
-            (folder / kind).mkdir()
-            for i in range(3):
-                half = np.zeros((16, 24), np.uint8)
-                half[:, 12:] = 255
-                name = f"{i:02d}.png" if kind == "maps" else f"{i:02d}.png.png"
-                Image.fromarray(half).save(folder / kind / name)
+        folder = with_maps(make_colmap(tmp_path, 3), 3)
+        (folder / "masks").mkdir()
+        for i in range(3):
+            half = np.zeros((16, 24), np.uint8)
+            half[:, 12:] = 255
+            Image.fromarray(half).save(folder / "masks" / f"{i:02d}.png.png")
         cache = PhotoCache(10**6)
         cached = cameras_of(folder, cache, depths="maps", masks="masks")
         assert [camera.depth_reliable for camera in cached] == [True] * 3
@@ -311,6 +320,44 @@ def test_a_run_that_needs_more_than_there_is_ends_before_it_starts(
     assert all(camera.is_cached for camera in scene.getTrainCameras())
     assert "2e-05 GB for 10 decoded photographs (5.18e-05 GB in all)" in caplog.text
     assert "0.00019 GB are available" in caplog.text
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("data_device", "model_on", "cache_gb", "expected", "stated"),
+    [
+        ("cuda", CPU, 0, "2.08e-05", "for depth maps and 1e-05 GB for 20 Gaussians;"),
+        ("cuda", GPU, 0, None, "for depth maps on cuda and 1e-05 GB for 20 Gaussians on cuda:0;"),
+        ("cpu", GPU, 0, "1.08e-05", "for depth maps and 1e-05 GB for 20 Gaussians on cuda:0;"),
+        ("cuda", GPU, 1e-6, "7.14e-06", "for depth maps and 1e-05 GB for 20 Gaussians on cuda:0;"),
+    ],
+)
+def test_only_what_is_in_main_memory_has_to_fit_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    data_device: str,
+    model_on: torch.device,
+    cache_gb: float,
+    expected: str | None,
+    stated: str,
+) -> None:
+    """4 photographs of 1152 bytes and maps of 1536, 20 Gaussians of 500; no memory at all."""
+    caplog.set_level("INFO")
+    gaussians = GaussianModel(0)
+    gaussians.load_splats(random_raw(20, 0).to_splats())
+    folder = with_maps(make_colmap(tmp_path / "data", 4), 4)
+    args = options(folder, model_path=str(tmp_path / "model"), depths="maps")
+    args.data_device, args.image_cache_gb = data_device, cache_gb
+    monkeypatch.setattr("scene.device_of", lambda model: model_on)
+    monkeypatch.setattr("scene.run_memory.available_memory", lambda: 0)
+    monkeypatch.setattr(Scene, "_load_photos", lambda *arguments: None)
+    refused = pytest.raises(InputError, match=rf"expected {expected} GB of memory, ")
+    with nullcontext() if expected is None else refused:
+        Scene(args, gaussians)
+    assert stated in caplog.text
 
 
 def test_too_many_gaussians() -> None:
