@@ -487,6 +487,26 @@ def test_wrong_lists_are_named(tmp_path: Path, text: str, fault: str) -> None:
         read_scene_list(path)
 
 
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [
+        ({"model": "m", "name": "a\ud800"}, "name"),
+        ({"model": "m\udfff"}, "model"),
+        ({"model": "m", "source": "\ud83d"}, "source"),
+        ({"model": "m", "compress_options": "--export \ud800"}, "compress_options"),
+        ({"model": "m", "compress_options": ["\ud800"]}, "compress_options"),
+        ({"model": "m", "compress_options": ["a\0b"]}, "compress_options"),
+    ],
+)
+def test_texts_that_no_file_can_have_are_named(
+    tmp_path: Path, entry: dict[str, object], place: str
+) -> None:
+    """Halves of UTF-16 pairs, which JSON can hold, and zeros."""
+    (tmp_path / "s.json").write_text(json.dumps({"scenes": [entry]}))
+    with pytest.raises(InputError, match=rf"scenes\[0\]\.{place}: expected "):
+        read_scene_list(tmp_path / "s.json")
+
+
 def test_other_files_are_no_lists(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a file \.yaml"):
         read_scene_list(tmp_path / "s.txt")
