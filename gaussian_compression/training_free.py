@@ -180,7 +180,7 @@ def compress_without_training(
     """
     wall, cpu = time.monotonic(), time.process_time()
     visible = visible_gaussians(start.splats, start.path)
-    kept, repairs = visible.splats, visible.repairs
+    kept, repairs = visible.splats, visible.repairs.notices
     degree = kept.sh_degree if settings.sh_degree is None else settings.sh_degree
     quantized = quantize_splats(cut_to_degree(kept, degree), settings.steps())
     exact = len(np.unique(quantized.splats.exact.rows))
