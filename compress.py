@@ -52,7 +52,6 @@ from gaussian_compression.final_model import target_lines
 from gaussian_compression.ladder import clear_steps, ladder_lines, ladder_parts, step_name
 from gaussian_compression.lod import existing_files, lod_of
 from gaussian_compression.model_folder import (
-    MEGABYTE,
     Outputs,
     StartModel,
     file_path,
@@ -104,6 +103,7 @@ from utils.files import write_bytes
 from utils.folder_lock import locked
 from utils.ranks import check_device, keep, shared
 from utils.system_utils import announce_data_device
+from utils.units import MEGABYTE
 
 logger = logging.getLogger("gaussian_compression")
 

@@ -10,8 +10,8 @@ from statistics import fmean
 from full_evaluation.scenes import BenchmarkScene
 from full_evaluation.steps import compressed_iteration, read_results
 from utils.model_files import model_file
+from utils.units import MEGABYTE
 
-MEGABYTE = 1_000_000
 FIGURES = ("PSNR", "SSIM", "LPIPS", "MB")
 _LONGEST_NAME = 30
 _DECIMALS = {"PSNR": 2, "SSIM": 4, "LPIPS": 4, "MB": 2}

@@ -18,7 +18,6 @@ from gaussian_compression.decoded_mark import PLY_NAME, write_mark
 from gaussian_compression.free_settings import FreeSettings
 from gaussian_compression.model_folder import (
     FILE_NAME,
-    MEGABYTE,
     iteration_folder,
     replaced_outputs,
     write_report_and_page,
@@ -48,6 +47,7 @@ from splat_formats.splats import REST_COEFFICIENTS, Splats, joined
 from splat_formats.visible import Visible, visible_part
 from utils.errors import InputError
 from utils.memory import available_memory
+from utils.units import MEGABYTE
 
 _ERROR_SAMPLE = 500_000  # Gaussians whose errors are measured, or up to twice as many
 _BYTES_PER_GAUSSIAN = 32  # of the whole model: centres, places on the curve, rows

@@ -12,10 +12,10 @@ from scene.camera_info import CameraInfo
 from utils.errors import InputError
 from utils.memory import available_memory
 from utils.photos import Size
+from utils.units import GIGABYTE
 
 logger = logging.getLogger(__name__)
 
-GIGABYTE = 1_000_000_000
 TRAINED_BYTES = 2200
 """Of one Gaussian with SH of degree 3 while it is trained.
 
