@@ -8,7 +8,6 @@ continues from the last finished round.
 """
 
 import logging
-import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -20,10 +19,14 @@ if __name__ == "__main__" and "--training_free" in sys.argv[1:]:
     # Takes seconds: does not wait for the imports below.
     from gaussian_compression import training_free
     from utils.cli import run
+    from utils.launched_ranks import rank_and_count
 
-    # The other processes of torchrun have nothing to do.
-    if "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0":
-        run(training_free.main)
+    def main_of_first() -> None:
+        """The other processes of torchrun have nothing to do."""
+        if rank_and_count()[0] == 0:
+            training_free.main()
+
+    run(main_of_first)
     sys.exit()
 
 import torch
@@ -49,7 +52,6 @@ from gaussian_compression.final_model import target_lines
 from gaussian_compression.ladder import clear_steps, ladder_lines, ladder_parts, step_name
 from gaussian_compression.lod import existing_files, lod_of
 from gaussian_compression.model_folder import (
-    MEGABYTE,
     Outputs,
     StartModel,
     file_path,
@@ -101,6 +103,7 @@ from utils.files import write_bytes
 from utils.folder_lock import locked
 from utils.ranks import check_device, keep, shared
 from utils.system_utils import announce_data_device
+from utils.units import MEGABYTE
 
 logger = logging.getLogger("gaussian_compression")
 

@@ -68,7 +68,8 @@ def render_set(
     )
     exposed = gaussians.pretrained_exposures is not None
     clock = FrameClock(gaussians.device)
-    render(views.cameras[0], gaussians, pipe, background)  # the first frame allocates its buffers
+    if clock.needs_warm_up:
+        render(views.cameras[0], gaussians, pipe, background)
     for index, camera in enumerate(cameras):
         with clock.frame():
             image = render(camera, gaussians, pipe, background, use_trained_exp=exposed)["render"]

@@ -25,11 +25,12 @@ from full_evaluation.scenes import SCENES, BenchmarkScene, all_scenes
 from full_evaluation.steps import EvaluationOptions
 from gaussian_compression.presets import PRESETS as ALL_PRESETS
 from gaussian_compression.report import read_report, report_path
-from gaussian_renderer.speed import MEGABYTE, read_figures
+from gaussian_renderer.speed import read_figures
 from scene import LATEST, find_iteration
 from utils.cli import fail, os_error_text, run
 from utils.errors import InputError
 from utils.files import write_text
+from utils.units import MEGABYTE
 
 PRESETS = ("fast3dgs", "balanced")
 

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from utils.machine import processor_name
 
 Timings = dict[str, dict[str, float]]
 """Milliseconds of each part: wall_min, wall_median, cpu_min, cpu_median."""
@@ -62,9 +62,4 @@ def describe_machine() -> str:
     """Processor, threads of PyTorch, and its version."""
     import torch  # here, because some benchmarks run without it
 
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        model = next((line.partition(":")[2] for line in lines if "model name" in line), model)
-    return f"{model.strip()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -15,7 +15,7 @@ from full_evaluation.scenes import BenchmarkScene
 from gaussian_compression.report import read_report, report_path
 from utils.errors import InputError
 from utils.files import write_json
-from utils.json_values import read_json
+from utils.json_values import MOST, from_json, read_json
 from utils.model_files import last_checkpoint, model_file
 from utils.programs import run_program
 
@@ -48,7 +48,7 @@ class EvaluationOptions:
 class Step:
     """One script's work on a scene."""
 
-    options: list[str] = field(default_factory=list)
+    options: tuple[str, ...] = ()
     minutes: float = 0.0
     """Of all tries together."""
     done: bool = False
@@ -60,7 +60,7 @@ class Record:
 
     train: Step | None = None
     compress: Step | None = None
-    rendered: dict[str, list[Any]] = field(default_factory=dict)
+    rendered: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     """Iteration -> size and time of the PLY, and options: those that the images are of."""
 
 
@@ -68,13 +68,15 @@ def read_record(model: Path) -> Record:
     """The record of a model folder; an empty one where there is none."""
     path = model / RECORD
     try:
-        found = read_json(path)
-        steps = {name: found[name] and Step(**found[name]) for name in ("train", "compress")}
-        return Record(**steps, rendered=dict(found["rendered"]))
+        found = from_json(Record, read_json(path))
+        for step in (found.train, found.compress):
+            if step is not None and (step.minutes is None or not step.minutes >= 0):
+                raise ValueError(f"{step.minutes} minutes")
+        return found
     except FileNotFoundError:
         return Record()
-    except (ValueError, TypeError, KeyError, InputError) as error:
-        raise InputError(f"{path}: expected a record of full_eval.py, got {error!r}") from error
+    except (ValueError, InputError) as error:
+        raise InputError(f"{path}: expected a record of full_eval.py, got {error}") from error
 
 
 def write_record(model: Path, record: Record) -> None:
@@ -95,7 +97,7 @@ def train(scene: BenchmarkScene, options: EvaluationOptions) -> bool:
     InputError if that was with other options.
     """
     model, record = scene.model, read_record(scene.model)
-    wanted = [*("-i", scene.images), *_TRAIN, *("--iterations", str(options.iterations))]
+    wanted = ("-i", scene.images, *_TRAIN, "--iterations", str(options.iterations))
     wanted += options.train
     step = record.train
     if step is not None and step.options != wanted:
@@ -117,7 +119,7 @@ def train(scene: BenchmarkScene, options: EvaluationOptions) -> bool:
 def compress(scene: BenchmarkScene, options: EvaluationOptions) -> bool:
     """Compresses the trained model; False if that is done."""
     model, record = scene.model, read_record(scene.model)
-    wanted, step = list(options.compress), record.compress
+    wanted, step = options.compress, record.compress
     if step is not None and step.options != wanted:
         step = None  # compress.py replaces what it wrote
     if step is not None and step.done and compressed_iteration(model) is not None:
@@ -148,7 +150,7 @@ def render(scene: BenchmarkScene, iteration: int, options: EvaluationOptions) ->
     if not ply.is_file():
         raise InputError(f"{ply} is missing: iteration {iteration} cannot be rendered")
     stat = ply.stat()
-    wanted = [stat.st_size, stat.st_mtime_ns, *options.render]
+    wanted = (stat.st_size, stat.st_mtime_ns, *options.render)
     images = model / "test" / f"ours_{iteration}" / "renders"
     if record.rendered.get(str(iteration)) == wanted and images.is_dir():
         return False
@@ -177,7 +179,7 @@ def is_scored(model: Path) -> bool:
     )
 
 
-def read_results(model: Path) -> dict[str, dict[str, Any]]:
+def read_results(model: Path) -> dict[str, dict[str, float | None]]:
     """The scores in results.json by method, {} without the file. InputError if it is damaged."""
     path = model / "results.json"
     if not path.is_file():
@@ -190,7 +192,20 @@ def read_results(model: Path) -> dict[str, dict[str, Any]]:
         found.pop("not_finite", None)  # earlier versions list there what they wrote as null
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
         raise InputError(f"{path}: expected the scores of metrics.py by method")
+    for method, scores in found.items():
+        for name, value in scores.items():
+            if not _is_score(value):
+                raise InputError(
+                    f"{path}: expected the scores of metrics.py, got {value!r:.40} as the {name} "
+                    f"of {method}"
+                )
     return found
+
+
+def _is_score(value: Any) -> bool:
+    """Whether it is a finite number, or None: not computed."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (is_number and abs(value) <= MOST)  # False for NaN
 
 
 def has_renders(model: Path) -> bool:

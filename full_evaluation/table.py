@@ -10,9 +10,10 @@ from statistics import fmean
 from full_evaluation.scenes import BenchmarkScene
 from full_evaluation.steps import compressed_iteration, read_results
 from utils.model_files import model_file
+from utils.units import MEGABYTE
 
-MEGABYTE = 1_000_000
 FIGURES = ("PSNR", "SSIM", "LPIPS", "MB")
+_LONGEST_NAME = 30
 _DECIMALS = {"PSNR": 2, "SSIM": 4, "LPIPS": 4, "MB": 2}
 
 
@@ -40,7 +41,7 @@ def _scene_lines(scene: BenchmarkScene) -> Iterator[Line]:
     found = [
         (int(name.removeprefix("ours_")), scores)
         for name, scores in results.items()
-        if name.removeprefix("ours_").isdecimal()
+        if name.removeprefix("ours_").isdecimal() and len(name) < _LONGEST_NAME
     ]
     for iteration, scores in sorted(found, key=lambda item: item[0]):
         is_decoded = iteration == decoded

@@ -16,7 +16,7 @@ from gaussian_compression.plan import Plan
 from gaussian_compression.settings import CompressionSettings
 from utils.errors import InputError
 from utils.files import write_json
-from utils.json_values import from_json
+from utils.json_values import from_json, read_json
 
 _PART = 0.9
 """Of the time that is planned; the rest is a reserve for what is not planned."""
@@ -122,8 +122,8 @@ def _recorded(path: Path) -> _Record | None:
     if not path.exists():
         return None
     try:
-        return from_json(_Record, json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+        return from_json(_Record, read_json(path))
+    except (ValueError, InputError) as error:
         raise InputError(
             f"{path}: expected the choice of an earlier run for --budget_minutes, but cannot read "
             f"it ({error}): start again with --restart"

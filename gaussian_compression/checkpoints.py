@@ -116,7 +116,7 @@ class RoundFolder:
         try:
             with self._path(number).open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 return json.loads(str(saved["text"]))
-        except (BadZipFile, KeyError, ValueError) as error:
+        except (BadZipFile, KeyError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{self._path(number)}: expected the checkpoint of a round, but cannot read it "
                 f"({error}): remove it, or start again with --restart"

@@ -7,12 +7,13 @@ name does not count as decoded. No PyTorch.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
+from utils.errors import InputError
 from utils.files import write_json
+from utils.json_values import from_json, read_json
 
 MARK = "decoded_from.json"
 PLY_NAME = "point_cloud.ply"
@@ -65,19 +66,19 @@ def write_mark(
 def read_mark(folder: Path) -> DecodedMark | None:
     """The mark of `folder`, if its digest is that of the PLY there."""
     try:
-        mark = DecodedMark(**json.loads((folder / MARK).read_text(encoding="utf-8")))
+        mark = from_json(DecodedMark, read_json(folder / MARK))
         return mark if file_sha256(folder / PLY_NAME) == mark.ply_sha256 else None
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, InputError):
         return None
 
 
 def is_decoded(folder: Path) -> bool:
     """Whether the PLY in `folder` was decoded; marks of older versions, without digests, count."""
     try:
-        text = (folder / MARK).read_text(encoding="utf-8")
+        content = (folder / MARK).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return "ply_sha256" not in text or read_mark(folder) is not None
+    return b"ply_sha256" not in content or read_mark(folder) is not None
 
 
 def is_own(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from gaussian_compression.finetune import TrainableModel
 from gaussian_compression.grid_straight_through import GridStraightThrough
 from gaussian_compression.report import PromiseFigures, TargetFigures
 from gaussian_compression.rounds import WHATEVER, Quality
-from gaussian_compression.settings import MEGABYTE, StoppingRule
+from gaussian_compression.settings import StoppingRule
 from gaussian_compression.size_target import (
     TOLERANCE,
     SizeTools,
@@ -26,6 +26,7 @@ from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.repairs import gaussians
 from splat_formats.splats import Splats
 from utils.errors import InputError
+from utils.units import MEGABYTE
 
 _SETTLE_DIVISOR = 4
 """Fine-tuning is this many times shorter on grids that differ little from those before."""

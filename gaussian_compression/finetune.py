@@ -25,7 +25,7 @@ from gaussian_compression.settings import (
 from gaussian_compression.trainable import Trainable, take_step
 from gaussian_renderer.backend import Differentiate
 from gaussian_renderer.view_gradients import mean_gradients
-from scene.cameras import Camera
+from scene.cameras import Camera, announce
 from scene.photo_cache import AHEAD
 from scene.raw_parameters import RawParameters
 from utils import ranks
@@ -107,7 +107,6 @@ def _endless_epochs(views: Sequence[Camera], order: random.Random) -> Iterator[C
     while True:
         epoch = list(views)
         order.shuffle(epoch)
-        for done, view in enumerate(epoch, 1):
-            for upcoming in epoch[done : done + AHEAD]:
-                upcoming.prefetch()
+        for place, view in enumerate(epoch):
+            announce(epoch[place : place + 1 + AHEAD])
             yield view

@@ -21,7 +21,7 @@ from splat_formats.repairs import gaussians
 from splat_formats.splats import Splats
 from utils.errors import InputError
 from utils.files import write_bytes, write_json
-from utils.json_values import from_json
+from utils.json_values import from_json, read_json
 
 _FOLDER = "ladder"
 _PARTS = Range(above=0, most=100)
@@ -86,12 +86,12 @@ class StepFolder:
         """A finished step; None if there is none, or if it is not whole or of another run."""
         record_at, file_at = _paths(self._folder, part)
         try:
-            record = from_json(_Record, json.loads(record_at.read_text(encoding="utf-8")))
+            record = from_json(_Record, read_json(record_at))
             data = file_at.read_bytes()
             if record.depends_on != self._depends_on or record.sha256 != _sha256(data):
                 return None
             return LadderStep(data, to_splats(decode(data).splats), record.figures)
-        except (FileNotFoundError, ValueError, CorruptFile):
+        except (FileNotFoundError, ValueError, InputError, CorruptFile):
             return None
 
     def step(

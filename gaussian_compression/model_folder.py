@@ -55,7 +55,6 @@ from splat_formats.splats import Splats
 from utils.errors import InputError
 from utils.files import atomic_folder, atomic_path, remove_empty, remove_folder, remove_leftovers
 
-MEGABYTE = 1_000_000
 FILE_NAME = "compressed/model.f3dgs"
 
 

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of the report: which views they show, and how errors become colours. No PyTorch."""
+"""The pictures of the report: which views they show, and how errors become colours. No PyTorch.
+
+Pillow is imported where pictures are made: to put those that are there into a page needs none.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, features
 
 from gaussian_compression.report import (
     CompressionReport,
@@ -18,6 +24,10 @@ from gaussian_compression.report import (
 )
 from gaussian_compression.rounds import MOST_PSNR
 from utils.errors import InputError
+from utils.optional_modules import load, load_required
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 KINDS = {
     "photograph": "Photograph",
@@ -67,6 +77,9 @@ def _compressed_psnr(view: ViewFigures) -> float:
 
 def fault_of_pillow() -> str | None:
     """Why this installation can make no pictures, as a sentence."""
+    features = load("PIL.features", instead="the report has no pictures")
+    if features is None:
+        return "the report has no pictures, because Pillow cannot be imported: pip install pillow"
     if features.check("webp"):
         return None
     return "the report has no pictures, because the installed Pillow cannot write WebP"
@@ -118,27 +131,31 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _error_map(render: U8, photograph: U8) -> Image.Image:
+def _pillow() -> ModuleType:
+    return load_required("PIL.Image", "a picture of the report", "pip install pillow")
+
+
+def _error_map(render: U8, photograph: U8) -> Image:
     """The mean absolute difference over the channels of each pixel, in colours."""
     difference = np.abs(render.astype(np.int16) - photograph).mean(axis=2, dtype=np.float32)
     levels = np.asarray(_small(difference), np.float32) * (255 / MOST_ERROR)
     at = np.linspace(0, 255, len(ERROR_COLOURS))
     table = [np.interp(np.arange(256), at, channel) for channel in np.transpose(ERROR_COLOURS)]
     colours = np.round(np.stack(table, axis=1)).astype(np.uint8)
-    return Image.fromarray(colours[np.clip(np.round(levels), 0, 255).astype(np.uint8)])
+    return _pillow().fromarray(colours[np.clip(np.round(levels), 0, 255).astype(np.uint8)])
 
 
-def _small(pixels: U8 | npt.NDArray[np.float32]) -> Image.Image:
+def _small(pixels: U8 | npt.NDArray[np.float32]) -> Image:
     """The image with at most MOST_PIXELS on each side, each the mean of those it covers."""
-    image = Image.fromarray(pixels)
+    image = _pillow().fromarray(pixels)
     longest = max(image.size)
     if longest <= MOST_PIXELS:
         return image
     width, height = (max(1, round(side * MOST_PIXELS / longest)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BOX)
+    return image.resize((width, height), _pillow().Resampling.BOX)
 
 
-def _webp(image: Image.Image) -> bytes:
+def _webp(image: Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=_QUALITY, method=4)
     return file.getvalue()

@@ -6,8 +6,8 @@ from typing import Any
 
 from arguments.ranges import Allowed, OneOf, Range, fault_of
 from utils.errors import InputError
+from utils.units import MEGABYTE
 
-MEGABYTE = 1_000_000
 _COUNT = Range(least=0, whole=True)
 
 

@@ -26,7 +26,6 @@ from gaussian_compression.exports import (
 )
 from gaussian_compression.free_settings import FreeSettings
 from gaussian_compression.model_folder import (
-    MEGABYTE,
     Outputs,
     StartModel,
     file_path,
@@ -66,6 +65,7 @@ from splat_formats.visible import visible_gaussians
 from utils.cli import command_line, show_messages
 from utils.errors import InputError
 from utils.folder_lock import locked
+from utils.units import MEGABYTE
 
 WANTED_ITERATION = 1  # of the decoded model, in a folder without others
 
@@ -180,7 +180,7 @@ def compress_without_training(
     """
     wall, cpu = time.monotonic(), time.process_time()
     visible = visible_gaussians(start.splats, start.path)
-    kept, repairs = visible.splats, visible.repairs
+    kept, repairs = visible.splats, visible.repairs.notices
     degree = kept.sh_degree if settings.sh_degree is None else settings.sh_degree
     quantized = quantize_splats(cut_to_degree(kept, degree), settings.steps())
     exact = len(np.unique(quantized.splats.exact.rows))

@@ -18,7 +18,6 @@ from gaussian_compression.decoded_mark import PLY_NAME, write_mark
 from gaussian_compression.free_settings import FreeSettings
 from gaussian_compression.model_folder import (
     FILE_NAME,
-    MEGABYTE,
     iteration_folder,
     replaced_outputs,
     write_report_and_page,
@@ -30,7 +29,7 @@ from gaussian_compression.report import (
     StartFigures,
 )
 from gaussian_compression.rounds import StageTime
-from gaussian_compression.visible_errors import VisibleErrors
+from gaussian_compression.visible_errors import VisibleErrors, least_size
 from splat_codec.block_file import BlockIndex, BlockWriter
 from splat_codec.model_file import ModelFile, encode
 from splat_formats.block_coding import MOST_AT_ONCE, box_of, in_order, index_of
@@ -41,15 +40,15 @@ from splat_formats.file_description import describe_source, from_entries, to_ent
 from splat_formats.files import log_notices
 from splat_formats.outliers import Adjustments
 from splat_formats.ply import PlyWriter, origin_notices, ply_parts, zeros_notices
-from splat_formats.repairs import summed_notices, zero_rows
+from splat_formats.repairs import Repairs, zero_rows
 from splat_formats.row_source import RowSource
 from splat_formats.spatial_blocks import spatial_blocks
 from splat_formats.splats import REST_COEFFICIENTS, Splats, joined
 from splat_formats.visible import Visible, visible_part
 from utils.errors import InputError
 from utils.memory import available_memory
+from utils.units import MEGABYTE
 
-_SAMPLE = 1 << 17  # Gaussians that show what the whole model is like
 _ERROR_SAMPLE = 500_000  # Gaussians whose errors are measured, or up to twice as many
 _BYTES_PER_GAUSSIAN = 32  # of the whole model: centres, places on the curve, rows
 _BYTES_PER_VALUE = 16  # of a block in work: as read, in integers, decoded, and temporary copies
@@ -79,7 +78,7 @@ class _Coded:
     decoded: Splats
     sampled: Splats
     """Some of the Gaussians before."""
-    repairs: tuple[str, ...]
+    repairs: Repairs
     adjustments: Adjustments
     zeros: int
     """Gaussians with nothing but zeros."""
@@ -89,14 +88,14 @@ class _Coded:
 class _Totals:
     """What is collected of all blocks."""
 
-    repairs: list[str]
+    repairs: Repairs
     adjustments: Adjustments
     zeros: int
     sampled: list[tuple[Splats, Splats]]
     """Some Gaussians before and after."""
 
     def add(self, coded: _Coded, every: int) -> None:
-        self.repairs += coded.repairs
+        self.repairs = self.repairs.plus(coded.repairs)
         self.adjustments = self.adjustments.plus(coded.adjustments)
         self.zeros += coded.zeros
         self.sampled.append((coded.sampled, _every(coded.decoded, every)))
@@ -111,18 +110,21 @@ class _Coder:
         self.sh_degree = own if settings.sh_degree is None else settings.sh_degree
         if self.sh_degree > own:
             raise InputError(f"SH degree {self.sh_degree}: expected at most {own}, the model's")
-        self.errors = VisibleErrors()
+        self._around, least = self._surroundings()
+        self.errors = VisibleErrors(least)
         self.errors_of = max(1, start.rows.count // _ERROR_SAMPLE)
         """Every n-th Gaussian is compared."""
         self.every = max(1, start.rows.count // MOST_GAUSSIANS)
-        self._around = self._surroundings()
 
-    def _surroundings(self) -> Surroundings | None:
-        """None where a sample has no Gaussians that an image can show: blocks have their own."""
-        every = max(1, self._rows.count // _SAMPLE)
-        sampled = self._rows.splats(np.arange(0, self._rows.count, every))
-        shown = visible_part(sampled).splats
-        return surroundings(shown, self._steps) if shown.count else None
+    def _surroundings(self) -> tuple[Surroundings | None, float | None]:
+        """What the model is like, and the size in which errors of smaller Gaussians are measured.
+
+        None where a sample has no Gaussians that an image can show: blocks have their own.
+        """
+        shown = visible_part(self._rows.sample()).splats
+        if not shown.count:
+            return None, None
+        return surroundings(shown, self._steps), least_size(shown)
 
     def code(self, rows: _Rows) -> _Coded:
         """The block of these rows."""
@@ -174,7 +176,7 @@ def compress_in_blocks(
     )
     decoded_metadata = from_entries(description)
     coefficients = REST_COEFFICIENTS[coder.sh_degree]
-    totals = _Totals([], Adjustments(), 0, [])
+    totals = _Totals(Repairs(), Adjustments(), 0, [])
     with replaced_outputs(model_path, iteration) as places:
         with (
             places.file.open("wb") as file,
@@ -277,7 +279,7 @@ def _file_figures(index: BlockIndex, size: int, start: BlockedStart, iteration: 
 
 def _notices(start: BlockedStart, totals: _Totals, errors_of: int) -> tuple[str, ...]:
     """What was changed in all blocks together, logged too, and how errors were measured."""
-    repairs = summed_notices(totals.repairs)
+    repairs = totals.repairs.notices
     log_notices(start.path, repairs)
     totals.adjustments.log()
     known = start.rows.metadata.notices  # logged when the model was read

@@ -60,7 +60,9 @@ class _Collected:
 class VisibleErrors:
     """The errors of a model, collected part by part."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: float | None = None) -> None:
+        """`least`: the `least_size` of the whole model; None: that of each part."""
+        self._least = least
         self._collected = {name: _Collected() for name in SCALES}
 
     def add(self, start: Splats, decoded: Splats, order: npt.NDArray[np.intp]) -> None:
@@ -68,7 +70,7 @@ class VisibleErrors:
 
         Spherical harmonics that `decoded` lacks count as 0 there.
         """
-        least = _least_size(start)
+        least = least_size(start) if self._least is None else self._least
 
         def measure(block: slice) -> None:
             before = with_ordered_axes(start.rows(order[block]))
@@ -102,7 +104,7 @@ def lines(errors: dict[str, ErrorFigures]) -> list[str]:
     return table
 
 
-def _least_size(splats: Splats) -> float:
+def least_size(splats: Splats) -> float:
     """The 1 % quantile of sizes of a sample: distances of smaller Gaussians are measured in it."""
     descending = -np.sort(-sample(splats.scaling), axis=1)
     return float(np.quantile(_sizes(descending), 0.01)) if splats.count else 1.0

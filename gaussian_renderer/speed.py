@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Iterator
@@ -16,9 +15,8 @@ import torch
 from utils.errors import InputError
 from utils.files import write_json
 from utils.json_values import from_json, read_json
-
-MEGABYTE = 1_000_000
-_CPUINFO = Path("/proc/cpuinfo")
+from utils.machine import processor_name
+from utils.units import MEGABYTE
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,11 @@ class FrameClock:
         self.device = device
         self._seconds: list[float] = []
 
+    @property
+    def needs_warm_up(self) -> bool:
+        """Whether the first frame takes much longer: on a GPU, where kernels are compiled."""
+        return self.device.type == "cuda"
+
     @contextmanager
     def frame(self) -> Iterator[None]:
         """Times the block, up to the end of the device's work."""
@@ -74,13 +77,7 @@ def device_name(device: torch.device) -> str:
     """The card, or the processor and its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
-
-
-def _processor() -> str:
-    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
 
 
 def figures_path(folder: Path) -> Path:

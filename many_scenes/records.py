@@ -13,6 +13,7 @@ WAITING, TRAINING, COMPRESSING = "waiting", "training", "compressing"
 DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
 MODEL_NAME = "compressed/model.f3dgs"
 """In the model folder."""
+_NAME = "record.json"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def read_record(folder: Path, scene: ListedScene) -> Record:
 
     A model that was trained stays so. InputError if the record cannot be read.
     """
-    path = folder / "record.json"
+    path = folder / _NAME
     try:
         found = from_json(Record, read_json(path))
         for minutes in (found.training_minutes, found.compressing_minutes):
@@ -85,7 +86,16 @@ def read_record(folder: Path, scene: ListedScene) -> Record:
 
 def write_record(folder: Path, record: Record) -> None:
     """Puts the record into the folder of the scene."""
-    write_json(folder / "record.json", asdict(record))
+    write_json(folder / _NAME, asdict(record))
+
+
+def record_state(folder: Path) -> tuple[int, ...]:
+    """What changes whenever the record of a scene is written; empty where there is none."""
+    try:
+        stat = (folder / _NAME).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def file_state(model: Path) -> tuple[int, ...]:

@@ -115,13 +115,14 @@ class _Reader:
         return value
 
     def _folder(self, value: Any, place: str) -> str:
-        if not isinstance(value, str) or not value or "\0" in value:
+        if not isinstance(value, str) or not value or "\0" in value or not _is_text(value):
             raise self._fault(place, "the path of a folder", value)
         # Symbolic links are kept, as train.py keeps them.
         return os.path.abspath(self._path.absolute().parent / value)  # noqa: PTH100
 
     def _name(self, value: Any, place: str) -> str:
-        if not isinstance(value, str) or not value or value.startswith(".") or set(value) & _UNFIT:
+        unfit = not isinstance(value, str) or not value or value.startswith(".")
+        if unfit or set(value) & _UNFIT or not _is_text(value):
             raise self._fault(place, "a name that can be that of a folder", value)
         return value
 
@@ -133,7 +134,7 @@ class _Reader:
     def _options(self, value: Any, place: str) -> tuple[str, ...]:
         if isinstance(value, str):
             try:
-                return tuple(shlex.split(value))
+                return self._options(shlex.split(value), place)
             except ValueError as error:
                 raise self._fault(place, f"options as in a shell ({error})", value) from error
         if not isinstance(value, list):
@@ -141,6 +142,8 @@ class _Reader:
         for word in value:
             if isinstance(word, bool) or not isinstance(word, str | int | float):
                 raise self._fault(place, "texts and numbers", word)
+            if isinstance(word, str) and ("\0" in word or not _is_text(word)):
+                raise self._fault(place, "options that a program can be given", word)
         try:
             return tuple(map(str, value))
         except ValueError as error:
@@ -160,6 +163,15 @@ class _Reader:
             text = "a number of too many digits"
         text = text if len(text) <= 60 else f"{text[:60]}..."
         return InputError(f"{self._path}: {place}: expected {expected}, got {text}")
+
+
+def _is_text(value: str) -> bool:
+    """Whether files can be named so: not with half of a pair of UTF-16, which JSON can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _UNFIT = set('/\\:*?"<>|') | set(map(chr, range(32)))

@@ -35,7 +35,7 @@ from scene.run_memory import DRAWN_BYTES, cache_bytes, memory_needs, require_mem
 from utils.errors import InputError
 from utils.files import atomic_folder, write_text
 from utils.photos import Size
-from utils.system_utils import searchForMaxIteration
+from utils.system_utils import resolve_data_device, searchForMaxIteration
 
 __all__ = ["GaussianModel", "Scene", "find_iteration", "model_ply", "write_model_folder"]
 
@@ -96,7 +96,11 @@ class Scene:
             logger.info("Number of points at initialisation :  %d", count)
             create_from_points(gaussians, info.point_cloud, info.train_cameras, self.cameras_extent)
         count = gaussians.get_xyz.shape[0]
-        require_memory(memory_needs(photos, args.image_cache_gb, count, gaussian_bytes))
+        model_on = device_of(gaussians)
+        pixels_on = resolve_data_device(args.data_device, model_on)
+        require_memory(
+            memory_needs(photos, args.image_cache_gb, count, gaussian_bytes, pixels_on, model_on)
+        )
         in_order = info
         info = info._replace(train_cameras=[*info.train_cameras], test_cameras=[*info.test_cameras])
         if shuffle:

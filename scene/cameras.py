@@ -6,7 +6,7 @@ Matrices are stored transposed, for row vectors: a point p is mapped to `[p 1] @
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scene.depth_maps import scaled_depth_map
-from scene.photo_cache import CachedPhoto, Pixels
+from scene.photo_cache import CachedPhoto, Pixels, expect_photos
+from utils import ranks
 from utils.errors import InputError
 from utils.graphics_utils import getProjectionMatrix, getWorld2View2
 from utils.photos import planar_u8
@@ -68,8 +69,7 @@ class Camera(nn.Module):
     made with `photo` decodes it, and its mask, when it is used.
     `mask_u8` (1, H, W), 1 where a pixel counts, is None where all do. `opacity_u8` (1, H, W) is
     0 where the photo is transparent, and None for an opaque photo. `invdepthmap` (1, H, W), inverse
-    depths in inverse world units, is None without a map; `depth_mask` (1, H, W) is 1 where it
-    counts, which is nowhere if it is not `depth_reliable`.
+    depths in inverse world units, is None without a map.
 
     `exposure` (3, 4), if set, changes the colours of renders before they are compared with the
     photo (scene.exposure). Scores count the columns from `scored_from` on: with `train_test_exp`
@@ -78,9 +78,9 @@ class Camera(nn.Module):
 
     exposure: Tensor | None
     invdepthmap: Tensor | None
-    depth_mask: Tensor | None
 
     _image: Tensor | None = None
+    _depth_mask: Tensor | None = None
 
     @_in_todays_order
     def __init__(
@@ -190,11 +190,6 @@ class Camera(nn.Module):
         """Whether the photo is decoded when it is used."""
         return self._photo is not None
 
-    def prefetch(self) -> None:
-        """Decode the photo meanwhile, because it is used soon."""
-        if self._photo is not None:
-            self._photo.prefetch()
-
     def _loaded(self) -> Pixels:
         return self._pixels if self._photo is None else self._photo.pixels()
 
@@ -229,6 +224,24 @@ class Camera(nn.Module):
         return half if self.mask_u8 is None else half * self.mask_u8
 
     @property
+    def depth_mask(self) -> Tensor | None:
+        """(1, H, W) float32, 1 where `invdepthmap` counts; None without a map.
+
+        That is nowhere if the map is not `depth_reliable`. It is computed at each access, because
+        the photo's mask may not be decoded yet. It can be set, and is then kept.
+        """
+        if self._depth_mask is not None or self.invdepthmap is None:
+            return self._depth_mask
+        if not self.depth_reliable:
+            return torch.zeros_like(self.invdepthmap)
+        mask = self.alpha_mask
+        return torch.ones_like(self.invdepthmap) if mask is None else mask
+
+    @depth_mask.setter
+    def depth_mask(self, mask: Tensor | None) -> None:
+        self._depth_mask = mask
+
+    @property
     def is_masked(self) -> bool:
         """Whether some pixels do not count in the loss."""
         return self.mask_u8 is not None or self._trained_half is not None
@@ -250,16 +263,13 @@ class Camera(nn.Module):
         return camera
 
     def _set_depths(self, depths: npt.NDArray | None, params: Mapping[str, float] | None) -> None:
-        self.invdepthmap = self.depth_mask = None
+        self.invdepthmap = None
         self.depth_reliable = False
         if depths is None:
             return
         size = self.image_width, self.image_height
         scaled, self.depth_reliable = scaled_depth_map(depths, size, params)
         self.invdepthmap = scaled.to(self.data_device)
-        mask = self.alpha_mask
-        counts = torch.ones_like(self.invdepthmap) if mask is None else mask
-        self.depth_mask = counts if self.depth_reliable else torch.zeros_like(counts)
 
     def _set_matrices(self, device: torch.device) -> None:
         world_to_camera = torch.from_numpy(getWorld2View2(self.R, self.T, self.trans, self.scale))
@@ -271,6 +281,16 @@ class Camera(nn.Module):
         self.projection_matrix = projection.T.contiguous().to(device)
         self.full_proj_transform = (view @ projection.T).to(device)
         self.camera_center = view.inverse()[3, :3].contiguous().to(device)
+
+
+def announce(cameras: Sequence[Any]) -> None:
+    """The photos of these cameras are used next, in this order: decode them meanwhile.
+
+    Cameras with decoded photos are ignored, and all are where several ranks share the views.
+    """
+    photos = [getattr(camera, "_photo", None) for camera in cameras]
+    if ranks.count() == 1:
+        expect_photos([photo for photo in photos if photo is not None])
 
 
 class MiniCam:

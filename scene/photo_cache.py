@@ -49,19 +49,25 @@ class PhotoCache:
     """Decoded photographs of one run, at most `capacity` bytes: the least recently used leave.
 
     One photograph is kept even if it is larger. Threads decode those that are expected next, if
-    they fit in beside the one in use. Photographs used in the order in which they were added, or in
-    equal steps of it, are expected without being announced.
+    they fit in beside the one in use and those expected before them; these leave last.
+    Photographs used in the order in which they were added, or in equal steps of it, are expected
+    without being announced.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._loaders: list[Callable[[], Pixels]] = []
         self._sizes: list[int] = []
+        """Bytes of each photograph: the most possible, until it has been decoded."""
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Pixels] = OrderedDict()
         self._pending: dict[int, Future[Pixels]] = {}
         self._threads: ThreadPoolExecutor | None = None
-        self._last, self._step = -1, 0
+        self._expected: list[int] = []
+        """The next ones, in order."""
+        self._is_announced = False
+        """Whether `expect` was told of them, or of the one in use."""
+        self._used, self._step = -1, 0
         self.decoded = 0
         """How often a photograph was decoded."""
 
@@ -82,6 +88,7 @@ class PhotoCache:
     def pixels(self, index: int) -> Pixels:
         """The photograph number `index`. Raises what its `load` raises."""
         with self._lock:
+            self._use(index)
             found = self._kept.get(index)
             future = self._pending.get(index)
             if found is not None:
@@ -90,34 +97,47 @@ class PhotoCache:
             found = _result(future)
         if found is None:
             found = self._decode(index)
-        self._expect_after(index)
+        with self._lock:
+            self._decode_expected()
         return found
 
     def expect(self, indices: Sequence[int]) -> None:
-        """Decode these photographs meanwhile, in this order, as far as there is room."""
-        with self._lock:
-            taken = sum(self._sizes[index] for index in self._pending)
-            if self._kept:
-                taken += next(reversed(self._kept.values())).bytes
-            for index in indices:
-                if index in self._kept or index in self._pending:
-                    continue
-                taken += self._sizes[index]
-                if taken > self._capacity:
-                    return
-                if self._threads is None:
-                    self._threads = ThreadPoolExecutor(AHEAD, "photographs")
-                self._pending[index] = self._threads.submit(self._decode, index)
+        """These photographs are used next, in this order: decode them meanwhile.
 
-    def _expect_after(self, index: int) -> None:
-        """Expect the photographs that follow, if the last ones were used in equal steps."""
+        That is done as far as there is room. It replaces what was expected before.
+        """
         with self._lock:
-            step, self._last = index - self._last, index
-            is_regular = step != 0 and step == self._step
-            self._step = step or self._step
-        if is_regular:
+            self._expected, self._is_announced = list(dict.fromkeys(indices)), True
+            self._decode_expected()
+
+    # The methods below are called with the lock held, except `_decode`.
+
+    def _use(self, index: int) -> None:
+        """Photograph `index` is in use from now on, which changes what is expected."""
+        step = index - self._used
+        is_regular = step != 0 and step == self._step
+        self._used, self._step = index, step or self._step
+        if index in self._expected:
+            del self._expected[: self._expected.index(index) + 1]
+        elif step != 0:  # another order than expected
+            self._expected, self._is_announced = [], False
+        if is_regular and not self._is_announced:
             following = [index + step * (k + 1) for k in range(AHEAD)]
-            self.expect([k for k in following if 0 <= k < len(self._loaders)])
+            self._expected = [k for k in following if 0 <= k < len(self._loaders)]
+
+    def _decode_expected(self) -> None:
+        """Let the threads decode the expected photographs, as far as there is room for them."""
+        others = {*self._pending, self._used} - {*self._expected, -1}
+        taken = sum(self._sizes[index] for index in others)
+        for index in self._expected:
+            taken += self._sizes[index]
+            if taken > self._capacity:
+                return
+            if index in self._kept or index in self._pending:
+                continue
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(AHEAD, "photographs")
+            self._pending[index] = self._threads.submit(self._decode, index)
 
     def _decode(self, index: int) -> Pixels:
         try:
@@ -129,12 +149,21 @@ class PhotoCache:
         with self._lock:
             self._pending.pop(index, None)
             self.decoded += 1
+            self._sizes[index] = found.bytes
             self._kept[index] = found
             self._kept.move_to_end(index)
             total = sum(pixels.bytes for pixels in self._kept.values())
             while total > self._capacity and len(self._kept) > 1:
-                total -= self._kept.popitem(last=False)[1].bytes
+                total -= self._kept.pop(self._least_needed()).bytes
         return found
+
+    def _least_needed(self) -> int:
+        """The photograph to remove: one that is not expected, else the last of these."""
+        needed = [self._used, *self._expected]
+        for index in self._kept:  # least recently used first
+            if index not in needed:
+                return index
+        return max(self._kept, key=needed.index)
 
 
 class CachedPhoto:
@@ -148,9 +177,11 @@ class CachedPhoto:
         """The photograph, decoded."""
         return self._cache.pixels(self._index)
 
-    def prefetch(self) -> None:
-        """Decode it meanwhile, because it is used soon."""
-        self._cache.expect([self._index])
+
+def expect_photos(photos: Sequence[CachedPhoto]) -> None:
+    """`PhotoCache.expect` for photographs of one cache."""
+    if photos:
+        photos[0]._cache.expect([photo._index for photo in photos])
 
 
 def _result(future: "Future[Pixels]") -> Pixels | None:

@@ -11,7 +11,6 @@ whole or not at all.
 import hashlib
 import logging
 import os
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch.nn.functional import grid_sample
 
 from scene.camera_info import CameraInfo
 from scene.camera_models import Lens, undistorted_camera
+from scene.photo_hashes import content_digest
 from utils.errors import InputError
 from utils.files import atomic_path
 from utils.logged_once import log_once
@@ -167,18 +167,10 @@ def _sampled(
 
 def _digest(path: Path, lens: Lens) -> str:
     try:
-        state = path.stat()
-        content = _content_digest(path, state.st_size, state.st_mtime_ns)
+        content = content_digest(path, cache_folder().with_name("photo_hashes"))
     except OSError as error:
         raise InputError(f"image {path.name} in {path.parent} cannot be read: {error}") from error
     return hashlib.sha256(f"{_METHOD} {content} {lens}".encode()).hexdigest()[:40]
-
-
-@lru_cache(maxsize=100_000)
-def _content_digest(path: Path, size: int, changed: int) -> str:
-    """The hash of a file's bytes, computed again if its `size` or time, `changed`, is another."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _kept(target: Path, size: Size) -> Image.Image | None:

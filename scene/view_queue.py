@@ -4,7 +4,7 @@
 import random
 from collections.abc import Sequence
 
-from scene.cameras import Camera
+from scene.cameras import Camera, announce
 from scene.photo_cache import AHEAD
 
 
@@ -14,15 +14,15 @@ class ViewQueue:
     def __init__(self, cameras: Sequence[Camera]) -> None:
         self._cameras = list(cameras)
         self._left: list[int] = []
-        self._prefetches = any(getattr(camera, "is_cached", False) for camera in self._cameras)
+        self._are_cached = any(getattr(camera, "is_cached", False) for camera in self._cameras)
 
     def draw(self) -> Camera:
         """The next view."""
         if not self._left:
             self._left = list(range(len(self._cameras)))
         camera = self._cameras[self._left.pop(random.randrange(len(self._left)))]
-        for index in self._upcoming(AHEAD) if self._prefetches else ():
-            self._cameras[index].prefetch()
+        if self._are_cached:
+            announce([camera, *(self._cameras[index] for index in self._upcoming(AHEAD))])
         return camera
 
     def _upcoming(self, count: int) -> list[int]:

@@ -83,5 +83,5 @@ def write_f3dgs(path: Path, scene: SplatScene, quality: str = "high") -> Written
     write_bytes(path, encode(ModelFile(quantized.splats, metadata)))
     exact = len(np.unique(quantized.splats.exact.rows))
     adjustments = replace(visible.adjustments, stored_exactly=exact)
-    notices = (*visible.repairs, *filter(None, [str(adjustments)]))
+    notices = (*visible.repairs.notices, *filter(None, [str(adjustments)]))
     return Written(notices, visible.rows[quantized.order], axes_ordered=True)

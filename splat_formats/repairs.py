@@ -5,9 +5,9 @@ Those that are a limit are clamped to a finite value that renders the same. No r
 Gaussian with any other one: it is dropped before a model is compressed.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,43 @@ OPAQUE = np.float32(MOST_OPACITY)  # a logit: its sigmoid in float32 is 1
 FLATNESS = np.float32(12)
 POINT = np.float32(-20)  # log scale of a Gaussian without any extent
 
-_COUNT = re.compile(r"(\d[\d,]*)( Gaussians?\b|)")  # of a notice
-
 _Test = Callable[[FloatArray], npt.NDArray[np.bool_]]
+
+_OPAQUE = "with opacity +inf: fully opaque"
+_FLAT = "with a log scale of -inf: flat"
+_UNKNOWN_SH = "with higher SH coefficients that are not finite: these become 0"
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """What was done to values that are not finite, in numbers of Gaussians."""
+
+    clamped: Mapping[str, int] = field(default_factory=dict)
+    """By what became of them; a Gaussian may be in several."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """By the first reason why no image can show them."""
+
+    def plus(self, other: "Repairs") -> "Repairs":
+        """What was done to two models together."""
+        return Repairs(
+            Counter(self.clamped) + Counter(other.clamped),
+            Counter(self.dropped) + Counter(other.dropped),
+        )
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """A sentence for each kind of value that was clamped, and one for all that were dropped."""
+        found = [
+            f"{gaussians(self.clamped[what])} {what}"
+            for what in (_OPAQUE, _FLAT, _UNKNOWN_SH)
+            if what in self.clamped
+        ]
+        if self.dropped:
+            reasons = [reason for reason, _, _ in _REASONS if reason in self.dropped]
+            parts = ", ".join(f"{self.dropped[reason]:,} with {reason}" for reason in reasons)
+            count = gaussians(sum(self.dropped.values()))
+            found.append(f"dropped {count} that no image can show: {parts}")
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +65,12 @@ class Clamped:
     """Gaussians whose limits are clamped to finite values."""
 
     splats: Splats
-    notices: tuple[str, ...]
+    repairs: Repairs
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """See Repairs."""
+        return self.repairs.notices
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,32 +78,39 @@ class Showable:
     """The Gaussians of a model that a renderer can show."""
 
     splats: Splats
-    notices: tuple[str, ...]
-    dropped: int
-    """How many Gaussians are left out."""
+    repairs: Repairs
     rows: npt.NDArray[np.intp]
     """(n,) where the Gaussians were in the model."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """See Repairs."""
+        return self.repairs.notices
+
+    @property
+    def dropped(self) -> int:
+        """How many Gaussians are left out."""
+        return sum(self.repairs.dropped.values())
 
 
 def clamp_limits(splats: Splats) -> Clamped:
     """Opacity +inf becomes fully opaque, log scale -inf a very small one, and a higher SH
     coefficient that is not finite becomes 0."""
-    notices: list[str] = []
+    counts: dict[str, int] = {}
     changed: dict[str, FloatArray] = {}
     opaque = _found(splats.opacity, np.isposinf)
     if opaque.any():
         changed["opacity"] = np.where(opaque, OPAQUE, splats.opacity)
-        notices.append(f"{gaussians(opaque.sum())} with opacity +inf: fully opaque")
+        counts[_OPAQUE] = int(opaque.sum())
     flat = _found(splats.scaling, np.isneginf)
     if flat.any():
         changed["scaling"] = np.where(flat, flat_scale(splats.scaling), splats.scaling)
-        notices.append(f"{gaussians(flat.any(axis=1).sum())} with a log scale of -inf: flat")
+        counts[_FLAT] = int(flat.any(axis=1).sum())
     unknown = _found(splats.features_rest, _not_finite)
     if unknown.any():
         changed["features_rest"] = np.where(unknown, np.float32(0), splats.features_rest)
-        count = gaussians(unknown.any(axis=(1, 2)).sum())
-        notices.append(f"{count} with higher SH coefficients that are not finite: these become 0")
-    return Clamped(replace(splats, **changed) if changed else splats, tuple(notices))
+        counts[_UNKNOWN_SH] = int(unknown.any(axis=(1, 2)).sum())
+    return Clamped(replace(splats, **changed) if changed else splats, Repairs(counts))
 
 
 def showable(splats: Splats) -> Showable:
@@ -72,13 +118,10 @@ def showable(splats: Splats) -> Showable:
     clamped = clamp_limits(splats)
     splats, reasons = clamped.splats, _undefined_rows(clamped.splats)
     if not reasons:
-        return Showable(splats, clamped.notices, 0, np.arange(splats.count))
-    lost = np.any(list(reasons.values()), axis=0)
-    parts = ", ".join(f"{rows.sum():,} with {reason}" for reason, rows in reasons.items())
-    count = int(lost.sum())
-    notice = f"dropped {gaussians(count)} that no image can show: {parts}"
-    rows = np.flatnonzero(~lost)
-    return Showable(splats.rows(rows), (*clamped.notices, notice), count, rows)
+        return Showable(splats, clamped.repairs, np.arange(splats.count))
+    dropped = {reason: int(rows.sum()) for reason, rows in reasons.items()}
+    rows = np.flatnonzero(~np.any(list(reasons.values()), axis=0))
+    return Showable(splats.rows(rows), replace(clamped.repairs, dropped=dropped), rows)
 
 
 def flat_scale(scaling: FloatArray) -> FloatArray:
@@ -90,8 +133,8 @@ def flat_scale(scaling: FloatArray) -> FloatArray:
 def zero_rows(splats: Splats) -> int:
     """How many Gaussians have nothing but zeros."""
     rows = np.flatnonzero(splats.rotation[:, 0] == 0)  # few, in most models
-    for field in fields(splats):
-        column = getattr(splats, field.name)[rows]
+    for attribute in fields(splats):
+        column = getattr(splats, attribute.name)[rows]
         others = tuple(range(1, column.ndim))
         rows = rows[~column.any(axis=others)]
     return len(rows)
@@ -100,26 +143,6 @@ def zero_rows(splats: Splats) -> int:
 def gaussians(count: int) -> str:
     """The number with its noun: "1 Gaussian", "2 Gaussians"."""
     return f"{count:,} Gaussian{'' if count == 1 else 's'}"
-
-
-def summed_notices(notices: Iterable[str]) -> tuple[str, ...]:
-    """One sentence for those that differ in their numbers only, with the sums of these."""
-    sums: dict[str, list[int]] = {}
-    for notice in notices:
-        counts = [int(found[1].replace(",", "")) for found in _COUNT.finditer(notice)]
-        text = _COUNT.sub(lambda found: f"\0{found[2] and ' Gaussian'}", notice)
-        sums[text] = [a + b for a, b in zip(sums.get(text, [0] * len(counts)), counts, strict=True)]
-    return tuple(_with_counts(text, counts) for text, counts in sums.items())
-
-
-def _with_counts(text: str, counts: list[int]) -> str:
-    first, *parts = text.split("\0")
-    for count, part in zip(counts, parts, strict=True):
-        is_noun = part.startswith(" Gaussian")
-        first += (
-            gaussians(count) + part.removeprefix(" Gaussian") if is_noun else f"{count:,}{part}"
-        )
-    return first
 
 
 def _undefined_rows(splats: Splats) -> Mapping[str, npt.NDArray[np.bool_]]:

@@ -24,7 +24,7 @@ from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.splats import FloatArray, Splats
 
 _ROWS_AT_ONCE = 1 << 18
-_SAMPLE = 1 << 17  # rows that show the origin and what the file's reader has to change
+_SAMPLE = 1 << 17  # rows that show what the model is like, and what the reader has to change
 
 Rows = npt.NDArray[np.integer]
 
@@ -66,6 +66,10 @@ class RowSource(Protocol):
         """The Gaussians of these rows, which are in ascending order."""
         ...
 
+    def sample(self) -> Splats:
+        """Some Gaussians, at equal distances in the file, that show what the model is like."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class SceneRows:
@@ -97,6 +101,10 @@ class SceneRows:
         """The Gaussians of these rows."""
         return self.scene.splats.rows(rows.astype(np.intp))
 
+    def sample(self) -> Splats:
+        """See RowSource."""
+        return self.scene.splats.rows(_sampled(self.count).astype(np.intp))
+
 
 @dataclass(frozen=True, eq=False)
 class PlyRows:
@@ -105,12 +113,17 @@ class PlyRows:
     table: MappedPly
     metadata: SplatMetadata
     """Of a sample of the rows. Its notices are about the file, not about single rows."""
-    sh_degree: int
+    sampled: Splats
 
     @property
     def count(self) -> int:
         """Number of Gaussians."""
         return self.table.count
+
+    @property
+    def sh_degree(self) -> int:
+        """That of the sample."""
+        return self.sampled.sh_degree
 
     def outline(self) -> Outline:
         """See RowSource. Filters of Mip-Splatting, which lower opacities, are left out."""
@@ -124,6 +137,10 @@ class PlyRows:
         """The Gaussians of these rows."""
         return scene_of_table(self.table.table(rows), self.metadata.origin).splats
 
+    def sample(self) -> Splats:
+        """See RowSource."""
+        return self.sampled
+
 
 def rows_of_ply(path: Path, least: int = 1) -> PlyRows | None:
     """The rows of a plain binary PLY with `least` Gaussians or more; None for any other file.
@@ -135,9 +152,13 @@ def rows_of_ply(path: Path, least: int = 1) -> PlyRows | None:
     table = map_ply_table(path)
     if table is None or table.count < least:
         return None
-    every = max(1, table.count // _SAMPLE)
-    found = scene_of_table(table.table(np.arange(0, table.count, every)))
+    found = scene_of_table(table.table(_sampled(table.count)))
     counted = zeros_notices(zero_rows(found.splats))  # of the sample, not of the file
     notices = tuple(notice for notice in found.metadata.notices if notice not in counted)
     metadata = replace(found.metadata, notices=notices)
-    return PlyRows(table, metadata, found.splats.sh_degree)
+    return PlyRows(table, metadata, found.splats)
+
+
+def _sampled(count: int) -> Rows:
+    """The rows of a sample."""
+    return np.arange(0, count, max(1, count // _SAMPLE))

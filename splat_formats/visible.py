@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splat_formats.outliers import Adjustments, visible_rows, without_invisible
-from splat_formats.repairs import showable
+from splat_formats.repairs import Repairs, showable
 from splat_formats.splats import Splats
 from utils.errors import InputError
 
@@ -19,8 +19,7 @@ class Visible:
     splats: Splats
     rows: npt.NDArray[np.intp]
     """(n,) where they were in the model."""
-    repairs: tuple[str, ...]
-    """A sentence for each kind of value that was repaired or dropped."""
+    repairs: Repairs
     adjustments: Adjustments
 
 
@@ -39,4 +38,4 @@ def visible_part(splats: Splats) -> Visible:
     finite = showable(splats)
     rows = finite.rows[visible_rows(finite.splats.opacity)]
     kept, adjustments = without_invisible(finite.splats)
-    return Visible(kept, rows, finite.notices, adjustments)
+    return Visible(kept, rows, finite.repairs, adjustments)

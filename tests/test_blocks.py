@@ -43,7 +43,6 @@ from splat_formats.f3dgs_file import blocks_in, read_blocks
 from splat_formats.file_description import to_entries
 from splat_formats.files import read_splats, write_splats
 from splat_formats.ply import read_ply, write_ply
-from splat_formats.repairs import summed_notices
 from splat_formats.row_source import SceneRows
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.spatial_blocks import (
@@ -123,7 +122,7 @@ def test_the_commands_compress_and_decode_in_blocks(tmp_path: Path) -> None:
     done = run("compress.py", *flags, "--blocks", "3", "--sh_degree", "1")
     assert done.returncode == 0, done.stderr
     assert "900 Gaussians in 3 blocks need about" in done.stdout
-    assert "dropped 1 Gaussian that no image can show" in done.stderr
+    assert "dropped 2 Gaussians that no image can show: 1 with an infinite size, 1" in done.stderr
     file = out / "compressed" / "model.f3dgs"
     report = read_report(out / "compressed" / "report.json")
     assert report.settings["blocks"] == 3
@@ -320,19 +319,6 @@ def test_errors_of_big_models_are_those_of_a_sample(
     assert "the errors are those of one in 6 Gaussians" in report.notices
     assert 0 < report.errors["opacity"].max < 2
     assert sum(report.histograms["opacity"].start) == 600
-
-
-def test_numbers_of_notices_are_summed() -> None:
-    notices = [
-        "1 Gaussian with opacity +inf: fully opaque",
-        "dropped 1,200 Gaussians that no image can show: 1,200 with opacity -inf",
-        "dropped 1 Gaussian that no image can show: 1 with opacity -inf",
-    ]
-    assert summed_notices(notices) == (
-        "1 Gaussian with opacity +inf: fully opaque",
-        "dropped 1,201 Gaussians that no image can show: 1,201 with opacity -inf",
-    )
-    assert summed_notices([]) == ()
 
 
 def test_results_come_in_order_and_errors_end_the_work() -> None:

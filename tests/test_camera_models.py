@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lens distortion: COLMAP's camera models, undistorted photographs, and their cache."""
 
+import hashlib
+import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -11,6 +13,7 @@ import pytest
 from made_datasets import files_of, make_colmap, make_transforms, options, random_image
 from PIL import Image
 
+from scene import photo_hashes
 from scene.camera_loading import camera_to_JSON, cameraList_from_camInfos, check_photos, loadCam
 from scene.camera_models import MODELS, Lens, undistorted_camera
 from scene.colmap_loader import CAMERA_MODELS
@@ -333,6 +336,44 @@ class TestCache:
         else:
             entry.write_bytes(entry.read_bytes()[:300] if damage == "cut" else b"")
         np.testing.assert_array_equal(np.asarray(undistorted_photo(path, BARREL)), expected)
+
+    def test_a_photograph_is_read_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """By all runs together, until it changes."""
+        caplog.set_level("INFO")
+        path, notes = save_photo(tmp_path / "dätà"), tmp_path / "hashes"
+        times = path.stat().st_mtime_ns
+        read: list[Path] = []
+        whole = hashlib.file_digest
+        monkeypatch.setattr(
+            "scene.photo_hashes.hashlib.file_digest",
+            lambda file, kind: (read.append(path), whole(file, kind))[1],
+        )
+
+        def by_another_run() -> str:
+            photo_hashes._digest_of.cache_clear()
+            return photo_hashes.content_digest(path, notes)
+
+        first = by_another_run()
+        assert first == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert by_another_run() == first and len(read) == 2  # the file may still be changing
+        later = times + 10**10
+        (note,) = notes.iterdir()
+        os.utime(note, ns=(later, later))
+        assert by_another_run() == first and len(read) == 2
+        note.write_text(note.read_text()[:-9])
+        os.utime(note, ns=(later, later))
+        assert by_another_run() == first and len(read) == 3  # a damaged note
+        os.utime(note, ns=(later, later))
+        changed = path.read_bytes()[:-1] + b"x"
+        path.write_bytes(changed)
+        os.utime(path, ns=(times, times))  # of the same size and time
+        assert by_another_run() == hashlib.sha256(changed).hexdigest()
+        (tmp_path / "file").touch()
+        notes = tmp_path / "file" / "hashes"
+        assert by_another_run() == hashlib.sha256(changed).hexdigest()
+        assert "each run reads all photographs to recognise them" in caplog.text
 
     def test_a_photograph_that_is_deleted_is_noticed(self, tmp_path: Path) -> None:
         path = save_photo(tmp_path / "data")

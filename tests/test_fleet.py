@@ -22,7 +22,16 @@ import fleet
 from many_scenes import driver, records, worker
 from many_scenes.figures import csv_text, page_text, row_of
 from many_scenes.live_table import LiveTable
-from many_scenes.records import DONE, FAILED, INTERRUPTED, MODEL_NAME, WAITING, Record
+from many_scenes.records import (
+    COMPRESSING,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    MODEL_NAME,
+    TRAINING,
+    WAITING,
+    Record,
+)
 from many_scenes.runners import Ended, shares
 from many_scenes.scene_list import ListedScene, read_scene_list
 from many_scenes.worker import Task
@@ -230,6 +239,42 @@ def test_failed_scenes_are_tried_again_after_the_others(tmp_path: Path, monkeypa
     }  # fmt: skip
     again, _ = drive(tmp_path, {**ends, "c": ["", ""]}, 1, monkeypatch)
     assert again.started == ["c", "c"]
+
+
+def test_records_are_read_when_they_change(tmp_path: Path, monkeypatch) -> None:
+    read: Counter[str] = Counter()
+
+    def counted(folder: Path, scene: ListedScene) -> Record:
+        read[scene.name] += 1
+        return records.read_record(folder, scene)
+
+    monkeypatch.setattr(driver, "read_record", counted)
+    ends = {str(number): [DONE] for number in range(30)}
+    drive(tmp_path, {**ends, "broken": [FAILED]}, 0, monkeypatch)
+    assert len(read) == 31
+    # At the start, when its worker has ended, at the end; and once while it runs.
+    assert max(read.values()) <= 4
+
+
+def test_a_record_that_a_worker_changes_is_shown(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(driver, "_SECONDS", 0)
+    scene = ListedScene("a", str(tmp_path / "models" / "a"))
+    folder = records.scene_folder(tmp_path, "a")
+    runner = PretendedWorkers(tmp_path, {"a": [DONE]})
+    states = [WAITING, TRAINING, COMPRESSING, COMPRESSING]
+    wanted = iter(states)
+
+    def ended() -> list[Ended]:
+        state = next(wanted, None)
+        if state is None:
+            return PretendedWorkers.ended(runner)
+        records.write_record(folder, Record(scene, state))
+        return []
+
+    monkeypatch.setattr(runner, "ended", ended)
+    seen: list[str] = []
+    driver.Driver([scene], tmp_path, runner, 0).run(lambda shown, _: seen.append(shown[0].state))
+    assert seen == [*states, DONE]
 
 
 def test_a_worker_that_left_no_record_has_failed(tmp_path: Path, monkeypatch) -> None:
@@ -485,6 +530,26 @@ def test_wrong_lists_are_named(tmp_path: Path, text: str, fault: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match=fault):
         read_scene_list(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [
+        ({"model": "m", "name": "a\ud800"}, "name"),
+        ({"model": "m\udfff"}, "model"),
+        ({"model": "m", "source": "\ud83d"}, "source"),
+        ({"model": "m", "compress_options": "--export \ud800"}, "compress_options"),
+        ({"model": "m", "compress_options": ["\ud800"]}, "compress_options"),
+        ({"model": "m", "compress_options": ["a\0b"]}, "compress_options"),
+    ],
+)
+def test_texts_that_no_file_can_have_are_named(
+    tmp_path: Path, entry: dict[str, object], place: str
+) -> None:
+    """Halves of UTF-16 pairs, which JSON can hold, and zeros."""
+    (tmp_path / "s.json").write_text(json.dumps({"scenes": [entry]}))
+    with pytest.raises(InputError, match=rf"scenes\[0\]\.{place}: expected "):
+        read_scene_list(tmp_path / "s.json")
 
 
 def test_other_files_are_no_lists(tmp_path: Path) -> None:

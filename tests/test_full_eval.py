@@ -246,7 +246,22 @@ def test_missing_options_are_named(evaluate) -> None:
         evaluate("--compress_options=--preset small")
 
 
-@pytest.mark.parametrize("text", ['{"train": 3', "[" * 100_000])
+STEP = {"options": ["-i", "images"], "minutes": 1.5, "done": True}
+WRONG_RECORDS = (
+    [3],
+    {"train": 3},
+    {"train": {**STEP, "minutes": "long"}},
+    {"train": {**STEP, "minutes": None}},
+    {"train": {**STEP, "minutes": -1.0}},
+    {"train": {**STEP, "options": "-i images"}},
+    {"train": {**STEP, "options": [1]}},
+    {"compress": {**STEP, "done": 1}},
+    {"rendered": [7000]},
+    {"rendered": {"7000": 3}},
+)
+
+
+@pytest.mark.parametrize("text", ['{"train": 3', "[" * 100_000, *map(json.dumps, WRONG_RECORDS)])
 def test_broken_record_ends_its_scene_only(
     evaluate, scripts, data: Path, capsys, text: str
 ) -> None:
@@ -256,11 +271,21 @@ def test_broken_record_ends_its_scene_only(
         evaluate("--skip_rendering", "--skip_metrics", folders=("tanksandtemples",))
     assert "error: truck: " in (errors := capsys.readouterr().err)
     assert "expected a record of full_eval" in errors
+    assert "Traceback" not in errors
     assert [Path(call[4]).name for call in scripts.took()] == ["train"]
     assert (data / "out" / "timing.txt").is_file()
 
 
-@pytest.mark.parametrize("content", ["", '{"ours_7000": {"PSNR": 2', "[1]", '{"ours_7000": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", '{"ours_7000": {"PSNR": 2', "[1]", '{"ours_7000": 3}'),
+        *(
+            f'{{"ours_7000": {{"PSNR": {value}}}}}'
+            for value in ('"20"', "[20]", "true", "NaN", 10**400)
+        ),
+    ],
+)
 def test_broken_results_are_measured_again(
     evaluate, scripts, data: Path, capsys, content: str
 ) -> None:
@@ -284,6 +309,12 @@ def test_results_without_a_figure_and_those_of_earlier_versions_are_read(tmp_pat
         (tmp_path / "results.json").write_text(content)
         (line,) = lines_of([BenchmarkScene("d", "a", "images", None, tmp_path)])
         assert line.figures == {"PSNR": psnr, "SSIM": 0.5, "LPIPS": None, "MB": None}
+
+
+def test_results_of_other_methods_are_no_iterations(tmp_path: Path) -> None:
+    others = {name: {"PSNR": 20.0} for name in ("theirs", "ours_", "ours_" + "7" * 5000)}
+    (tmp_path / "results.json").write_text(json.dumps(others))
+    assert lines_of([BenchmarkScene("d", "a", "images", None, tmp_path)]) == []
 
 
 def test_means_are_of_scenes_with_the_figure() -> None:

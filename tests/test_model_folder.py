@@ -13,7 +13,7 @@ import pytest
 from arguments import ModelOptions
 from gaussian_compression import training_free
 from gaussian_compression.cfg_record import record_options
-from gaussian_compression.decoded_mark import MARK
+from gaussian_compression.decoded_mark import MARK, is_decoded, read_mark
 from gaussian_compression.model_folder import free_iteration, start_from_folder
 from gaussian_compression.report import read_report, report_path
 from splat_codec.model_file import decode
@@ -31,6 +31,19 @@ def trained(model: Path, *numbers: int, seed: int = 0) -> Path:
     for number in numbers:
         write_ply(model / PLY.format(number), random_splats(30 + number % 7, 1, seed))
     return model
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[]", "\xff", '{"file": 1, "start_iteration": "x", "file_sha256": 2, '
+     '"ply_sha256": 3}', '{"file": "a", "start_iteration": 1, "file_sha256": "0", "ply_sha256": '
+     '"0", "exports": ["a"]}'],
+)  # fmt: skip
+def test_damaged_marks_mark_nothing(tmp_path: Path, text: str) -> None:
+    folder = (trained(tmp_path, 10) / PLY.format(10)).parent
+    (folder / MARK).write_bytes(text.encode("latin-1"))
+    assert read_mark(folder) is None
+    assert is_decoded(folder) == ("ply_sha256" not in text)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

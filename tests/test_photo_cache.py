@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Photographs decoded when they are used: the same results with any memory for them."""
 
+import json
 import random
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from made_datasets import make_blender, make_colmap, options
 from PIL import Image
+from reference.random_splats import random_raw
 
 import train
 from gaussian_compression.finetune import _endless_epochs
@@ -18,7 +21,7 @@ from scene import GaussianModel, Scene
 from scene.camera_loading import cameraList_from_camInfos
 from scene.cameras import Camera
 from scene.dataset_readers import readSceneInfo
-from scene.photo_cache import PhotoCache, Pixels
+from scene.photo_cache import AHEAD, PhotoCache, Pixels, expect_photos
 from scene.run_memory import memory_needs, require_memory
 from scene.view_queue import ViewQueue
 from utils.errors import InputError
@@ -49,9 +52,7 @@ class Loads:
 
     def wait(self) -> None:
         """Until no photograph is being decoded."""
-        while futures := list(self.cache._pending.values()):
-            for future in futures:
-                future.result()
+        finish(self.cache)
 
 
 class TestCache:
@@ -81,7 +82,7 @@ class TestCache:
     def test_photographs_that_are_announced_are_decoded_meanwhile(self) -> None:
         loads = Loads(4 * ROOM)
         loads.use(0)
-        loads.photos[4].prefetch()
+        expect_photos([loads.photos[4]])
         loads.wait()
         assert loads.order == [0, 4]
         loads.use(4)
@@ -90,7 +91,7 @@ class TestCache:
     def test_nothing_is_decoded_ahead_without_room_for_it(self) -> None:
         loads = Loads(2 * BYTES)  # less than one decoded and one that may be transparent
         loads.use(0, 1, 2)
-        loads.photos[4].prefetch()
+        expect_photos([loads.photos[4]])
         loads.wait()
         assert loads.order == [0, 1, 2]
 
@@ -109,7 +110,7 @@ class TestCache:
             raise InputError("a.png cannot be read")
 
         photo = cache.add(broken, (SIDE, SIDE))
-        photo.prefetch()
+        expect_photos([photo])
         for _ in range(2):
             with pytest.raises(InputError, match=r"a\.png"):
                 photo.pixels()
@@ -135,6 +136,17 @@ class TestCache:
 def cameras_of(folder: Path, cache: PhotoCache | None, **values: object) -> list[Camera]:
     args = options(folder, **values)
     return cameraList_from_camInfos(readSceneInfo(args).train_cameras, 1.0, args, cache=cache)
+
+
+def with_maps(folder: Path, count: int) -> Path:
+    """A data set of `make_colmap` with its maps of depths."""
+    names = [f"{i:02d}" for i in range(count)]
+    scales = {name: {"scale": 1.0, "offset": 0.0} for name in names}
+    (folder / "sparse/0/depth_params.json").write_text(json.dumps(scales))
+    (folder / "maps").mkdir()
+    for name in names:
+        Image.fromarray(np.full((8, 12), 9, np.uint16)).save(folder / "maps" / f"{name}.png")
+    return folder
 
 
 class TestCameras:
@@ -172,6 +184,24 @@ class TestCameras:
         with pytest.raises(InputError, match=r"image 01\.png .* cannot be read"):
             cameras[1].image_u8  # noqa: B018
 
+    def test_maps_of_depths_need_no_photograph(self, tmp_path: Path) -> None:
+        folder = with_maps(make_colmap(tmp_path, 3), 3)
+        (folder / "masks").mkdir()
+        for i in range(3):
+            half = np.zeros((16, 24), np.uint8)
+            half[:, 12:] = 255
+            Image.fromarray(half).save(folder / "masks" / f"{i:02d}.png.png")
+        cache = PhotoCache(10**6)
+        cached = cameras_of(folder, cache, depths="maps", masks="masks")
+        assert [camera.depth_reliable for camera in cached] == [True] * 3
+        assert cache.decoded == 0
+        for mine, its in zip(
+            cached, cameras_of(folder, None, depths="maps", masks="masks"), strict=True
+        ):
+            assert mine.depth_mask is not None and its.depth_mask is not None
+            assert torch.equal(mine.depth_mask, its.depth_mask)
+            assert mine.depth_mask[..., 12:].all() and not mine.depth_mask[..., :12].any()
+
     def test_a_photograph_that_is_set_stays(self, tmp_path: Path) -> None:
         cameras = cameras_of(make_colmap(tmp_path, 2), PhotoCache(1))
         cameras[0].image_u8 = torch.zeros(3, 16, 24, dtype=torch.uint8)
@@ -180,32 +210,77 @@ class TestCameras:
 
 
 class TestOrders:
+    @pytest.fixture
+    def announced(self, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+        """The numbers of the photographs of each announcement."""
+        found: list[list[int]] = []
+        monkeypatch.setattr(PhotoCache, "expect", lambda self, indices: found.append(indices))
+        return found
+
     def test_the_queue_announces_what_it_draws_next(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, announced: list[list[int]]
     ) -> None:
         whole = cameras_of(make_colmap(tmp_path, 8), None)
         cached = cameras_of(tmp_path, PhotoCache(10**6))
-        announced: list[str] = []
-        monkeypatch.setattr(Camera, "prefetch", lambda self: announced.append(self.image_name))
         drawn = []
         for cameras in (whole, cached):
             random.seed(5)
             queue = ViewQueue(cameras)
-            drawn.append([queue.draw().image_name for _ in range(20)])
+            drawn.append([queue.draw().uid for _ in range(16)])
         assert drawn[0] == drawn[1]
-        # Two views ahead within a pass; the first view of a pass is not announced.
-        assert announced[:4] == [*drawn[1][1:3], *drawn[1][2:4]]
-        assert set(announced[: 2 * 6]) == set(drawn[1][1:8])
+        passes = drawn[1][:8], drawn[1][8:]
+        assert announced == [views[i : i + 1 + AHEAD] for views in passes for i in range(8)]
 
     def test_fine_tuning_announces_them_too(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, announced: list[list[int]]
     ) -> None:
         cached = cameras_of(make_colmap(tmp_path, 5), PhotoCache(10**6))
-        announced: list[str] = []
-        monkeypatch.setattr(Camera, "prefetch", lambda self: announced.append(self.image_name))
         views = _endless_epochs(cached, random.Random(1))
-        used = [next(views).image_name for _ in range(5)]
-        assert announced[:4] == [*used[1:3], *used[2:4]]
+        used = [next(views).uid for _ in range(5)]
+        assert announced == [used[i : i + 1 + AHEAD] for i in range(5)]
+
+    def test_ranks_that_share_the_views_decode_nothing_ahead(
+        self, tmp_path: Path, announced: list[list[int]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        queue = ViewQueue(cameras_of(make_colmap(tmp_path, 3), PhotoCache(10**6)))
+        monkeypatch.setattr("scene.cameras.ranks.count", lambda: 2)
+        queue.draw()
+        assert not announced
+
+    @pytest.mark.parametrize("room", [1, 2, 3, 4, 5])
+    @pytest.mark.parametrize("patience", [True, False])
+    def test_each_photograph_is_decoded_once_a_pass(
+        self, tmp_path: Path, room: int, patience: bool
+    ) -> None:
+        """Whether or not the threads are done when the next view is drawn."""
+        cache = PhotoCache(room * 3 * 16 * 24)
+        queue = ViewQueue(cameras_of(make_colmap(tmp_path, 7), cache))
+        random.seed(room)
+        for _ in range(6):
+            before = cache.decoded
+            for _ in range(7):
+                view = queue.draw()
+                for _ in range(3):  # a step reads the photograph, its mask and its opacity
+                    assert view.image_u8.shape == (3, 16, 24)
+                    if patience:
+                        finish(cache)
+            assert cache.decoded - before <= 7
+        finish(cache)
+        assert sum(pixels.bytes for pixels in cache._kept.values()) <= room * 3 * 16 * 24
+
+    def test_a_pass_in_order_between_announcements_is_expected(self) -> None:
+        loads = Loads(9 * ROOM, 9)
+        expect_photos([loads.photos[k] for k in (7, 2, 8)])
+        loads.use(7, 0, 1, 2, 3)
+        loads.wait()
+        assert sorted(loads.order) == [0, 1, 2, 3, 4, 5, 7, 8]
+
+
+def finish(cache: PhotoCache) -> None:
+    """Waits until no photograph is being decoded."""
+    while futures := list(cache._pending.values()):
+        for future in futures:
+            future.result()
 
 
 def test_training_gives_the_same_bytes_with_any_memory(
@@ -245,6 +320,44 @@ def test_a_run_that_needs_more_than_there_is_ends_before_it_starts(
     assert all(camera.is_cached for camera in scene.getTrainCameras())
     assert "2e-05 GB for 10 decoded photographs (5.18e-05 GB in all)" in caplog.text
     assert "0.00019 GB are available" in caplog.text
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("data_device", "model_on", "cache_gb", "expected", "stated"),
+    [
+        ("cuda", CPU, 0, "2.08e-05", "for depth maps and 1e-05 GB for 20 Gaussians;"),
+        ("cuda", GPU, 0, None, "for depth maps on cuda and 1e-05 GB for 20 Gaussians on cuda:0;"),
+        ("cpu", GPU, 0, "1.08e-05", "for depth maps and 1e-05 GB for 20 Gaussians on cuda:0;"),
+        ("cuda", GPU, 1e-6, "7.14e-06", "for depth maps and 1e-05 GB for 20 Gaussians on cuda:0;"),
+    ],
+)
+def test_only_what_is_in_main_memory_has_to_fit_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    data_device: str,
+    model_on: torch.device,
+    cache_gb: float,
+    expected: str | None,
+    stated: str,
+) -> None:
+    """4 photographs of 1152 bytes and maps of 1536, 20 Gaussians of 500; no memory at all."""
+    caplog.set_level("INFO")
+    gaussians = GaussianModel(0)
+    gaussians.load_splats(random_raw(20, 0).to_splats())
+    folder = with_maps(make_colmap(tmp_path / "data", 4), 4)
+    args = options(folder, model_path=str(tmp_path / "model"), depths="maps")
+    args.data_device, args.image_cache_gb = data_device, cache_gb
+    monkeypatch.setattr("scene.device_of", lambda model: model_on)
+    monkeypatch.setattr("scene.run_memory.available_memory", lambda: 0)
+    monkeypatch.setattr(Scene, "_load_photos", lambda *arguments: None)
+    refused = pytest.raises(InputError, match=rf"expected {expected} GB of memory, ")
+    with nullcontext() if expected is None else refused:
+        Scene(args, gaussians)
+    assert stated in caplog.text
 
 
 def test_too_many_gaussians() -> None:

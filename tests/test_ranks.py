@@ -31,6 +31,7 @@ from gaussian_renderer.choose_backend import backend_for
 from gaussian_renderer.evaluation import DrawnView, evaluate, measured_on_ranks
 from gaussian_renderer.view_gradients import mean_gradients
 from scene import Scene
+from scene.cameras import announce
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import take_step
 from scene.raw_parameters import RawParameters
@@ -38,6 +39,7 @@ from scene.view_batches import betas_of
 from splat_formats.ply import read_ply
 from utils import ranks
 from utils.errors import InputError
+from utils.launched_ranks import rank_and_count
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -289,13 +291,45 @@ def test_photographs_that_are_decoded_when_used_are_decoded_by_each_rank(
     )
     cameras = Scene(options, GaussianModel(1), shuffle=False).getTrainCameras()
     assert all(camera.is_cached for camera in cameras)
-    cameras[0].prefetch()
+    announce(cameras[:1])
     sent = ranks._packed(cameras)
     assert sum(map(len, sent)) < 100_000
     found = ranks._unpacked(sent)
     for one, other in zip(found, cameras, strict=True):
         assert one.is_cached
         assert torch.equal(one.image_u8, other.image_u8)
+
+
+LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+def test_what_a_launcher_states() -> None:
+    assert rank_and_count(LAUNCHED) == (1, 2)
+    assert rank_and_count({"WORLD_SIZE": "4"}) == (0, 1)  # as some batch systems set it
+    assert rank_and_count({"RANK": "0", "WORLD_SIZE": "1"}) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"RANK": "-1"}, "RANK: expected a whole number from 0, as torchrun sets it, got '-1'"),
+        ({"RANK": "one"}, "RANK: expected a whole number from 0, .* got 'one'"),
+        ({"RANK": "²"}, "RANK: expected a whole number from 0"),
+        ({"RANK": "9" * 5000}, "RANK: expected a whole number from 0"),
+        ({"RANK": "2"}, "RANK: expected a number below WORLD_SIZE, 2, got 2"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE: expected a whole number from 0"),
+        ({"WORLD_SIZE": "0"}, "RANK: expected a number below WORLD_SIZE, 0, got 1"),
+        ({"MASTER_ADDR": ""}, "WORLD_SIZE is 2, but MASTER_ADDR is not set: .* torchrun"),
+        ({"MASTER_PORT": "many"}, "process 1 of 2 finds no others: "),
+    ],
+)
+def test_what_no_launcher_states_is_refused(
+    monkeypatch: pytest.MonkeyPatch, odd: dict[str, str], message: str
+) -> None:
+    for name, value in {**LAUNCHED, **odd}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message):
+        ranks.shared(pytest.fail)()
 
 
 def test_several_ranks_need_cpus(team) -> None:

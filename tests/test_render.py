@@ -79,9 +79,17 @@ def test_evaluation_equals_scoring_the_saved_images(model: Path, command_line) -
     assert [score.image_name for score in scores] == ["view_000.png", "view_008.png"]
 
 
-def test_splits_can_be_skipped_and_iterations_chosen(model: Path, command_line) -> None:
+def test_splits_can_be_skipped_and_iterations_chosen(
+    model: Path, command_line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    render = script.render
+    monkeypatch.setattr(
+        script, "render", lambda view, *a, **b: (drawn.append(view), render(view, *a, **b))[1]
+    )
     command_line("-m", model, "--iteration", 5, "--skip_test")
     script.main()
+    assert len(drawn) == 8  # each view once: a CPU has nothing to warm up
     assert {path.split("/renders")[0].split("/gt")[0] for path in pngs(model)} == {"train/ours_5"}
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import report as report_script
@@ -26,6 +27,7 @@ from gaussian_compression.report import (
     report_path,
     write_report,
 )
+from gaussian_compression.report_pictures import fault_of_pillow, view_pictures
 from tests.test_html_report import FILES, REPORT, Page
 from utils.errors import InputError
 
@@ -48,6 +50,27 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def page_of(path: Path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_needs_neither_pillow_nor_pytorch(models: Path) -> None:
+    absent = "import sys; sys.modules.update(PIL=None, torch=None, tqdm=None); "
+    program = f"{absent}sys.path.insert(0, {str(ROOT)!r}); import report; report.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "a"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    page = page_of(models / "a/compressed/report.html")
+    assert [tag for tag, _ in page.elements].count("figure") > 10
+
+
+def test_pictures_need_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fault_of_pillow() is None
+    for module in ("PIL", "PIL.Image", "PIL.features"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert "Pillow cannot be imported: pip install pillow" in (fault_of_pillow() or "")
+    image = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(InputError, match=r"a picture of the report needs the package PIL, "):
+        view_pictures(image, image, image)
 
 
 def test_the_command_as_typed(models: Path, command_line, capsys) -> None:

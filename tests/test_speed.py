@@ -27,6 +27,11 @@ def test_frames_a_second_are_those_of_the_median(monkeypatch: pytest.MonkeyPatch
     assert clock.frames == 3 and clock.fps() == pytest.approx(2.0)
 
 
+def test_only_a_gpu_is_warmed_up() -> None:
+    devices = [torch.device("cpu"), torch.device("cuda", 1)]
+    assert [FrameClock(device).needs_warm_up for device in devices] == [False, True]
+
+
 def test_a_clock_without_resolution_gives_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed.time, "perf_counter", lambda: 1.0)
     clock = FrameClock(torch.device("cpu"))

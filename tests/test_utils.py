@@ -19,7 +19,7 @@ from scipy.ndimage import correlate1d
 from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
-from utils import cli, logged_once, loss_utils
+from utils import cli, logged_once, loss_utils, machine
 from utils.errors import InputError
 from utils.files import atomic_path, write_text
 from utils.general_utils import (
@@ -51,6 +51,13 @@ def random_u8(seed: int, *shape: int) -> torch.Tensor:
     return torch.randint(
         0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
+
+
+def test_the_processor_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    assert machine.processor_name()
+    (tmp_path / "cpuinfo").write_text("flags\t: fpu\nmodel name\t: A: fast one\nmodel name : B\n")
+    assert machine.processor_name() == "A: fast one"
 
 
 class TestFiles:

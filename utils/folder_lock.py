@@ -122,5 +122,5 @@ def _owner(descriptor: int) -> str:
     try:
         owner = json.loads(os.pread(descriptor, 10_000, 0))
         return "{command}, process {pid} on {host}, since {since}".format(**owner)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "another process"  # it has locked the file and not yet written to it

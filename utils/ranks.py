@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, distributed
 
 from utils.errors import InputError
+from utils.launched_ranks import rank_and_count
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -141,10 +142,15 @@ def shared(main: Callable[[], None]) -> Callable[[], None]:
     """`main`, run by rank 0 of torchrun's processes, with the help of all others."""
 
     def run() -> None:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        rank, number = rank_and_count()
+        if number == 1:
             main()
             return
-        distributed.init_process_group("gloo", timeout=_PATIENCE)
+        try:
+            distributed.init_process_group("gloo", timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"process {rank} of {number} finds no others: {reason}") from error
         _job.rank, _job.count = distributed.get_rank(), distributed.get_world_size()
         if not is_writer():
             _serve()
