@@ -94,7 +94,7 @@ def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor, views: i
     `radii` (N,) are 0 for the Gaussians not in view. Parameters replaced since the last backward
     pass have no gradient and stay as they are.
     """
-    with _for_views(optimizer, views):
+    with for_views(optimizer, views):
         if optimizer_type == "sparse_adam":
             sparse: Any = optimizer
             sparse.step(radii > 0, radii.shape[0])
@@ -104,7 +104,7 @@ def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor, views: i
 
 
 @contextmanager
-def _for_views(optimizer: Optimizer, views: int) -> Iterator[None]:
+def for_views(optimizer: Optimizer, views: int) -> Iterator[None]:
     """Within the block, rates and decay rates are those for so many views (view_batches.py)."""
     if views == 1:
         yield

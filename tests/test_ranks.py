@@ -31,6 +31,7 @@ from gaussian_renderer.choose_backend import backend_for
 from gaussian_renderer.evaluation import DrawnView, evaluate, measured_on_ranks
 from gaussian_renderer.view_gradients import mean_gradients
 from scene import Scene
+from scene.exposure import attach_exposures, read_exposures
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import take_step
 from scene.raw_parameters import RawParameters
@@ -87,6 +88,24 @@ class Tools:
         )
         found["scores"] = [(s.image_name, s.psnr, s.ssim, s.l1) for s in scores]
         return found
+
+    def expose(self) -> None:
+        """Give the views exposures, after the other ranks have been sent the views."""
+        exposures = self.model.get_exposure
+        with torch.no_grad():
+            exposures += torch.linspace(-0.1, 0.2, exposures.numel()).view_as(exposures)
+        attach_exposures(self.views, self.model.get_exposure_from_name)
+
+    def exposed_step(self) -> list[float]:
+        """The mean gradients of exposures over three views together, and the PSNR of all views."""
+        step = train.GradientStep(self.model, self.backend, 0.2)
+        step.together([train.TrainingView(view, self.background) for view in self.views[:3]])
+        train.share_exposures(self.views)
+        shown = self.model, self.backend, self.background
+        scores = measured_on_ranks(self.views, *shown, DrawnView.score)
+        gradient = self.model.get_exposure.grad
+        assert gradient is not None
+        return [*gradient.flatten().tolist(), *(score.psnr for score in scores)]
 
     def gradients(self, count: int) -> tuple[list[float], tuple[Tensor, ...]]:
         """Losses and mean gradients of the first views."""
@@ -324,7 +343,9 @@ def main():
     from tests.test_ranks import Tools
     tools = Tools(Path(sys.argv[2]), Path(sys.argv[3]))
     ranks.keep(tools.views)
-    torch.save((tools.figures(), tools.gradients(3)), sys.argv[4])
+    figures, gradients = tools.figures(), tools.gradients(3)
+    tools.expose()
+    torch.save((figures, gradients, tools.exposed_step()), sys.argv[4])
     first, second, third = ranks.everywhere(os.getpid)
     assert first == os.getpid()
     os.kill(third, signal.SIGTERM)  # which only concerns rank 0
@@ -335,6 +356,20 @@ def main():
 
 cli.run(ranks.shared(main))
 """
+
+
+def exposed_alone(small_scene: Path, folder: Path) -> list[float]:
+    """What `Tools.exposed_step` gives, without other ranks, by means of the views' gradients."""
+    tools = Tools(small_scene, folder)
+    tools.expose()
+    step = train.GradientStep(tools.model, tools.backend, 0.2)
+    total = torch.zeros_like(tools.model.get_exposure)
+    for view in tools.views[:3]:
+        step(view, tools.background)
+        total += tools.model.get_exposure.grad / 3
+    shown = tools.model, tools.backend, tools.background
+    scores = evaluate(tools.views, *shown)
+    return [*total.flatten().tolist(), *(score.psnr for score in scores)]
 
 
 def free_port() -> int:
@@ -371,7 +406,8 @@ def test_three_processes_and_the_end_of_one(
     assert "rank 2: rank 0 has ended, so that this one cannot go on" in ended[2][1]
     assert "Traceback" not in ended[0][1] + ended[2][1]
     assert ended[1][0] == ended[2][0] == ""
-    found, (losses, gradients) = torch.load(result, weights_only=False)
+    found, (losses, gradients), exposed = torch.load(result, weights_only=False)
+    assert exposed == pytest.approx(exposed_alone(small_scene, tmp_path / "alone"), rel=1e-5)
     assert_alike(found, tools.figures())
     expected_losses, expected = tools.expected_gradients(3)
     assert losses == expected_losses
@@ -386,7 +422,7 @@ def test_torchrun_trains_and_one_process_goes_on(
     options = [
         *("-s", small_scene, "-m", model, "--eval", "--iterations", 30, "--test_iterations", 9),
         *("--densify_from_iter", 4, "--densification_interval", 7, "--densify_until_iter", 15),
-        *("--disable_viewer", "--save_iterations", 20, "--random_background"),
+        *("--disable_viewer", "--save_iterations", 20, "--random_background", "--train_test_exp"),
     ]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     words = ["--nproc_per_node", 2, ROOT / "train.py", *options, "--checkpoint_iterations", 20]
@@ -397,6 +433,8 @@ def test_torchrun_trains_and_one_process_goes_on(
     assert done.stdout.count("[ITER 9] Evaluating test") == 1
     ply = model / "point_cloud" / "iteration_30" / "point_cloud.ply"
     together = read_ply(ply)
+    exposures = read_exposures(model / "exposure.json")
+    assert all((matrix != torch.eye(3, 4)).any() for matrix in exposures.values())
     command_line(*options, "--quiet", "--start_checkpoint", model / "chkpnt20.pth")
     train.main()
     alone = read_ply(ply)
