@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from scene.array_operations import ArrayOperations
-from scene.view_batches import betas_of, rate_factor
+from scene.view_batches import betas_of, training_rate_factor
 from utils.errors import InputError
 from utils.optional_modules import load_required
 
@@ -111,7 +111,7 @@ def for_views(optimizer: Optimizer, views: int) -> Iterator[None]:
         return
     before = [(group, group["lr"], group["betas"]) for group in optimizer.param_groups]
     for group, rate, _ in before:
-        group.update(lr=rate * rate_factor(views), betas=betas_of(views))
+        group.update(lr=rate * training_rate_factor(views), betas=betas_of(views))
     try:
         yield
     finally:

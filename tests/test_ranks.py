@@ -222,7 +222,7 @@ def test_steps_on_several_views_reach_the_quality_of_steps_on_one(tools: Tools, 
 
 @pytest.mark.parametrize("kind", ["kernel", "torch"])
 def test_a_step_on_views_has_scaled_rates(tools: Tools, kind: str) -> None:
-    """Four views: twice the rate, and moments that decay as in four steps. The rates are kept."""
+    """Four views: four times the rate, and moments that decay as in four steps, for this step."""
     groups = [{"params": [torch.zeros(3, 1)], "name": "x", "lr": 0.1}]
     optimizer = (
         tools.backend.adam(groups, 1e-15)
@@ -233,7 +233,7 @@ def test_a_step_on_views_has_scaled_rates(tools: Tools, kind: str) -> None:
     parameter = optimizer.param_groups[0]["params"][0]
     parameter.grad = torch.ones(3, 1)
     take_step(optimizer, "default", torch.ones(3), 4)
-    torch.testing.assert_close(parameter, torch.full((3, 1), -0.2))
+    torch.testing.assert_close(parameter, torch.full((3, 1), -0.4))
     moment = optimizer.state[parameter]["exp_avg"]
     torch.testing.assert_close(moment, torch.full((3, 1), 1 - 0.9**4))
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (
