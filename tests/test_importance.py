@@ -68,9 +68,9 @@ def assert_same(mine: Importance, other: Importance) -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("offset", [None, 0.5])
 def test_it_is_the_twins(weighted: bool, offset: float | None) -> None:
-    scene = dense(150)
+    scene = dense(100, width=48, height=36)
     if offset is not None:
-        scene = scene.with_settings(subpixel_offset=torch.full((50, 70, 2), offset))
+        scene = scene.with_settings(subpixel_offset=torch.full((36, 48, 2), offset))
     factors = pixel_weights(scene) if weighted else None
     assert_same(found(scene, factors), expected(scene, factors))
 
@@ -97,11 +97,11 @@ def test_covariances_in_place_of_scales() -> None:
 
 
 def test_the_gpus_kernels_find_the_same() -> None:
-    scene = dense(400, width=20, height=18)
-    for change in ({}, {"subpixel_offset": pixel_weights(scene)[..., None].expand(18, 20, 2)}):
-        changed = scene.with_settings(**change)
-        factors = pixel_weights(scene) if change else None
-        cpu, gpu = on_both_paths(lambda now=changed, by=factors: found(now, by))
+    scene = dense(300, width=20, height=18)  # more than a block loads at once
+    factors = pixel_weights(scene)
+    moved = scene.with_settings(subpixel_offset=factors[..., None].expand(18, 20, 2))
+    for changed, by in ((dense(40, width=20, height=18), None), (moved, factors)):
+        cpu, gpu = on_both_paths(lambda changed=changed, by=by: found(changed, by))
         assert_same(gpu, cpu)
 
 
