@@ -42,7 +42,7 @@ from scene.cameras import Camera
 from scene.checkpoint import LoopState, save_checkpoint
 from scene.densification import accumulate, densifies, is_active, prunes_large, resets_opacity
 from scene.device import device_for
-from scene.exposure import attach_exposures
+from scene.exposure import attach_exposures, set_exposures
 from scene.optimizer import check_optimizer_type, take_step
 from scene.output_folder import records_removed_on_failure
 from scene.raw_parameters import RawParameters
@@ -105,13 +105,16 @@ class GradientStep:
         raw = self._gaussians.raw_parameters()
         if self._buffers is None or self._buffers.gaussian_count != raw.gaussian_count:
             self._buffers = raw.map(torch.empty_like)
+        share_exposures([view.camera for view in views])
         losses = mean_gradients(
             [(self._differentiate(view), view.camera) for view in views], raw, self._buffers, whole
         )
         for parameter, gradient in zip(raw, self._buffers, strict=True):
             parameter.grad = gradient
-        for view, view_loss in zip(views, losses, strict=True):
-            self._expose(view.camera, view_loss.exposure_gradient)
+        self._expose([
+            (view.camera, view_loss.exposure_gradient)
+            for view, view_loss in zip(views, losses, strict=True)
+        ])  # fmt: skip
         return losses
 
     def _differentiate(self, view: TrainingView) -> Differentiate:
@@ -123,13 +126,22 @@ class GradientStep:
             depth_weight=view.depth_weight,
         )
 
-    def _expose(self, camera: Camera, gradient: Tensor | None) -> None:
-        """Leaves the gradient of the camera's exposure, if it has one."""
-        if gradient is not None:
-            exposures = self._gaussians.get_exposure
-            exposures.grad = torch.zeros_like(exposures)
-            row = self._gaussians.exposure_mapping[camera.image_name]
-            exposures.grad[row] = gradient
+    def _expose(self, found: Sequence[tuple[Camera, Tensor | None]]) -> None:
+        """Leaves the mean gradients of the exposures, if the cameras have any."""
+        if all(gradient is None for _, gradient in found):
+            return
+        exposures = self._gaussians.get_exposure
+        exposures.grad = torch.zeros_like(exposures)
+        for camera, gradient in found:
+            if gradient is not None:
+                row = self._gaussians.exposure_mapping[camera.image_name]
+                exposures.grad[row] += gradient / len(found)
+
+
+def share_exposures(cameras: Sequence[Camera]) -> None:
+    """Let the other ranks use the exposures that the cameras have now."""
+    if ranks.count() > 1 and any(camera.exposure is not None for camera in cameras):
+        ranks.everywhere(set_exposures, cameras, [camera.exposure for camera in cameras])
 
 
 class Reporter:
@@ -201,6 +213,7 @@ class Reporter:
 
     def _split_scores(self, iteration: int, name: str, cameras: Sequence[Camera]) -> None:
         training = self._training
+        share_exposures(cameras)
         shown = training.gaussians, training.backend, training.background
         scores, unrounded = zip(
             *measured_on_ranks(cameras, *shown, DrawnView.measured), strict=True
@@ -335,7 +348,7 @@ class Training:
         radii = self.radii[0] if views == 1 else torch.stack(self.radii).amax(dim=0)
         kind = self.options.optimization.optimizer_type
         take_step(self.gaussians.trained_by, kind, radii, views)
-        self.gaussians.step_exposures()
+        self.gaussians.step_exposures(views)
 
     def next_view(self, iteration: int) -> tuple[Camera, ViewLoss]:
         """The view of this iteration; several are differentiated together by as many ranks."""
@@ -476,13 +489,6 @@ def check_options(options: Options) -> None:
     check_optimizer_type(options.optimization.optimizer_type)
 
 
-def check_ranks(options: Options) -> None:
-    """Raise `InputError` for options that several ranks do not support."""
-    ranks.check_device(device_for(options.pipe.rasterizer))
-    if ranks.count() > 1 and options.model.train_test_exp:
-        raise InputError("--train_test_exp: exposures are trained by one process, without torchrun")
-
-
 def chosen_start(path: str | None, options: Options) -> TrainingStart | None:
     """The content of the file to start from; an antialiased model turns on --antialiasing."""
     if not path:
@@ -512,7 +518,7 @@ def train(
     options: Options, milestones: Milestones, start: TrainingStart | None, args: Namespace
 ) -> None:
     """Load the scene, record the loading options in the model folder, and train."""
-    check_ranks(options)
+    ranks.check_device(device_for(options.pipe.rasterizer))
     backend = choose_backend(options)
     gaussians = GaussianModel(
         options.model.sh_degree,

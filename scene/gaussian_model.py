@@ -32,6 +32,7 @@ from scene.gaussians_of_points import gaussians_of_points
 from scene.optimizer import (
     append_rows,
     create_optimizer,
+    for_views,
     keep_rows,
     learning_rates,
     replace_tensor,
@@ -351,10 +352,11 @@ class GaussianModel:
                 group["lr"] = float(self.exposure_scheduler_args(iteration))
         return rate
 
-    def step_exposures(self) -> None:
-        """Update the exposures if one has a gradient, and drop the gradient."""
+    def step_exposures(self, views: int = 1) -> None:
+        """Update the exposures if one has a gradient, a mean over so many views, and drop it."""
         if self.exposure_optimizer is not None:
-            self.exposure_optimizer.step()
+            with for_views(self.exposure_optimizer, views):
+                self.exposure_optimizer.step()
             self.exposure_optimizer.zero_grad(set_to_none=True)
 
     def reset_opacity(self) -> None:

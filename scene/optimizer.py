@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from scene.array_operations import ArrayOperations
-from scene.view_batches import betas_of, rate_factor
+from scene.view_batches import betas_of, training_rate_factor
 from utils.errors import InputError
 from utils.optional_modules import load_required
 
@@ -94,7 +94,7 @@ def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor, views: i
     `radii` (N,) are 0 for the Gaussians not in view. Parameters replaced since the last backward
     pass have no gradient and stay as they are.
     """
-    with _for_views(optimizer, views):
+    with for_views(optimizer, views):
         if optimizer_type == "sparse_adam":
             sparse: Any = optimizer
             sparse.step(radii > 0, radii.shape[0])
@@ -104,14 +104,14 @@ def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor, views: i
 
 
 @contextmanager
-def _for_views(optimizer: Optimizer, views: int) -> Iterator[None]:
+def for_views(optimizer: Optimizer, views: int) -> Iterator[None]:
     """Within the block, rates and decay rates are those for so many views (view_batches.py)."""
     if views == 1:
         yield
         return
     before = [(group, group["lr"], group["betas"]) for group in optimizer.param_groups]
     for group, rate, _ in before:
-        group.update(lr=rate * rate_factor(views), betas=betas_of(views))
+        group.update(lr=rate * training_rate_factor(views), betas=betas_of(views))
     try:
         yield
     finally:

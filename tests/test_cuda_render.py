@@ -96,9 +96,12 @@ def variants(scene: Scene) -> dict[str, _C.Parameters]:
 @pytest.mark.parametrize("antialiasing", [False, True])
 def test_every_kind_of_input_gives_the_cpus_results(variant: int, antialiasing: bool) -> None:
     scene = random_scene(seed=variant, count=60, width=41, height=37)
-    kernel_size = 0.1 if variant == 0 else None
+    kernel_size, offset = (0.1, image_gradients(scene)[0][:2]) if variant == 0 else (None, None)
     scene = scene.with_settings(
-        antialiasing=antialiasing, scale_modifier=1.25, kernel_size=kernel_size
+        antialiasing=antialiasing,
+        scale_modifier=1.25,
+        kernel_size=kernel_size,
+        subpixel_offset=None if offset is None else offset.permute(1, 2, 0),
     )
     parameters = list(variants(scene).values())[variant]
     expected = _C.rasterize_gaussians(_C.check_parameters(parameters, 3), scene.settings)

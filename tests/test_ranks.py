@@ -32,6 +32,7 @@ from gaussian_renderer.evaluation import DrawnView, evaluate, measured_on_ranks
 from gaussian_renderer.view_gradients import mean_gradients
 from scene import Scene
 from scene.cameras import announce
+from scene.exposure import attach_exposures, read_exposures
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import take_step
 from scene.raw_parameters import RawParameters
@@ -89,6 +90,24 @@ class Tools:
         )
         found["scores"] = [(s.image_name, s.psnr, s.ssim, s.l1) for s in scores]
         return found
+
+    def expose(self) -> None:
+        """Give the views exposures, after the other ranks have been sent the views."""
+        exposures = self.model.get_exposure
+        with torch.no_grad():
+            exposures += torch.linspace(-0.1, 0.2, exposures.numel()).view_as(exposures)
+        attach_exposures(self.views, self.model.get_exposure_from_name)
+
+    def exposed_step(self) -> list[float]:
+        """The mean gradients of exposures over three views together, and the PSNR of all views."""
+        step = train.GradientStep(self.model, self.backend, 0.2)
+        step.together([train.TrainingView(view, self.background) for view in self.views[:3]])
+        train.share_exposures(self.views)
+        shown = self.model, self.backend, self.background
+        scores = measured_on_ranks(self.views, *shown, DrawnView.score)
+        gradient = self.model.get_exposure.grad
+        assert gradient is not None
+        return [*gradient.flatten().tolist(), *(score.psnr for score in scores)]
 
     def gradients(self, count: int) -> tuple[list[float], tuple[Tensor, ...]]:
         """Losses and mean gradients of the first views."""
@@ -205,7 +224,7 @@ def test_steps_on_several_views_reach_the_quality_of_steps_on_one(tools: Tools, 
 
 @pytest.mark.parametrize("kind", ["kernel", "torch"])
 def test_a_step_on_views_has_scaled_rates(tools: Tools, kind: str) -> None:
-    """Four views: twice the rate, and moments that decay as in four steps. The rates are kept."""
+    """Four views: four times the rate, and moments that decay as in four steps, for this step."""
     groups = [{"params": [torch.zeros(3, 1)], "name": "x", "lr": 0.1}]
     optimizer = (
         tools.backend.adam(groups, 1e-15)
@@ -216,7 +235,7 @@ def test_a_step_on_views_has_scaled_rates(tools: Tools, kind: str) -> None:
     parameter = optimizer.param_groups[0]["params"][0]
     parameter.grad = torch.ones(3, 1)
     take_step(optimizer, "default", torch.ones(3), 4)
-    torch.testing.assert_close(parameter, torch.full((3, 1), -0.2))
+    torch.testing.assert_close(parameter, torch.full((3, 1), -0.4))
     moment = optimizer.state[parameter]["exp_avg"]
     torch.testing.assert_close(moment, torch.full((3, 1), 1 - 0.9**4))
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (
@@ -358,7 +377,9 @@ def main():
     from tests.test_ranks import Tools
     tools = Tools(Path(sys.argv[2]), Path(sys.argv[3]))
     ranks.keep(tools.views)
-    torch.save((tools.figures(), tools.gradients(3)), sys.argv[4])
+    figures, gradients = tools.figures(), tools.gradients(3)
+    tools.expose()
+    torch.save((figures, gradients, tools.exposed_step()), sys.argv[4])
     first, second, third = ranks.everywhere(os.getpid)
     assert first == os.getpid()
     os.kill(third, signal.SIGTERM)  # which only concerns rank 0
@@ -369,6 +390,20 @@ def main():
 
 cli.run(ranks.shared(main))
 """
+
+
+def exposed_alone(small_scene: Path, folder: Path) -> list[float]:
+    """What `Tools.exposed_step` gives, without other ranks, by means of the views' gradients."""
+    tools = Tools(small_scene, folder)
+    tools.expose()
+    step = train.GradientStep(tools.model, tools.backend, 0.2)
+    total = torch.zeros_like(tools.model.get_exposure)
+    for view in tools.views[:3]:
+        step(view, tools.background)
+        total += tools.model.get_exposure.grad / 3
+    shown = tools.model, tools.backend, tools.background
+    scores = evaluate(tools.views, *shown)
+    return [*total.flatten().tolist(), *(score.psnr for score in scores)]
 
 
 def free_port() -> int:
@@ -405,7 +440,8 @@ def test_three_processes_and_the_end_of_one(
     assert "rank 2: rank 0 has ended, so that this one cannot go on" in ended[2][1]
     assert "Traceback" not in ended[0][1] + ended[2][1]
     assert ended[1][0] == ended[2][0] == ""
-    found, (losses, gradients) = torch.load(result, weights_only=False)
+    found, (losses, gradients), exposed = torch.load(result, weights_only=False)
+    assert exposed == pytest.approx(exposed_alone(small_scene, tmp_path / "alone"), rel=1e-5)
     assert_alike(found, tools.figures())
     expected_losses, expected = tools.expected_gradients(3)
     assert losses == expected_losses
@@ -420,7 +456,7 @@ def test_torchrun_trains_and_one_process_goes_on(
     options = [
         *("-s", small_scene, "-m", model, "--eval", "--iterations", 30, "--test_iterations", 9),
         *("--densify_from_iter", 4, "--densification_interval", 7, "--densify_until_iter", 15),
-        *("--disable_viewer", "--save_iterations", 20, "--random_background"),
+        *("--disable_viewer", "--save_iterations", 20, "--random_background", "--train_test_exp"),
     ]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     words = ["--nproc_per_node", 2, ROOT / "train.py", *options, "--checkpoint_iterations", 20]
@@ -431,6 +467,8 @@ def test_torchrun_trains_and_one_process_goes_on(
     assert done.stdout.count("[ITER 9] Evaluating test") == 1
     ply = model / "point_cloud" / "iteration_30" / "point_cloud.ply"
     together = read_ply(ply)
+    exposures = read_exposures(model / "exposure.json")
+    assert all((matrix != torch.eye(3, 4)).any() for matrix in exposures.values())
     command_line(*options, "--quiet", "--start_checkpoint", model / "chkpnt20.pth")
     train.main()
     alone = read_ply(ply)

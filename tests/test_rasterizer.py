@@ -119,7 +119,6 @@ def test_settings_of_mip_splatting_are_checked() -> None:
     for changes, message in (
         ({"kernel_size": -0.1}, "kernel_size must be a finite number from 0 on, not -0.1"),
         ({"kernel_size": float("inf")}, "kernel_size must be a finite number from 0 on, not inf"),
-        ({"subpixel_offset": offset + 0.5}, "subpixel_offset must be None or zeros"),
     ):
         with pytest.raises(ValueError, match=message):
             GaussianRasterizer(scene.with_settings(**changes).settings)(**parts)

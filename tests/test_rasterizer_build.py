@@ -31,7 +31,7 @@ __global__ void formulas_on_device(Camera camera, const float* in, float* out) {
   const float y = pixel_coordinate(device.y, camera.height);
   const float opacity = sigmoid(in[10]) * footprint.compensation;
   const TileRectangle<float> rectangle = tile_rectangle(x, y, round_up(radius_of(footprint)), 9, 9);
-  const Reach<float> reach = reach_of(footprint, x, y, opacity);
+  const Reach<float> reach = reach_of(footprint, x, y, opacity, camera);
   const TileRectangle<float> rows = rows_reached(reach, rectangle);
   const TileSpan<float> span = tiles_reached(reach, rows, rows.y0);
 

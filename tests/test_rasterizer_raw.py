@@ -196,17 +196,30 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
             assert torch.equal(one, other)
 
 
+def drawn_and_differentiated() -> list[Tensor]:
+    """Images, gradients and contributions, of samples at the pixels' centres and elsewhere."""
+    scene = random_scene(seed=39, count=400)
+    gaussians = raw_of(scene)
+    offsets = torch.rand((50, 70, 2), generator=torch.Generator().manual_seed(1)) - 0.5
+    results = []
+    for given in (None, offsets):
+        settings = scene.settings._replace(subpixel_offset=given)
+        frame = raw.render(gaussians, settings, training=True, inverse_depth=True)
+        gradients = gaussians.empty_like()
+        frame.backward(frame.image, gradients, frame.inverse_depth)
+        shape = scene.opacities, scene.scales, scene.rotations
+        importance = GaussianRasterizer(settings).importance(scene.means, *shape)
+        counts, weights, largest = importance
+        results += [frame.image, frame.inverse_depth, *gradients, counts.float(), weights, largest]
+    return results
+
+
 ISA_PROGRAM = """
 import sys, torch
-from diff_gaussian_rasterization import native, raw
-from reference.random_scenes import random_scene, raw_of
-scene = random_scene(seed=39, count=400)
-gaussians = raw_of(scene)
-frame = raw.render(gaussians, scene.settings, training=True, inverse_depth=True)
-gradients = gaussians.empty_like()
-frame.backward(frame.image, gradients, frame.inverse_depth)
+from diff_gaussian_rasterization import native
+from test_rasterizer_raw import drawn_and_differentiated
 print(native.instruction_set)
-torch.save([frame.image, frame.inverse_depth, *gradients], sys.argv[1])
+torch.save(drawn_and_differentiated(), sys.argv[1])
 """
 
 
@@ -229,12 +242,7 @@ def test_every_instruction_set_gives_the_same_picture(level: str, tmp_path: Path
     )
     assert program.returncode == 0, program.stderr
     assert program.stdout.strip() == f"x86-64-{level}"
-    scene = random_scene(seed=39, count=400)
-    gaussians = raw_of(scene)
-    frame = raw.render(gaussians, scene.settings, training=True, inverse_depth=True)
-    gradients = gaussians.empty_like()
-    frame.backward(frame.image, gradients, frame.inverse_depth)
-    expected = [frame.image, frame.inverse_depth, *gradients]
+    expected = drawn_and_differentiated()
     for found, own_result in zip(torch.load(result, weights_only=True), expected, strict=True):
         # Without fused multiply-adds (v2) the derivative of the sharpest needle suffers most.
         assert (found - own_result).norm() <= 1e-4 * own_result.norm()

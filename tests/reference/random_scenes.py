@@ -128,4 +128,5 @@ def twin_view(settings: GaussianRasterizationSettings) -> View:
         position=settings.campos.double(),
         antialiasing=settings.compensates(),
         low_pass=0.3 if settings.kernel_size is None else settings.kernel_size,
+        offsets=settings.subpixel_offset,
     )

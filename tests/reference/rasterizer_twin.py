@@ -32,6 +32,13 @@ class View:
     position: Tensor
     antialiasing: bool
     low_pass: float
+    offsets: Tensor | None = None
+    """(H, W, 2), pixels: where pixels are sampled, from their centres."""
+
+    @property
+    def margin(self) -> float:
+        """The largest component of the offsets."""
+        return 0.0 if self.offsets is None else float(self.offsets.abs().max())
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,16 @@ class Gaussians:
 
 @dataclass(frozen=True)
 class Rendering:
-    """image (3, H, W), inverse_depth (1, H, W), radii (N,)."""
+    """image (3, H, W), inverse_depth (1, H, W), radii (N,), weights (N, H, W).
+
+    The weights are those of blending, alpha times transmittance, where a Gaussian changes a pixel,
+    and -1 elsewhere.
+    """
 
     image: Tensor
     inverse_depth: Tensor
     radii: Tensor
+    weights: Tensor
 
 
 def render(g: Gaussians, view: View, screen_offset: Tensor) -> Rendering:
@@ -84,14 +96,17 @@ def render(g: Gaussians, view: View, screen_offset: Tensor) -> Rendering:
     order = order[visible[order]]
     color = colors(g, view)
     values = torch.cat([color, 1 / depth[:, None]], 1)
-    blended, left_over = blend(
+    blended, left_over, drawn = blend(
         center[order], conic[order], opacity[order], values[order], rectangle[order], view
     )
     image = blended[:, :3] + left_over[:, None] * view.background
+    weights = torch.full((len(g.means), view.height, view.width), -1.0, dtype=torch.float64)
+    weights[order] = drawn.reshape(-1, view.height, view.width)
     return Rendering(
         image.T.reshape(3, view.height, view.width),
         blended[:, 3].reshape(1, view.height, view.width),
         torch.where(visible, radius, 0).int(),
+        weights,
     )
 
 
@@ -149,8 +164,9 @@ def radius_and_rectangle(
     gap = (middle**2 - determinant).clamp_min(0.1).sqrt()
     radius = (3 * (middle + gap).sqrt()).ceil().detach()
     grid = torch.tensor([math.ceil(view.width / TILE), math.ceil(view.height / TILE)])
-    low = ((center.detach() - radius[:, None]) / TILE).trunc()
-    high = ((center.detach() + radius[:, None] + TILE - 1) / TILE).trunc()
+    reach = radius[:, None] + view.margin
+    low = ((center.detach() - reach) / TILE).trunc()
+    high = ((center.detach() + reach + TILE - 1) / TILE).trunc()
     corners = [torch.minimum(corner.clamp_min(0), grid) for corner in (low, high)]
     return radius, torch.cat(corners, 1)
 
@@ -191,8 +207,11 @@ def harmonics(degree: int, direction: Tensor) -> Tensor:
 
 def blend(
     center: Tensor, conic: Tensor, opacity: Tensor, values: Tensor, rectangle: Tensor, view: View
-) -> tuple[Tensor, Tensor]:
-    """Front to back: blended values (pixels, 4), and the transmittance left over (pixels,)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Front to back: blended values (pixels, 4), and the transmittance left over (pixels,).
+
+    The last are the weights of `Rendering`, (Gaussians, pixels).
+    """
     rows, columns = torch.meshgrid(
         torch.arange(view.height), torch.arange(view.width), indexing="ij"
     )
@@ -201,6 +220,9 @@ def blend(
     transmittance = pixels.new_ones(len(pixels))
     stopped = torch.zeros(len(pixels), dtype=torch.bool)
     tile = (pixels / TILE).floor()
+    weights = []
+    if view.offsets is not None:
+        pixels = pixels + view.offsets.reshape(-1, 2).double()
     for i in range(len(center)):
         inside = ((tile >= rectangle[i, :2]) & (tile < rectangle[i, 2:])).all(1)
         offset = center[i] - pixels
@@ -212,6 +234,8 @@ def blend(
         after = transmittance * (1 - alpha)
         stopped = stopped | (drawn & (after < 1e-4))
         drawn = drawn & ~stopped
-        total = total + torch.where(drawn, alpha * transmittance, 0.0)[:, None] * values[i]
+        weight = torch.where(drawn, alpha * transmittance, 0.0)
+        weights.append(torch.where(drawn, weight, -1.0).detach())
+        total = total + weight[:, None] * values[i]
         transmittance = torch.where(drawn, after, transmittance)
-    return total, transmittance
+    return total, transmittance, torch.stack(weights or [pixels.new_empty(0)])

@@ -14,6 +14,7 @@ from diff_gaussian_rasterization import (
     GaussianRasterizationSettings,
     GaussianRasterizer,
     SparseGaussianAdam,
+    compute_relocation,
 )
 from fused_ssim import fused_ssim
 from simple_knn._C import distCUDA2
@@ -51,21 +52,21 @@ projection[2, 2], projection[3, 2], projection[2, 3] = (
     -far * near / (far - near),
     1.0,
 )
-settings = GaussianRasterizationSettings(
-    image_height=32,
-    image_width=32,
-    tanfovx=1 / focal,
-    tanfovy=1 / focal,
-    bg=torch.zeros(3, device="cuda"),
-    scale_modifier=1.0,
-    viewmatrix=view.cuda(),
-    projmatrix=(view @ projection).cuda(),
-    sh_degree=1,
-    campos=view.inverse()[3, :3].cuda(),
-    prefiltered=False,
-    debug=False,
-    antialiasing=False,
-)
+view_2023 = {
+    "image_height": 32,
+    "image_width": 32,
+    "tanfovx": 1 / focal,
+    "tanfovy": 1 / focal,
+    "bg": torch.zeros(3, device="cuda"),
+    "scale_modifier": 1.0,
+    "viewmatrix": view.cuda(),
+    "projmatrix": (view @ projection).cuda(),
+    "sh_degree": 1,
+    "campos": view.inverse()[3, :3].cuda(),
+    "prefiltered": False,
+    "debug": False,
+}
+settings = GaussianRasterizationSettings(**view_2023, antialiasing=False, kernel_size=0.3)
 row = torch.linspace(0, math.pi, 32, device="cuda").sin()
 truth = (row[:, None] * row).expand(3, 32, 32).pin_memory().contiguous()
 
@@ -73,7 +74,9 @@ truth = (row[:, None] * row).expand(3, 32, 32).pin_memory().contiguous()
 def draw():
     means2D = torch.zeros_like(parameters["xyz"], requires_grad=True, device="cuda") + 0
     means2D.retain_grad()
-    image, radii, inverse_depth = GaussianRasterizer(raster_settings=settings)(
+    jitter = torch.rand((32, 32, 2), dtype=torch.float32, device="cuda") - 0.5
+    jittered = settings._replace(subpixel_offset=jitter)
+    image, radii, inverse_depth = GaussianRasterizer(raster_settings=jittered)(
         means3D=parameters["xyz"],
         means2D=means2D,
         dc=parameters["dc"],
@@ -95,6 +98,43 @@ for _ in range(15):
     optimizer.zero_grad(set_to_none=True)
     losses.append(loss.detach().cpu())
 assert losses[-1] < 0.8 * losses[0], losses
+
+# The Gaussians that contribute least are removed: the picture changes little.
+shape = {
+    "scales": parameters["scaling"].exp(),
+    "rotations": torch.nn.functional.normalize(parameters["rotation"]),
+}
+opacities = torch.sigmoid(parameters["opacity"])
+with torch.no_grad():
+    rasterizer = GaussianRasterizer(settings)
+    ones = torch.ones((32, 32), device="cuda")
+    counts, weights, largest = rasterizer.importance(
+        parameters["xyz"], opacities, **shape, pixel_weights=ones
+    )
+    assert counts.shape == weights.shape == largest.shape == (count,)
+    radii = rasterizer.visible_filter(parameters["xyz"], **shape)
+    assert torch.equal(radii > 0, counts > 0)
+    assert rasterizer.markVisible(parameters["xyz"]).all()
+    kept = weights >= weights.quantile(0.1)
+    # Mip-Splatting's settings are of 2023: two values.
+    mip = GaussianRasterizationSettings(
+        **view_2023, kernel_size=0.1, subpixel_offset=torch.zeros((32, 32, 2), device="cuda")
+    )
+    images = []
+    for rows in (torch.ones_like(kept), kept):
+        image, radii = GaussianRasterizer(mip)(
+            means3D=parameters["xyz"][rows],
+            means2D=torch.zeros_like(parameters["xyz"][rows]),
+            shs=torch.cat([parameters["dc"], parameters["rest"]], dim=1)[rows],
+            opacities=opacities[rows],
+            **{name: value[rows] for name, value in shape.items()},
+        )
+        images.append(image)
+    assert 0 < (images[1] - images[0]).abs().mean() < 0.02
+    repeated = torch.full((count,), 2, dtype=torch.int32, device="cuda")
+    binomials = torch.tensor([[1.0, 0.0], [1.0, 1.0]], device="cuda")
+    relocated, _ = compute_relocation(opacities, shape["scales"], repeated, binomials, 2)
+    assert (relocated < opacities).all()
 
 torch.save({name: p.detach() for name, p in parameters.items()}, sys.argv[1])
 loaded = torch.load(sys.argv[1], map_location="cuda")

@@ -45,6 +45,21 @@ class Rendered(NamedTuple):
     frame: native.Frame | CudaFrame
 
 
+class Importance(NamedTuple):
+    """How much each Gaussian contributes to a view; all (N,), and 0 where it does not.
+
+    A Gaussian's weight in a pixel is alpha times the transmittance before it, times that of the
+    pixel if pixels have weights.
+    """
+
+    counts: torch.Tensor
+    """int32: pixels that it changes."""
+    weights: torch.Tensor
+    """float32: the sum of its weights over these pixels."""
+    largest: torch.Tensor
+    """float32: the largest of these weights."""
+
+
 class Gradients(NamedTuple):
     """Derivatives, as `Parameters`, and screen (N, 3) in normalised device coordinates."""
 
@@ -160,6 +175,7 @@ def rasterize_gaussians(
     """The view of checked parameters; `keep`: with the data that the backward pass needs."""
     camera = native.camera_of(settings)
     n, device = parameters.means.shape[0], parameters.means.device
+    native.check_offsets(camera, device)
     if n != 0 and native.on_cuda(parameters.means):
         return _rasterize_on_cuda(parameters, camera, keep)
     # Without Gaussians the original's image is black, whatever the background.
@@ -202,6 +218,30 @@ def rasterize_gaussians_backward(
     else:
         frame.backward(grad_color, grad_inverse_depth, gradients)
     return gradients
+
+
+def importance(rendered: Rendered, pixel_weights: torch.Tensor | None) -> Importance:
+    """What each Gaussian contributes to a view that was rendered with `keep`.
+
+    `pixel_weights` (H, W), float32, on the device of the Gaussians, or None for 1 everywhere.
+    """
+    radii = rendered.radii
+    n, device = len(radii), radii.device
+    if pixel_weights is not None:
+        shape = tuple(rendered.color.shape[1:])
+        pixel_weights = checked("pixel_weights", pixel_weights, shape, device=device)
+    found = Importance(
+        torch.zeros(n, dtype=torch.int32, device=device),
+        torch.zeros(n, device=device),
+        torch.zeros(n, device=device),
+    )
+    if n == 0:
+        return found
+    if isinstance(rendered.frame, native.Frame):
+        rendered.frame.importance(native.Importance(*map(address, found), address(pixel_weights)))
+    else:
+        rendered.frame.importance(*found, pixel_weights)
+    return found
 
 
 def mark_visible(

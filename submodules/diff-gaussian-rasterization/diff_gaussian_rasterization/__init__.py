@@ -22,6 +22,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from . import _C
+from ._C import Importance
 from .adam import SparseGaussianAdam
 from .relocation import compute_relocation
 from .settings import GaussianRasterizationSettings
@@ -29,6 +30,7 @@ from .settings import GaussianRasterizationSettings
 __all__ = [
     "GaussianRasterizationSettings",
     "GaussianRasterizer",
+    "Importance",
     "SparseGaussianAdam",
     "compute_relocation",
     "rasterize_gaussians",
@@ -179,6 +181,32 @@ class GaussianRasterizer(nn.Module):
         )
         checked = _C.check_parameters(parameters, sh_degree=0)
         return _C.rasterize_gaussians(checked, self.raster_settings, keep=False).radii
+
+    @torch.no_grad()
+    def importance(
+        self,
+        means3D: torch.Tensor,
+        opacities: torch.Tensor,
+        scales: torch.Tensor | None = None,
+        rotations: torch.Tensor | None = None,
+        cov3D_precomp: torch.Tensor | None = None,
+        pixel_weights: torch.Tensor | None = None,
+    ) -> Importance:
+        """How much each Gaussian contributes to this view: `counts`, `weights` and `largest`.
+
+        Of such sums over the training views, scores of pruning methods are made: LightGaussian (Fan
+        et al. 2024), Mini-Splatting (Fang and Wang 2024), RadSplat (Niemeyer et al. 2024).
+        `pixel_weights` (H, W) are factors for pixels, such as their errors (Taming 3DGS, Mallick et
+        al. 2024); the other arguments and errors are those of `forward`.
+        """
+        _check_shapes(scales, rotations, cov3D_precomp)
+        given = (scales, rotations, cov3D_precomp)
+        parameters = _C.Parameters(
+            means3D, opacities, *given, torch.zeros_like(means3D), None, None
+        )
+        checked = _C.check_parameters(parameters, sh_degree=0)
+        rendered = _C.rasterize_gaussians(checked, self.raster_settings, keep=True)
+        return _C.importance(rendered, pixel_weights)
 
     def forward(
         self,

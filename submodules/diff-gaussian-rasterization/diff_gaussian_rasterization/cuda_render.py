@@ -16,6 +16,7 @@ from .cuda_sort import sort_with_indices, sum_up
 
 _TILE, _TILE_PIXELS, _BUCKET, _CHANNELS = 16, 256, 32, 4  # of cuda_frame.h
 _SPLAT_FLOATS, _REACH_BYTES, _RECORD_FLOATS = 12, 48, 10  # sizes of its structures
+_CONTRIBUTION_FLOATS = 3  # of importance.cu
 _WARPS_BACKWARD = 4  # of a block of blend_backward
 
 
@@ -27,6 +28,7 @@ class ViewKernels(NamedTuple):
     tiles: KernelRunner
     blend: KernelRunner
     project_backward: KernelRunner
+    importance: KernelRunner
 
 
 def kernels_on(device: torch.device) -> ViewKernels:
@@ -53,6 +55,7 @@ class _Frame(Arguments):
         ("clamped", ctypes.c_int32),
         ("kept", ctypes.c_int32),
         ("count", ctypes.c_int64),
+        ("offsets", pointer),
         *((name, pointer) for name in _FRAME_BUFFERS),
     )
 
@@ -113,6 +116,19 @@ class _ProjectBackwardArguments(Arguments):
     """Mirror of `ProjectBackwardArguments` in project_backward.cu."""
 
     _fields_ = (("frame", _Frame), ("scene", _Scene), ("gradients", _SceneGradients))
+
+
+class _ImportanceArguments(Arguments):
+    """Mirror of `ImportanceArguments` in importance.cu."""
+
+    _fields_ = (
+        ("frame", _Frame),
+        ("pixel_weights", pointer),
+        ("contributions", pointer),
+        ("counts", pointer),
+        ("weights", pointer),
+        ("largest", pointer),
+    )
 
 
 class CudaFrame:
@@ -180,6 +196,7 @@ class CudaFrame:
             clamped=self._clamped,
             kept=self._kept,
             count=self._count,
+            offsets=self._camera.offsets,
             **self._buffers,
         )
 
@@ -261,6 +278,28 @@ class CudaFrame:
             frame=frame, scene=_scene(self.parameters, self._raw), gradients=_places(gradients)
         )
         self._kernels.project_backward.launch_over("project_backward", self._count, project)
+
+    def importance(
+        self, counts: Tensor, weights: Tensor, largest: Tensor, pixel_weights: Tensor | None
+    ) -> None:
+        """Write what each Gaussian contributes; see _C.Importance. Tensors were checked.
+
+        RuntimeError unless the view was rendered with `keep`.
+        """
+        if not self._kept:
+            raise RuntimeError("importance needs a view that was rendered with keep=True.")
+        contributions = weights.new_empty(self._entries, _CONTRIBUTION_FLOATS)
+        arguments = _ImportanceArguments(
+            frame=self._frame(),
+            pixel_weights=pixel_weights,
+            contributions=contributions,
+            counts=counts,
+            weights=weights,
+            largest=largest,
+        )
+        blocks = -(-self._most_buckets // _WARPS_BACKWARD)
+        self._kernels.importance.launch("measure_entries", blocks, arguments)
+        self._kernels.importance.launch_over("sum_contributions", self._count, arguments)
 
 
 def mark_visible(kernels: ViewKernels, camera: native.Camera, means: Tensor) -> Tensor:

@@ -33,6 +33,9 @@ _Matrix = ctypes.Array[ctypes.c_float]
 class Camera(ctypes.Structure):
     """Mirror of `formulas::Camera`."""
 
+    offsets: torch.Tensor | None = None
+    """(H, W, 2), pixels: where pixels are sampled, from their centres; None: there."""
+
     _fields_ = [
         ("width", ctypes.c_int32),
         ("height", ctypes.c_int32),
@@ -48,6 +51,7 @@ class Camera(ctypes.Structure):
         ("sh_degree", ctypes.c_int32),
         ("antialiasing", ctypes.c_int32),
         ("low_pass", ctypes.c_float),
+        ("margin", ctypes.c_float),
     ]
 
 
@@ -99,6 +103,17 @@ class Outputs(ctypes.Structure):
     _fields_ = [("image", _address), ("inverse_depth", _address), ("radii", _address)]
 
 
+class Importance(ctypes.Structure):
+    """Mirror of `rasterizer::Importance`."""
+
+    _fields_ = [
+        ("counts", _address),
+        ("weights", _address),
+        ("largest", _address),
+        ("pixel_weights", _address),
+    ]
+
+
 class AdamGroup(ctypes.Structure):
     """Mirror of `rasterizer::AdamGroup`."""
 
@@ -132,6 +147,7 @@ library.frame_render.argtypes = [
     ctypes.c_void_p,
     ctypes.POINTER(Camera),
     ctypes.POINTER(Scene),
+    ctypes.c_void_p,
     ctypes.POINTER(Outputs),
     *(ctypes.c_int32,) * 3,
 ]
@@ -141,6 +157,11 @@ library.frame_backward.argtypes = [
     ctypes.c_void_p,
     ctypes.c_void_p,
     ctypes.POINTER(SceneGradients),
+    ctypes.c_int32,
+]
+library.frame_importance.argtypes = [
+    ctypes.c_void_p,
+    ctypes.POINTER(Importance),
     ctypes.c_int32,
 ]
 library.frame_counts.restype = None
@@ -251,7 +272,8 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
     _check_ranges(settings.image_width, settings.image_height, settings.sh_degree)
     view = _floats("viewmatrix", settings.viewmatrix, 16)
     projection = _floats("projmatrix", settings.projmatrix, 16)
-    return Camera(
+    offsets, margin = _offsets(settings)
+    camera = Camera(
         width=int(settings.image_width),
         height=int(settings.image_height),
         tan_x=float(settings.tanfovx),
@@ -266,18 +288,42 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
         sh_degree=int(settings.sh_degree),
         antialiasing=int(settings.compensates()),
         low_pass=_low_pass(settings),
+        margin=margin,
     )
+    camera.offsets = offsets
+    return camera
 
 
 def _low_pass(settings: GaussianRasterizationSettings) -> float:
-    offset, size = settings.subpixel_offset, settings.kernel_size
-    if offset is not None and bool(torch.as_tensor(offset).any()):
-        raise ValueError("subpixel_offset must be None or zeros: it is not supported.")
+    size = settings.kernel_size
     if size is None:
         return LOW_PASS
     if not 0.0 <= float(size) < math.inf:
         raise ValueError(f"kernel_size must be a finite number from 0 on, not {size}.")
     return float(size)
+
+
+def _offsets(settings: GaussianRasterizationSettings) -> tuple[torch.Tensor | None, float]:
+    """A copy of the pixels' offsets, and the largest of their components; None if all are 0."""
+    given = settings.subpixel_offset
+    if given is None:
+        return None, 0.0
+    shape = (int(settings.image_height), int(settings.image_width), 2)
+    device = kernel_device(given)
+    margin = float(checked("subpixel_offset", given, shape, device=device).abs().max())
+    if not margin < math.inf:
+        raise ValueError("subpixel_offset must be finite, but has an infinite value or NaN.")
+    return (
+        (given.detach().clone(memory_format=torch.contiguous_format), margin)
+        if margin
+        else (None, 0.0)
+    )
+
+
+def check_offsets(camera: Camera, device: torch.device) -> None:
+    """ValueError if the pixels' offsets are not on the device of the Gaussians."""
+    if camera.offsets is not None:
+        checked("subpixel_offset", camera.offsets, (None, None, 2), device=device)
 
 
 def _check_ranges(width: int, height: int, sh_degree: int) -> None:
@@ -353,6 +399,7 @@ class Frame:
 
     def __init__(self) -> None:
         self._handle: int | None = self._idle_handle() or library.frame_create()
+        self._offsets: torch.Tensor | None = None
         self._count: int | None = None
         """Gaussians of the view that was rendered, None before that."""
         self._kept = False
@@ -385,7 +432,12 @@ class Frame:
             raise ValueError(f"at most 2^31 Gaussians can be drawn, not {scene.count}.")
         self._count = None  # until the buffers hold the whole view
         handle, threads = self._live_handle(), torch.get_num_threads()
-        check_status(library.frame_render(handle, camera, scene, outputs, keep, clamp, threads))
+        self._offsets = camera.offsets  # the library holds its address
+        check_status(
+            library.frame_render(
+                handle, camera, scene, address(self._offsets), outputs, keep, clamp, threads
+            )
+        )
         self._count, self._kept = scene.count, keep
 
     def backward(
@@ -416,6 +468,13 @@ class Frame:
                 torch.get_num_threads(),
             )
         )
+
+    def importance(self, places: Importance) -> None:
+        """Write what each Gaussian contributes, of a view that was rendered with `keep`."""
+        if self._count is None or not self._kept:
+            raise RuntimeError("importance needs a view that was rendered with keep=True.")
+        handle, threads = self._live_handle(), torch.get_num_threads()
+        check_status(library.frame_importance(handle, places, threads))
 
     def counts(self) -> dict[str, int]:
         """Sizes of this view: Gaussians drawn, tile entries, pixels in the blocks blended.

@@ -48,7 +48,13 @@ class View(NamedTuple):
 
 
 def pack(settings: GaussianRasterizationSettings) -> torch.Tensor:
-    """The numbers of a view in one float32 tensor, for `View`. ValueError where out of range."""
+    """The numbers of a view in one float32 tensor, for `View`.
+
+    ValueError where out of range, and for settings that a `View` does not have: kernel_size and
+    subpixel_offset.
+    """
+    if settings.kernel_size is not None or settings.subpixel_offset is not None:
+        raise ValueError("kernel_size and subpixel_offset cannot be packed: give the settings.")
     return native.packed_numbers(native.camera_of(settings))
 
 
@@ -159,6 +165,7 @@ def render(
     if held < (camera.sh_degree + 1) ** 2:
         raise ValueError(f"{held} coefficients are too few for degree {camera.sh_degree}.")
     n, device = parameters.means.shape[0], parameters.means.device
+    native.check_offsets(camera, device)
     if n != 0 and native.on_cuda(parameters.means):
         return _render_on_cuda(parameters, camera, inverse_depth, training, clamp)
     make = torch.zeros if n == 0 else torch.empty

@@ -36,7 +36,11 @@ class GaussianRasterizationSettings(NamedTuple):
 
     Where it is given, opacities are compensated unless `antialiasing` is False.
     """
-    subpixel_offset: torch.Tensor | None = None  # (H, W, 2), all 0: others are refused
+    subpixel_offset: torch.Tensor | None = None
+    """(H, W, 2), pixels, float32: x and y from the centre of each pixel to where it is sampled.
+
+    None: 0. On the device of the Gaussians. It gets no gradient.
+    """
 
     def compensates(self) -> bool:
         """Whether opacities are compensated for the blur of the low-pass filter."""

@@ -16,10 +16,10 @@ struct BlendArguments {
 };
 
 // Whether alpha may be large enough somewhere in a part of 8 x 4 pixels: the exponent's maximum over the rectangle is
-// inside, or on one of the two sides that face the centre.
-DEVICE bool part_reached(const Splat& s, int part) {
-  const float left = static_cast<float>(part_x(part)) - s.x, right = left + (kPartWidth - 1);
-  const float top = static_cast<float>(part_y(part)) - s.y, bottom = top + (kPartHeight - 1);
+// inside, or on one of the two sides that face the centre. The rectangle is larger by `margin` on each side.
+DEVICE bool part_reached(const Splat& s, int part, float margin) {
+  const float left = static_cast<float>(part_x(part)) - s.x - margin, right = left + ((kPartWidth - 1) + 2.0f * margin);
+  const float top = static_cast<float>(part_y(part)) - s.y - margin, bottom = top + ((kPartHeight - 1) + 2.0f * margin);
   const float near_x = formulas::clamp(0.0f, left, right), near_y = formulas::clamp(0.0f, top, bottom);
   const float best_x = formulas::clamp(-0.5f * s.xy / s.xx * near_y, left, right);
   const float best_y = formulas::clamp(-0.5f * s.xy / s.yy * near_x, top, bottom);
@@ -28,9 +28,9 @@ DEVICE bool part_reached(const Splat& s, int part) {
   return kLeastExponent - kRoundingSlack <= formulas::maximum(on_vertical, on_horizontal);
 }
 
-DEVICE uint32_t parts_reached(const Splat& splat) {
+DEVICE uint32_t parts_reached(const Splat& splat, float margin) {
   uint32_t parts = 0;
-  for (int part = 0; part < kWarps; ++part) parts |= static_cast<uint32_t>(part_reached(splat, part)) << part;
+  for (int part = 0; part < kWarps; ++part) parts |= static_cast<uint32_t>(part_reached(splat, part, margin)) << part;
   return parts;
 }
 
@@ -76,6 +76,7 @@ KERNEL(blend_forward, 256, BlendArguments) {
   const uint32_t begin = f.tile_begin[tile], end = f.tile_begin[tile + 1];
   const bool inside = tile_left(f, tile) + pixel_x(threadIdx.x) < f.camera.width &&
                       tile_top(f, tile) + pixel_y(threadIdx.x) < f.camera.height;
+  const Sample sample = sample_of(f, tile, threadIdx.x);
   Pixel pixel = {inside ? 1.0f : -1.0f, {}};
   uint32_t done = begin;
   for (uint32_t batch = begin; batch < end; batch += kThreads) {
@@ -90,7 +91,7 @@ KERNEL(blend_forward, 256, BlendArguments) {
     if (mine < end) {
       const Splat splat = splat_in_tile(f, f.slot_gaussians[f.entry_slots[mine]], tile);
       splats[threadIdx.x] = splat;
-      parts[threadIdx.x] = parts_reached(splat);
+      parts[threadIdx.x] = parts_reached(splat, f.camera.margin);
     }
     __syncthreads();
     done = least(end, batch + kThreads);
@@ -99,7 +100,7 @@ KERNEL(blend_forward, 256, BlendArguments) {
       const bool reached = (parts[group + lane()] >> warp() & 1) != 0;
       for (unsigned todo = __ballot_sync(kAllLanes, reached); todo != 0; todo &= todo - 1) {
         const Splat& splat = splats[group + __ffs(static_cast<int>(todo)) - 1];
-        const Step step = step_into(splat, threadIdx.x, pixel.transmittance);
+        const Step step = step_into(splat, sample, pixel.transmittance);
         if (step.blended) {  // and not by a weight of 0, which would make NaN of a colour that is not finite
           const float weight = step.alpha * pixel.transmittance;
           for (int c = 0; c < kChannels; ++c) pixel.channel[c] = formulas::fmadd(weight, splat.channel[c], pixel.channel[c]);
@@ -163,8 +164,8 @@ DEVICE Replayed state_before(const BlendBackwardArguments& a, int64_t bucket, in
 }
 
 // Adds what one Gaussian did to one pixel to its record, and moves the pixel's state behind it.
-DEVICE void step_backward(const Splat& splat, int pixel, const float* d, Replayed& state, Record& sums) {
-  const Step step = step_into(splat, pixel, state.transmittance);
+DEVICE void step_backward(const Splat& splat, const Sample& sample, const float* d, Replayed& state, Record& sums) {
+  const Step step = step_into(splat, sample, state.transmittance);
   if (step.blended) {
     const float weight = step.alpha * state.transmittance;
     float along = 0.0f;  // colour times derivative
@@ -212,7 +213,8 @@ KERNEL(blend_backward, 128, BlendBackwardArguments) {
       if (lane() == 0) state = {new_transmittance, new_behind};
       const int pixel = i - static_cast<int>(lane());
       if (!present || pixel < 0 || pixel >= kTilePixels || state.transmittance < 0.0f) continue;
-      step_backward(splat, pixel, arguments.derivatives + tile * kChannels * kTilePixels + pixel, state, sums);
+      const float* derivatives = arguments.derivatives + tile * kChannels * kTilePixels + pixel;
+      step_backward(splat, sample_of(f, tile, pixel), derivatives, state, sums);
     }
   }
   if (present) f.records[f.entry_slots[entry]] = sums;

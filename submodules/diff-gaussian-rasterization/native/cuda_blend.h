@@ -24,8 +24,23 @@ DEVICE Splat splat_in_tile(const Frame& frame, uint32_t gaussian, int64_t tile) 
   return splat;
 }
 
+// Where a pixel is sampled, within its tile.
+struct Sample {
+  float x, y;
+};
+
+DEVICE Sample sample_of(const Frame& frame, int64_t tile, int pixel) {
+  const int x = pixel_x(pixel), y = pixel_y(pixel);
+  Sample sample = {static_cast<float>(x), static_cast<float>(y)};
+  if (frame.offsets == nullptr) return sample;
+  const int column = tile_left(frame, tile) + x, row = tile_top(frame, tile) + y;
+  if (column >= frame.camera.width || row >= frame.camera.height) return sample;
+  const float* offset = frame.offsets + 2 * (static_cast<int64_t>(row) * frame.camera.width + column);
+  return {sample.x + offset[0], sample.y + offset[1]};
+}
+
 struct Step {
-  float dx, dy;                 // pixel - centre
+  float dx, dy;                 // sample - centre
   float opacity_times_falloff;
   float alpha;
   float transmittance;          // after it
@@ -33,10 +48,10 @@ struct Step {
 };
 
 // A negative transmittance is that of a pixel that takes no more Gaussians.
-DEVICE Step step_into(const Splat& splat, int pixel, float transmittance) {
+DEVICE Step step_into(const Splat& splat, const Sample& sample, float transmittance) {
   Step step;
-  step.dx = static_cast<float>(pixel_x(pixel)) - splat.x;
-  step.dy = static_cast<float>(pixel_y(pixel)) - splat.y;
+  step.dx = sample.x - splat.x;
+  step.dy = sample.y - splat.y;
   const float exponent =
       formulas::alpha_exponent(splat.xx, splat.xy, splat.yy, splat.log2_opacity, step.dx, step.dy);
   step.opacity_times_falloff = formulas::power_of_two(exponent);

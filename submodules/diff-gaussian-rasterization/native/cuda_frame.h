@@ -51,6 +51,7 @@ struct Frame {
   int32_t clamped;                // bool: the image given out is clamped to [0, 1]
   int32_t kept;                   // bool: a backward pass follows
   int64_t count;                  // Gaussians
+  const float* offsets;           // (H, W, 2): where pixels are sampled, from their centres; null: there
   // By Gaussian.
   int32_t* radii;                 // pixels; 0: not in view
   Splat* splats;                  // where drawn

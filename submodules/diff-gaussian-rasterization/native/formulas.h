@@ -67,6 +67,7 @@ struct Camera {
   int32_t sh_degree;           // that is evaluated; the storage may hold more
   int32_t antialiasing;        // bool
   float low_pass;              // pixel^2 added to both variances on the screen
+  float margin;                // pixels: no sample is farther from its pixel's centre, in x and in y; 0 unless samples are moved
 };
 
 HD float focal_x(const Camera& camera) { return static_cast<float>(camera.width) / (2.0f * camera.tan_x); }
@@ -461,7 +462,8 @@ struct TileRectangle {
   F x0, y0, x1, y1;
 };
 
-// The rectangle around the circle of the (whole) radius: outside it nothing is drawn, even where alpha would suffice.
+// The rectangle around the circle of the radius, which is whole unless samples are moved: outside it nothing is drawn, even
+// where alpha would suffice.
 template <class F>
 HD TileRectangle<F> tile_rectangle(F x, F y, F radius, int32_t columns, int32_t rows) {
   const F per_tile = F(1.0f / kTileSize);
@@ -472,7 +474,7 @@ HD TileRectangle<F> tile_rectangle(F x, F y, F radius, int32_t columns, int32_t 
           clamp(round_down((y + radius + last) * per_tile), zero, bottom)};
 }
 
-// The ellipse on which alpha is kAlphaMin, a little enlarged, cut by horizontal lines.
+// The ellipse on which alpha is kAlphaMin, a little enlarged, cut by horizontal lines. Tiles reach farther by the margin.
 template <class F>
 struct Reach {
   F x, y;               // centre, pixels
@@ -480,12 +482,13 @@ struct Reach {
   F rightmost_y;        // height above the centre of the rightmost point; the leftmost one is as far below
   F slope;              // middle of a horizontal chord at height dy: x + slope dy
   F chord, curvature;   // half of its length: sqrt(chord - curvature dy^2)
-  F slack;              // pixels, for rounding
+  F slack;              // pixels, for rounding, and the margin
+  F margin;
 };
 
 // `opacity` is the compensated one, at least kAlphaMin.
 template <class F>
-HD Reach<F> reach_of(const Footprint<F>& footprint, F x, F y, F opacity) {
+HD Reach<F> reach_of(const Footprint<F>& footprint, F x, F y, F opacity, const Camera& camera) {
   const Covariance<F>& c = footprint.covariance;
   const F twice_log = F(2.0f / kLog2E) * binary_logarithm(opacity * F(255.0f));
   const F level = maximum(fmadd(twice_log, F(1.0001f), F(1.0e-3f)), F(1.0e-3f));
@@ -493,7 +496,8 @@ HD Reach<F> reach_of(const Footprint<F>& footprint, F x, F y, F opacity) {
   const F inverse_yy = F(1.0f) / c.yy;
   const F chord_per_level = footprint.determinant * inverse_yy;
   return {x, y, square_root(level * c.yy), c.xy * half_width / c.xx, c.xy * inverse_yy, chord_per_level * level,
-          chord_per_level * inverse_yy, fmadd(F(1.0e-5f), half_width + maximum(x, -x), F(0.01f))};
+          chord_per_level * inverse_yy, fmadd(F(1.0e-5f), half_width + maximum(x, -x), F(0.01f)) + F(camera.margin),
+          F(camera.margin)};
 }
 
 // The part of the rectangle's rows that the ellipse reaches.
@@ -516,8 +520,8 @@ template <class F>
 HD TileSpan<F> tiles_reached(const Reach<F>& reach, const TileRectangle<F>& within, F row) {
   const F per_tile = F(1.0f / kTileSize), last = F(static_cast<float>(kTileSize - 1));
   const F above = row * F(static_cast<float>(kTileSize)) - reach.y;
-  const F low = maximum(above, -reach.half_height);
-  const F high = maximum(minimum(above + last, reach.half_height), low);
+  const F low = maximum(above - reach.margin, -reach.half_height);
+  const F high = maximum(minimum(above + last + reach.margin, reach.half_height), low);
   const F right_y = clamp(reach.rightmost_y, low, high);
   const F left_y = clamp(-reach.rightmost_y, low, high);
   const F zero = F(0.0f);

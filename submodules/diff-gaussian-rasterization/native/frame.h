@@ -144,6 +144,7 @@ struct Frame {
   uint32_t drawn = 0;                // Gaussians that reach a tile
   int32_t clamped = 0;               // bool: the image given out was clamped to [0, 1]
   int32_t kept = 0;                  // bool: the data of the backward pass are here
+  const float* offsets = nullptr;    // (H, W, 2), the caller's: where pixels are sampled, from their centres; null: there
 
   double wall_seconds[kStages] = {};  // of each stage of the last view
   double cpu_seconds[kStages] = {};   // likewise, of all threads
@@ -179,6 +180,18 @@ struct Outputs {
 void project_gaussians(Frame& frame, const Scene& scene, int32_t* radii, int threads);
 void sort_into_tiles(Frame& frame, int threads);
 void blend(Frame& frame, const Outputs& outputs, int threads);
+
+// How much each Gaussian contributes to the image, (N) each: pixels that it changes, and the sum and the largest of its
+// blending weights, alpha times transmittance. Weights are multiplied by those of the pixels, (H, W), unless these are null.
+struct Importance {
+  int32_t* counts;
+  float* weights;
+  float* largest;
+  const float* pixel_weights;
+};
+
+// Of a view whose data are kept. It overwrites the records of the backward pass, which may still follow.
+void measure_importance(Frame& frame, const Importance& importance, int threads);
 
 // And of its derivative. d_inverse_depth may be null.
 void blend_backward(Frame& frame, const float* d_image, const float* d_inverse_depth, int threads);

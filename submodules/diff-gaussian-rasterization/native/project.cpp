@@ -166,16 +166,17 @@ void file_covers(Frame& frame, const Group& group, uint32_t alive, const Reach<F
 }
 
 void file_reaches(Frame& frame, const Group& group, uint32_t lanes, const Reach<Float>& reach) {
-  alignas(64) float columns[8][kLanes];
-  const Float* fields[8] = {&reach.x, &reach.y, &reach.half_height, &reach.rightmost_y,
-                            &reach.slope, &reach.chord, &reach.curvature, &reach.slack};
-  for (int c = 0; c < 8; ++c) fields[c]->store(columns[c]);
+  alignas(64) float columns[9][kLanes];
+  const Float* fields[9] = {&reach.x, &reach.y, &reach.half_height, &reach.rightmost_y, &reach.slope,
+                            &reach.chord, &reach.curvature, &reach.slack, &reach.margin};
+  for (int c = 0; c < 9; ++c) fields[c]->store(columns[c]);
   for (uint32_t rest = lanes; rest != 0; rest &= rest - 1) {
     const int lane = __builtin_ctz(rest);
     const Cover& cover = frame.covers[group.index[lane]];
     if ((cover.x1 - cover.x0) * (cover.y1 - cover.y0) <= kMaskTiles) continue;
     frame.reaches[group.index[lane]] = {columns[0][lane], columns[1][lane], columns[2][lane], columns[3][lane],
-                                        columns[4][lane], columns[5][lane], columns[6][lane], columns[7][lane]};
+                                        columns[4][lane], columns[5][lane], columns[6][lane], columns[7][lane],
+                                        columns[8][lane]};
   }
 }
 
@@ -212,7 +213,7 @@ void project_group(Frame& frame, const Scene& scene, const Group& group, int32_t
   const Float x = pixel_coordinate(device.x, camera.width);
   const Float y = pixel_coordinate(device.y, camera.height);
   const Float radius = round_up(radius_of(footprint));
-  const TileRectangle<Float> rectangle = tile_rectangle(x, y, radius, frame.columns, frame.rows);
+  const TileRectangle<Float> rectangle = tile_rectangle(x, y, radius + Float(camera.margin), frame.columns, frame.rows);
   const Float largest = Float(kLargestDeterminant);
   const Mask visible = in_front & (radius <= Float(kLargestRadius)) & (Float(0.0f) < footprint.determinant) &
                        (footprint.determinant <= largest) & (rectangle.x0 < rectangle.x1) & (rectangle.y0 < rectangle.y1);
@@ -224,7 +225,7 @@ void project_group(Frame& frame, const Scene& scene, const Group& group, int32_t
   const uint32_t candidates = simd::bits(visible & (Float(kAlphaMin) <= opacity));
   if (candidates == 0) return;
 
-  const Reach<Float> reach = reach_of(footprint, x, y, opacity);
+  const Reach<Float> reach = reach_of(footprint, x, y, opacity, camera);
   uint32_t counts[kLanes];
   file_covers(frame, group, candidates, reach, rows_reached(reach, rectangle), counts);
   uint32_t reaching = 0;

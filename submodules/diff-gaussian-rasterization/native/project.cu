@@ -58,7 +58,7 @@ KERNEL(project_gaussians, 128, ProjectArguments) {
   const DevicePosition<float> device = device_position(camera, mean);
   const float x = pixel_coordinate(device.x, camera.width), y = pixel_coordinate(device.y, camera.height);
   const float radius = round_up(radius_of(footprint));
-  const TileRectangle<float> rectangle = tile_rectangle(x, y, radius, f.columns, f.rows);
+  const TileRectangle<float> rectangle = tile_rectangle(x, y, radius + camera.margin, f.columns, f.rows);
   const bool visible = radius <= kLargestRadius && 0.0f < footprint.determinant &&
                        footprint.determinant <= kLargestDeterminant && rectangle.x0 < rectangle.x1 &&
                        rectangle.y0 < rectangle.y1;
@@ -67,7 +67,7 @@ KERNEL(project_gaussians, 128, ProjectArguments) {
 
   const float opacity = shape.opacity * footprint.compensation;
   if (!(kAlphaMin <= opacity)) return;
-  const Reach<float> reach = reach_of(footprint, x, y, opacity);
+  const Reach<float> reach = reach_of(footprint, x, y, opacity, camera);
   const TileRectangle<float> rows = rows_reached(reach, rectangle);
   if (!(rows.y0 < rows.y1)) return;
   const TileReach tiles = {reach, static_cast<uint16_t>(rows.x0), static_cast<uint16_t>(rows.y0),

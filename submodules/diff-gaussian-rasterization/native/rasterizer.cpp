@@ -73,11 +73,13 @@ EXPORT Frame* frame_create() { return new (std::nothrow) Frame(); }
 
 EXPORT void frame_destroy(Frame* frame) { delete frame; }
 
-// keep: whether frame_backward may follow. clamp: whether the image is limited to [0, 1].
-EXPORT int32_t frame_render(Frame* frame, const Camera* camera, const Scene* scene, const Outputs* outputs, int32_t keep,
-                            int32_t clamp, int32_t threads) {
+// offsets: of the pixels, (H, W, 2), which must stay until the last use of the frame; or null. keep: whether frame_backward or
+// frame_importance may follow. clamp: whether the image is limited to [0, 1].
+EXPORT int32_t frame_render(Frame* frame, const Camera* camera, const Scene* scene, const float* offsets,
+                            const Outputs* outputs, int32_t keep, int32_t clamp, int32_t threads) {
   return guarded([&] {
     frame->camera = *camera;
+    frame->offsets = offsets;
     frame->count = scene->count;
     frame->columns = (camera->width + kTileSize - 1) / kTileSize;
     frame->rows = (camera->height + kTileSize - 1) / kTileSize;
@@ -97,6 +99,10 @@ EXPORT int32_t frame_backward(Frame* frame, const Scene* scene, const float* d_i
     timed(*frame, kBlendBackward, [&] { blend_backward(*frame, d_image, d_inverse_depth, threads); });
     timed(*frame, kProjectBackward, [&] { project_backward(*frame, *scene, *gradients, threads); });
   });
+}
+
+EXPORT int32_t frame_importance(Frame* frame, const Importance* importance, int32_t threads) {
+  return guarded([&] { measure_importance(*frame, *importance, threads); });
 }
 
 // Sizes of the last view, for benchmarks: Gaussians drawn, tile entries, pixels in the blocks blended (0 unless kept).
