@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -135,7 +136,8 @@ class CudaFrame:
         """Draws at least one Gaussian. `parameters` were checked and are on one device.
 
         `raw`: they are a model's as stored; `keep`: for a backward pass; `clamp` the image to
-        [0, 1]. Waits once, for the number of tile entries. RuntimeError above 2^31 of these.
+        [0, 1]. Waits once, for the number of tile entries, while the device sorts. RuntimeError
+        above 2^31 entries.
         """
         self._kernels, self._camera = kernels, camera
         self.parameters, self._raw = parameters, raw
@@ -193,16 +195,21 @@ class CudaFrame:
         self._kernels.project.launch_over("project_gaussians", n, arguments)
 
     def _number_entries(self) -> int:
-        """Gives every entry its slot, in order of depth; returns their number."""
+        """Gives every entry its slot, in order of depth; returns their number.
+
+        Their number is known before the sort and on its way to the host meanwhile: the device has
+        the sort to do until the host knows what to launch next.
+        """
         depths, counts = self._buffers["depths"], self._buffers["tile_counts"]
         assert depths is not None
         assert counts is not None
+        number = read_later(counts.sum(dtype=torch.int64))
         self._buffers["order"] = sort_with_indices(self._kernels.sort, depths, 32)[1]
         slots_before = self._make("slots_before", self._count, dtype=torch.int32)
         arguments = _TilesArguments(frame=self._frame(), entries=0)
         self._kernels.tiles.launch_over("count_in_order", self._count, arguments)
         sum_up(self._kernels.sort, slots_before)
-        entries = int(counts.sum(dtype=torch.int64))
+        entries = number()
         native.check_entries(entries)
         return entries
 
@@ -261,6 +268,25 @@ class CudaFrame:
             frame=frame, scene=_scene(self.parameters, self._raw), gradients=_places(gradients)
         )
         self._kernels.project_backward.launch_over("project_backward", self._count, project)
+
+
+def read_later(number: Tensor) -> Callable[[], int]:
+    """A function that returns a tensor's one number, an integer, and waits for no later work.
+
+    On a CUDA device the copy to the host is started here, on PyTorch's current stream.
+    """
+    if number.device.type != "cuda":
+        return lambda: int(number)
+    on_host = torch.empty_like(number, device="cpu", pin_memory=True)
+    on_host.copy_(number, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(number.device))
+
+    def read() -> int:
+        copied.synchronize()
+        return int(on_host)
+
+    return read
 
 
 def mark_visible(kernels: ViewKernels, camera: native.Camera, means: Tensor) -> Tensor:
