@@ -116,9 +116,11 @@ def test_launches_are_timed_by_name(fake_events: None, monkeypatch: pytest.Monke
         kernels.launch("one", 2, None)
         kernels.launch("two", 3, None)
     kernels.launch("three", 4, None)
-    assert {name: len(pairs) for name, pairs in launches.items()} == {"one": 2, "two": 1}
+    assert {name: len(each.events) for name, each in launches.items()} == {"one": 2, "two": 1}
+    assert all(each.host_seconds > 0 for each in launches.values())
     assert launched == [("one", 1, None), ("one", 2, None), ("two", 3, None), ("three", 4, None)]
-    assert all(a.elapsed_time(b) == 1.0 for pairs in launches.values() for a, b in pairs)
+    pairs = [pair for each in launches.values() for pair in each.events]
+    assert [a.elapsed_time(b) for a, b in pairs] == [1.0] * 3
 
 
 def test_a_program_that_fails_is_an_error(tmp_path: Path) -> None:
@@ -131,20 +133,48 @@ def test_peers_that_are_installed_are_timed_in_the_same_loops(
 ) -> None:
     monkeypatch.setattr(gpu, "installed", lambda name: name == "gsplat")
     arguments = gpu.parse_arguments(["--out", str(tmp_path), "--counts", "10"])
-    names = [name for name in gpu.parts_of(arguments) if name.endswith(gpu.PEERS)]
-    assert names == ["fine-tuning, 10 Gaussians, gsplat", "training, 10 Gaussians, gsplat"]
+    names = list(gpu.parts_of(arguments))
+    assert [name for name in names if name.endswith(gpu.PEERS)] == [
+        "fine-tuning, 10 Gaussians, gsplat",
+        "training, 10 Gaussians, gsplat",
+        "rendering, 10 Gaussians, gsplat",
+    ]
+    assert {"rendering, 10 Gaussians", "fine-tuning, 10 Gaussians, photograph on the host"} < set(
+        names
+    )
+
+
+def took(milliseconds: float, **others: Any) -> dict[str, Any]:
+    return {"milliseconds": {"whole iteration": milliseconds}, "took": 1.0, **others}
 
 
 def test_times_are_compared_with_those_of_peers() -> None:
-    def took(milliseconds: float) -> dict[str, Any]:
-        times = {"whole iteration": milliseconds}
-        return {"milliseconds": times, "kernels": {}, "peak_bytes": 0, "took": 1.0}
-
     results = {
         "training, 10 Gaussians": took(2.0),
-        "training, 10 Gaussians, gsplat": took(8.0),
+        "training, 10 Gaussians, gsplat": took(8.0, least_bytes=1),
+        "training, 10 Gaussians, photograph on the host": took(2.5),
         "fine-tuning, 10 Gaussians": {"error": "no", "took": 1.0},
         "fine-tuning, 10 Gaussians, gsplat": took(8.0),
     }
-    assert gpu.ratios(results) == {"training, 10 Gaussians, gsplat": 0.25}
-    assert "| training, 10 Gaussians, gsplat | 0.25 |" in gpu.table(results)
+    assert gpu.ratios(results) == {
+        "training, 10 Gaussians, gsplat": 0.25,
+        "training, 10 Gaussians, photograph on the host": 0.8,
+    }
+    table = gpu.table(results)
+    assert "| training, 10 Gaussians, gsplat | 0.25 |" in table
+    assert "| training, 10 Gaussians | whole iteration 2.000 ms; 500 a second | 1.0 |" in table
+
+
+def test_times_are_compared_with_the_least_that_the_memory_needs() -> None:
+    """2e9 bytes at 1e12 bytes a second are 2 ms."""
+    counted = {"least_bytes": 2e9, "launches": 7, "launching": 0.125, "peak_bytes": 3 << 20}
+    results = {
+        gpu.COPIED: {"bytes_a_second": 1e12, "took": 1.0},
+        "training, 10 Gaussians": took(5.0, **counted),
+        "training, 10 Gaussians, gsplat": took(8.0, **counted),
+    }
+    assert gpu.ratios(results) == {
+        "training, 10 Gaussians, the memory's least time": 2.5,
+        "training, 10 Gaussians, gsplat": 0.625,
+    }
+    assert "ms; 7 launches in 0.125 ms of the host; 3 MiB |" in gpu.table(results)
