@@ -24,11 +24,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from diff_gaussian_rasterization import check
+from diff_gaussian_rasterization.adam import AdamState, RawAdam, adam_step
+from diff_gaussian_rasterization.raw import RawGaussians, render
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -52,7 +56,7 @@ PEERS = ("gswarp", "gsplat")
 LOOPS_OF_PEERS = ("fine-tuning", "training")
 LARGEST_ON_GRIDS = 1_000_000
 """Gaussians: fitting grids to more of them takes the CPU too long here."""
-ON_HOST = "photograph on the host"
+ON_HOST, AT_ONCE = "photograph on the host", "at once"
 COPIED = "copied memory"
 COPIED_BYTES = 1 << 30
 PASSES = 10
@@ -78,7 +82,7 @@ def correctness(name: str, device: torch.device, where: Where) -> dict[str, Any]
     return {"differences": different}
 
 
-def made_up_view(count: int, place: torch.device = CUDA) -> tuple[RawParameters, Camera]:
+def made_up_view(count: int, place: torch.device) -> tuple[RawParameters, Camera]:
     """A model on the GPU, and a camera whose photograph is in `place`."""
     raw = made_up(count, 3).map(lambda tensor: tensor.to(CUDA))
     width, height = SIZE
@@ -118,22 +122,59 @@ def iteration(
 
 def rendering(count: int, rounds: int, rasterizer: str = "cuda") -> dict[str, Any]:
     """Milliseconds of a view that is drawn only."""
-    raw, camera = made_up_view(count)
+    raw, camera = made_up_view(count, CUDA)
     backend = backend_for(CUDA, RenderOptions(rasterizer=rasterizer))
     background = torch.zeros(3, device=CUDA)
 
     @torch.no_grad()
     def draw(lap: Callable[[str], None]) -> None:
         backend.draw(camera, raw, background, 3)
+        lap("drawing")
 
     return {"milliseconds": part_times(draw, rounds)}
+
+
+def backward_and_adam(count: int, rounds: int, at_once: bool) -> dict[str, Any]:
+    """Milliseconds of a view's backward pass and a dense step of Adam, at once or one by one.
+
+    Learning rates are 0, so that the view stays that of the model.
+    """
+    gaussians = RawGaussians(*made_up_view(count, CUDA)[0])
+    gradients, means, variances = (gaussians.empty_like() for _ in range(3))
+    for moments in (*means, *variances):
+        moments.zero_()
+    view = check.view_settings()._replace(image_width=SIZE[0], image_height=SIZE[1])
+    frame = render(gaussians, view, training=True)
+    d_image, screen = torch.randn_like(frame.image), torch.empty(count, 2, device=CUDA)
+    adam = RawAdam(means, variances, [0.0] * 6, step=1)
+    states = [
+        AdamState(*tensors, 0.0)
+        for tensors in zip(gaussians, gradients, means, variances, strict=True)
+    ]
+
+    def together(lap: Callable[[str], None]) -> None:
+        frame.update(d_image, gaussians, adam, screen=screen)
+        lap("both")
+
+    def one_by_one(lap: Callable[[str], None]) -> None:
+        frame.backward(d_image, gradients, screen=screen)
+        lap("backward")
+        adam_step(states, 1)
+        lap("Adam")
+
+    return {"milliseconds": part_times(together if at_once else one_by_one, rounds)}
 
 
 def copied_memory(rounds: int) -> dict[str, Any]:
     """Bytes a second that the card reads and writes when it copies its memory."""
     source = torch.empty(COPIED_BYTES, dtype=torch.uint8, device=CUDA)
     target = torch.empty_like(source)
-    times = part_times(lambda lap: target.copy_(source) and None, rounds)
+
+    def copy(lap: Callable[[str], None]) -> None:
+        target.copy_(source)
+        lap("copying")
+
+    times = part_times(copy, rounds)
     return {"bytes_a_second": 2 * COPIED_BYTES / (1e-3 * times["whole iteration"])}
 
 
@@ -191,7 +232,7 @@ def timed_launches() -> Iterator[dict[str, Launches]]:
 
         return launch
 
-    classes = [sys.modules[f"{package}._cuda"].Kernels for package in PACKAGES]
+    classes = [import_module(f"{package}._cuda").Kernels for package in PACKAGES]
     patches = [patch.object(each, "launch", timed(each.launch)) for each in classes]
     for each in patches:
         each.start()
@@ -251,6 +292,9 @@ def timed_parts(count: int, rounds: int) -> dict[str, Part]:
     streamed = partial(iteration, loops[0], count, rounds, place=CPU)
     parts[f"{loops[0]}, {size}, {ON_HOST}"] = streamed
     parts[f"rendering, {size}"] = partial(rendering, count, rounds)
+    both = f"backward and Adam, {size}"
+    parts[both] = partial(backward_and_adam, count, rounds, at_once=False)
+    parts[f"{both}, {AT_ONCE}"] = partial(backward_and_adam, count, rounds, at_once=True)
     for peer in filter(installed, PEERS):
         for loop in LOOPS_OF_PEERS:
             parts[f"{loop}, {size}, {peer}"] = partial(iteration, loop, count, rounds, peer)
@@ -260,8 +304,6 @@ def timed_parts(count: int, rounds: int) -> dict[str, Part]:
 
 def machine() -> dict[str, Any]:
     """What `diff_gaussian_rasterization.check` finds. CudaMissingError without a GPU."""
-    from diff_gaussian_rasterization import check
-
     return check.machine()._asdict()
 
 
@@ -286,11 +328,11 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def ratios(results: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Our time over that of each peer, and over that which the memory needs at least."""
+    """Our usual time over that of each other way, and over that which the memory needs at least."""
     found = {}
     speed = results.get(COPIED, {}).get("bytes_a_second")
     for name, each in results.items():
-        if name.endswith((*PEERS, ON_HOST)):
+        if name.endswith((*PEERS, ON_HOST, AT_ONCE)):
             ours = results.get(name.rpartition(", ")[0], {})
             if "milliseconds" in ours and "milliseconds" in each:
                 found[name] = whole(ours) / whole(each)

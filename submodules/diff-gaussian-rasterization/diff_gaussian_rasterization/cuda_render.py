@@ -13,6 +13,8 @@ from torch import Tensor
 from . import native
 from ._C import Gradients, Parameters
 from ._cuda import Arguments, KernelRunner, kernels_for, pointer
+from .adam import RawAdam
+from .cuda_adam import AdamFactors, corrected_factors, plain_factors
 from .cuda_sort import sort_with_indices, sum_up
 
 _TILE, _TILE_PIXELS, _BUCKET, _CHANNELS = 16, 256, 32, 4  # of cuda_frame.h
@@ -114,6 +116,33 @@ class _ProjectBackwardArguments(Arguments):
     """Mirror of `ProjectBackwardArguments` in project_backward.cu."""
 
     _fields_ = (("frame", _Frame), ("scene", _Scene), ("gradients", _SceneGradients))
+
+
+class _Attribute(Arguments):
+    """Mirror of `Attribute` in project_backward.cu."""
+
+    _fields_ = (
+        ("parameter", pointer),
+        ("mean", pointer),
+        ("variance", pointer),
+        ("factors", AdamFactors),
+    )
+
+
+_ATTRIBUTES = ("means", "dc", "rest", "opacities", "scales", "rotations")  # as in RawGaussians
+
+
+class _ProjectUpdateArguments(Arguments):
+    """Mirror of `ProjectUpdateArguments` in project_backward.cu."""
+
+    _fields_ = (
+        ("frame", _Frame),
+        ("scene", _Scene),
+        *((name, _Attribute) for name in _ATTRIBUTES),
+        ("screen", pointer),
+        ("rest_width", ctypes.c_int32),
+        ("in_view_only", ctypes.c_int32),
+    )
 
 
 class CudaFrame:
@@ -253,6 +282,40 @@ class CudaFrame:
 
         Tensors were checked. RuntimeError unless the view was rendered with `keep`.
         """
+        frame = self._differentiate_blending(d_image, d_inverse_depth)
+        project = _ProjectBackwardArguments(
+            frame=frame, scene=_scene(self.parameters, self._raw), gradients=_places(gradients)
+        )
+        self._kernels.project_backward.launch_over("project_backward", self._count, project)
+
+    def update(
+        self,
+        d_image: Tensor,
+        d_inverse_depth: Tensor | None,
+        adam: RawAdam,
+        screen: Tensor | None,
+    ) -> None:
+        """A step of Adam on the parameters, raw ones, by the derivatives that `backward` writes.
+
+        `screen` gets those of the screen positions. Tensors were checked. RuntimeError unless the
+        view was rendered with `keep`.
+        """
+        frame = self._differentiate_blending(d_image, d_inverse_depth)
+        arguments = _ProjectUpdateArguments(
+            frame=frame,
+            scene=_scene(self.parameters, self._raw),
+            screen=screen,
+            rest_width=0 if self.parameters.rest is None else 3 * self.parameters.rest.shape[1],
+            in_view_only=adam.step is None,
+            **{
+                name: _attribute(getattr(self.parameters, name), number, adam)
+                for number, name in enumerate(_ATTRIBUTES)
+            },
+        )
+        self._kernels.project_backward.launch_over("project_update", self._count, arguments)
+
+    def _differentiate_blending(self, d_image: Tensor, d_inverse_depth: Tensor | None) -> _Frame:
+        """Fills the records: the derivatives for what was blended."""
         if not self._kept:
             raise RuntimeError("backward needs a view that was rendered with keep=True.")
         derivatives = d_image.new_empty(self._tiles, _CHANNELS, _TILE_PIXELS)
@@ -264,10 +327,19 @@ class CudaFrame:
         self._kernels.blend.launch("gather_derivatives", self._tiles, blend)
         blocks = -(-self._most_buckets // _WARPS_BACKWARD)
         self._kernels.blend.launch("blend_backward", blocks, blend)
-        project = _ProjectBackwardArguments(
-            frame=frame, scene=_scene(self.parameters, self._raw), gradients=_places(gradients)
-        )
-        self._kernels.project_backward.launch_over("project_backward", self._count, project)
+        return frame
+
+
+def _attribute(parameter: Tensor | None, number: int, adam: RawAdam) -> _Attribute:
+    """The tensor with this number, its moments, and the constants of its step."""
+    constants = adam.learning_rates[number], adam.betas, adam.eps
+    if adam.step is None:
+        factors = plain_factors(*constants)
+    else:
+        rate, betas, eps = constants
+        factors = corrected_factors(rate, adam.step, betas, eps)
+    mean, variance = adam.exp_avg[number], adam.exp_avg_sq[number]
+    return _Attribute(parameter=parameter, mean=mean, variance=variance, factors=factors)
 
 
 def read_later(number: Tensor) -> Callable[[], int]:
