@@ -24,13 +24,16 @@ VIEW = (
     "test_raw_parameters_give_the_cpus_results[3]",
     "test_long_lists_of_entries_cross_batches_and_buckets",
 )
-ALL_FILES = ("adam", "backend", "knn", "poison", "render", "sort", "ssim", "steps")
+ALL_FILES = (
+    *(f"test_cuda_{name}" for name in ("adam", "backend", "knn", "poison", "render", "sort")),
+    *("test_cuda_ssim", "test_cuda_steps", "test_raw_update"),
+)
 
 
 def chosen() -> list[str]:
     """What pytest is to run there."""
     if os.environ.get("ALL_ARCHITECTURES"):
-        return [f"tests/test_cuda_{name}.py" for name in ALL_FILES]
+        return [f"tests/{name}.py" for name in ALL_FILES]
     return [f"tests/test_cuda_render.py::{name}" for name in VIEW]
 
 
