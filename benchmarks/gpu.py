@@ -4,11 +4,12 @@
     python benchmarks/gpu.py --out DIR [--counts 100000 1000000 4000000] [--rounds 20]
     python benchmarks/gpu.py --out DIR --emulate
 
-Correctness and determinism of every kernel against the CPU; times of iterations and of kernels, and
-peaks of memory; the same iterations with gswarp and gsplat, where they are installed; training and
-compression of the sample scene. A part that fails is recorded and the next one runs. DIR gets
-gpu.json and gpu.md; the exit status is 1 if any part failed. With --emulate the first two parts run
-on the CPU in the emulation (docs/gpu.md). No GPU has run this program yet.
+Correctness and determinism of every kernel against the CPU; times of iterations and of kernels, the
+former also against what the memory needs at least, and peaks of memory; frames a second; the same
+with gswarp and gsplat, where they are installed; training and compression of the sample scene. A
+part that fails is recorded and the next one runs. DIR gets gpu.json and gpu.md; the exit status is
+1 if any part failed. With --emulate the first of these runs on the CPU in the emulation
+(docs/gpu.md). No GPU has run this program yet.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from diff_gaussian_rasterization import check
+from diff_gaussian_rasterization.adam import AdamState, RawAdam, adam_step
+from diff_gaussian_rasterization.raw import RawGaussians, render
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -35,6 +41,8 @@ from benchmarks.iteration import STEPS, Step, camera_of
 from benchmarks.workloads import Pose
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.choose_backend import backend_for
+from scene.cameras import Camera
+from scene.raw_parameters import RawParameters
 from utils.files import write_json, write_text
 from utils.optional_modules import installed
 
@@ -48,6 +56,12 @@ PEERS = ("gswarp", "gsplat")
 LOOPS_OF_PEERS = ("fine-tuning", "training")
 LARGEST_ON_GRIDS = 1_000_000
 """Gaussians: fitting grids to more of them takes the CPU too long here."""
+ON_HOST, AT_ONCE = "photograph on the host", "at once"
+COPIED = "copied memory"
+COPIED_BYTES = 1 << 30
+PASSES = 10
+"""How often training moves all parameters at least: drawing and differentiating read them;
+gradients are written; Adam reads these, parameters and two moments, and writes the last three."""
 
 Part = Callable[[], dict[str, Any]]
 Where = Callable[[], AbstractContextManager[Any]]
@@ -68,30 +82,100 @@ def correctness(name: str, device: torch.device, where: Where) -> dict[str, Any]
     return {"differences": different}
 
 
-def iteration(loop: str, count: int, rounds: int, rasterizer: str = "cuda") -> dict[str, Any]:
-    """Milliseconds of the parts of an iteration and of its kernels, and the peak of memory.
-
-    The kernels are ours; those of other rasterisers are not listed one by one.
-    """
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+def made_up_view(count: int, place: torch.device) -> tuple[RawParameters, Camera]:
+    """A model on the GPU, and a camera whose photograph is in `place`."""
     raw = made_up(count, 3).map(lambda tensor: tensor.to(CUDA))
     width, height = SIZE
     world_to_camera = torch.eye(4)
     world_to_camera[2, 3] = 5.0
-    photo = torch.randint(0, 256, (3, height, width), dtype=torch.uint8).to(CUDA)
-    camera = camera_of(Pose(width, height, 1200.0, 1200.0, world_to_camera), photo)
+    photo = torch.randint(0, 256, (3, height, width), dtype=torch.uint8).to(place)
+    return raw, camera_of(Pose(width, height, 1200.0, 1200.0, world_to_camera), photo)
+
+
+def iteration(
+    loop: str, count: int, rounds: int, rasterizer: str = "cuda", place: torch.device = CUDA
+) -> dict[str, Any]:
+    """Milliseconds of the parts of an iteration and of its kernels, and the peak of memory.
+
+    The kernels are ours; those of other rasterisers are not listed one by one. `launching` is the
+    host's time for all launches: CUDA graphs could save most of it.
+    """
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    raw, camera = made_up_view(count, place)
     step = STEPS[loop](raw, camera, backend_for(CUDA, RenderOptions(rasterizer=rasterizer)))
     parts = part_times(step, rounds)
     with timed_launches() as launches:
         step(lambda name: None)
     torch.cuda.synchronize()
-    kernels = {name: sum(a.elapsed_time(b) for a, b in pairs) for name, pairs in launches.items()}
+    pairs = {name: each.events for name, each in launches.items()}
+    kernels = {name: sum(a.elapsed_time(b) for a, b in each) for name, each in pairs.items()}
     return {
         "milliseconds": parts,
         "kernels": kernels,
+        "launches": sum(map(len, pairs.values())),
+        "launching": 1e3 * sum(each.host_seconds for each in launches.values()),
+        "least_bytes": PASSES * sum(tensor.nbytes for tensor in raw),
         "peak_bytes": torch.cuda.max_memory_allocated(),
     }
+
+
+def rendering(count: int, rounds: int, rasterizer: str = "cuda") -> dict[str, Any]:
+    """Milliseconds of a view that is drawn only."""
+    raw, camera = made_up_view(count, CUDA)
+    backend = backend_for(CUDA, RenderOptions(rasterizer=rasterizer))
+    background = torch.zeros(3, device=CUDA)
+
+    @torch.no_grad()
+    def draw(lap: Callable[[str], None]) -> None:
+        backend.draw(camera, raw, background, 3)
+        lap("drawing")
+
+    return {"milliseconds": part_times(draw, rounds)}
+
+
+def backward_and_adam(count: int, rounds: int, at_once: bool) -> dict[str, Any]:
+    """Milliseconds of a view's backward pass and a dense step of Adam, at once or one by one.
+
+    Learning rates are 0, so that the view stays that of the model.
+    """
+    gaussians = RawGaussians(*made_up_view(count, CUDA)[0])
+    gradients, means, variances = (gaussians.empty_like() for _ in range(3))
+    for moments in (*means, *variances):
+        moments.zero_()
+    view = check.view_settings()._replace(image_width=SIZE[0], image_height=SIZE[1])
+    frame = render(gaussians, view, training=True)
+    d_image, screen = torch.randn_like(frame.image), torch.empty(count, 2, device=CUDA)
+    adam = RawAdam(means, variances, [0.0] * 6, step=1)
+    states = [
+        AdamState(*tensors, 0.0)
+        for tensors in zip(gaussians, gradients, means, variances, strict=True)
+    ]
+
+    def together(lap: Callable[[str], None]) -> None:
+        frame.update(d_image, gaussians, adam, screen=screen)
+        lap("both")
+
+    def one_by_one(lap: Callable[[str], None]) -> None:
+        frame.backward(d_image, gradients, screen=screen)
+        lap("backward")
+        adam_step(states, 1)
+        lap("Adam")
+
+    return {"milliseconds": part_times(together if at_once else one_by_one, rounds)}
+
+
+def copied_memory(rounds: int) -> dict[str, Any]:
+    """Bytes a second that the card reads and writes when it copies its memory."""
+    source = torch.empty(COPIED_BYTES, dtype=torch.uint8, device=CUDA)
+    target = torch.empty_like(source)
+
+    def copy(lap: Callable[[str], None]) -> None:
+        target.copy_(source)
+        lap("copying")
+
+    times = part_times(copy, rounds)
+    return {"bytes_a_second": 2 * COPIED_BYTES / (1e-3 * times["whole iteration"])}
 
 
 def part_times(step: Step, rounds: int) -> dict[str, float]:
@@ -123,20 +207,32 @@ def marked() -> Any:
     return event
 
 
+@dataclass
+class Launches:
+    """Those of one kernel."""
+
+    events: list[tuple[Any, Any]] = field(default_factory=list)
+    """Before and after each."""
+    host_seconds: float = 0.0
+
+
 @contextmanager
-def timed_launches() -> Iterator[dict[str, list[tuple[Any, Any]]]]:
-    """The events around each launch of our kernels in this context, by the kernel's name."""
-    launches: dict[str, list[tuple[Any, Any]]] = {}
+def timed_launches() -> Iterator[dict[str, Launches]]:
+    """The launches of our kernels in this context, by the kernel's name."""
+    launches: dict[str, Launches] = {}
 
     def timed(original: Callable[..., None]) -> Callable[..., None]:
         def launch(kernels: Any, name: str, blocks: int, arguments: Any) -> None:
-            before = marked()
+            before, began = marked(), time.perf_counter()
             original(kernels, name, blocks, arguments)
-            launches.setdefault(name, []).append((before, marked()))
+            ended = time.perf_counter()
+            found = launches.setdefault(name, Launches())
+            found.events.append((before, marked()))
+            found.host_seconds += ended - began
 
         return launch
 
-    classes = [sys.modules[f"{package}._cuda"].Kernels for package in PACKAGES]
+    classes = [import_module(f"{package}._cuda").Kernels for package in PACKAGES]
     patches = [patch.object(each, "launch", timed(each.launch)) for each in classes]
     for each in patches:
         each.start()
@@ -177,26 +273,37 @@ def parts_of(arguments: argparse.Namespace) -> dict[str, Part]:
         from cuda_paths import cuda_path
 
         return {name: partial(correctness, name, CPU, cuda_path) for name in CASES}
+    rounds = arguments.rounds
     parts: dict[str, Part] = {"machine": machine}
     parts |= {name: partial(correctness, name, CUDA, nullcontext) for name in CASES}
+    parts[COPIED] = partial(copied_memory, rounds)
     for count in arguments.counts:
-        for loop in STEPS:
-            if "grids" not in loop or count <= LARGEST_ON_GRIDS:
-                parts[f"{loop}, {count} Gaussians"] = partial(
-                    iteration, loop, count, arguments.rounds
-                )
-        for peer in filter(installed, PEERS):
-            for loop in LOOPS_OF_PEERS:
-                parts[f"{loop}, {count} Gaussians, {peer}"] = partial(
-                    iteration, loop, count, arguments.rounds, peer
-                )
+        parts |= timed_parts(count, rounds)
     return parts | scripts(arguments.out)
+
+
+def timed_parts(count: int, rounds: int) -> dict[str, Part]:
+    """What is timed with so many Gaussians. Names end with the peer, if it is not ours."""
+    size = f"{count} Gaussians"
+    loops = [loop for loop in STEPS if "grids" not in loop or count <= LARGEST_ON_GRIDS]
+    parts: dict[str, Part] = {
+        f"{loop}, {size}": partial(iteration, loop, count, rounds) for loop in loops
+    }
+    streamed = partial(iteration, loops[0], count, rounds, place=CPU)
+    parts[f"{loops[0]}, {size}, {ON_HOST}"] = streamed
+    parts[f"rendering, {size}"] = partial(rendering, count, rounds)
+    both = f"backward and Adam, {size}"
+    parts[both] = partial(backward_and_adam, count, rounds, at_once=False)
+    parts[f"{both}, {AT_ONCE}"] = partial(backward_and_adam, count, rounds, at_once=True)
+    for peer in filter(installed, PEERS):
+        for loop in LOOPS_OF_PEERS:
+            parts[f"{loop}, {size}, {peer}"] = partial(iteration, loop, count, rounds, peer)
+        parts[f"rendering, {size}, {peer}"] = partial(rendering, count, rounds, peer)
+    return parts
 
 
 def machine() -> dict[str, Any]:
     """What `diff_gaussian_rasterization.check` finds. CudaMissingError without a GPU."""
-    from diff_gaussian_rasterization import check
-
     return check.machine()._asdict()
 
 
@@ -215,20 +322,29 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     lines = ["| part | result | took, s |", "|---|---|---|"]
     lines += [f"| {name} | {cell(each)} | {each['took']:.1f} |" for name, each in results.items()]
     if found := ratios(results):
-        lines += ["", "| whole iteration | of the peer's time |", "|---|---|"]
+        lines += ["", "| our whole iteration, over | ratio |", "|---|---|"]
         lines += [f"| {name} | {value:.2f} |" for name, value in found.items()]
     return "\n".join(lines) + "\n"
 
 
 def ratios(results: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Our time of each iteration over that of each peer, where both were measured."""
+    """Our usual time over that of each other way, and over that which the memory needs at least."""
     found = {}
-    for name, theirs in results.items():
-        ours = results.get(name.rpartition(", ")[0], {})
-        if name.endswith(PEERS) and "milliseconds" in ours and "milliseconds" in theirs:
-            times = (each["milliseconds"]["whole iteration"] for each in (ours, theirs))
-            found[name] = next(times) / next(times)
+    speed = results.get(COPIED, {}).get("bytes_a_second")
+    for name, each in results.items():
+        if name.endswith((*PEERS, ON_HOST, AT_ONCE)):
+            ours = results.get(name.rpartition(", ")[0], {})
+            if "milliseconds" in ours and "milliseconds" in each:
+                found[name] = whole(ours) / whole(each)
+        elif speed is not None and "least_bytes" in each:
+            least = 1e3 * each["least_bytes"] / speed
+            found[f"{name}, the memory's least time"] = whole(each) / least
     return found
+
+
+def whole(result: dict[str, Any]) -> float:
+    """Milliseconds of all parts together."""
+    return result["milliseconds"]["whole iteration"]
 
 
 def cell(result: dict[str, Any]) -> str:
@@ -238,9 +354,12 @@ def cell(result: dict[str, Any]) -> str:
     if "differences" in result:
         return f"agrees with the CPU, at most {max(result['differences'].values()):.1e} apart"
     if "milliseconds" in result:
-        named = {**result["milliseconds"], **result["kernels"]}
-        times = ", ".join(f"{name} {value:.3f}" for name, value in named.items())
-        return f"{times} ms; {result['peak_bytes'] / 2**20:.0f} MiB"
+        named = {**result["milliseconds"], **result.get("kernels", {})}
+        times = ", ".join(f"{name} {value:.3f}" for name, value in named.items()) + " ms"
+        if "launches" not in result:
+            return f"{times}; {1e3 / whole(result):.0f} a second"
+        launches = f"{result['launches']} launches in {result['launching']:.3f} ms of the host"
+        return f"{times}; {launches}; {result['peak_bytes'] / 2**20:.0f} MiB"
     shown = {key: value for key, value in result.items() if key != "took"}
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import fused_ssim
 import torch
-from diff_gaussian_rasterization import GaussianRasterizer, check, statistics
-from diff_gaussian_rasterization.adam import AdamState, adam_step, update_visible
+from diff_gaussian_rasterization import GaussianRasterizer, check, raw, statistics
+from diff_gaussian_rasterization.adam import AdamState, RawAdam, adam_step, update_visible
 from diff_gaussian_rasterization.straight_through import (
     EvenGrid,
     QuantizedState,
@@ -73,6 +73,21 @@ def both_adams(device: torch.device) -> Results:
         adam_step([AdamState(dense, given, moments[0], moments[1], 0.1)], step)
         update_visible([AdamState(sparse, given, moments[2], moments[3], 0.1)], visible)
     return {"dense": dense.cpu() - start, "sparse": sparse.cpu() - start, "moments": moments.cpu()}
+
+
+def derivatives_and_adam(device: torch.device) -> Results:
+    """At once, by `Frame.update`."""
+    model = raw.RawGaussians(*(tensor.to(device) for tensor in made_up(300, 3)))
+    moved = raw.RawGaussians(*(tensor.clone() for tensor in model))
+    means = [torch.zeros_like(tensor) for tensor in model]
+    variances = [torch.full_like(tensor, 1e-4) for tensor in model]
+    frame = raw.render(moved, check.view_settings(), training=True)
+    weights = torch.randn(frame.image.shape, generator=torch.Generator().manual_seed(0))
+    adam = RawAdam(means, variances, [1e-3] * 6, step=1)
+    frame.update(weights.to(device), moved, adam)
+    changes = [now - then for now, then in zip(moved, model, strict=True)]
+    named = zip(raw.RawGaussians._fields, changes, strict=True)
+    return {name: change.cpu() for name, change in named}
 
 
 def sums(device: torch.device) -> Results:
@@ -142,6 +157,7 @@ CASES: Mapping[str, Callable[[torch.device], Results]] = {
     "view and derivatives": check.small_frame,
     "loss": loss,
     "Adam": both_adams,
+    "derivatives and Adam at once": derivatives_and_adam,
     "sums over views": sums,
     "step on ranges": step_on_ranges,
     "step on grids": step_on_grids,

@@ -7,7 +7,7 @@ The kernel packages choose the kernels by the device of the tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,12 +82,13 @@ class KernelBackend:
         """See Backend."""
         self._fit_buffers(raw, camera)
         depths = supervises_depth(camera, depth_weight)
+        photometric = is_photometric(camera, depth_weight)
+        photo = self._photo(camera, raw.xyz.device) if photometric else None
         frame = self._frame(camera, raw, background, sh_degree, training=True, depths=depths)
-        if not is_photometric(camera, depth_weight):
+        if photo is None:
             return self._differentiate_parts(frame, camera, out, lambda_dssim, depth_weight)
         l1, ssim, _ = self._kernels.loss.l1_ssim_value_and_gradient(
-            *(frame.image, camera.image_u8.to(frame.image.device)),
-            *(lambda_dssim, self._image_gradient),
+            *(frame.image, photo(), lambda_dssim, self._image_gradient)
         )
         frame.backward(
             self._image_gradient, self._kernels.raw.RawGaussians(*out), screen=self._screen
@@ -205,6 +206,10 @@ class KernelBackend:
     def _on_host(self, background: Tensor) -> Tensor:
         """The background on the CPU, where the numbers of a view are."""
         return background
+
+    def _photo(self, camera: Camera, device: torch.device) -> Callable[[], Tensor]:
+        """A function that gives the camera's photograph on the device, called after drawing."""
+        return lambda: camera.image_u8.to(device)
 
     def _fit_buffers(self, raw: RawParameters, camera: Camera) -> None:
         device = raw.xyz.device

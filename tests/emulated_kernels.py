@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA kernels on the CPU: the same sources, compiled with submodules/common/cuda_emulation.h."""
+"""CUDA kernels on the CPU: the same sources, compiled with submodules/common/cuda_emulation.h.
+
+The emulation checks bounds and races. Where the environment variable EMULATION_SANITIZERS is set,
+Address- and UBSanitizer check instead; their library must then be loaded first (LD_PRELOAD).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import ctypes
 import dataclasses
 import functools
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,6 +28,10 @@ FLAGS = [
     *("-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unknown-pragmas", f"-I{COMMON}"),
 ]
 UNDEFINED = "shift,bounds,signed-integer-overflow,integer-divide-by-zero,bool,float-cast-overflow"
+CHECKED_BY_EMULATION = ["-fsanitize=thread", f"-fsanitize={UNDEFINED}"]
+BY_SANITIZERS = "EMULATION_SANITIZERS"
+SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+CHECKED_BY_SANITIZERS = [*SANITIZERS, "-fsanitize-sections=emulated_shared", "-O1", "-g1"]
 
 
 def launch_layer() -> Any:
@@ -128,20 +137,27 @@ _HELD: list[tempfile.TemporaryDirectory[str]] = []
 def _library(path: Path) -> Path:
     target = _folder() / f"{path.parent.parent.name}_{path.stem}.so"
     unit = target.with_suffix(".o")
-    checked = ["-fsanitize=thread", f"-fsanitize={UNDEFINED}", "-x", "c++"]
-    _compile([*FLAGS, *checked, f"-I{path.parent}", "-c", str(path), "-o", str(unit)])
-    _compile(["-shared", str(unit), str(_scheduler()), "-o", str(target)])
+    by_sanitizers = BY_SANITIZERS in os.environ
+    checked = CHECKED_BY_SANITIZERS if by_sanitizers else CHECKED_BY_EMULATION
+    source = ["-x", "c++", f"-I{path.parent}", "-c", str(path)]
+    _compile([*FLAGS, *checked, *source, "-o", str(unit)])
+    libraries = SANITIZERS if by_sanitizers else []
+    _compile(["-shared", *libraries, str(unit), str(_scheduler()), "-o", str(target)])
     return target
 
 
 @functools.cache
 def _scheduler() -> Path:
     unit = _folder() / "scheduler.o"
-    _compile([*FLAGS, "-c", str(COMMON / "cuda_emulation.cpp"), "-o", str(unit)])
+    told = ["-DEMULATION_UNDER_SANITIZERS"] if BY_SANITIZERS in os.environ else []
+    _compile([*FLAGS, *told, "-c", str(COMMON / "cuda_emulation.cpp"), "-o", str(unit)])
     return unit
 
 
 def _compile(arguments: list[str]) -> None:
-    result = subprocess.run(["g++", *arguments], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "LD_PRELOAD": ""}  # the compiler need not be checked
+    result = subprocess.run(
+        ["g++", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
     if result.returncode != 0:
         pytest.fail(result.stderr)

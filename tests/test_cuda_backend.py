@@ -13,6 +13,7 @@ from cuda_paths import cuda_path
 from reference.random_splats import measured, random_raw, random_sensitivity
 from reference.random_views import camera
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gaussian_compression.finetune import Finetuner
 from gaussian_compression.grid_straight_through import (
@@ -23,11 +24,12 @@ from gaussian_compression.grid_straight_through import (
 from gaussian_compression.quantize import initial_ranges
 from gaussian_compression.settings import FinetuneSettings, GridSettings, QuantizationSettings
 from gaussian_compression.straight_through import KernelStraightThrough
-from gaussian_compression.trainable import FullPrecision, Trainable
+from gaussian_compression.trainable import FullPrecision, Trainable, take_step
 from gaussian_renderer.backend import Backend, RenderOptions, ViewLoss
 from gaussian_renderer.cpu_backend import CpuBackend
 from gaussian_renderer.cuda_backend import CudaBackend
 from gaussian_renderer.kernel_backend import Kernels, installed_kernels
+from scene.kernel_adam import KernelAdam
 from scene.raw_parameters import RawParameters
 
 SH_DEGREE = 2
@@ -186,3 +188,45 @@ def test_a_finetuning_is_the_cpus(trained: Callable[[RawParameters, Backend], Tr
     assert_close(found[:1], expected[:1])
     # Adam's first steps divide gradients by their size: one near 0 may move either way.
     assert_close(found[1:], expected[1:], most=0.05)
+
+
+class ReadNumbers(TorchDispatchMode):
+    """The tensors whose numbers Python reads in this context: on a GPU, the host waits for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: list[Tensor] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.name()
+        assert name not in ("aten::nonzero", "aten::masked_select", "aten::equal"), name
+        if name == "aten::_local_scalar_dense":
+            self.tensors.append(args[0])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("trained", [in_full_precision, on_grids])
+def test_an_iteration_reads_one_number(
+    trained: Callable[[RawParameters, Backend], Trainable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of tile entries, an int64. Adam counts its steps on the host, on GPUs too."""
+    backend = CudaBackend(RenderOptions(), kernels())
+    model = trained(with_ordered_raw_axes(scene()), backend)
+    gradients = model.seen.map(torch.empty_like)
+    on_host: set[int] = set()
+    state_of = KernelAdam._state_of
+
+    def noted(adam: KernelAdam, parameter: Tensor) -> dict[str, Tensor]:
+        state = state_of(adam, parameter)
+        on_host.add(state["step"].data_ptr())
+        return state
+
+    monkeypatch.setattr(KernelAdam, "_state_of", noted)
+    rates = dict.fromkeys(RawParameters._fields, 1e-3)
+    with cuda_path():
+        for reads in (ReadNumbers(), ReadNumbers()):  # the first one copies the background
+            with torch.no_grad(), reads:
+                backend.differentiate(VIEW, model.seen, gradients, BACKGROUND, SH_DEGREE, 0.2)
+                take_step(model, gradients, rates)
+    waited = [each.dtype for each in reads.tensors if each.data_ptr() not in on_host]
+    assert waited == [torch.int64]

@@ -16,6 +16,8 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"
 if not os.environ.get("ALL_ARCHITECTURES"):  # a minute of CPU time
     ARCHITECTURES = ("sm_75", "sm_90", "sm_120")
 FILES = cuda_files()
+REGISTERS = 65536  # of a multiprocessor
+MOST_OF_BLENDING = 64  # so that 1,024 threads fit on one
 _USED = re.compile(
     r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) reg", re.S
 )
@@ -56,8 +58,10 @@ def test_nvrtc_compiles_without_spills(compiler, package, name, architecture) ->
     used = {kernel: (int(spilt), int(registers)) for kernel, spilt, registers in _USED.findall(log)}
     assert set(used) == set(source.kernels)
     for kernel, (spilt, registers) in used.items():
+        print(f"{kernel}, {architecture}: {registers} registers, {spilt} bytes spilt")
         assert spilt == 0, f"{kernel} spills {spilt} bytes\n{log}"
-        assert registers * source.kernels[kernel] <= 65536, f"{kernel}: a block does not fit"
+        assert registers * source.kernels[kernel] <= REGISTERS, f"{kernel}: a block does not fit"
+        assert name != "blend" or registers <= MOST_OF_BLENDING, f"{kernel}: {registers} registers"
 
 
 @pytest.mark.parametrize(("package", "name"), FILES, ids=[name for _, name in FILES])

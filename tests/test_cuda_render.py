@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -184,6 +184,75 @@ def test_a_view_that_is_not_kept_has_no_backward_pass() -> None:
     assert_same_image(found, expected.color, expected.inverse_depth, expected.radii)
     with pytest.raises(RuntimeError, match="keep=True"):
         found.backward(*image_gradients(scene), blank(parameters, 3))
+
+
+def test_the_host_learns_the_number_of_entries_while_the_device_sorts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The copy starts before the sort by depth; the host waits when no other launch is left."""
+    happened: list[str] = []
+    kernels = view_kernels()
+    for runner in kernels:
+        original = runner.launch
+        monkeypatch.setattr(
+            runner,
+            "launch",
+            lambda name, *rest, o=original: (happened.append(name), o(name, *rest)),
+        )
+
+    def read_later(number: Tensor) -> Callable[[], int]:
+        happened.append("start")
+        return lambda: happened.append("wait") or int(number)
+
+    monkeypatch.setattr(cuda_render, "read_later", read_later)
+    scene = random_scene(seed=1, count=20, width=20, height=20, sh_degree=0)
+    options = {"raw": False, "inverse_depth": False, "keep": False, "clamp": False}
+    CudaFrame(kernels, native.camera_of(scene.settings), parameters_of(scene), **options)
+    start, wait = happened.index("start"), happened.index("wait")
+    assert happened[:start] == ["project_gaussians"]
+    sorting = ["radix_count", "scan_blocks", "radix_scatter"]
+    assert happened[start + 1 : wait] == [*(4 * sorting), "count_in_order", "scan_blocks"]
+    assert happened[wait + 1] == "emit_entries"
+
+
+class RecordingEvent:
+    """A CUDA event on a machine without CUDA."""
+
+    done = False
+
+    def record(self, stream: object) -> None:
+        self.stream = stream
+
+    def synchronize(self) -> None:
+        self.done = True
+
+
+def test_a_number_is_read_when_its_copy_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = RecordingEvent()
+
+    class OnDevice:
+        device = torch.device("cuda", 1)
+
+    class Copied:
+        def copy_(self, source: OnDevice, non_blocking: bool) -> None:
+            assert non_blocking
+
+        def __int__(self) -> int:
+            assert event.done
+            return 7
+
+    def page_locked(like: OnDevice, device: str, pin_memory: bool) -> Copied:
+        assert device == "cpu"
+        assert pin_memory
+        return Copied()
+
+    monkeypatch.setattr(torch, "empty_like", page_locked)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: ("stream", device.index))
+    read = cuda_render.read_later(OnDevice())
+    assert event.stream == ("stream", 1)
+    assert not event.done
+    assert read() == 7
 
 
 def test_visible_points_are_the_cpus() -> None:

@@ -116,9 +116,44 @@ def test_launches_are_timed_by_name(fake_events: None, monkeypatch: pytest.Monke
         kernels.launch("one", 2, None)
         kernels.launch("two", 3, None)
     kernels.launch("three", 4, None)
-    assert {name: len(pairs) for name, pairs in launches.items()} == {"one": 2, "two": 1}
+    assert {name: len(each.events) for name, each in launches.items()} == {"one": 2, "two": 1}
+    assert all(each.host_seconds > 0 for each in launches.values())
     assert launched == [("one", 1, None), ("one", 2, None), ("two", 3, None), ("three", 4, None)]
-    assert all(a.elapsed_time(b) == 1.0 for pairs in launches.values() for a, b in pairs)
+    pairs = [pair for each in launches.values() for pair in each.events]
+    assert [a.elapsed_time(b) for a, b in pairs] == [1.0] * 3
+
+
+@pytest.fixture
+def tiny_model_on_the_cpu(fake_events: None, monkeypatch: pytest.MonkeyPatch) -> gpu.RawParameters:
+    raw = gpu.made_up(30, 3)
+    monkeypatch.setattr(gpu, "CUDA", gpu.CPU)
+    monkeypatch.setattr(gpu, "SIZE", (48, 36))
+    monkeypatch.setattr(gpu, "made_up", lambda count, degree: raw)
+    return raw
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_backward_and_adam_are_timed_without_a_change_of_the_model(
+    at_once: bool, tiny_model_on_the_cpu: gpu.RawParameters
+) -> None:
+    before = tiny_model_on_the_cpu.map(torch.clone)
+    times = {"both": 1.0} if at_once else {"backward": 1.0, "Adam": 1.0}
+    found = gpu.backward_and_adam(30, 2, at_once)["milliseconds"]
+    assert found == {**times, "whole iteration": len(times)}
+    assert all(torch.equal(a, b) for a, b in zip(tiny_model_on_the_cpu, before, strict=True))
+
+
+def test_drawing_is_timed(tiny_model_on_the_cpu: gpu.RawParameters) -> None:
+    found = gpu.rendering(30, 2, rasterizer="auto")
+    assert found == {"milliseconds": {"drawing": 1.0, "whole iteration": 1.0}}
+
+
+def test_copies_of_memory_are_timed(
+    tiny_model_on_the_cpu: gpu.RawParameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading and writing 50 bytes in 1 ms."""
+    monkeypatch.setattr(gpu, "COPIED_BYTES", 50)
+    assert gpu.copied_memory(2) == {"bytes_a_second": pytest.approx(100e3)}
 
 
 def test_a_program_that_fails_is_an_error(tmp_path: Path) -> None:
@@ -131,20 +166,51 @@ def test_peers_that_are_installed_are_timed_in_the_same_loops(
 ) -> None:
     monkeypatch.setattr(gpu, "installed", lambda name: name == "gsplat")
     arguments = gpu.parse_arguments(["--out", str(tmp_path), "--counts", "10"])
-    names = [name for name in gpu.parts_of(arguments) if name.endswith(gpu.PEERS)]
-    assert names == ["fine-tuning, 10 Gaussians, gsplat", "training, 10 Gaussians, gsplat"]
+    names = list(gpu.parts_of(arguments))
+    assert [name for name in names if name.endswith(gpu.PEERS)] == [
+        "fine-tuning, 10 Gaussians, gsplat",
+        "training, 10 Gaussians, gsplat",
+        "rendering, 10 Gaussians, gsplat",
+    ]
+    assert "fine-tuning, 10 Gaussians, photograph on the host" in names
+    for name in ("rendering, 10 Gaussians", "backward and Adam, 10 Gaussians, at once"):
+        assert name in names
+
+
+def took(milliseconds: float, **others: Any) -> dict[str, Any]:
+    return {"milliseconds": {"whole iteration": milliseconds}, "took": 1.0, **others}
 
 
 def test_times_are_compared_with_those_of_peers() -> None:
-    def took(milliseconds: float) -> dict[str, Any]:
-        times = {"whole iteration": milliseconds}
-        return {"milliseconds": times, "kernels": {}, "peak_bytes": 0, "took": 1.0}
-
     results = {
         "training, 10 Gaussians": took(2.0),
-        "training, 10 Gaussians, gsplat": took(8.0),
+        "training, 10 Gaussians, gsplat": took(8.0, least_bytes=1),
+        "training, 10 Gaussians, photograph on the host": took(2.5),
+        "backward and Adam, 10 Gaussians": took(3.0),
+        "backward and Adam, 10 Gaussians, at once": took(2.0),
         "fine-tuning, 10 Gaussians": {"error": "no", "took": 1.0},
         "fine-tuning, 10 Gaussians, gsplat": took(8.0),
     }
-    assert gpu.ratios(results) == {"training, 10 Gaussians, gsplat": 0.25}
-    assert "| training, 10 Gaussians, gsplat | 0.25 |" in gpu.table(results)
+    assert gpu.ratios(results) == {
+        "training, 10 Gaussians, gsplat": 0.25,
+        "training, 10 Gaussians, photograph on the host": 0.8,
+        "backward and Adam, 10 Gaussians, at once": 1.5,
+    }
+    table = gpu.table(results)
+    assert "| training, 10 Gaussians, gsplat | 0.25 |" in table
+    assert "| training, 10 Gaussians | whole iteration 2.000 ms; 500 a second | 1.0 |" in table
+
+
+def test_times_are_compared_with_the_least_that_the_memory_needs() -> None:
+    """2e9 bytes at 1e12 bytes a second are 2 ms."""
+    counted = {"least_bytes": 2e9, "launches": 7, "launching": 0.125, "peak_bytes": 3 << 20}
+    results = {
+        gpu.COPIED: {"bytes_a_second": 1e12, "took": 1.0},
+        "training, 10 Gaussians": took(5.0, **counted),
+        "training, 10 Gaussians, gsplat": took(8.0, **counted),
+    }
+    assert gpu.ratios(results) == {
+        "training, 10 Gaussians, the memory's least time": 2.5,
+        "training, 10 Gaussians, gsplat": 0.625,
+    }
+    assert "ms; 7 launches in 0.125 ms of the host; 3 MiB |" in gpu.table(results)

@@ -2,7 +2,8 @@
 // Runs a kernel on the CPU: fibres in random order, one block after the other, and checks of every access to memory.
 //
 // The kernels are compiled with -fsanitize=thread, but not linked with its library: the functions that the compiler calls at every
-// access, __tsan_read4 and so on, are the ones at the end of this file.
+// access, __tsan_read4 and so on, are the ones at the end of this file. With EMULATION_UNDER_SANITIZERS they are compiled for Address-
+// and UBSanitizer instead, whose libraries then do the checks.
 #include "cuda_emulation.h"
 
 #include <sys/mman.h>
@@ -16,6 +17,9 @@
 
 #if !defined(__x86_64__)
 #include <ucontext.h>
+#endif
+#if defined(EMULATION_UNDER_SANITIZERS)
+#include <sanitizer/common_interface_defs.h>
 #endif
 
 extern "C" {
@@ -36,9 +40,15 @@ constexpr unsigned kMostThreads = 1024;
 // ---------------------------------------------------------------------------------------------------------------------
 // Fibres
 
+struct Stack {
+  const void* bottom = nullptr;
+  size_t bytes = 0;
+};
+
 #if defined(__x86_64__)
 struct Context {
   void* stack_pointer = nullptr;
+  Stack stack;
 };
 
 // Saves the registers that a function must preserve, and continues where `to` was left.
@@ -67,7 +77,7 @@ emulation_switch:
 .size emulation_switch, .-emulation_switch
 )");
 
-void switch_to(Context& from, Context& to) { emulation_switch(&from.stack_pointer, to.stack_pointer); }
+void jump(Context& from, Context& to) { emulation_switch(&from.stack_pointer, to.stack_pointer); }
 
 void prepare(Context& context, char* stack, void (*entry)()) {
   // Six registers, the address to return to, and one word so that the stack is aligned as after a call.
@@ -75,20 +85,37 @@ void prepare(Context& context, char* stack, void (*entry)()) {
   top[0] = reinterpret_cast<void*>(entry);
   top[1] = nullptr;
   context.stack_pointer = top - 6;
+  context.stack = {stack, kStackBytes};
 }
 #else
 struct Context {
   ucontext_t context;
+  Stack stack;
 };
 
-void switch_to(Context& from, Context& to) { swapcontext(&from.context, &to.context); }
+void jump(Context& from, Context& to) { swapcontext(&from.context, &to.context); }
 
 void prepare(Context& context, char* stack, void (*entry)()) {
   getcontext(&context.context);
   context.context.uc_stack.ss_sp = stack;
   context.context.uc_stack.ss_size = kStackBytes;
   makecontext(&context.context, entry, 0);
+  context.stack = {stack, kStackBytes};
 }
+#endif
+
+// AddressSanitizer is told which stack the program runs on. `previous` gets that of the one before.
+#if defined(EMULATION_UNDER_SANITIZERS)
+void switch_to(Context& from, Context& to) {
+  void* kept = nullptr;
+  __sanitizer_start_switch_fiber(&kept, to.stack.bottom, to.stack.bytes);
+  jump(from, to);
+  __sanitizer_finish_switch_fiber(kept, nullptr, nullptr);
+}
+void arrive_first(Stack& previous) { __sanitizer_finish_switch_fiber(nullptr, &previous.bottom, &previous.bytes); }
+#else
+void switch_to(Context& from, Context& to) { jump(from, to); }
+void arrive_first(Stack&) {}
 #endif
 
 enum class State { kReady, kAtBarrier, kAtWarpOperation, kDone };
@@ -212,6 +239,7 @@ void yield() {
 }
 
 void enter_fibre() {
+  arrive_first(launch.scheduler.stack);
   launch.in_kernel = true;
   launch.kernel(launch.arguments);
   launch.in_kernel = false;
@@ -390,9 +418,8 @@ void start_block(uint32_t number) {
   launch.warp_syncs.assign((launch.threads + kLanes - 1) / kLanes, 0);
   launch.fibres.assign(launch.threads, Fibre{});
   for (unsigned t = 0; t < launch.threads; ++t) prepare(launch.fibres[t].context, stacks + t * kStackBytes, enter_fibre);
-  if (__start_emulated_shared != nullptr) {
-    std::memset(__start_emulated_shared, 0xff, static_cast<size_t>(__stop_emulated_shared - __start_emulated_shared));
-  }
+  // Not by memset, which AddressSanitizer replaces by one that refuses the gaps between the variables.
+  for (volatile char* byte = __start_emulated_shared; byte != __stop_emulated_shared; ++byte) *byte = '\xff';
 }
 
 std::string where_it_waits() {

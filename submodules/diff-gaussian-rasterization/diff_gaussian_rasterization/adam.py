@@ -28,6 +28,18 @@ class AdamState(NamedTuple):
     learning_rate: float
 
 
+class RawAdam(NamedTuple):
+    """One step of Adam on the six tensors of a model, in the order of `raw.RawGaussians`."""
+
+    exp_avg: Sequence[torch.Tensor]
+    exp_avg_sq: Sequence[torch.Tensor]
+    learning_rates: Sequence[float]
+    step: int | None
+    """Counts from 1. None: as `update_visible`, for the Gaussians in view."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-15
+
+
 def adam_step(
     states: Sequence[AdamState],
     step: int,

@@ -68,7 +68,7 @@ def update_visible(
     """See adam.update_visible."""
     visible = visible.contiguous()
     for state in states:
-        _launch(kernels, state, visible, _factors(betas, eps, state.learning_rate, 1.0))
+        _launch(kernels, state, visible, plain_factors(state.learning_rate, betas, eps))
 
 
 def corrected_factors(
@@ -77,6 +77,11 @@ def corrected_factors(
     """The constants of step `step`, which counts from 1, with its bias correction."""
     step_size = learning_rate / (1.0 - betas[0] ** step)
     return _factors(betas, eps, step_size, 1.0 / math.sqrt(1.0 - betas[1] ** step))
+
+
+def plain_factors(learning_rate: float, betas: tuple[float, float], eps: float) -> AdamFactors:
+    """The constants of a step without bias correction."""
+    return _factors(betas, eps, learning_rate, 1.0)
 
 
 def _factors(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from . import native
 from ._C import Gradients, Parameters
 from ._cuda import Arguments, KernelRunner, kernels_for, pointer
+from .adam import RawAdam
+from .cuda_adam import AdamFactors, corrected_factors, plain_factors
 from .cuda_sort import sort_with_indices, sum_up
 
 _TILE, _TILE_PIXELS, _BUCKET, _CHANNELS = 16, 256, 32, 4  # of cuda_frame.h
@@ -131,6 +134,33 @@ class _ImportanceArguments(Arguments):
     )
 
 
+class _Attribute(Arguments):
+    """Mirror of `Attribute` in project_backward.cu."""
+
+    _fields_ = (
+        ("parameter", pointer),
+        ("mean", pointer),
+        ("variance", pointer),
+        ("factors", AdamFactors),
+    )
+
+
+_ATTRIBUTES = ("means", "dc", "rest", "opacities", "scales", "rotations")  # as in RawGaussians
+
+
+class _ProjectUpdateArguments(Arguments):
+    """Mirror of `ProjectUpdateArguments` in project_backward.cu."""
+
+    _fields_ = (
+        ("frame", _Frame),
+        ("scene", _Scene),
+        *((name, _Attribute) for name in _ATTRIBUTES),
+        ("screen", pointer),
+        ("rest_width", ctypes.c_int32),
+        ("in_view_only", ctypes.c_int32),
+    )
+
+
 class CudaFrame:
     """One rendered view: its outputs, and the buffers that the backward pass needs.
 
@@ -151,7 +181,8 @@ class CudaFrame:
         """Draws at least one Gaussian. `parameters` were checked and are on one device.
 
         `raw`: they are a model's as stored; `keep`: for a backward pass; `clamp` the image to
-        [0, 1]. Waits once, for the number of tile entries. RuntimeError above 2^31 of these.
+        [0, 1]. Waits once, for the number of tile entries, while the device sorts. RuntimeError
+        above 2^31 entries.
         """
         self._kernels, self._camera = kernels, camera
         self.parameters, self._raw = parameters, raw
@@ -210,16 +241,21 @@ class CudaFrame:
         self._kernels.project.launch_over("project_gaussians", n, arguments)
 
     def _number_entries(self) -> int:
-        """Gives every entry its slot, in order of depth; returns their number."""
+        """Gives every entry its slot, in order of depth; returns their number.
+
+        Their number is known before the sort and on its way to the host meanwhile: the device has
+        the sort to do until the host knows what to launch next.
+        """
         depths, counts = self._buffers["depths"], self._buffers["tile_counts"]
         assert depths is not None
         assert counts is not None
+        number = read_later(counts.sum(dtype=torch.int64))
         self._buffers["order"] = sort_with_indices(self._kernels.sort, depths, 32)[1]
         slots_before = self._make("slots_before", self._count, dtype=torch.int32)
         arguments = _TilesArguments(frame=self._frame(), entries=0)
         self._kernels.tiles.launch_over("count_in_order", self._count, arguments)
         sum_up(self._kernels.sort, slots_before)
-        entries = int(counts.sum(dtype=torch.int64))
+        entries = number()
         native.check_entries(entries)
         return entries
 
@@ -263,6 +299,40 @@ class CudaFrame:
 
         Tensors were checked. RuntimeError unless the view was rendered with `keep`.
         """
+        frame = self._differentiate_blending(d_image, d_inverse_depth)
+        project = _ProjectBackwardArguments(
+            frame=frame, scene=_scene(self.parameters, self._raw), gradients=_places(gradients)
+        )
+        self._kernels.project_backward.launch_over("project_backward", self._count, project)
+
+    def update(
+        self,
+        d_image: Tensor,
+        d_inverse_depth: Tensor | None,
+        adam: RawAdam,
+        screen: Tensor | None,
+    ) -> None:
+        """A step of Adam on the parameters, raw ones, by the derivatives that `backward` writes.
+
+        `screen` gets those of the screen positions. Tensors were checked. RuntimeError unless the
+        view was rendered with `keep`.
+        """
+        frame = self._differentiate_blending(d_image, d_inverse_depth)
+        arguments = _ProjectUpdateArguments(
+            frame=frame,
+            scene=_scene(self.parameters, self._raw),
+            screen=screen,
+            rest_width=0 if self.parameters.rest is None else 3 * self.parameters.rest.shape[1],
+            in_view_only=adam.step is None,
+            **{
+                name: _attribute(getattr(self.parameters, name), number, adam)
+                for number, name in enumerate(_ATTRIBUTES)
+            },
+        )
+        self._kernels.project_backward.launch_over("project_update", self._count, arguments)
+
+    def _differentiate_blending(self, d_image: Tensor, d_inverse_depth: Tensor | None) -> _Frame:
+        """Fills the records: the derivatives for what was blended."""
         if not self._kept:
             raise RuntimeError("backward needs a view that was rendered with keep=True.")
         derivatives = d_image.new_empty(self._tiles, _CHANNELS, _TILE_PIXELS)
@@ -274,10 +344,7 @@ class CudaFrame:
         self._kernels.blend.launch("gather_derivatives", self._tiles, blend)
         blocks = -(-self._most_buckets // _WARPS_BACKWARD)
         self._kernels.blend.launch("blend_backward", blocks, blend)
-        project = _ProjectBackwardArguments(
-            frame=frame, scene=_scene(self.parameters, self._raw), gradients=_places(gradients)
-        )
-        self._kernels.project_backward.launch_over("project_backward", self._count, project)
+        return frame
 
     def importance(
         self, counts: Tensor, weights: Tensor, largest: Tensor, pixel_weights: Tensor | None
@@ -300,6 +367,37 @@ class CudaFrame:
         blocks = -(-self._most_buckets // _WARPS_BACKWARD)
         self._kernels.importance.launch("measure_entries", blocks, arguments)
         self._kernels.importance.launch_over("sum_contributions", self._count, arguments)
+
+
+def _attribute(parameter: Tensor | None, number: int, adam: RawAdam) -> _Attribute:
+    """The tensor with this number, its moments, and the constants of its step."""
+    constants = adam.learning_rates[number], adam.betas, adam.eps
+    if adam.step is None:
+        factors = plain_factors(*constants)
+    else:
+        rate, betas, eps = constants
+        factors = corrected_factors(rate, adam.step, betas, eps)
+    mean, variance = adam.exp_avg[number], adam.exp_avg_sq[number]
+    return _Attribute(parameter=parameter, mean=mean, variance=variance, factors=factors)
+
+
+def read_later(number: Tensor) -> Callable[[], int]:
+    """A function that returns a tensor's one number, an integer, and waits for no later work.
+
+    On a CUDA device the copy to the host is started here, on PyTorch's current stream.
+    """
+    if number.device.type != "cuda":
+        return lambda: int(number)
+    on_host = torch.empty_like(number, device="cpu", pin_memory=True)
+    on_host.copy_(number, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(number.device))
+
+    def read() -> int:
+        copied.synchronize()
+        return int(on_host)
+
+    return read
 
 
 def mark_visible(kernels: ViewKernels, camera: native.Camera, means: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 
 from . import native
 from ._C import Gradients, Parameters, gradients_of, scene_of
+from .adam import AdamState, RawAdam, adam_step, check_step, update_visible
 from .native import address, checked, row_count
 from .settings import GaussianRasterizationSettings
 
@@ -101,15 +102,7 @@ class Frame:
         written; Gaussians not in view get zeros. The parameters must be those that were rendered.
         Raises RuntimeError if the view was not rendered for training.
         """
-        if self._context is None:
-            raise RuntimeError("backward needs a view rendered with training=True.")
-        device = self.image.device
-        if d_inverse_depth is not None:
-            if self.inverse_depth is None:
-                raise RuntimeError("this view was rendered without inverse depth.")
-            shape = tuple(self.inverse_depth.shape)
-            d_inverse_depth = checked("d_inverse_depth", d_inverse_depth, shape, device=device)
-        d_image = checked("d_image", d_image, tuple(self.image.shape), device=device)
+        d_image, d_inverse_depth = self._checked_derivatives(d_image, d_inverse_depth)
         places = self._checked_places(gradients, screen)
         if len(self.radii) == 0:
             return
@@ -118,7 +111,70 @@ class Frame:
             scene = scene_of(parameters, raw=True)
             frame.backward(scene, d_image, d_inverse_depth, gradients_of(places))
         else:
+            assert self._context is not None
             self._context.backward(d_image, d_inverse_depth, places)
+
+    def update(
+        self,
+        d_image: torch.Tensor,
+        gaussians: RawGaussians,
+        adam: RawAdam,
+        d_inverse_depth: torch.Tensor | None = None,
+        screen: torch.Tensor | None = None,
+    ) -> None:
+        """A step of Adam on `gaussians`, those that were rendered, and its moments, in place.
+
+        The result is that of `backward` and of `adam_step` or `update_visible`; on a CUDA device
+        one kernel does both, so that the gradients are not stored. `screen` as in `backward`.
+        ValueError if they are not the tensors that were rendered.
+        """
+        d_image, d_inverse_depth = self._checked_derivatives(d_image, d_inverse_depth)
+        self._check_update(gaussians, adam, screen)
+        if len(self.radii) == 0:
+            return
+        if not isinstance(self._context, tuple):
+            assert self._context is not None
+            self._context.update(d_image, d_inverse_depth, adam, screen)
+            return
+        gradients = gaussians.empty_like()
+        self.backward(d_image, gradients, d_inverse_depth, screen)
+        states = [
+            AdamState(*tensors)
+            for tensors in zip(gaussians, gradients, *adam[:3], strict=True)
+            if tensors[0].numel()
+        ]
+        if adam.step is None:
+            update_visible(states, self.radii > 0, adam.betas, adam.eps)
+        else:
+            adam_step(states, adam.step, adam.betas, adam.eps)
+
+    def _checked_derivatives(
+        self, d_image: torch.Tensor, d_inverse_depth: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Those of the image and of the inverse depth, as kernels take them."""
+        if self._context is None:
+            raise RuntimeError("backward needs a view rendered with training=True.")
+        device = self.image.device
+        if d_inverse_depth is not None:
+            if self.inverse_depth is None:
+                raise RuntimeError("this view was rendered without inverse depth.")
+            shape = tuple(self.inverse_depth.shape)
+            d_inverse_depth = checked("d_inverse_depth", d_inverse_depth, shape, device=device)
+        return checked("d_image", d_image, tuple(self.image.shape), device=device), d_inverse_depth
+
+    def _check_update(
+        self, gaussians: RawGaussians, adam: RawAdam, screen: torch.Tensor | None
+    ) -> None:
+        rendered = self._parameters
+        mine = (rendered.means, rendered.dc, rendered.rest, rendered.opacities)
+        mine += (rendered.scales, rendered.rotations)
+        for name, given, expected in zip(RawGaussians._fields, gaussians, mine, strict=True):
+            if expected is not None and given.data_ptr() != expected.data_ptr():
+                raise ValueError(f"gaussians.{name} is not the tensor that was rendered.")
+        if adam.step is not None:
+            check_step(adam.step)
+        for moments in adam[:2]:
+            self._checked_places(RawGaussians(*moments), screen)
 
     def _checked_places(self, gradients: RawGaussians, screen: torch.Tensor | None) -> Gradients:
         """Where the derivatives go."""
@@ -134,11 +190,16 @@ class Frame:
         return Gradients(*target, screen=screen)
 
     @property
-    def _rest_coefficients(self) -> int:
+    def _parameters(self) -> Parameters:
+        """What was rendered."""
         assert self._context is not None
         context = self._context
-        parameters = context[1] if isinstance(context, tuple) else context.parameters
-        return 0 if parameters.rest is None else parameters.rest.shape[1]
+        return context[1] if isinstance(context, tuple) else context.parameters
+
+    @property
+    def _rest_coefficients(self) -> int:
+        rest = self._parameters.rest
+        return 0 if rest is None else rest.shape[1]
 
 
 def render(
