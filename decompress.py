@@ -45,7 +45,7 @@ from splat_formats.ply import origin_notices, ply_parts
 from splat_formats.published_file import is_published_file, read_published_file
 from splat_formats.scene import SplatScene
 from splat_formats.splats import REST_COEFFICIENTS, Splats
-from splat_formats.web_page import write_page
+from splat_formats.web_page import is_page, write_page
 from utils.cli import run, show_messages
 from utils.errors import InputError
 from utils.files import check_target, is_special
@@ -89,7 +89,10 @@ def use_blocks(args: Namespace) -> None:
     if args.output is None:
         return
     if is_page(args.output):
-        raise InputError(f"{args.file}: a page cannot hold a file of blocks, only a whole model")
+        raise InputError(
+            f"{args.file}: a page cannot hold a file of blocks: convert_splats.py makes a page of "
+            "the whole model, or with --crop_box of a part"
+        )
     numbers = None
     if args.box is not None:
         numbers = blocks_in(index, Box(tuple(args.box[:3]), tuple(args.box[3:])))
@@ -141,11 +144,6 @@ def check_output(args: Namespace) -> None:
             f"{args.output}: expected a format to decompress to, but this is a compressed file; "
             "convert_splats.py makes one of another quality"
         )
-
-
-def is_page(path: Path) -> bool:
-    """Whether the name is that of a web page."""
-    return path.suffix.lower() == ".html" and not is_special(path)
 
 
 def write_viewer(path: Path, file: Path, data: bytes, model: ModelFile | SplatScene) -> None:

@@ -124,8 +124,7 @@ def _in_blocks(
     if args.export:
         raise InputError(
             f"--export {args.export}: a model of {start.rows.count:,} Gaussians is compressed in "
-            "blocks, and not exported: give --blocks 1, or convert its decoded PLY with "
-            "convert_splats.py"
+            "blocks, and not exported: give --blocks 1, or convert the file with convert_splats.py"
         )
     options = _options(args, start.path, start.rows.sh_degree, start.rows.metadata)
     blocks = number_of_blocks(start.rows.count, args.blocks)

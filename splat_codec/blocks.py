@@ -7,9 +7,34 @@ NumPy releases the interpreter's lock within its loops, so that threads run at t
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 ROWS_AT_ONCE = 1 << 14
+_Float = TypeVar("_Float", np.float32, np.float64)
 _MOST_THREADS = 8  # more gain nothing: memory is then the limit
+
+
+def small_products(
+    rows: npt.NDArray[_Float], columns: npt.NDArray[_Float], size: int = 64
+) -> npt.NDArray[_Float]:
+    """`rows` (N, C) @ `columns` (C, K), `size` rows at a time, so that one thread makes each.
+
+    OpenBLAS's threads wait for each other by spinning. Several blocks of rows at a time, each of
+    which fits the cache, took 13 times the processor time of these products.
+    """
+    found = np.empty((len(rows), columns.shape[1]), rows.dtype)
+    parts, (width, channels) = len(rows) // size, columns.shape
+    whole = parts * size
+    np.matmul(
+        rows[:whole].reshape(parts, size, width),
+        columns,
+        out=found[:whole].reshape(parts, size, channels),
+    )
+    np.matmul(rows[whole:], columns, out=found[whole:])
+    return found
 
 
 def for_blocks(count: int, work: Callable[[slice], None], size: int = ROWS_AT_ONCE) -> None:

@@ -12,7 +12,7 @@ from splat_codec.grid_record import pack_grids
 from splat_codec.grids import FloatArray, Grids, Integers
 from splat_codec.shared_sh import NONE_SHARED, SharedSh
 
-_ROWS_AT_ONCE = 1 << 12  # whose SH are in the cache, and whose product needs no threads
+_ROWS_AT_ONCE = 1 << 12  # whose SH are in the cache
 _COLUMNS = ("xyz", "opacity", "scale", "precision", "rotation", "dc", "sh")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from splat_codec.blocks import for_blocks
+from splat_codec.blocks import for_blocks, small_products
 from splat_codec.quantizers import MAX_VALUE
 
 Integers = npt.NDArray[np.int32]
@@ -128,13 +128,13 @@ class Transform:
         greatest_sum = self.greatest_sum()
         greatest = max(int(symbols.max(initial=0)), -int(symbols.min(initial=0)))
         if greatest_sum * greatest < 2**24:
-            return symbols.astype(np.float32) @ self.matrix.astype(np.float32)
-        exact = symbols.astype(np.float64) @ self.matrix.astype(np.float64)
+            return small_products(symbols.astype(np.float32), self.matrix.astype(np.float32))
+        exact = small_products(symbols.astype(np.float64), self.matrix.astype(np.float64))
         return exact.astype(np.float32)
 
     def forward(self, values: FloatArray) -> FloatArray:
         """Coordinates (N, C), not yet divided by a step, whose inverse is close to `values`."""
-        return values @ self.inverse_matrix()
+        return small_products(values, self.inverse_matrix())
 
     def inverse_matrix(self) -> FloatArray:
         """(C, C): the inverse of matrix / MATRIX_UNIT."""

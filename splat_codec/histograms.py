@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from splat_codec.blocks import small_products
 from splat_codec.errors import CorruptFile
 from splat_codec.exact_log import LOG_ONE, log2_fixed
 from splat_codec.rans import PROBABILITY_ONE, Frequencies
@@ -216,7 +217,7 @@ def _cost_under(rows: Counts, centres: Counts) -> Costs:
     """
     flattened = 1024 * centres + centres.sum(axis=1, keepdims=True) // centres.shape[1] + 1
     logs = log2_fixed(flattened.sum(axis=1, keepdims=True)) - log2_fixed(flattened)
-    return (rows.astype(np.float64) @ logs.T.astype(np.float64)).astype(np.int64)
+    return small_products(rows.astype(np.float64), logs.T.astype(np.float64)).astype(np.int64)
 
 
 def _sum_by(rows: Counts, labels: npt.NDArray[np.intp]) -> Counts:

@@ -51,17 +51,28 @@ class Edits:
 
 def edited(scene: SplatScene, edits: Edits) -> SplatScene:
     """The rest of the scene, rows in order. InputError if the edits remove all its Gaussians."""
+    kept = edited_part(scene, edits)
+    require_some(scene.splats.count, kept.splats.count)
+    return kept
+
+
+def require_some(before: int, after: int) -> None:
+    """InputError if edits removed all Gaussians of a model that had some."""
+    if before and not after:
+        raise InputError(
+            f"none of the {before:,} Gaussians is left: expected a box and an opacity that keep "
+            "some"
+        )
+
+
+def edited_part(scene: SplatScene, edits: Edits) -> SplatScene:
+    """The rest of a part of a model; there may be none."""
     splats = scene.splats
     kept = np.ones(splats.count, bool)
     if edits.box is not None:
         kept &= _inside(scene, edits.box)
     if edits.min_opacity is not None:
         kept &= alpha_of(splats)[:, 0] >= edits.min_opacity
-    if splats.count and not kept.any():
-        raise InputError(
-            f"none of the {splats.count:,} Gaussians is left: expected a box and an opacity that "
-            "keep some"
-        )
     if not kept.all():
         splats = splats.rows(kept)
     if edits.sh_degree is not None:

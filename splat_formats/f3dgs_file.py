@@ -16,6 +16,7 @@ from splat_formats.design_grids import QUALITIES, quantize_splats
 from splat_formats.edits import Box
 from splat_formats.file_description import describe, from_entries, to_entries
 from splat_formats.scene import SplatScene, Written
+from splat_formats.spatial_blocks import LEAST_WITH_BLOCKS
 from splat_formats.splats import Splats, joined, no_splats
 from splat_formats.visible import visible_gaussians
 from utils.files import write_bytes
@@ -76,12 +77,31 @@ def scene_of(model: ModelFile) -> SplatScene:
 
 def write_f3dgs(path: Path, scene: SplatScene, quality: str = "high") -> Written:
     """Quantises without training, at a quality of QUALITIES, and writes the file."""
-    visible = visible_gaussians(scene.splats, path)
+    data, written = packed(scene, path, quality)
+    write_bytes(path, data)
+    return written
+
+
+def packed(scene: SplatScene, place: Path, quality: str = "high") -> tuple[bytes, Written]:
+    """The bytes of the file that `write_f3dgs` writes; an InputError names `place`."""
+    visible = visible_gaussians(scene.splats, place)
     quantized = quantize_splats(visible.splats, QUALITIES[quality])
     settings = {"quality": quality, "training_free": True}
     metadata = describe(scene.splats, settings, **to_entries(scene.metadata))
-    write_bytes(path, encode(ModelFile(quantized.splats, metadata)))
+    data = encode(ModelFile(quantized.splats, metadata))
     exact = len(np.unique(quantized.splats.exact.rows))
     adjustments = replace(visible.adjustments, stored_exactly=exact)
-    notices = (*visible.repairs.notices, *filter(None, [str(adjustments)]))
-    return Written(notices, visible.rows[quantized.order], axes_ordered=True)
+    notices = (
+        *visible.repairs.notices,
+        *filter(None, [str(adjustments)]),
+        *_whole_notices(scene.splats),
+    )
+    return data, Written(notices, visible.rows[quantized.order], axes_ordered=True)
+
+
+def _whole_notices(splats: Splats) -> tuple[str, ...]:
+    """A sentence on a big model, which could be stored in blocks."""
+    if splats.count < LEAST_WITH_BLOCKS:
+        return ()
+    return (f"{splats.count:,} Gaussians are stored and decoded as a whole: compress.py "
+            "--training_free --start_ply stores them in blocks",)  # fmt: skip

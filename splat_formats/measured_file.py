@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from splat_codec.model_file import decode
+from splat_formats.f3dgs_file import packed, scene_of
 from splat_formats.files import Notices, format_to_write, read_splats, written_by
 from splat_formats.losses import Losses, lines, losses
 from splat_formats.scene import SplatScene
+from splat_formats.web_page import write_page
 from utils.errors import InputError
 from utils.files import is_special
 
@@ -29,6 +32,18 @@ class MeasuredFile:
         """What was lost, for the terminal."""
         table = [] if self.losses is None else lines(self.losses)
         return [*table, *(f"  {notice}" for notice in self.notices)]
+
+
+def write_measured_page(path: Path, scene: SplatScene, **options: Any) -> MeasuredFile:
+    """Writes a page that shows the scene as a .f3dgs file, and measures what this file lost.
+
+    `options` are those of .f3dgs files.
+    """
+    data, written = packed(scene, path, **options)
+    write_page(path, data, path.stem)
+    found = scene_of(decode(data))
+    size = path.stat().st_size
+    return MeasuredFile(found, size, written.notices, losses(scene, found, written))
 
 
 def write_measured(path: Path, scene: SplatScene, **options: Any) -> MeasuredFile:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from splat_codec.blocks import for_blocks
+from splat_codec.blocks import for_blocks, small_products
 from splat_formats.splats import FloatArray
 
 Labels = npt.NDArray[np.intp]
@@ -250,7 +250,7 @@ def _nearest(rows: FloatArray, entries: FloatArray) -> tuple[Labels, FloatArray]
     width = max(1, _PRODUCT // (_ROWS_PER_PRODUCT * rows.shape[1]))
     for first in range(0, len(entries), width):
         part = slice(first, first + width)
-        scores = _products(rows, columns[:, part])
+        scores = small_products(rows, columns[:, part], _ROWS_PER_PRODUCT)
         scores -= half_norms[part]
         found = scores.argmax(axis=1)
         score = np.take_along_axis(scores, found[:, None], axis=1)[:, 0]
@@ -258,17 +258,3 @@ def _nearest(rows: FloatArray, entries: FloatArray) -> tuple[Labels, FloatArray]
         labels[better] = found[better] + first
         best = np.maximum(best, score)
     return labels, (rows**2).sum(axis=1) - 2 * best
-
-
-def _products(rows: FloatArray, columns: FloatArray) -> FloatArray:
-    """`rows` @ `columns`, as products that are small enough for one thread each."""
-    scores = np.empty((len(rows), columns.shape[1]), np.float32)
-    whole = len(rows) // _ROWS_PER_PRODUCT * _ROWS_PER_PRODUCT
-    shape = (-1, _ROWS_PER_PRODUCT)
-    np.matmul(
-        rows[:whole].reshape(*shape, rows.shape[1]),
-        columns,
-        out=scores[:whole].reshape(*shape, columns.shape[1]),
-    )
-    np.matmul(rows[whole:], columns, out=scores[whole:])
-    return scores

@@ -43,7 +43,7 @@ def with_shared_sh(splats: GridSplats, sh: FloatArray) -> GridSplats:
 def may_repeat(sh: FloatArray) -> bool:
     """Whether `with_shared_sh` could find enough equal rows among SH (N, C), in whatever order."""
     hashes = np.sort(row_hashes(sh[:, :_FIRST_CHANNELS]))
-    return np.count_nonzero(hashes[1:] == hashes[:-1]) >= _fewest(len(sh))
+    return int(np.count_nonzero(hashes[1:] == hashes[:-1])) >= _fewest(len(sh))
 
 
 def repeated_sh(splats: GridSplats, sh: FloatArray) -> SharedSh:

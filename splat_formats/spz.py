@@ -164,7 +164,7 @@ def _fractional_bits(splats: Splats, path: Path) -> int:
 def _median_size(splats: Splats) -> float:
     """Of the second largest standard deviations of at least one Gaussian, world units."""
     second = np.sort(splats.scaling, axis=1)[:, 1].astype(np.float64)
-    return max(float(np.exp(np.median(second))), np.finfo(np.float32).tiny)
+    return max(float(np.exp(np.median(second))), float(np.finfo(np.float32).tiny))
 
 
 def _half_floats(stream: Bytes) -> FloatArray:

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import write_bytes
+from utils.files import is_special, write_bytes
 
 WEB_FOLDER = Path(__file__).parents[1] / "web"
 _VIEWER = WEB_FOLDER / "viewer"
@@ -32,6 +32,11 @@ def web_files() -> list[Path]:
         raise InputError(f"{_VIEWER}: the viewer's page is missing: run this from the repository")
     files = [*WEB_FOLDER.glob("*.js"), *_VIEWER.iterdir()]
     return sorted(path for path in files if path.suffix in _SOURCE_TYPES)
+
+
+def is_page(path: Path) -> bool:
+    """Whether the name is that of a web page."""
+    return path.suffix.lower() == ".html" and not is_special(path)
 
 
 def write_page(path: Path, f3dgs: bytes, title: str) -> None:

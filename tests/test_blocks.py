@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import convert_splats
 import decompress
 from gaussian_compression import training_free, training_free_blocks
 from gaussian_compression.free_settings import FreeSettings
@@ -38,7 +39,7 @@ from splat_codec.model_file import ModelFile, decode, encode
 from splat_formats.block_coding import box_of, decoded_blocks, in_order, index_of
 from splat_formats.decoded import to_splats
 from splat_formats.design_grids import QUALITIES, quantize_splats, surroundings
-from splat_formats.edits import Box
+from splat_formats.edits import Box, Edits, edited
 from splat_formats.f3dgs_file import blocks_in, read_blocks
 from splat_formats.file_description import to_entries
 from splat_formats.files import read_splats, write_splats
@@ -248,6 +249,46 @@ def test_a_region_is_given_in_world_coordinates(model: tuple[Path, Splats]) -> N
     assert blocks_in(far, there) == blocks_in(index, Box(block.low, block.high))
     assert 0 in blocks_in(far, there)
     assert blocks_in(far, Box(block.low, block.high)) == []
+
+
+def test_blocks_are_converted_one_by_one(
+    model: tuple[Path, Splats], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out, expected = model[0], tmp_path / "ä.ply", tmp_path / "expected.ply"
+    scene, block = read_splats(file), index_of(file).blocks[0]
+    monkeypatch.setattr(convert_splats, "read_with_notices", None)  # would read all blocks at once
+    box = list(map(str, (*block.low, *block.high)))
+    edits = Edits(0, Box(block.low, block.high), 0.5)
+    for flags, kept in (
+        ((), scene),
+        (("--sh_degree", "0", "--crop_box", *box, "--min_opacity", "0.5"), edited(scene, edits)),
+    ):
+        done = in_process(convert_splats.main, file, out, *flags)
+        assert done.returncode == 0, done.stderr
+        assert f"Gaussians: 600 -> {kept.splats.count:,}\n" in done.stdout
+        write_ply(expected, kept.splats)
+        assert out.read_bytes() == expected.read_bytes()
+    assert 0 < kept.splats.count < 200
+    out.unlink()
+    for flags, message in (
+        (("--crop_box", *["1e6"] * 6), "none of the 600 Gaussians is left"),
+        (("--sh_degree", "2"), "expected at most 1"),
+        (("--quality", "low"), "--quality belongs to"),
+    ):
+        done = in_process(convert_splats.main, file, out, *flags)
+        assert done.returncode == 1 and message in done.stderr
+    assert list(tmp_path.iterdir()) == [expected]
+
+
+def test_a_page_of_blocks_is_one_of_the_whole_model(
+    model: tuple[Path, Splats], tmp_path: Path
+) -> None:
+    out = tmp_path / "a.html"
+    done = in_process(decompress.main, model[0], out)
+    assert done.returncode == 1 and "convert_splats.py makes a page" in done.stderr
+    done = in_process(convert_splats.main, model[0], out)
+    assert done.returncode == 0 and "Gaussians: 600 -> 600\n" in done.stdout
+    assert out.stat().st_size > 100_000
 
 
 @pytest.mark.parametrize("box", [("nan",) * 6, (1, 1, 1, -1, -1, -1)])

@@ -69,6 +69,26 @@ def test_to_every_format_and_back(ply: Path, convert, ending: str) -> None:
     np.testing.assert_allclose(back.xyz.mean(axis=0), start.xyz.mean(axis=0), atol=1e-2)
 
 
+def test_to_a_page(ply: Path, convert) -> None:
+    page, file = ply.with_name("out.HTML"), ply.with_name("out.f3dgs")
+    printed = convert(ply, page, "--quality", "low")
+    assert "Gaussians: 300 -> 300\n" in printed and "largest" in printed
+    assert f" -> {page.stat().st_size:,}\n" in printed
+    write_splats(file, read_splats(ply), quality="low")
+    assert base64.b64encode(file.read_bytes()) in page.read_bytes()
+    with pytest.raises(InputError, match="--spz_version belongs to an SPZ file"):
+        convert(ply, page, "--spz_version", 3)
+
+
+def test_big_models_are_better_stored_in_blocks(
+    ply: Path, convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splat_formats.f3dgs_file.LEAST_WITH_BLOCKS", 301)
+    assert "in blocks" not in convert(ply, ply.with_name("out.f3dgs"))
+    monkeypatch.setattr("splat_formats.f3dgs_file.LEAST_WITH_BLOCKS", 300)
+    assert "stores them in blocks" in convert(ply, ply.with_name("out.f3dgs"))
+
+
 @pytest.mark.parametrize("ending", LOSSY)
 def test_errors_are_those_of_the_format_s_rounding(ply: Path, convert, ending: str) -> None:
     """Wrong pairs of Gaussians would have opacities that differ by 0.4 on average."""
