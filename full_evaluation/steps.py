@@ -97,8 +97,8 @@ def train(scene: BenchmarkScene, options: EvaluationOptions) -> bool:
     InputError if that was with other options.
     """
     model, record = scene.model, read_record(scene.model)
-    wanted = ("-i", scene.images, *_TRAIN, "--iterations", str(options.iterations))
-    wanted += options.train
+    given = ("--iterations", str(options.iterations), *options.train)
+    wanted = ("-i", scene.images, *_TRAIN, *given)
     step = record.train
     if step is not None and step.options != wanted:
         raise InputError(

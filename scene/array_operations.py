@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from scene.kernel_adam import PlainAdam
+
 
 class ArrayOperations(Protocol):
     """Operations on float32 tensors of one device. Those named `add_...` work in place."""
@@ -72,7 +74,7 @@ class TorchOperations:
 
     def adam(self, groups: list[dict[str, Any]], eps: float) -> torch.optim.Adam:
         """See ArrayOperations."""
-        return torch.optim.Adam(groups, lr=0.0, eps=eps, fused=True)
+        return PlainAdam(groups, lr=0.0, eps=eps, fused=True)
 
     @torch.no_grad()
     def add_to(self, totals: Sequence[Tensor], parts: Sequence[Tensor]) -> None:

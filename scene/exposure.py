@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from arguments import OptimizationOptions
 from scene.cameras import Camera
-from scene.kernel_adam import without_compiler
+from scene.kernel_adam import WithoutCompiler
 from utils.errors import InputError
 from utils.files import write_text
 from utils.general_utils import get_expon_lr_func
@@ -146,17 +146,12 @@ def exposure_schedule(options: Any) -> Callable[[int], float]:
     return get_expon_lr_func(init, final, delay_steps, delay_mult, steps)
 
 
-class ExposureAdam(torch.optim.Adam):
+class ExposureAdam(WithoutCompiler, torch.optim.Adam):
     """`torch.optim.Adam` of one small tensor, which does not import PyTorch's compiler."""
 
     def __init__(self, exposures: nn.Parameter) -> None:
         """`exposures` (n, 3, 4). Rates are set before each step."""
         super().__init__([exposures], lr=0.0)
-
-    add_param_group = without_compiler("add_param_group")
-    zero_grad = without_compiler("zero_grad")
-    state_dict = without_compiler("state_dict")
-    load_state_dict = without_compiler("load_state_dict")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam by a kernel of the rasteriser package, limited by memory bandwidth only."""
+"""Adam without PyTorch's compiler; by a kernel of the rasteriser package, at memory bandwidth."""
 
 from __future__ import annotations
 
@@ -10,16 +10,31 @@ import torch
 from torch import Tensor, nn
 
 
-def without_compiler(name: str) -> Any:
-    """A method of PyTorch's optimisers without the decorator that imports its compiler.
-
-    That import takes about two seconds of CPU time; nothing here is compiled by it.
-    """
-    method = getattr(torch.optim.Optimizer, name)
+def _undecorated(kind: type[torch.optim.Optimizer], name: str) -> Any:
+    method = getattr(kind, name)
     return getattr(method, "__wrapped__", method)
 
 
-class KernelAdam(torch.optim.Adam):
+class WithoutCompiler:
+    """Methods of PyTorch's optimisers without the decorator that imports its compiler.
+
+    That import takes about two seconds of CPU time; nothing here is compiled by it. To be named
+    before the optimiser in the bases of a class.
+    """
+
+    add_param_group = _undecorated(torch.optim.Optimizer, "add_param_group")
+    zero_grad = _undecorated(torch.optim.Optimizer, "zero_grad")
+    state_dict = _undecorated(torch.optim.Optimizer, "state_dict")
+    load_state_dict = _undecorated(torch.optim.Optimizer, "load_state_dict")
+
+
+class PlainAdam(WithoutCompiler, torch.optim.Adam):
+    """`torch.optim.Adam`."""
+
+    step = torch.no_grad()(_undecorated(torch.optim.Adam, "step"))
+
+
+class KernelAdam(WithoutCompiler, torch.optim.Adam):
     """`torch.optim.Adam` whose step is one call of a kernel: same state, same steps up to rounding.
 
     float32 tensors only, those of a step on one device.
@@ -29,11 +44,6 @@ class KernelAdam(torch.optim.Adam):
         """`kernels`: the module `diff_gaussian_rasterization.adam`."""
         super().__init__(groups, lr=0.0, eps=eps)
         self._kernels = kernels
-
-    add_param_group = without_compiler("add_param_group")
-    zero_grad = without_compiler("zero_grad")
-    state_dict = without_compiler("state_dict")
-    load_state_dict = without_compiler("load_state_dict")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

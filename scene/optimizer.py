@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from scene.array_operations import ArrayOperations
+from scene.kernel_adam import WithoutCompiler
 from scene.view_batches import betas_of, training_rate_factor
 from utils.errors import InputError
 from utils.optional_modules import load_required
@@ -85,7 +86,11 @@ def _sparse_adam_class() -> Callable[..., Optimizer]:
             "sparse_adam needs a diff_gaussian_rasterization that exports SparseGaussianAdam, "
             f"but the installed one does not: {install}"
         )
-    return package.SparseGaussianAdam
+
+    class SparseAdam(WithoutCompiler, package.SparseGaussianAdam):
+        """The package's, also where that imports the compiler."""
+
+    return SparseAdam
 
 
 def take_step(optimizer: Optimizer, optimizer_type: str, radii: Tensor, views: int = 1) -> None:

@@ -277,6 +277,48 @@ def test_sparse_adam_without_the_accelerated_rasteriser_is_refused(monkeypatch) 
         model.training_setup(OptimizationOptions())
 
 
+ALL_OPTIMIZERS = """
+import sys
+import torch
+from arguments import OptimizationOptions
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
+from scene.array_operations import TorchOperations
+from scene.gaussian_model import GaussianModel
+from scene.optimizer import take_step
+from tests.test_grid_codec import random_splats
+
+for operations, kind in (
+    (TorchOperations(), "default"),
+    (backend_for(torch.device("cpu"), RenderOptions()), "default"),
+    (TorchOperations(), "sparse_adam"),
+):
+    model = GaussianModel(1, device=torch.device("cpu"), operations=operations)
+    model.load_splats(random_splats(9, 1))
+    model.optimizer_type = kind
+    model._set_images(["a.png"])
+    model.training_setup(OptimizationOptions())
+    for tensor in (*model.raw_parameters(), model._exposure):
+        tensor.grad = torch.ones_like(tensor)
+    before = model._opacity.detach().clone()
+    model.update_learning_rate(1)
+    take_step(model.trained_by, kind, torch.ones(9, dtype=torch.int32))
+    model.step_exposures()
+    assert not torch.equal(model._opacity, before)
+    again = GaussianModel(1, device=torch.device("cpu"), operations=operations)
+    again.optimizer_type = kind
+    again.restore(model.capture(), OptimizationOptions())
+print([name for name in sys.modules if name.startswith("torch._dynamo")])
+"""
+
+
+def test_no_optimizer_imports_the_compiler_of_pytorch() -> None:
+    """That takes seconds."""
+    command = [sys.executable, "-c", ALL_OPTIMIZERS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
 SAVE_AND_DIE = """
 import os, sys
 from pathlib import Path
