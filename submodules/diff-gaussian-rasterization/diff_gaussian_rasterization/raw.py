@@ -166,8 +166,9 @@ class Frame:
         self, gaussians: RawGaussians, adam: RawAdam, screen: torch.Tensor | None
     ) -> None:
         rendered = self._parameters
-        mine = (rendered.means, rendered.dc, rendered.rest, rendered.opacities)
-        mine += (rendered.scales, rendered.rotations)
+        colours = rendered.dc, rendered.rest
+        shapes = rendered.opacities, rendered.scales, rendered.rotations
+        mine = (rendered.means, *colours, *shapes)
         for name, given, expected in zip(RawGaussians._fields, gaussians, mine, strict=True):
             if expected is not None and given.data_ptr() != expected.data_ptr():
                 raise ValueError(f"gaussians.{name} is not the tensor that was rendered.")
