@@ -13,6 +13,8 @@ os.environ["LPIPS_NO_DOWNLOAD"] = "1"  # half a gigabyte that no test needs; scr
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # As shells start programs in the background; some tests are about Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as nohup does
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -192,7 +192,8 @@ def test_outputs_and_report(scene: Path, trained: Path, compressed: Path, tmp_pa
     page, command_given = model / "compressed/report.html", report.command
     assert command_given[:5] == ("compress.py", "-s", str(scene), "-m", str(model))
     assert report.preset == "balanced"
-    assert report.changed_settings["stopping"] == {"max_psnr_drop": 100.0, "max_rounds": 3}
+    changed = {"max_psnr_drop": 100.0, "max_ssim_drop": None, "max_rounds": 3}
+    assert report.changed_settings["stopping"] == changed
     for views in ("guard", "test"):
         psnr = [view.compressed.psnr for view in report.views if view.views == views]
         assert np.mean(psnr) == pytest.approx(getattr(report.compressed, views).psnr)
