@@ -230,7 +230,8 @@ class _Run:
         promise = self._promise(rounds, made.base, final_guard)
         target = target_figures(self._settings.stopping, made, len(data))
         if target is None:
-            self._warn(end_warnings(start_guard, final_guard, promise))
+            both = (start_guard, final_guard), (start_test, final_test)
+            self._warn(end_warnings(promise, *both))
         else:
             self._warn(target_warnings(target))
         return CompressionResult(

@@ -39,7 +39,7 @@ PRESETS = {
             finetune_iterations=200,
         ),
         stopping=replace(_BALANCED.stopping, patience=1),
-        final_iterations=750,
+        final_iterations=550,
     ),
     "balanced": _BALANCED,
     "small": replace(

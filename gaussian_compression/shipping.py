@@ -32,7 +32,10 @@ from splat_formats.outliers import Adjustments, without_invisible
 LEAST_START = 10.0
 """dB: a model of the photographed scene has more."""
 FAR_BELOW_START = 1.0
-"""dB more than the rule allows: greater than the noise of the guard views' PSNR."""
+"""dB more than the rule allows: greater than the noise of a few views' PSNR."""
+REMEMBERED = 4.0
+"""dB more, on views that the start model was trained on: what the fine-tuning without them takes
+away is 1.6 dB on fox and 2.5 on snowmiku, whose unseen views have gained (docs/guard.md)."""
 _TRIES = 3
 _FINER = (1 / 8, 1 / 2)
 """The least and the greatest factor of the noise in one try."""
@@ -97,19 +100,27 @@ def start_warnings(start: Quality) -> list[str]:
     ]
 
 
-def end_warnings(start: Quality, shipped: Quality, promise: PromiseFigures) -> list[str]:
-    """Warnings about the finished file, in sentences."""
+def end_warnings(
+    promise: PromiseFigures, guard: tuple[Quality, Quality], test: tuple[Quality, Quality]
+) -> list[str]:
+    """Warnings about the finished file, in sentences.
+
+    `guard` and `test`: of the start model and of the file, on these views.
+    """
     warnings = [
         f"the file loses {lost} on the guard views against round 0, more than {allowed}: longer "
         "fine-tuning (--warmup_iterations, --final_iterations) or a smaller --noise reduces the "
         "loss"
         for lost, allowed in _broken(promise)
     ]
-    if start.psnr is None or shipped.psnr is None:
+    if any(quality.psnr is None for quality in guard):
         return warnings
-    lost = psnr_of(start) - psnr_of(shipped)
-    if lost > promise.allowed_drop + FAR_BELOW_START:
-        warnings.append(f"the file is {lost:.2f} dB below the start model on the guard views")
+    unseen = all(quality.psnr is not None for quality in test)
+    start, shipped = test if unseen else guard
+    lost, far = psnr_of(start) - psnr_of(shipped), promise.allowed_drop + FAR_BELOW_START
+    if lost > far + (0 if unseen else REMEMBERED):
+        views = "test" if unseen else "guard"
+        warnings.append(f"the file is {lost:.2f} dB below the start model on the {views} views")
     return warnings
 
 
