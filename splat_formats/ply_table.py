@@ -93,15 +93,19 @@ class MappedPly:
 
     def table(self, rows: npt.NDArray[np.integer]) -> PlyTable:
         """A copy of the chosen rows, whose numbers are in ascending order."""
-        every = self._every()
-        chosen = np.empty((len(rows), *every.shape[1:]), every.dtype)
-        span = max(1, _BYTES_MAPPED // self.row.itemsize)
+        # As bytes: behind a header of odd length, where numbers do not lie at multiples of their
+        # size, `take` would copy the whole file first.
+        size = self.row.itemsize
+        every = np.frombuffer(self._pages, np.uint8, self.count * size, self._start)
+        every = every.reshape(self.count, size)
+        chosen = np.empty((len(rows), size), np.uint8)
+        span = max(1, _BYTES_MAPPED // size)
         ends = np.searchsorted(rows, np.arange(span, self.count + span, span)).tolist()
         for low, high in pairwise([0, *ends]):
             part = rows[low:high]
             every.take(part, axis=0, out=chosen[low:high], mode="clip")  # "raise" would copy
             self._give_back()
-        return self._table_of(chosen)
+        return self._table_of(np.frombuffer(chosen, self.row, len(rows)))
 
     def parts(self, size: int) -> Iterator[tuple[slice, PlyTable]]:
         """All rows, up to `size` at a time and without a copy, and where they are in the file."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A PLY written in parts, and one of which only some rows are read."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from gaussian_compression.decoded_mark import file_sha256
 from splat_formats.files import write_splats
 from splat_formats.ply import ply_parts, read_ply_scene, write_ply, write_ply_scene
-from splat_formats.ply_table import map_ply_table
+from splat_formats.ply_table import map_ply_table, read_ply_table
 from splat_formats.row_source import rows_of_ply
 from splat_formats.scene import SplatMetadata, SplatScene
 from splat_formats.visible import visible_part
@@ -78,3 +79,24 @@ def test_only_plain_binary_plys_are_mapped(tmp_path: Path) -> None:
     assert rows_of_ply(tmp_path / "b.compressed.ply") is None
     write_ply(path, random_splats(0, 0))
     assert rows_of_ply(path) is None
+
+
+@pytest.mark.parametrize("length", range(4))
+def test_a_few_rows_need_little_memory_wherever_the_numbers_begin(
+    tmp_path: Path, length: int
+) -> None:
+    """A header whose length is no multiple of four, as its number of Gaussians may make it."""
+    path = tmp_path / "a.ply"
+    write_ply(path, random_splats(20_000, 3))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"end_header", b"comment " + b"x" * length + b"\nend_header", 1))
+    table = map_ply_table(path)
+    assert table is not None
+    rows = np.array([0, 7, 19_999])
+    table.table(rows)  # what is imported on first use does not count
+    tracemalloc.start()
+    chosen = table.table(rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000 < len(whole) / 10
+    np.testing.assert_array_equal(chosen.columns["x"], read_ply_table(path).columns["x"][rows])
