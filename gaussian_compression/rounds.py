@@ -32,6 +32,8 @@ WHATEVER = Quality(None, None)
 
 MEASURES = ("psnr", "ssim", "ms_ssim")
 """What the stopping rule can limit."""
+UNITS = {"psnr": "dB", "ssim": "in SSIM", "ms_ssim": "in MS-SSIM"}
+"""What follows their numbers in texts."""
 
 
 def value_of(quality: Quality, measure: str) -> float:

@@ -215,9 +215,8 @@ def model_on_grids(
 
 
 def _text(quality: Quality) -> str:
-    parts = zip(("PSNR", "SSIM", "MS-SSIM"), MEASURES, strict=True)
-    known = [(name, getattr(quality, measure)) for name, measure in parts]
-    return ", ".join(f"{name} {value:.4f}" for name, value in known if value is not None)
+    known = [(measure, getattr(quality, measure)) for measure in MEASURES]
+    return ", ".join(loss_text(*pair) for pair in known if pair[1] is not None)
 
 
 def _added_error(base: Quality, psnr: float) -> float:

@@ -13,7 +13,7 @@ This is a straight line through the losses of training views (memory 1) and guar
 
 from dataclasses import dataclass
 
-from gaussian_compression.rounds import MEASURES, Quality, Round, value_of
+from gaussian_compression.rounds import MEASURES, UNITS, Quality, Round, value_of
 from gaussian_compression.settings import StoppingRule
 
 
@@ -100,10 +100,8 @@ def limits_of(rule: StoppingRule) -> Limits:
 
 
 def loss_text(measure: str, lost: float) -> str:
-    """A loss of a name in MEASURES, for people."""
-    if measure == "psnr":
-        return f"{lost:.3f} dB"
-    return f"{lost:.4f} in {'SSIM' if measure == 'ssim' else 'MS-SSIM'}"
+    """A loss, or another value, of a name in MEASURES, for people."""
+    return f"{lost:.{3 if measure == 'psnr' else 4}f} {UNITS[measure]}"
 
 
 def in_words(texts: list[str], last: str) -> str:
@@ -174,12 +172,8 @@ def _training_drop(zero: Round, done: Round) -> Drop:
 
 def limits(rule: StoppingRule) -> str:
     """The limits of the rule as text."""
-    texts = [f"{rule.max_psnr_drop:g} dB"]
-    if rule.max_ssim_drop is not None:
-        texts.append(f"{rule.max_ssim_drop:g} in SSIM")
-    if rule.max_ms_ssim_drop is not None:
-        texts.append(f"{rule.max_ms_ssim_drop:g} in MS-SSIM")
-    return in_words(texts, "or")
+    pairs = [(getattr(limits_of(rule), measure), UNITS[measure]) for measure in MEASURES]
+    return in_words([f"{most:g} {unit}" for most, unit in pairs if most is not None], "or")
 
 
 def loss_meant(rule: StoppingRule) -> str:

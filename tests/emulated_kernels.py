@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 REPOSITORY = Path(__file__).parents[1]
 COMMON = REPOSITORY / "submodules" / "common"
@@ -114,8 +115,35 @@ def emulated(package: str, name: str, seed: int = 0) -> EmulatedKernels:
     return EmulatedKernels(_library(native_folder(package) / f"{name}.cu"), source.kernels, seed)
 
 
-def emulated_text(text: str, seed: int = 0) -> EmulatedKernels:
-    """The kernels of a text, for tests of the emulation itself."""
+_TWO = """
+#include "cuda_kernel.h"
+using namespace cuda;
+struct Two { const float* in; float* out; };
+"""
+
+
+def launch_body(
+    bodies: dict[str, str],
+    name: str,
+    given: Tensor,
+    out: Tensor,
+    blocks: int = 1,
+    seed: int = 0,
+) -> None:
+    """Launch the kernel `name` of 64 threads, one of `bodies` by name, from `in` to `out`.
+
+    For tests of the emulation itself. All bodies are compiled together, once.
+    """
+    layer = launch_layer()
+
+    class Two(layer.Arguments):
+        _fields_ = (("in", layer.pointer), ("out", layer.pointer))
+
+    text = _TWO + "".join(f"KERNEL({n}, 64, Two) {{{body}}}\n" for n, body in bodies.items())
+    _emulated_text(text, seed).launch(name, blocks, Two(**{"in": given, "out": out}))
+
+
+def _emulated_text(text: str, seed: int) -> EmulatedKernels:
     path = _folder() / f"text_{abs(hash(text))}.cu"
     path.write_text(text)
     layer = launch_layer()

@@ -10,15 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from emulated_kernels import emulated_text, launch_layer
-
-Arguments, pointer = launch_layer().Arguments, launch_layer().pointer
-
-HEAD = """
-#include "cuda_kernel.h"
-using namespace cuda;
-struct Two { const float* in; float* out; };
-"""
+from emulated_kernels import launch_body
 
 CORRECT = """
   __shared__ float first[64];
@@ -51,16 +43,11 @@ WRONG = {
 }
 
 
-class Two(Arguments):
-    _fields_ = (("in", pointer), ("out", pointer))
-
-
 def run(name: str) -> torch.Tensor:
     """What a kernel of 64 threads writes; its input is 0, 1, ..., 63."""
     bodies = {"correct": CORRECT, **{name: body for name, (body, _) in WRONG.items()}}
-    text = HEAD + "".join(f"KERNEL({n}, 64, Two) {{{body}}}\n" for n, body in bodies.items())
     out = torch.zeros(64)
-    emulated_text(text).launch(name, 1, Two(**{"in": torch.arange(64.0), "out": out}))
+    launch_body(bodies, name, torch.arange(64.0), out)
     return out
 
 

@@ -7,15 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from emulated_kernels import EmulationError, emulated_text, launch_layer
-
-Arguments, pointer = launch_layer().Arguments, launch_layer().pointer
-
-HEAD = """
-#include "cuda_kernel.h"
-using namespace cuda;
-struct Two { const float* in; float* out; };
-"""
+from emulated_kernels import EmulationError, launch_body
 
 SHARED = """
   __shared__ float values[64];
@@ -133,10 +125,6 @@ WRONG = {
 }
 
 
-class Two(Arguments):
-    _fields_ = (("in", pointer), ("out", pointer))
-
-
 def run(name: str, out: torch.Tensor, blocks: int = 1, seed: int = 0) -> list[float]:
     """What a kernel of 64 threads writes; its input is 0, 1, ..., 63."""
     bodies = {
@@ -144,9 +132,7 @@ def run(name: str, out: torch.Tensor, blocks: int = 1, seed: int = 0) -> list[fl
         **CORRECT,
         **{name: body for name, (body, _) in WRONG.items()},
     }
-    text = HEAD + "".join(f"KERNEL({n}, 64, Two) {{{body}}}\n" for n, body in bodies.items())
-    kernels = emulated_text(text, seed)
-    kernels.launch(name, blocks, Two(**{"in": torch.arange(64.0), "out": out}))
+    launch_body(bodies, name, torch.arange(64.0), out, blocks, seed)
     return out.tolist()
 
 

@@ -14,7 +14,7 @@ from gaussian_compression.html_report.markup import (
 from gaussian_compression.html_report.plots import Axis, Point, Series, line_plot
 from gaussian_compression.html_report.target_section import ladder_series
 from gaussian_compression.report import CompressionReport, PromiseFigures, ViewFigures
-from gaussian_compression.rounds import Quality, Round
+from gaussian_compression.rounds import UNITS, Quality, Round
 from gaussian_compression.stopping import in_words
 
 SETS = {"test": "test views", "guard": "guard views"}
@@ -99,9 +99,8 @@ def _promise(promise: PromiseFigures) -> str:
 
 
 def _losses(psnr: float, ssim: float | None, ms_ssim: float | None) -> str:
-    texts = [f"{figures.number(psnr)} dB"]
-    pairs = (("SSIM", ssim), ("MS-SSIM", ms_ssim))
-    texts += [f"{figures.number(lost)} in {name}" for name, lost in pairs if lost is not None]
+    pairs = zip((psnr, ssim, ms_ssim), UNITS.values(), strict=True)
+    texts = [f"{figures.number(lost)} {unit}" for lost, unit in pairs if lost is not None]
     return in_words(texts, "and")
 
 

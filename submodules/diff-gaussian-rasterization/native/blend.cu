@@ -193,18 +193,14 @@ KERNEL(blend_backward, 128, BlendBackwardArguments) {
   const Frame& f = arguments.frame;
   const int64_t bucket = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kWarp) + warp();
   if (bucket >= f.bucket_begin[tiles_of(f)]) return;  // the whole warp
-  const int64_t tile = f.bucket_tiles[bucket];
-  const uint32_t first = static_cast<uint32_t>(bucket - f.bucket_begin[tile]) * kBucket;
-  const uint32_t entry = f.tile_begin[tile] + first + lane();
-  const bool present = entry < f.tile_begin[tile + 1];
+  const LaneEntry entry = lane_entry(f, bucket);
   Record sums = {};
-  if (first < f.tile_used[tile]) {
-    Splat splat = {};
-    if (present) splat = splat_in_tile(f, f.slot_gaussians[f.entry_slots[entry]], tile);
+  if (entry.first < f.tile_used[entry.tile]) {
+    const Splat splat = splat_of(f, entry);
     Replayed loaded = {}, state = {};
     for (int i = 0; i < kTilePixels + kWarp - 1; ++i) {
       if (i % kWarp == 0 && i < kTilePixels) {
-        loaded = state_before(arguments, bucket, tile, i + static_cast<int>(lane()));
+        loaded = state_before(arguments, bucket, entry.tile, i + static_cast<int>(lane()));
       }
       const float new_transmittance = __shfl_sync(kAllLanes, loaded.transmittance, i % kWarp);
       const float new_behind = __shfl_sync(kAllLanes, loaded.behind, i % kWarp);
@@ -212,10 +208,10 @@ KERNEL(blend_backward, 128, BlendBackwardArguments) {
       state.behind = __shfl_up_sync(kAllLanes, state.behind, 1);
       if (lane() == 0) state = {new_transmittance, new_behind};
       const int pixel = i - static_cast<int>(lane());
-      if (!present || pixel < 0 || pixel >= kTilePixels || state.transmittance < 0.0f) continue;
-      const float* derivatives = arguments.derivatives + tile * kChannels * kTilePixels + pixel;
-      step_backward(splat, sample_of(f, tile, pixel), derivatives, state, sums);
+      if (!entry.present || pixel < 0 || pixel >= kTilePixels || state.transmittance < 0.0f) continue;
+      const float* derivatives = arguments.derivatives + entry.tile * kChannels * kTilePixels + pixel;
+      step_backward(splat, sample_of(f, entry.tile, pixel), derivatives, state, sums);
     }
   }
-  if (present) f.records[f.entry_slots[entry]] = sums;
+  if (entry.present) f.records[entry.slot] = sums;
 }

@@ -24,6 +24,29 @@ DEVICE Splat splat_in_tile(const Frame& frame, uint32_t gaussian, int64_t tile) 
   return splat;
 }
 
+// The entry of this lane, where a warp treats a bucket.
+struct LaneEntry {
+  int64_t tile;
+  uint32_t first;  // of the bucket, among the tile's entries
+  uint32_t slot;
+  bool present;    // the last bucket of a tile is not full
+};
+
+DEVICE LaneEntry lane_entry(const Frame& frame, int64_t bucket) {
+  LaneEntry found = {};
+  found.tile = frame.bucket_tiles[bucket];
+  found.first = static_cast<uint32_t>(bucket - frame.bucket_begin[found.tile]) * kBucket;
+  const uint32_t entry = frame.tile_begin[found.tile] + found.first + lane();
+  found.present = entry < frame.tile_begin[found.tile + 1];
+  if (found.present) found.slot = frame.entry_slots[entry];
+  return found;
+}
+
+// The splat of a lane's entry, relative to its tile; zeros where there is none.
+DEVICE Splat splat_of(const Frame& frame, const LaneEntry& entry) {
+  return entry.present ? splat_in_tile(frame, frame.slot_gaussians[entry.slot], entry.tile) : Splat{};
+}
+
 // Where a pixel is sampled, within its tile.
 struct Sample {
   float x, y;

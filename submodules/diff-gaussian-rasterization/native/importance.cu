@@ -48,14 +48,10 @@ KERNEL(measure_entries, 128, ImportanceArguments) {
   const Frame& f = arguments.frame;
   const int64_t bucket = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kWarp) + warp();
   if (bucket >= f.bucket_begin[tiles_of(f)]) return;  // the whole warp
-  const int64_t tile = f.bucket_tiles[bucket];
-  const uint32_t first = static_cast<uint32_t>(bucket - f.bucket_begin[tile]) * kBucket;
-  const uint32_t entry = f.tile_begin[tile] + first + lane();
-  const bool present = entry < f.tile_begin[tile + 1];
+  const LaneEntry entry = lane_entry(f, bucket);
   Contribution sums = {};
-  if (first < f.tile_used[tile]) {
-    Splat splat = {};
-    if (present) splat = splat_in_tile(f, f.slot_gaussians[f.entry_slots[entry]], tile);
+  if (entry.first < f.tile_used[entry.tile]) {
+    const Splat splat = splat_of(f, entry);
     const float* checkpoint = f.checkpoints + bucket * (1 + kChannels) * kTilePixels;
     float loaded = 0.0f, transmittance = 0.0f;
     for (int i = 0; i < kTilePixels + kWarp - 1; ++i) {
@@ -64,11 +60,11 @@ KERNEL(measure_entries, 128, ImportanceArguments) {
       transmittance = __shfl_up_sync(kAllLanes, transmittance, 1);
       if (lane() == 0) transmittance = entering;
       const int pixel = i - static_cast<int>(lane());
-      if (!present || pixel < 0 || pixel >= kTilePixels || transmittance < 0.0f) continue;
-      sums = contribution_of(splat, arguments, tile, pixel, transmittance, sums);
+      if (!entry.present || pixel < 0 || pixel >= kTilePixels || transmittance < 0.0f) continue;
+      sums = contribution_of(splat, arguments, entry.tile, pixel, transmittance, sums);
     }
   }
-  if (present) arguments.contributions[f.entry_slots[entry]] = sums;
+  if (entry.present) arguments.contributions[entry.slot] = sums;
 }
 
 // One thread a Gaussian.
