@@ -127,13 +127,17 @@ class PhotoCache:
 
     def _decode_expected(self) -> None:
         """Let the threads decode the expected photographs, as far as there is room for them."""
-        others = {*self._pending, self._used} - {*self._expected, -1}
-        taken = sum(self._sizes[index] for index in others)
+        # The one in use has its memory even if it is expected again: without it, a photograph
+        # that was decoded ahead would leave before it is used.
+        taken_first = {*self._pending, self._used} - {-1}
+        taken = sum(self._sizes[index] for index in taken_first)
         for index in self._expected:
+            if index in taken_first:
+                continue
             taken += self._sizes[index]
             if taken > self._capacity:
                 return
-            if index in self._kept or index in self._pending:
+            if index in self._kept:
                 continue
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(AHEAD, "photographs")

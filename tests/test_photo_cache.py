@@ -95,6 +95,15 @@ class TestCache:
         loads.wait()
         assert loads.order == [0, 1, 2]
 
+    def test_the_one_in_use_has_its_memory_even_if_it_is_expected_again(self) -> None:
+        loads = Loads(BYTES)
+        loads.use(0, 1, 2, 3)  # each size is exact from here on
+        loads.order.clear()
+        expect_photos([loads.photos[k] for k in (0, 1, 3)])
+        loads.wait()
+        loads.use(0, 1, 3)
+        assert loads.order == [0, 1, 3]
+
     def test_photographs_in_order_are_expected(self) -> None:
         loads = Loads(5 * ROOM)
         loads.use(1, 1, 2, 2, 3)
@@ -248,9 +257,9 @@ class TestOrders:
         assert not announced
 
     @pytest.mark.parametrize("room", [1, 2, 3, 4, 5])
-    @pytest.mark.parametrize("patience", [True, False])
+    @pytest.mark.parametrize("patience", ["none", "after a draw", "after a use", "always"])
     def test_each_photograph_is_decoded_once_a_pass(
-        self, tmp_path: Path, room: int, patience: bool
+        self, tmp_path: Path, room: int, patience: str
     ) -> None:
         """Whether or not the threads are done when the next view is drawn."""
         cache = PhotoCache(room * 3 * 16 * 24)
@@ -260,9 +269,11 @@ class TestOrders:
             before = cache.decoded
             for _ in range(7):
                 view = queue.draw()
+                if patience in ("after a draw", "always"):
+                    finish(cache)
                 for _ in range(3):  # a step reads the photograph, its mask and its opacity
                     assert view.image_u8.shape == (3, 16, 24)
-                    if patience:
+                    if patience in ("after a use", "always"):
                         finish(cache)
             assert cache.decoded - before <= 7
         finish(cache)
