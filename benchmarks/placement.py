@@ -15,6 +15,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.scores import RemovalError, accumulate_scores
 from gaussian_compression.settings import FinetuneSettings, RateCourse, WarmRestart
 from gaussian_compression.trainable import FullPrecision
+from gaussian_renderer.backend import Differentiate, ViewLoss
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 from utils.cli import run
@@ -43,6 +45,8 @@ from utils.errors import InputError
 RELOCATE_EVERY, RELOCATE_UNTIL = 100, 0.7
 DEAD = 0.005
 """Opacities up to this are dead (Kheradmand et al. 2024)."""
+HIDDEN = -30.0
+"""A logit of opacity."""
 NEIGHBOURS = 4
 
 
@@ -64,11 +68,15 @@ class Variant:
     last_pos: float = 0.0
     sh_weight: float = 0.05
     sh_rate: float = 1.0
-    opacity_weight: float = 0.01
+    opacity_decay: float = 0.0
+    """In the rounds; see RateCourse."""
+    dssim: float = LOSS.lambda_dssim
+    distill: float = 0.0
+    """Weight of the start model's renders in the photographs."""
+    drop: float = 0.0
+    """Share of the Gaussians, drawn at random, that an iteration of the rounds leaves out."""
     merge: float = 0.0
     """Part of the Gaussians that a round takes away that are merged with one alike."""
-    decay: float = 0.0
-    """Taken from the logit of each opacity in each iteration of the rounds."""
     pseudo: float = 0.0
     """Share of renders of the start model from between two photographs among the views."""
     explore: int = 0
@@ -86,7 +94,6 @@ class Variant:
             LOSS,
             sh_sparsity=self.sh_weight,
             feature_rest_lr=LOSS.feature_rest_lr * self.sh_rate,
-            opacity_weight=self.opacity_weight,
         )
 
 
@@ -118,16 +125,15 @@ class Trials:
     def result(self, variant: Variant, kept: float) -> tuple[RawParameters, float]:
         """The model, and its PSNR on guard views between the rounds and the last fine-tuning."""
         raw, count = self.start.map(torch.clone), self.start.gaussian_count
-        views = [*self._tools.views.training, *self._renders_between(variant.pseudo)]
-        course = RateCourse(WarmRestart(variant.rate, variant.pos), end=0.1)
+        views = [*self._photographs(variant.distill), *self._renders_between(variant.pseudo)]
+        course = RateCourse(WarmRestart(variant.rate, variant.pos), 0.1, variant.opacity_decay)
         if variant.explore:
             raw = self._explored(raw, variant, views)
         for step in range(1, variant.steps + 1):
             target = int(count * kept ** (step / variant.steps))
             raw = self._pruned(raw, target, variant.merge)
-            model = FullPrecision(raw, variant.loss, self._tools.backend)
-            decay = partial(raw.opacity.sub_, variant.decay)
-            self._train(model, variant.its, course, variant, views, f"round {step}", decay)
+            model = FullPrecision(raw, variant.loss, self._tools.backend, variant.opacity_decay)
+            self._train(model, variant.its, course, variant, views, f"round {step}")
         after_rounds = self._tools.guard_psnr(raw)
         last = WarmRestart(variant.last_rate or variant.rate, variant.last_pos or variant.pos)
         model = FullPrecision(raw, variant.loss, self._tools.backend)
@@ -144,7 +150,8 @@ class Trials:
         name: str = "start",
         on_iteration: Callable[[], object] = lambda: None,
     ) -> None:
-        tuner = self._tools.finetuner(variant.loss)
+        differentiate = self._differentiate(variant, variant.drop if "round" in name else 0.0)
+        tuner = replace(self._tools.finetuner(variant.loss), differentiate=differentiate)
         order = random.Random(f"{self._seed} {name}")
         with self._progress.stage(name, iterations) as advance:
 
@@ -153,6 +160,40 @@ class Trials:
                 advance(loss)
 
             tuner.run(model, views or self._tools.views.training, iterations, order, after, course)
+
+    def _differentiate(self, variant: Variant, drop: float) -> Differentiate:
+        """The loss of a view, of random Gaussians only if `drop` is their share to leave out."""
+        tools, generator = self._tools, torch.Generator().manual_seed(self._seed)
+        of_all = partial(
+            tools.backend.differentiate,
+            background=tools.background,
+            sh_degree=self.start.sh_degree,
+            lambda_dssim=variant.dssim,
+        )
+
+        def of_some(camera: Camera, raw: RawParameters, out: RawParameters) -> ViewLoss:
+            gone = torch.rand(raw.opacity.shape, generator=generator) < drop
+            opacity = torch.where(gone, HIDDEN, raw.opacity)
+            return of_all(camera, raw._replace(opacity=opacity), out)
+
+        return of_some if drop else of_all
+
+    def _photographs(self, distill: float) -> list[Camera]:
+        """The training views, mixed with the start model's renders of them."""
+        made = []
+        for view in self._tools.views.training:
+            camera = copy(view)
+            if distill:
+                mixed = (1 - distill) * view.image_u8 + distill * self._render(view)
+                camera.image_u8 = mixed.round().to(torch.uint8)
+            made.append(camera)
+        return made
+
+    def _render(self, camera: Camera) -> Tensor:
+        """Of the start model, in 0..255."""
+        tools = self._tools
+        image = tools.backend.draw(camera, self.start, tools.background, self.start.sh_degree)
+        return image.clamp(0, 1) * 255
 
     def _scores(self, raw: RawParameters, views: Sequence[Camera]) -> Tensor:
         score = RemovalError(self._tools.scores)
@@ -168,12 +209,11 @@ class Trials:
     def _renders_between(self, share: float) -> list[Camera]:
         if not share:
             return []
-        tools, training = self._tools, self._tools.views.training
+        training = self._tools.views.training
         random_pairs, made = random.Random(self._seed), []
         for number in range(round(share / (1 - share) * len(training))):
             camera = camera_between(training, random_pairs, number)
-            image = tools.backend.draw(camera, self.start, tools.background, self.start.sh_degree)
-            camera.image_u8 = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+            camera.image_u8 = self._render(camera).round().to(torch.uint8)
             made.append(camera)
         return made
 
