@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The error of the codec."""
 
+_NOT_SECTIONS = ("header", "section table")
+"""The parts of a file that are before its sections."""
+
 
 class CorruptFile(ValueError):  # noqa: N818, the name states what is wrong
     """The bytes are not a valid file of this format; names the section and the damage."""
 
     def __init__(self, section: str, reason: str) -> None:
-        super().__init__(f"corrupt file: section {section}: {reason}")
+        place = section if section in _NOT_SECTIONS else f"section {section}"
+        super().__init__(f"corrupt file: {place}: {reason}")
         self.section = section
         self.reason = reason
 

@@ -18,6 +18,9 @@ const MAX_VALUE = 2 ** 127;
 const MAX_METADATA_BYTES = 2 ** 20;
 const MAX_METADATA_DEPTH = 100;
 
+/** The parts of a file that are before its sections. */
+const NOT_SECTIONS = ["header", "section table"];
+
 /** A file that is damaged or not of this format. The message is one sentence. */
 export class F3dgsError extends Error {
   /**
@@ -25,7 +28,8 @@ export class F3dgsError extends Error {
    * @param {string} reason what was expected there, and what was found
    */
   constructor(section, reason) {
-    super(`corrupt file: section ${section}: ${reason}`);
+    const place = NOT_SECTIONS.includes(section) ? section : `section ${section}`;
+    super(`corrupt file: ${place}: ${reason}`);
     this.name = "F3dgsError";
     this.section = section;
     this.reason = reason;
