@@ -372,8 +372,7 @@ class _Run:
         """Fine-tuning of a round; changes `model`."""
         # Adam's moments start at 0 each time: the published method discards them at each pruning.
         if model.ranges is None:
-            loss, decay = self._trajectory.finetune, course.opacity_decay
-            trained = FullPrecision(model.raw, loss, self._backend, decay)
+            trained = FullPrecision(model.raw, self._trajectory.finetune, self._backend)
             self._run(trained, self._views.training, iterations, name, course)
             return
         quantized = as_published(model, self._trajectory, self._backend)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from gaussian_compression.settings import (
     CompressionSettings,
+    FinetuneSettings,
     GridSettings,
     RateCourse,
     StoppingRule,
@@ -18,10 +19,9 @@ _BALANCED = CompressionSettings(
         score="removal_error",
         prune_fraction=0.2,
         finetune_iterations=400,
-        round_rates=RateCourse(
-            WarmRestart(rate_factor=8.0, position_rate_factor=20.0), end=0.1, opacity_decay=0.06
-        ),
+        round_rates=RateCourse(WarmRestart(rate_factor=3.0, position_rate_factor=10.0), end=0.1),
         settle=True,
+        finetune=FinetuneSettings(opacity_weight=0.01),
     ),
     stopping=StoppingRule(max_ssim_drop=0.005, guard_memory=0.2),
     final_iterations=2500,

@@ -18,6 +18,8 @@ class FinetuneSettings:
     lambda_dssim: float = 0.2
     sh_sparsity: float = 0.05
     """Weight of mean |f_rest| in the loss: moves these to 0, which LZMA compresses well."""
+    opacity_weight: float = 0.0
+    """Weight of the mean opacity in the loss of the rounds: fewer Gaussians then show more."""
     position_lr: float = 1.6e-6
     """Constant; multiplied by the scene's extent."""
     feature_lr: float = 2.5e-3
@@ -57,10 +59,6 @@ class RateCourse:
 
     start: WarmRestart = NO_RESTART
     end: float = 1.0
-    opacity_decay: float = 0.0
-    """What each iteration takes from the opacities' logits, as a fraction of their learning rate.
-    Adam's steps are about as long as the rate: only an opacity that the photographs keep pushing up
-    stays. The idea is that of GNS (natural selection of Gaussians, arXiv 2511.16980)."""
 
 
 CONSTANT_RATES = RateCourse()

@@ -106,15 +106,10 @@ class FullPrecision:
     """A Trainable that renders its parameters as they are, in float32."""
 
     def __init__(
-        self,
-        raw: RawParameters,
-        loss: FinetuneSettings,
-        operations: ArrayOperations,
-        opacity_decay: float = 0.0,
+        self, raw: RawParameters, loss: FinetuneSettings, operations: ArrayOperations
     ) -> None:
-        """`raw` is changed in place. `opacity_decay`: see RateCourse."""
+        """`raw` is changed in place."""
         self.seen = self.coded = raw
-        self._opacity_decay = opacity_decay
         self.penalties = penalties_of(loss, raw, operations)
         self._adam = AdamSteps(raw, operations)
 
@@ -127,5 +122,3 @@ class FullPrecision:
     ) -> None:
         """See Trainable."""
         self._adam(gradients, rates, betas)
-        if self._opacity_decay:
-            self.seen.opacity.sub_(self._opacity_decay * rates["opacity"])

@@ -7,8 +7,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from reference.random_splats import random_raw
 
-from benchmarks.placement import Variant, camera_between, relocate, variant_of
+from benchmarks.placement import Decaying, Variant, camera_between, relocate, variant_of
+from gaussian_renderer.backend import RenderOptions
+from gaussian_renderer.choose_backend import backend_for
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
 from utils.errors import InputError
@@ -23,6 +26,15 @@ def test_a_variant_is_the_default_with_changes() -> None:
 def test_other_variants_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--variants: expected"):
         variant_of(text)
+
+
+def test_opacities_without_a_gradient_decay_with_the_learning_rate() -> None:
+    raw, backend = random_raw(20, 1), backend_for(torch.device("cpu"), RenderOptions())
+    model, before = Decaying(raw, Variant(opacity_decay=0.25), backend), raw.map(torch.clone)
+    rates = dict.fromkeys(RawParameters._fields, 0.5)
+    model.apply(raw.map(torch.zeros_like), rates)
+    torch.testing.assert_close(raw.opacity, before.opacity - 0.125)
+    assert all(torch.equal(now, then) for now, then in zip(raw[:3], before[:3], strict=True))
 
 
 def test_relocated_copies_are_together_as_opaque_as_their_origin() -> None:

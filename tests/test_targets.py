@@ -21,7 +21,6 @@ from gaussian_compression.rounds import Quality, Round
 from gaussian_compression.settings import StoppingRule, TrajectorySettings, check_settings
 from gaussian_compression.stopping import allowed_on_guard, judge
 from gaussian_compression.targets import judge_target, last_with
-from gaussian_compression.trainable import FullPrecision
 from scene.colmap_loader import read_points3D_binary
 from splat_codec.model_file import decode
 from splat_formats.files import bytes_of_model, read_splats
@@ -161,22 +160,6 @@ def test_a_number_of_gaussians_is_reached_exactly(
     page = (model / "compressed/report.html").read_text()
     assert "The target of 250 Gaussians was reached" in page
     assert "The stopping rule allows" not in page
-
-
-@pytest.mark.parametrize("preset", ["balanced", "fast"])
-def test_opacities_decay_in_the_rounds_and_not_before(
-    model: Path, run: Compress, monkeypatch: pytest.MonkeyPatch, preset: str
-) -> None:
-    decays = []
-
-    def recorded(*arguments: object) -> FullPrecision:
-        decays.append(arguments[3])
-        return FullPrecision(*arguments)
-
-    monkeypatch.setattr(pipeline, "FullPrecision", recorded)
-    run(model, "--preset", preset, "--max_psnr_drop", 100, "--max_rounds", 1)
-    decay = PRESETS[preset].trajectory.round_rates.opacity_decay
-    assert decay > 0 and decays == [0, decay, decay]  # the first fine-tuning, settling, a round
 
 
 def test_other_targets_use_the_same_rounds(
