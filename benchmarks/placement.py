@@ -155,7 +155,7 @@ class Trials:
         for step in range(1, variant.steps + 1):
             target = int(count * kept ** (step / variant.steps))
             raw = self._pruned(raw, target, variant.merge)
-            model = Decaying(raw, variant, self._tools.backend)
+            model: FullPrecision = Decaying(raw, variant, self._tools.backend)
             self._train(model, variant.its, course, variant, views, f"round {step}")
         after_rounds = self._tools.guard_psnr(raw)
         last = WarmRestart(variant.last_rate or variant.rate, variant.last_pos or variant.pos)
