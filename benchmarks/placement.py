@@ -203,12 +203,13 @@ class Trials:
 
     def _photographs(self, distill: float) -> list[Camera]:
         """The training views, mixed with the start model's renders of them."""
+        if not distill:
+            return self._tools.views.training
         made = []
         for view in self._tools.views.training:
             camera = copy(view)
-            if distill:
-                mixed = (1 - distill) * view.image_u8 + distill * self._render(view)
-                camera.image_u8 = mixed.round().to(torch.uint8)
+            mixed = (1 - distill) * view.image_u8 + distill * self._render(view)
+            camera.image_u8 = mixed.round().to(torch.uint8)
             made.append(camera)
         return made
 

@@ -125,7 +125,7 @@ def require_alike(cases: list[Case], folder: Path) -> int:
             assert web == codec
             accepted += 1
         elif codec["section"] is None:
-            assert web["message"].startswith("corrupt file: ")
+            assert web["message"].startswith(str(CorruptFile(web["section"], "")))
         else:
             assert web.get("section") == codec["section"], (web, codec)
             assert web["message"].startswith(str(CorruptFile(codec["section"], "")))
