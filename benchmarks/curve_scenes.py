@@ -111,7 +111,7 @@ def copy_model(scene: CurveScene, folder: Path) -> None:
 def _sample(folder: Path) -> CurveScene:
     source = folder / "scene"
     make = (str(ROOT / "sample_scene.py"), str(source), "--views", str(SAMPLE_VIEWS))
-    scene = CurveScene("sample", source, folder / "model", ("--eval",))
+    scene = CurveScene("sample", source, folder / "model", ("--eval",), 2)
     return replace(scene, steps=(Step(source, (*make, "--size", SAMPLE_SIZE)), _training(scene)))
 
 
