@@ -43,7 +43,7 @@ def iterations_to_do(tasks: Sequence[Task], separate: bool) -> int:
         settings = settings_of(task.flags)
         rounds = min(settings.stopping.max_rounds, task.point.rounds or ASSUMED_ROUNDS)
         trajectory = settings.trajectory
-        before = trajectory.first_iterations + rounds * trajectory.finetune_iterations
+        before = trajectory.warmup_iterations + rounds * trajectory.finetune_iterations
         if separate or (task.point.rounds is None and task.point != RULE):
             total += before
         else:

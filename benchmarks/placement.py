@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -34,12 +34,11 @@ from gaussian_compression.presets import PRESETS
 from gaussian_compression.prune import rows_to_keep
 from gaussian_compression.scores import RemovalError, accumulate_scores
 from gaussian_compression.settings import FinetuneSettings, RateCourse, WarmRestart
-from gaussian_compression.trainable import Betas, FullPrecision
+from gaussian_compression.trainable import FullPrecision
 from gaussian_renderer.backend import Differentiate, ViewLoss
 from scene.array_operations import ArrayOperations
 from scene.cameras import Camera
 from scene.raw_parameters import RawParameters
-from scene.view_batches import BETAS
 from utils.cli import run
 from utils.console_progress import ConsoleProgress
 from utils.errors import InputError
@@ -71,8 +70,9 @@ class Variant:
     sh_weight: float = 0.05
     sh_rate: float = 1.0
     opacity_weight: float = 0.01
+    """Weight of the mean opacity in the loss of the rounds."""
     opacity_decay: float = 0.0
-    """In the rounds, from each opacity's logit, as a fraction of its learning rate."""
+    """In the rounds; see RateCourse."""
     dssim: float = LOSS.lambda_dssim
     distill: float = 0.0
     """Weight of the start model's renders in the photographs."""
@@ -97,7 +97,6 @@ class Variant:
             LOSS,
             sh_sparsity=self.sh_weight,
             feature_rest_lr=LOSS.feature_rest_lr * self.sh_rate,
-            opacity_weight=self.opacity_weight,
         )
 
 
@@ -117,23 +116,26 @@ def variant_of(text: str) -> Variant:
     return Variant(**values)
 
 
-class Decaying(FullPrecision):
-    """Opacities fall, except those that the photographs keep pushing up.
+@dataclass(frozen=True)
+class OpacitySum:
+    """The weighted sum of the opacities (a regulariser of Kheradmand et al. 2024, 3DGS-MCMC)."""
 
-    Adam's steps are about as long as the learning rate. The idea is that of GNS (natural selection
-    of Gaussians, arXiv 2511.16980), where the decay is constant.
-    """
+    weight: float
 
-    def __init__(self, raw: RawParameters, variant: Variant, operations: ArrayOperations) -> None:
-        super().__init__(raw, variant.loss, operations)
-        self._decay = variant.opacity_decay
+    def add(self, coded: RawParameters, gradients: RawParameters) -> None:
+        """See Penalty."""
+        opacity = torch.sigmoid(coded.opacity)
+        gradients.opacity.add_(opacity * (1 - opacity), alpha=self.weight)
 
-    def apply(
-        self, gradients: RawParameters, rates: Mapping[str, float], betas: Betas = BETAS
-    ) -> None:
-        """See Trainable."""
-        super().apply(gradients, rates, betas)
-        self.seen.opacity.sub_(self._decay * rates["opacity"])
+
+def trained_in_rounds(
+    raw: RawParameters, variant: Variant, operations: ArrayOperations
+) -> FullPrecision:
+    """Changes `raw` in place."""
+    model = FullPrecision(raw, variant.loss, operations, variant.opacity_decay)
+    weight = variant.opacity_weight / max(raw.gaussian_count, 1)
+    model.penalties = [*model.penalties, OpacitySum(weight)]
+    return model
 
 
 class Trials:
@@ -155,7 +157,7 @@ class Trials:
         for step in range(1, variant.steps + 1):
             target = int(count * kept ** (step / variant.steps))
             raw = self._pruned(raw, target, variant.merge)
-            model: FullPrecision = Decaying(raw, variant, self._tools.backend)
+            model: FullPrecision = trained_in_rounds(raw, variant, self._tools.backend)
             self._train(model, variant.its, course, variant, views, f"round {step}")
         after_rounds = self._tools.guard_psnr(raw)
         last = WarmRestart(variant.last_rate or variant.rate, variant.last_pos or variant.pos)

@@ -34,27 +34,12 @@ class ShMagnitude:
         self.operations.add_signs(gradients.features_rest, coded.features_rest, self.weights)
 
 
-@dataclass(frozen=True)
-class OpacitySum:
-    """The weighted sum of the opacities (a regulariser of Kheradmand et al. 2024, 3DGS-MCMC)."""
-
-    weight: float
-
-    def add(self, coded: RawParameters, gradients: RawParameters) -> None:
-        """See Penalty."""
-        opacity = torch.sigmoid(coded.opacity)
-        gradients.opacity.add_(opacity * (1 - opacity), alpha=self.weight)
-
-
 def penalties_of(
     loss: FinetuneSettings, raw: RawParameters, operations: ArrayOperations
 ) -> Sequence[Penalty]:
-    """Those on the mean magnitude of SH and on the mean opacity, if their weights are not 0."""
-    penalties: list[Penalty] = []
+    """The one on the mean magnitude of SH, if its weight is not 0."""
     values = raw.features_rest
-    if loss.sh_sparsity and values.numel():
-        weight = torch.tensor([loss.sh_sparsity / values.numel()], device=values.device)
-        penalties.append(ShMagnitude(weight, operations))
-    if loss.opacity_weight and raw.gaussian_count:
-        penalties.append(OpacitySum(loss.opacity_weight / raw.gaussian_count))
-    return penalties
+    if not (loss.sh_sparsity and values.numel()):
+        return []
+    weight = torch.tensor([loss.sh_sparsity / values.numel()], device=values.device)
+    return [ShMagnitude(weight, operations)]

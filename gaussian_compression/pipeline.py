@@ -39,6 +39,7 @@ from gaussian_compression.report import LadderFigures, PromiseFigures, TargetFig
 from gaussian_compression.report_pictures import fault_of_pillow
 from gaussian_compression.round_choice import check_measured, needed_rounds, verdict_of
 from gaussian_compression.rounds import (
+    Cycle,
     Measurement,
     Quality,
     Round,
@@ -339,14 +340,31 @@ class _Run:
         model = TrainableModel.start_from(start, self._trajectory.quantization)
         checkpoint = Checkpoint(model, [])
         began = Clock()
-        iterations = self._trajectory.warmup_iterations
-        course = RateCourse(start=self._trajectory.warmup_restart)
-        self._finetune(checkpoint.model, iterations, "round 0, unpruned", course)
-        if self._trajectory.settle:
-            iterations, course = self._trajectory.finetune_iterations, self._trajectory.round_rates
-            self._finetune(checkpoint.model, iterations, "round 0, unpruned, settling", course)
-        self._close_round(checkpoint, self._trajectory.first_iterations, began)
+        cycles = self._warm_up(checkpoint.model)
+        self._close_round(checkpoint, self._trajectory.warmup_iterations, began, cycles)
         return checkpoint
+
+    def _warm_up(self, model: TrainableModel) -> tuple[Cycle, ...]:
+        trajectory, name = self._trajectory, "round 0, unpruned"
+        if not trajectory.warmup_cycles:
+            course = RateCourse(start=trajectory.warmup_restart)
+            self._finetune(model, trajectory.warmup_iterations, name, course)
+            return ()
+        lengths, cycles = trajectory.cycle_lengths, []
+        for number, iterations in enumerate(lengths, start=1):
+            cycle = f"{name}, {number} of {len(lengths)}"
+            self._finetune(model, iterations, cycle, trajectory.round_rates)
+            if number < len(lengths):
+                done = sum(lengths[:number])
+                cycles.append(Cycle(done, *self._guard_and_training(model, cycle)))
+        return tuple(cycles)
+
+    def _guard_and_training(self, model: TrainableModel, name: str) -> tuple[Quality, Quality]:
+        seen = model.seen(self._trajectory.quantization)
+        return (
+            self._measure.quality(self._views.guard, seen, f"{name}, guard views"),
+            self._measure.quality(self._views.sample(), seen, f"{name}, training views"),
+        )
 
     def _next_round(self, checkpoint: Checkpoint) -> None:
         number = len(checkpoint.rounds)
@@ -372,7 +390,8 @@ class _Run:
         """Fine-tuning of a round; changes `model`."""
         # Adam's moments start at 0 each time: the published method discards them at each pruning.
         if model.ranges is None:
-            trained = FullPrecision(model.raw, self._trajectory.finetune, self._backend)
+            loss, decay = self._trajectory.finetune, course.opacity_decay
+            trained = FullPrecision(model.raw, loss, self._backend, decay)
             self._run(trained, self._views.training, iterations, name, course)
             return
         quantized = as_published(model, self._trajectory, self._backend)
@@ -443,20 +462,24 @@ class _Run:
         with self._progress.stage(name, iterations) as advance:
             self._finetuner.run(model, views, iterations, order, advance, course)
 
-    def _close_round(self, checkpoint: Checkpoint, iterations: int, began: Clock) -> None:
+    def _close_round(
+        self,
+        checkpoint: Checkpoint,
+        iterations: int,
+        began: Clock,
+        cycles: tuple[Cycle, ...] = (),
+    ) -> None:
         rounds, model = checkpoint.rounds, checkpoint.model
         number = len(rounds)
-        seen = model.seen(self._trajectory.quantization)
-        guard = self._measure.quality(self._views.guard, seen, f"round {number}, guard views")
+        guard, training = self._guard_and_training(model, f"round {number}")
         rounds.append(
             Round(
                 number=number,
                 gaussians=model.raw.gaussian_count,
                 iterations=iterations + (rounds[-1].iterations if rounds else 0),
                 guard=guard,
-                training=self._measure.quality(
-                    self._views.sample(), seen, f"round {number}, training views"
-                ),
+                training=training,
+                cycles=cycles,
                 wall_seconds=began.wall_seconds(),
                 cpu_seconds=began.cpu_seconds(),
                 measurement=self._measurement(number, model, guard),

@@ -81,7 +81,7 @@ class Plan:
     def round_seconds(self, number: int) -> float:
         """One round, 0 for the unpruned one, with its measurements."""
         trajectory, views, count = self.settings.trajectory, self.views, self.counts[number]
-        steps = trajectory.finetune_iterations if number else trajectory.first_iterations
+        steps = trajectory.finetune_iterations if number else trajectory.warmup_iterations
         scores = self._score_passes if number else 0
         return self.costs.iteration(count) * (steps + scores + _MEASURING * views.in_rounds)
 
@@ -137,7 +137,7 @@ def plan_lines(plan: Plan) -> tuple[str, str]:
     rate = 1 / plan.costs.iteration(plan.counts[0])
     work = (
         f"{plan.counts[0]:,} Gaussians; {views.training} training views, {views.guard} guard views "
-        f"and {views.test} test views; {trajectory.first_iterations} iterations of fine-tuning, "
+        f"and {views.test} test views; {trajectory.warmup_iterations} iterations of fine-tuning, "
         f"{_rounds_text(plan)} of {trajectory.finetune_iterations}, and "
         f"{plan.settings.final_iterations} at the end"
     )

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from gaussian_compression.settings import (
     CompressionSettings,
-    FinetuneSettings,
     GridSettings,
     RateCourse,
     StoppingRule,
@@ -18,10 +17,12 @@ _BALANCED = CompressionSettings(
         quantization=None,
         score="removal_error",
         prune_fraction=0.2,
+        warmup_iterations=4400,
+        warmup_cycles=11,
         finetune_iterations=400,
-        round_rates=RateCourse(WarmRestart(rate_factor=3.0, position_rate_factor=10.0), end=0.1),
-        settle=True,
-        finetune=FinetuneSettings(opacity_weight=0.01),
+        round_rates=RateCourse(
+            WarmRestart(rate_factor=8.0, position_rate_factor=20.0), end=0.1, opacity_decay=0.06
+        ),
     ),
     stopping=StoppingRule(max_ssim_drop=0.005, guard_memory=0.2),
     final_iterations=2500,
@@ -35,7 +36,8 @@ PRESETS = {
         trajectory=replace(
             _BALANCED.trajectory,
             prune_fraction=0.3,
-            warmup_iterations=1000,
+            warmup_iterations=1200,
+            warmup_cycles=6,
             finetune_iterations=200,
         ),
         stopping=replace(_BALANCED.stopping, patience=1),

@@ -73,6 +73,16 @@ class SizeEstimate:
 
 
 @dataclass(frozen=True)
+class Cycle:
+    """The figures of the unpruned model after a cycle of the warm-up."""
+
+    iterations: int
+    """Of fine-tuning, from the start model to the end of this cycle."""
+    guard: Quality
+    training: Quality
+
+
+@dataclass(frozen=True)
 class Round:
     """The figures of one round."""
 
@@ -88,6 +98,8 @@ class Round:
     """With --target_mb, in rounds whose file is not much larger than the target."""
     training: Quality | None = None
     """On some of the training views; None in rounds of earlier versions."""
+    cycles: tuple[Cycle, ...] = ()
+    """Of round 0: those before its last one, whose figures are the round's own."""
 
 
 @dataclass(frozen=True)
@@ -109,5 +121,11 @@ def round_from_json(fields: dict[str, Any]) -> Round:
         and Measurement(Quality(**measured["test"]), measured["file_bytes"]),
         "estimate": estimate and SizeEstimate(**estimate),
         "training": training and Quality(**training),
+        "cycles": tuple(map(_cycle_from_json, fields.get("cycles", ()))),
     }
     return Round(**{**fields, **converted})
+
+
+def _cycle_from_json(fields: dict[str, Any]) -> Cycle:
+    views = {name: Quality(**fields[name]) for name in ("guard", "training")}
+    return Cycle(fields["iterations"], **views)

@@ -18,8 +18,6 @@ class FinetuneSettings:
     lambda_dssim: float = 0.2
     sh_sparsity: float = 0.05
     """Weight of mean |f_rest| in the loss: moves these to 0, which LZMA compresses well."""
-    opacity_weight: float = 0.0
-    """Weight of the mean opacity in the loss of the rounds: fewer Gaussians then show more."""
     position_lr: float = 1.6e-6
     """Constant; multiplied by the scene's extent."""
     feature_lr: float = 2.5e-3
@@ -59,6 +57,10 @@ class RateCourse:
 
     start: WarmRestart = NO_RESTART
     end: float = 1.0
+    opacity_decay: float = 0.0
+    """What each iteration takes from the opacities' logits, as a fraction of their learning rate.
+    Adam's steps are about as long as the rate: only an opacity that the photographs keep pushing up
+    stays. The idea is that of GNS (natural selection of Gaussians, arXiv 2511.16980)."""
 
 
 CONSTANT_RATES = RateCourse()
@@ -70,15 +72,18 @@ class TrajectorySettings:
 
     prune_fraction: float = 0.05
     warmup_iterations: int = 4000
+    """Fine-tuning of round 0, so that the model no longer fits the guard views better than others:
+    see docs/guard.md."""
     warmup_restart: WarmRestart = WarmRestart()
-    """So that the model no longer fits the guard views better than others: see docs/results.md."""
+    """Of the learning rates in the warm-up, which fall to their constant values; without cycles."""
+    warmup_cycles: int = 0
+    """The most cycles of the warm-up, each of which is like the fine-tuning of a round, and at
+    least as long. Losses are then against a model after equally low rates, which such fine-tuning
+    makes forget no more of the guard views. 0: a warm restart instead."""
     finetune_iterations: int = 1000
     round_rates: RateCourse = CONSTANT_RATES
     """The learning rates in each round. Where they fall, the guard views show sooner what the final
     fine-tuning, whose rates fall, will reach."""
-    settle: bool = False
-    """Whether round 0 ends with the fine-tuning of a round, without pruning: losses are then
-    against a model after equally low rates."""
     guard: str = "train"
     seed: int = 0
     score: str = "gradient_norm"
@@ -88,9 +93,14 @@ class TrajectorySettings:
     """The quantisation during the rounds; None: they train in full precision."""
 
     @property
-    def first_iterations(self) -> int:
-        """Of fine-tuning in round 0."""
-        return self.warmup_iterations + (self.finetune_iterations if self.settle else 0)
+    def cycle_lengths(self) -> list[int]:
+        """Iterations of each cycle of the warm-up: they differ by at most 1."""
+        if not self.warmup_cycles:
+            return []
+        like_rounds = self.warmup_iterations // max(1, self.finetune_iterations)
+        cycles = max(1, min(self.warmup_cycles, like_rounds))
+        least, longer = divmod(self.warmup_iterations, cycles)
+        return [least + (number < longer) for number in range(cycles)]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stopping rule: when pruning ends, and which round's model is stored.
 
-The start model was trained on the guard views. They keep a part of this advantage over unseen views
-after the first fine-tuning, `StoppingRule.guard_memory`, and pruning takes it away: so they lose
-more than unseen views, as training views do even more. The loss of unseen views is what remains:
+The start model was trained on the guard views. Fine-tuning without them takes this advantage over
+unseen views away, the more, the longer it lasts, and this is no loss by pruning: so losses are
+against what the unpruned model would have after as many iterations (unpruned_course.py). The guard
+views still keep a part of the advantage, `StoppingRule.guard_memory`, and pruning takes it away: so
+they lose more than unseen views, as training views do even more. The loss of unseen views is what
+remains:
 
     unseen = guard - memory / (1 - memory) * (training - guard), where training > guard
 
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 
 from gaussian_compression.rounds import MEASURES, UNITS, Quality, Round, value_of
 from gaussian_compression.settings import StoppingRule
+from gaussian_compression.unpruned_course import unpruned
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Verdict:
 
 
 def judge(rounds: list[Round], rule: StoppingRule) -> Verdict | None:
-    """The stopping rule applied to the rounds so far; losses are against round 0.
+    """The stopping rule applied to the rounds so far; losses are against the unpruned model.
 
     The model to store is the last one that satisfied the rule. None: continue.
     """
@@ -133,9 +137,9 @@ def predicted_drop(zero: Round, done: Round, memory: float) -> Drop:
 
     ValueError if it needs training views, and a round was not measured on them.
     """
-    guard = drop_of(zero.guard, done.guard)
     if not memory:
-        return guard
+        return drop_of(zero.guard, done.guard)
+    guard = drop_of(unpruned(zero, done.iterations).guard, done.guard)
     training = _training_drop(zero, done)
 
     def unseen(on_guard: float, on_training: float) -> float:
@@ -146,7 +150,7 @@ def predicted_drop(zero: Round, done: Round, memory: float) -> Drop:
 
 
 def allowed_on_guard(zero: Round, done: Round, rule: StoppingRule) -> Limits:
-    """The losses on guard views at which the predicted ones reach the limits.
+    """The losses on guard views, against round 0, at which the predicted ones reach the limits.
 
     With the training views as they are after `done`. ValueError as for `predicted_drop`.
     """
@@ -154,20 +158,25 @@ def allowed_on_guard(zero: Round, done: Round, rule: StoppingRule) -> Limits:
     if not rule.guard_memory:
         return most
     training = _training_drop(zero, done)
+    forgotten = drop_of(zero.guard, unpruned(zero, done.iterations).guard)
 
     def on_guard(measure: str) -> float | None:
         limit, lost = getattr(most, measure), getattr(training, measure)
-        if limit is not None and lost is None:
+        if limit is None:
+            return None
+        if lost is None:
             raise ValueError(f"{measure} was not measured")
-        return None if limit is None else limit + rule.guard_memory * max(lost - limit, 0.0)
+        pruned: float = limit + rule.guard_memory * max(lost - limit, 0.0)
+        return pruned + float(getattr(forgotten, measure))
 
     return Limits(*(on_guard(measure) for measure in MEASURES))
 
 
 def _training_drop(zero: Round, done: Round) -> Drop:
-    if zero.training is None or done.training is None:
+    course = unpruned(zero, done.iterations)
+    if course.training is None or done.training is None:
         raise ValueError("a round was not measured on training views")
-    return drop_of(zero.training, done.training)
+    return drop_of(course.training, done.training)
 
 
 def limits(rule: StoppingRule) -> str:

@@ -106,10 +106,15 @@ class FullPrecision:
     """A Trainable that renders its parameters as they are, in float32."""
 
     def __init__(
-        self, raw: RawParameters, loss: FinetuneSettings, operations: ArrayOperations
+        self,
+        raw: RawParameters,
+        loss: FinetuneSettings,
+        operations: ArrayOperations,
+        opacity_decay: float = 0.0,
     ) -> None:
-        """`raw` is changed in place."""
+        """`raw` is changed in place. `opacity_decay`: see RateCourse."""
         self.seen = self.coded = raw
+        self._opacity_decay = opacity_decay
         self.penalties = penalties_of(loss, raw, operations)
         self._adam = AdamSteps(raw, operations)
 
@@ -122,3 +127,5 @@ class FullPrecision:
     ) -> None:
         """See Trainable."""
         self._adam(gradients, rates, betas)
+        if self._opacity_decay:
+            self.seen.opacity.sub_(self._opacity_decay * rates["opacity"])

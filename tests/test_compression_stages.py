@@ -222,21 +222,21 @@ def test_an_unknown_score_is_named() -> None:
 
 
 @pytest.mark.parametrize("operations", [TorchOperations(), backend_for(CPU, RenderOptions())])
-def test_full_precision_is_adam_with_the_penalties(operations: ArrayOperations) -> None:
-    raw, loss = random_raw(60, 2), FinetuneSettings(sh_sparsity=0.5, opacity_weight=2.0)
+def test_full_precision_is_adam_with_the_penalty_and_the_decay(operations: ArrayOperations) -> None:
+    raw, loss = random_raw(60, 2), FinetuneSettings(sh_sparsity=0.5)
     leaves = raw.map(lambda tensor: tensor.clone().requires_grad_())
     reference = torch.optim.Adam(
         [{"params": [leaf], "lr": RATES[name]} for name, leaf in leaves.named()], eps=1e-15
     )
-    model = FullPrecision(raw, loss, operations)
+    model = FullPrecision(raw, loss, operations, opacity_decay=0.1)
     assert model.seen is raw
     for seed in range(3):
         gradients = random_raw(60, 2, seed=seed + 1)
         penalty = loss.sh_sparsity * leaves.features_rest.abs().mean()
-        penalty = penalty + loss.opacity_weight * leaves.opacity.sigmoid().mean()
         products = zip(leaves, gradients, strict=True)
         (sum((leaf * slope).sum() for leaf, slope in products) + penalty).backward()
         reference.step()
+        leaves.opacity.data.sub_(0.1 * RATES["opacity"])
         reference.zero_grad()
         take_step(model, gradients, RATES)
     for (name, found), wanted in zip(raw.named(), leaves, strict=True):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from reference.random_splats import random_raw
 
-from benchmarks.placement import Decaying, Variant, camera_between, relocate, variant_of
+from benchmarks.placement import Variant, camera_between, relocate, trained_in_rounds, variant_of
 from gaussian_renderer.backend import RenderOptions
 from gaussian_renderer.choose_backend import backend_for
 from scene.cameras import Camera
@@ -30,7 +30,8 @@ def test_other_variants_are_refused(text: str) -> None:
 
 def test_opacities_without_a_gradient_decay_with_the_learning_rate() -> None:
     raw, backend = random_raw(20, 1), backend_for(torch.device("cpu"), RenderOptions())
-    model, before = Decaying(raw, Variant(opacity_decay=0.25), backend), raw.map(torch.clone)
+    before = raw.map(torch.clone)
+    model = trained_in_rounds(raw, Variant(opacity_decay=0.25), backend)
     rates = dict.fromkeys(RawParameters._fields, 0.5)
     model.apply(raw.map(torch.zeros_like), rates)
     torch.testing.assert_close(raw.opacity, before.opacity - 0.125)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from interrupted_runs import stop_after
 import compress
 from gaussian_compression import pipeline, timing
 from gaussian_compression.budget import settings_within
+from gaussian_compression.finetune import Finetuner
 from gaussian_compression.plan import Costs, TimeLeft, ViewCounts, duration, plan_lines, plan_of
 from gaussian_compression.presets import PRESETS
 from gaussian_compression.report import CompressionReport, read_report, report_path
@@ -21,6 +23,7 @@ from gaussian_compression.rounds import Quality, Round
 from gaussian_compression.settings import StoppingRule, TrajectorySettings, check_settings
 from gaussian_compression.stopping import allowed_on_guard, judge
 from gaussian_compression.targets import judge_target, last_with
+from gaussian_compression.trainable import FullPrecision
 from scene.colmap_loader import read_points3D_binary
 from splat_codec.model_file import decode
 from splat_formats.files import bytes_of_model, read_splats
@@ -108,12 +111,10 @@ def test_a_limit_of_psnr_alone_replaces_both_limits() -> None:
     assert rule("--preset", "fast3dgs").max_ssim_drop is None
 
 
-def test_round_0_ends_like_a_round_and_every_round_has_the_figures_of_the_rule(
-    model: Path, run: Compress
-) -> None:
+def test_every_round_has_the_figures_of_the_rule(model: Path, run: Compress) -> None:
     report = run(model, "--max_rounds", 1, "--max_psnr_drop", 100)
     warmup, finetune = SHORT[1], SHORT[3]
-    assert [done.iterations for done in report.rounds] == [warmup + finetune, warmup + 2 * finetune]
+    assert [done.iterations for done in report.rounds] == [warmup, warmup + finetune]
     zero, last = report.rounds
     rule = StoppingRule(**report.settings["stopping"])
     assert rule.guard_memory == PRESETS["balanced"].stopping.guard_memory > 0
@@ -154,12 +155,57 @@ def test_a_number_of_gaussians_is_reached_exactly(
     assert decode(file_of(model)).splats.count == report.compressed.gaussians == 250
     assert report.target.reached and report.target.reached_gaussians == 250
     assert report.stopping.shipped_round == 1
-    first = 2 + (1 if PRESETS[preset].trajectory.settle else 0)
-    assert report.compressed.iteration == 9 + first + 1 + 1 + 4
+    assert report.compressed.iteration == 9 + 2 + 1 + 1 + 4
     assert "Target 250 Gaussians: 250 in the file\nAgainst round 0" in capsys.readouterr().out
     page = (model / "compressed/report.html").read_text()
     assert "The target of 250 Gaussians was reached" in page
     assert "The stopping rule allows" not in page
+
+
+@pytest.mark.parametrize("preset", ["balanced", "fast"])
+def test_round_0_is_made_of_fine_tunings_like_those_of_a_round(
+    model: Path, run: Compress, monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    fine_tuned, decays = [], []
+    run_finetuner = Finetuner.run
+
+    def recorded(*arguments: object) -> FullPrecision:
+        decays.append(arguments[3])
+        return FullPrecision(*arguments)
+
+    def spied(*arguments: Any) -> None:
+        fine_tuned.append((arguments[3], arguments[-1]))
+        run_finetuner(*arguments)
+
+    monkeypatch.setattr(pipeline, "FullPrecision", recorded)
+    monkeypatch.setattr(Finetuner, "run", spied)
+    lengths = ("--warmup_iterations", 7, "--finetune_iterations", 3)
+    run(model, "--preset", preset, "--max_psnr_drop", 100, "--max_rounds", 1, *lengths)
+    rates = PRESETS[preset].trajectory.round_rates
+    in_rounds = [iterations for iterations, course in fine_tuned if course == rates]
+    assert in_rounds == [4, 3, 3]
+    assert decays == [rates.opacity_decay] * 3 and rates.opacity_decay > 0
+
+
+@pytest.mark.parametrize(
+    "warmup, finetune, lengths",
+    [
+        (4400, 400, [400] * 11),
+        (4000, 400, [400] * 10),
+        (9000, 400, [819] * 2 + [818] * 9),
+        (300, 400, [300]),
+        (300, 1, [28] * 3 + [27] * 8),
+        (5, 0, [1] * 5),
+        (0, 400, [0]),
+    ],
+)
+def test_cycles_of_the_warm_up_are_at_least_as_long_as_a_round_where_it_is_long_enough(
+    warmup: int, finetune: int, lengths: list[int]
+) -> None:
+    cycles = replace(
+        PRESETS["balanced"].trajectory, warmup_iterations=warmup, finetune_iterations=finetune
+    ).cycle_lengths
+    assert cycles == lengths and sum(cycles) == warmup
 
 
 def test_other_targets_use_the_same_rounds(
