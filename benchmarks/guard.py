@@ -13,7 +13,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +71,27 @@ class Twins:
     def run(self, lengths: Lengths) -> None:
         """Passes all figures to `record`."""
         raw, trajectory = self._start, self._trajectory
-        self._note("unpruned", "start", 0, raw)
-        warmup = RateCourse(start=trajectory.warmup_restart)
-        self._finetune(raw, self._training, lengths.warmup_iterations, "round 0", warmup)
-        self._note("unpruned", "round", 0, raw)
+        self._note("unpruned", "start", 0, raw, 0)
+        cycles = replace(trajectory, warmup_iterations=lengths.warmup_iterations).cycle_lengths
+        for number, length in enumerate(cycles, start=1):
+            cycle = f"cycle {number}"
+            self._finetune(raw, self._training, length, cycle, trajectory.round_rates)
+            if number < len(cycles):
+                self._note("unpruned", "cycle", number, raw, sum(cycles[:number]))
+        done = lengths.warmup_iterations
+        self._note("unpruned", "round", 0, raw, done)
         pruned, twin = raw, raw.map(torch.clone)
         for number in range(1, lengths.rounds + 1):
+            done += trajectory.finetune_iterations
             count = count_after_round(pruned.gaussian_count, lengths.prune_fraction)
             pruned = self._pruned(pruned, count)
             for name, model in (("pruned", pruned), ("unpruned", twin)):
                 length, course = trajectory.finetune_iterations, trajectory.round_rates
                 self._finetune(model, self._training, length, f"round {number}", course)
-                self._note(name, "round", number, model)
+                self._note(name, "round", number, model, done)
                 if number in lengths.finals:
-                    self._note(name, "final", number, self._final(model, lengths, number))
+                    final = self._final(model, lengths, number)
+                    self._note(name, "final", number, final, done + lengths.final_iterations)
 
     def _pruned(self, raw: RawParameters, count: int) -> RawParameters:
         score = score_named(self._trajectory.score, self._tools.scores)
@@ -108,13 +115,15 @@ class Twins:
         course: RateCourse,
     ) -> None:
         """In place. The order of views depends on `name` only, so that twins have the same."""
-        model = FullPrecision(raw, LOSS, self._tools.backend)
+        model = FullPrecision(raw, LOSS, self._tools.backend, course.opacity_decay)
         order = random.Random(name)
         with self._progress.stage(name, iterations) as advance:
             self._finetuner.run(model, views, iterations, order, advance, course)
 
     @torch.no_grad()
-    def _note(self, model: str, stage: str, number: int, raw: RawParameters) -> None:
+    def _note(
+        self, model: str, stage: str, number: int, raw: RawParameters, iterations: int
+    ) -> None:
         """Records the figures of each view, by set and measure."""
         figures = {name: self._figures(views, raw) for name, views in self._measured.items()}
         self._record(
@@ -122,6 +131,7 @@ class Twins:
                 "model": model,
                 "stage": stage,
                 "round": number,
+                "iterations": iterations,
                 "gaussians": raw.gaussian_count,
                 "cpu_seconds": round(time.process_time(), 1),
                 "views": figures,

@@ -31,6 +31,8 @@ from gaussian_compression.html_report.plots import (
     marker,
 )
 from gaussian_compression.presets import PRESETS
+from gaussian_compression.rounds import Cycle, Quality, Round
+from gaussian_compression.stopping import predicted_drop
 from utils.cli import run
 from utils.files import write_text
 
@@ -47,6 +49,8 @@ class Course:
     """Round 0 is the model that both start from."""
     finals: dict[str, dict[int, State]]
     """By `pruned` and `unpruned`: after the final fine-tuning that followed a round."""
+    cycles: tuple[State, ...]
+    """The unpruned model after each cycle before round 0 ends."""
 
     def means(self, state: State, views: str, measure: str) -> float:
         """Over the views of a set."""
@@ -73,7 +77,8 @@ def read(path: Path) -> Course:
         by_kind.setdefault((state["model"], state["stage"]), {})[state["round"]] = state
     finals = {name: by_kind.get((name, "final"), {}) for name in ("pruned", "unpruned")}
     twin = by_kind["unpruned", "round"]
-    return Course(content["scene"], by_kind.get(("pruned", "round"), {}), twin, finals)
+    cycles = tuple(by_kind.get(("unpruned", "cycle"), {}).values())
+    return Course(content["scene"], by_kind.get(("pruned", "round"), {}), twin, finals, cycles)
 
 
 def views_median(course: Course, number: int, measure: str) -> float:
@@ -104,15 +109,37 @@ def trend(course: Course, number: int, measure: str) -> float:
 def extrapolated(course: Course, number: int, measure: str, memory: float) -> float:
     """The line from training views through guard views, against the twin after one round.
 
-    See stopping.py: round 0 of compress.py ends like a round, so that it is this twin.
+    The rule until 2026-12-01, when round 0 of compress.py ended with one round without pruning.
     """
     guard, training = (course.loss(number, views, measure, 1) for views in ("guard", "training"))
     return guard - memory / (1 - memory) * max(training - guard, 0)
 
 
+def adopted(course: Course, number: int, memory: float) -> float:
+    """What compress.py predicts, in dB."""
+    zero = _as_round(course.twin[0], course.cycles)
+    return predicted_drop(zero, _as_round(course.pruned[number]), memory).psnr
+
+
+def _as_round(state: State, cycles: Sequence[State] = ()) -> Round:
+    guard, training = _qualities(state)
+    before = tuple(Cycle(cycle["iterations"], *_qualities(cycle)) for cycle in cycles)
+    figures = (state["round"], state["gaussians"], state["iterations"], guard, 0.0, 0.0)
+    return Round(*figures, training=training, cycles=before)
+
+
+def _qualities(state: State) -> tuple[Quality, Quality]:
+    guard, training = (state["views"][name] for name in ("guard", "training"))
+    return (
+        Quality(fmean(guard["psnr"]), fmean(guard["ssim"])),
+        Quality(fmean(training["psnr"]), fmean(training["ssim"])),
+    )
+
+
 Prediction = Callable[[Course, int], float]
 MEMORY = PRESETS["balanced"].stopping.guard_memory
-FORMER, ADOPTED = "guard views against round 0", "the line through training and guard views"
+FORMER = "guard views against round 0"
+ADOPTED = "the rule: the line through training and guard views, against the unpruned course"
 PREDICTIONS: dict[str, Prediction] = {
     FORMER: lambda course, number: course.loss(number, "guard"),
     "against the twin after one round": lambda course, number: course.loss(
@@ -127,7 +154,10 @@ PREDICTIONS: dict[str, Prediction] = {
     "training views against the twin after one round": lambda course, number: course.loss(
         number, "training", against=1
     ),
-    ADOPTED: lambda course, number: extrapolated(course, number, "psnr", MEMORY),
+    "the line through training and guard views, against the twin after one round": (
+        lambda course, number: extrapolated(course, number, "psnr", MEMORY)
+    ),
+    ADOPTED: lambda course, number: adopted(course, number, MEMORY),
 }
 """By name, all in dB; the first are the guard views' losses in some form."""
 

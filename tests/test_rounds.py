@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stopping rule, and rounds on disk, from which a run continues."""
 
+import json
+import math
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,13 @@ from reference.random_splats import random_raw
 from gaussian_compression.checkpoints import Checkpoint, RoundFolder
 from gaussian_compression.finetune import TrainableModel
 from gaussian_compression.round_choice import check_measured
-from gaussian_compression.rounds import Measurement, Quality, Round
+from gaussian_compression.rounds import Cycle, Measurement, Quality, Round, round_from_json
 from gaussian_compression.settings import (
     QuantizationSettings,
     StoppingRule,
 )
 from gaussian_compression.stopping import allowed_on_guard, judge, predicted_drop
+from gaussian_compression.unpruned_course import unpruned
 from utils.errors import InputError
 
 QUANTIZED = QuantizationSettings()
@@ -133,6 +136,63 @@ def test_rounds_go_on_while_guard_views_only_forget() -> None:
     assert judge(forgetting(*losses), rule).ship == 0
     verdict = judge(forgetting(*losses), replace(rule, guard_memory=0.4))
     assert verdict.ship == 3 and "0.333 dB" in verdict.reason and "predicted" in verdict.reason
+
+
+def course(iterations: int, slope: float) -> tuple[Quality, Quality]:
+    """Guard and training views of a model that falls by `slope` dB as iterations double."""
+    doubled = math.log2(iterations / 100)
+    guard = Quality(32 - slope * doubled, 0.95 - slope * doubled / 100)
+    return guard, Quality(36 - slope / 4 * doubled, 0.97)
+
+
+def after_cycles(slope: float, cycles: int = 11) -> Round:
+    """Round 0, of so many cycles of 100 iterations."""
+    lengths = [100 * number for number in range(1, cycles)]
+    guard, training = course(100 * cycles, slope)
+    return Round(
+        *(0, 1000, 100 * cycles, guard, 1.0, 1.0),
+        training=training,
+        cycles=tuple(Cycle(length, *course(length, slope)) for length in lengths),
+    )
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.2, 0.0, -0.3])
+def test_what_guard_views_forget_without_pruning_is_no_loss(slope: float) -> None:
+    zero = after_cycles(slope)
+    for iterations in (1100, 1500, 2200):
+        found, (guard, training) = unpruned(zero, iterations), course(iterations, slope)
+        assert found.guard.psnr == pytest.approx(guard.psnr)
+        assert found.guard.ssim == pytest.approx(guard.ssim)
+        assert found.training == Quality(pytest.approx(training.psnr), pytest.approx(0.97))
+    guard, training = course(2200, slope)
+    lost = replace(guard, psnr=guard.psnr - 0.3), replace(training, psnr=training.psnr - 0.7)
+    done = Round(11, 100, 2200, lost[0], 1.0, 1.0, training=lost[1])
+    assert predicted_drop(zero, done, 0.2).psnr == pytest.approx(0.2)
+    rule = StoppingRule(max_psnr_drop=0.2, guard_memory=0.2)
+    assert allowed_on_guard(zero, done, rule).psnr == pytest.approx(0.3 + slope)
+    # Without memory, guard views count as they are.
+    assert predicted_drop(zero, done, 0.0).psnr == pytest.approx(0.3 + slope)
+    assert allowed_on_guard(zero, done, replace(rule, guard_memory=0.0)).psnr == 0.2
+
+
+def test_one_measurement_that_is_off_moves_the_course_little() -> None:
+    zero = after_cycles(1.0)
+    off = replace(zero, guard=replace(zero.guard, psnr=zero.guard.psnr + 0.1))
+    expected = course(2200, 1.0)[0].psnr
+    assert unpruned(off, 2200).guard.psnr == pytest.approx(expected, abs=0.06)
+
+
+def test_a_warm_up_of_few_cycles_has_no_course() -> None:
+    zero = after_cycles(1.0, cycles=3)
+    assert unpruned(zero, 5000).guard == zero.guard and len(zero.cycles) == 2
+    assert unpruned(after_cycles(1.0, cycles=4), 5000).guard.psnr < zero.guard.psnr - 2
+
+
+def test_a_round_has_its_cycles_after_json() -> None:
+    zero = after_cycles(1.0)
+    assert round_from_json(json.loads(json.dumps(asdict(zero)))) == zero
+    old = {name: value for name, value in asdict(zero).items() if name != "cycles"}
+    assert round_from_json(old).cycles == ()
 
 
 def test_rounds_without_the_figures_of_the_rule_are_refused(tmp_path: Path) -> None:
