@@ -21,7 +21,9 @@ _BALANCED = CompressionSettings(
         warmup_cycles=11,
         finetune_iterations=400,
         round_rates=RateCourse(
-            WarmRestart(rate_factor=8.0, position_rate_factor=20.0), end=0.1, opacity_decay=0.06
+            WarmRestart(rate_factor=10.0, position_rate_factor=100.0),
+            end=0.1,
+            opacity_decay=0.06,
         ),
     ),
     stopping=StoppingRule(max_ssim_drop=0.005, guard_memory=0.2),
