@@ -366,7 +366,7 @@ def test_a_run_that_goes_on_with_other_ranks_is_noted(team) -> None:
 
 
 PROGRAM = """
-import os, signal, sys
+import atexit, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
@@ -385,6 +385,7 @@ def main():
     os.kill(third, signal.SIGTERM)  # which only concerns rank 0
     assert ranks.everywhere(os.getpid) == [first, second, third]
     os.kill(second, signal.SIGKILL)
+    atexit.register(os.abort)  # as threads of the broken connection may do in an orderly end
     while True:
         ranks.everywhere(os.getpid)
 

@@ -8,6 +8,7 @@ torchrun there is one rank, and `everywhere` is a call.
 Messages are pickles, as in torch.distributed's own object collectives: the ranks trust each other.
 """
 
+import atexit
 import io
 import os
 import pickle
@@ -154,11 +155,26 @@ def shared(main: Callable[[], None]) -> Callable[[], None]:
         _job.rank, _job.count = distributed.get_rank(), distributed.get_world_size()
         if not is_writer():
             _serve()
-        main()
-        _broadcast(None)
+        try:
+            main()
+            _broadcast(None)
+        except _PeerEndedError:
+            atexit.register(_end_at_once)  # before what was registered earlier
+            raise
         distributed.destroy_process_group()
 
     return run
+
+
+class _PeerEndedError(InputError):
+    """The connection to another process is broken."""
+
+
+def _end_at_once() -> None:
+    """Without the threads of a broken connection, which could abort an orderly end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _serve() -> NoReturn:
@@ -253,5 +269,7 @@ def _transfer(parts: list[Tensor], move: Callable[[Tensor], Any], is_sender: boo
     except RuntimeError as error:  # what torch.distributed raises for a closed connection
         other = "another process of the job" if is_writer() else "rank 0"
         reason = str(error).partition("\n")[0]
-        raise InputError(f"{other} has ended, so that this one cannot go on ({reason})") from error
+        raise _PeerEndedError(
+            f"{other} has ended, so that this one cannot go on ({reason})"
+        ) from error
     return None if is_sender else _unpacked(parts)
