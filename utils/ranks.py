@@ -170,8 +170,8 @@ class _PeerEndedError(InputError):
     """The connection to another process is broken."""
 
 
-def _end_at_once() -> None:
-    """Without the threads of a broken connection, which could abort an orderly end."""
+def _end_at_once() -> NoReturn:
+    """Without an orderly end, which the threads of a broken connection could abort."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
@@ -188,8 +188,8 @@ def _serve() -> NoReturn:
             function, args, named = message
             _send(function(*args, **named))
     except InputError as error:
-        print(f"rank {_job.rank}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)  # the threads of a broken connection could abort an orderly end
+        print(f"rank {_job.rank}: {error}", file=sys.stderr)
+        _end_at_once()
     distributed.destroy_process_group()
     sys.exit()
 
